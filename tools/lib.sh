@@ -1,0 +1,85 @@
+# lib.sh: what the scripts here share. Sourced, never run.
+# shellcheck shell=bash
+
+# die TEXT: say what is wrong and what to do, and leave with 1.
+die() {
+	printf 'error: %s\n' "$1" >&2
+	exit 1
+}
+
+# need PROGRAM HINT: leave with a clear text when a program is not there.
+need() {
+	type -P "$1" >/dev/null || die "$1 is missing. $2"
+}
+
+# cache_dir: where what was fetched and built is kept, outside every checkout.
+cache_dir() {
+	if [ -n "${MSRCHAT_CACHE:-}" ]; then
+		echo "$MSRCHAT_CACHE"
+	elif [ -n "${XDG_CACHE_HOME:-}" ]; then
+		echo "$XDG_CACHE_HOME/msrchat"
+	elif [ -n "${HOME:-}" ]; then
+		echo "$HOME/.cache/msrchat"
+	else
+		die "HOME is not set: set MSRCHAT_CACHE to a folder for fetched and built tools."
+	fi
+}
+
+# version_at_least HAVE WANT: compare dotted numbers.
+version_at_least() {
+	[ "$(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1)" = "$2" ]
+}
+
+# with_lock FILE COMMAND...: run it while no other process holds FILE. The
+# kernel drops the lock with the process, so a killed build blocks nobody.
+# Without flock (macOS) two clones may build the same thing twice: wasteful,
+# still right, because what is built is renamed into place.
+with_lock() {
+	local file=$1 start=$SECONDS fd
+	shift
+	if ! type -P flock >/dev/null; then
+		"$@"
+		return
+	fi
+	exec {fd}>"$file"
+	until flock -w 10 "$fd"; do
+		echo "  waiting for another process that is making it (${file##*/}) … $((SECONDS - start)) s" >&2
+	done
+	"$@" || {
+		local code=$?
+		exec {fd}>&-
+		return "$code"
+	}
+	exec {fd}>&-
+}
+
+# with_progress TEXT COMMAND...: run it with a line at the start, one every ten
+# seconds and one at the end. Its output is shown only when it fails.
+with_progress() {
+	local text=$1 start=$SECONDS output pid code=0
+	shift
+	output=$(mktemp)
+	echo "  $text" >&2
+	"$@" >"$output" 2>&1 &
+	pid=$!
+	# Ctrl-C reaches the child as well (same process group); here only the
+	# temporary file is left to remove.
+	trap 'kill "$pid" 2>/dev/null || true; rm -f "$output"; exit 130' INT TERM
+	local next=10
+	while kill -0 "$pid" 2>/dev/null; do
+		sleep 0.2
+		if [ $((SECONDS - start)) -ge $next ]; then
+			echo "  … $next s" >&2
+			next=$((next + 10))
+		fi
+	done
+	wait "$pid" || code=$?
+	trap - INT TERM
+	if [ "$code" -ne 0 ]; then
+		cat "$output" >&2
+	else
+		echo "  done in $((SECONDS - start)) s" >&2
+	fi
+	rm -f "$output"
+	return "$code"
+}
