@@ -1,0 +1,102 @@
+// Package admin is what every service shows its operators: health, readiness,
+// metrics and log lines.
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/msrchat/msrchat/shared/errs"
+)
+
+const (
+	// readyTimeout is below the 3 s that the jobs' http checks wait, so that a
+	// check reads our reason and not its own timeout.
+	readyTimeout = 2 * time.Second
+	// headerTimeout and the header limit stop a client that dribbles.
+	headerTimeout  = 5 * time.Second
+	maxHeaderBytes = 16 << 10
+	// serveGrace is how long requests in flight get once Serve was told to end.
+	serveGrace = 3 * time.Second
+)
+
+// NewRegistry returns a registry that has the Go runtime's and the process's
+// own metrics.
+func NewRegistry() *prometheus.Registry {
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	)
+	return reg
+}
+
+// Handler serves /healthz (200 as long as the process answers), /readyz and
+// /metrics.
+//
+// ready says whether the service can do its work; nil means that it always can.
+// It is called per request with a deadline, by any number of goroutines at
+// once. Its error is answered with 503; of an *errs.Error the message is shown,
+// of another error only that there is one.
+func Handler(reg *prometheus.Registry, ready func(ctx context.Context) error) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		answer(w, http.StatusOK, "ok")
+	})
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
+		defer cancel()
+		if ready != nil {
+			if err := ready(ctx); err != nil {
+				answer(w, http.StatusServiceUnavailable, "not ready: "+errs.From(err).Message)
+				return
+			}
+		}
+		answer(w, http.StatusOK, "ok")
+	})
+	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{Registry: reg}))
+	return mux
+}
+
+func answer(w http.ResponseWriter, status int, text string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_, _ = io.WriteString(w, text+"\n") // the asker left: nobody to tell
+}
+
+// Serve serves h on l until ctx ends, then gives requests in flight three
+// seconds. It closes l and returns nil after a clean end.
+func Serve(ctx context.Context, l net.Listener, h http.Handler) error {
+	srv := &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: headerTimeout,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    maxHeaderBytes,
+		// What the server would print is about its clients' broken requests.
+		ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug),
+	}
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(l) }()
+	select {
+	case err := <-served:
+		return fmt.Errorf("serve http on %s: %w", l.Addr(), err)
+	case <-ctx.Done():
+	}
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), serveGrace)
+	defer cancel()
+	if err := srv.Shutdown(stop); err != nil {
+		return errors.Join(fmt.Errorf("stop http on %s: %w", l.Addr(), err), srv.Close())
+	}
+	return nil
+}
