@@ -1,0 +1,71 @@
+package database
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+)
+
+const (
+	passwordEnv      = "MSRCHAT_MYSQL_PASSWORD"
+	passwordFileFlag = "mysql-password-file"
+)
+
+// Flags are the command-line flags of a program that uses the database. The
+// password comes from the environment or a file, never from a flag.
+func Flags() []cli.Flag {
+	const category = "MySQL"
+	return []cli.Flag{
+		&cli.StringFlag{
+			Name: "mysql-addr", Value: "127.0.0.1:7720", EnvVars: []string{"MSRCHAT_MYSQL_ADDR"},
+			Usage: "`HOST:PORT` of the primary", Category: category,
+		},
+		&cli.StringFlag{Name: "mysql-user", Value: "msrchat", EnvVars: []string{"MSRCHAT_MYSQL_USER"}, Usage: "user `NAME`", Category: category},
+		&cli.StringFlag{Name: "mysql-database", Value: "msrchat", EnvVars: []string{"MSRCHAT_MYSQL_DATABASE"}, Usage: "database `NAME`", Category: category},
+		&cli.StringFlag{
+			Name: passwordFileFlag, EnvVars: []string{"MSRCHAT_MYSQL_PASSWORD_FILE"},
+			Usage: "`FILE` with the password (else the environment variable " + passwordEnv + ")", Category: category,
+		},
+		&cli.IntFlag{Name: "mysql-max-open", Value: DefaultMaxOpen, EnvVars: []string{"MSRCHAT_MYSQL_MAX_OPEN"}, Usage: "largest `NUMBER` of connections", Category: category},
+		&cli.IntFlag{Name: "mysql-max-idle", Value: DefaultMaxIdle, EnvVars: []string{"MSRCHAT_MYSQL_MAX_IDLE"}, Usage: "`NUMBER` of idle connections kept", Category: category},
+		&cli.DurationFlag{
+			Name: "mysql-idle-time", Value: DefaultIdleTime, EnvVars: []string{"MSRCHAT_MYSQL_IDLE_TIME"},
+			Usage: "close a connection that was idle for this `DURATION`", Category: category,
+		},
+	}
+}
+
+// FromCLI reads the flags and the password.
+func FromCLI(c *cli.Context) (Config, error) {
+	cfg := Config{
+		Addr: c.String("mysql-addr"), User: c.String("mysql-user"), Name: c.String("mysql-database"),
+		Password: os.Getenv(passwordEnv), MaxOpen: c.Int("mysql-max-open"), MaxIdle: c.Int("mysql-max-idle"),
+		IdleTime: c.Duration("mysql-idle-time"),
+	}
+	if file := c.String(passwordFileFlag); file != "" {
+		secret, err := os.ReadFile(file)
+		if err != nil {
+			return Config{}, fmt.Errorf("read --%s: %w", passwordFileFlag, err)
+		}
+		cfg.Password = strings.TrimRight(string(secret), "\r\n")
+	}
+	return cfg, cfg.Validate()
+}
+
+// Validate says what is wrong with a configuration before anything is dialled.
+func (c Config) Validate() error {
+	switch {
+	case c.Addr == "":
+		return fmt.Errorf("the MySQL address is empty; set --mysql-addr")
+	case c.User == "" || c.Name == "":
+		return fmt.Errorf("the MySQL user or database is empty")
+	case c.MaxOpen < 0 || c.MaxIdle < 0 || c.IdleTime < 0:
+		return fmt.Errorf("the MySQL pool sizes must not be negative")
+	case c.IdleTime > 24*time.Hour:
+		return fmt.Errorf("the MySQL idle time of %s is over a day", c.IdleTime)
+	}
+	return nil
+}

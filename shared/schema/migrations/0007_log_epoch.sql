@@ -1,0 +1,1 @@
+INSERT IGNORE INTO facts (name, value) VALUES ('log_epoch', '1')
