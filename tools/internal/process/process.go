@@ -1,0 +1,219 @@
+// Package process finds, watches and stops the processes of a fleet: always by
+// what the kernel says about a process, never by a name alone.
+//
+// It reads /proc. On systems without it nothing is found, and callers fall back
+// on what Nomad says.
+package process
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Process is one running process. Start tells it from a later one that got the
+// same number.
+type Process struct {
+	PID   int
+	Start uint64 // clock ticks after boot
+	Args  []string
+	Dir   string // working directory, "" when it may not be read
+}
+
+// String describes the process for people.
+func (p Process) String() string {
+	const longest = 100 // characters of a command line: one terminal line
+	line := strings.Join(p.Args, " ")
+	if runes := []rune(line); len(runes) > longest {
+		line = string(runes[:longest]) + "…"
+	}
+	text := fmt.Sprintf("pid %d (%s)", p.PID, line)
+	if p.Dir != "" && p.Dir != "/" {
+		text += " in " + p.Dir
+	}
+	return text
+}
+
+// Find returns the process if it runs. A zombie does not: it holds nothing and
+// only waits for its parent.
+func Find(pid int) (Process, bool) {
+	start, zombie, err := readStat(pid)
+	if err != nil || zombie {
+		return Process{}, false
+	}
+	proc := filepath.Join("/proc", strconv.Itoa(pid))
+	cmdline, err := os.ReadFile(filepath.Join(proc, "cmdline"))
+	if err != nil {
+		return Process{}, false
+	}
+	dir, _ := os.Readlink(filepath.Join(proc, "cwd")) // not readable: another user's
+	args := strings.Split(strings.TrimRight(string(cmdline), "\x00"), "\x00")
+	return Process{PID: pid, Start: start, Args: args, Dir: strings.TrimSuffix(dir, " (deleted)")}, true
+}
+
+// Running tells whether it is still this very process.
+func (p Process) Running() bool {
+	start, zombie, err := readStat(p.PID)
+	return err == nil && !zombie && start == p.Start
+}
+
+// readStat takes state and start time from /proc/PID/stat. The name in it is in
+// parentheses and may itself hold any character, so count from the last one.
+func readStat(pid int) (start uint64, zombie bool, err error) {
+	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
+	if err != nil {
+		return 0, false, err
+	}
+	return parseStat(string(text))
+}
+
+func parseStat(text string) (start uint64, zombie bool, err error) {
+	const stateField, startField = 0, 19 // proc(5): fields 3 and 22, after "pid (name) "
+	end := strings.LastIndexByte(text, ')')
+	fields := strings.Fields(text[end+1:])
+	if end < 0 || len(fields) <= startField {
+		return 0, false, fmt.Errorf("process state %q: too short", text)
+	}
+	start, err = strconv.ParseUint(fields[startField], 10, 64)
+	return start, fields[stateField] == "Z" || fields[stateField] == "X", err
+}
+
+// all lists every process that may be looked at.
+func all() []Process {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil
+	}
+	var list []Process
+	for _, entry := range entries {
+		pid, err := strconv.Atoi(entry.Name())
+		if err != nil {
+			continue
+		}
+		if p, ok := Find(pid); ok && pid != os.Getpid() {
+			list = append(list, p)
+		}
+	}
+	return list
+}
+
+// helpers are the subcommands under which Nomad starts itself for its tasks.
+// They outlive the agent on purpose.
+var helpers = []string{"agent", "executor", "logmon", "docker_logger"}
+
+// Owned lists the processes of the fleet in dir: the tasks that its Nomad
+// started, Nomad's helpers, and the agents. A shell or an editor of a person
+// who works in that folder is none of them.
+func Owned(dir string) []Process {
+	var owned []Process
+	for _, p := range all() {
+		if isHelper(p, dir) || isTask(p, dir) {
+			owned = append(owned, p)
+		}
+	}
+	return owned
+}
+
+// OwnedBy tells whether p is a process of the fleet in dir.
+func OwnedBy(p Process, dir string) bool { return isHelper(p, dir) || isTask(p, dir) }
+
+func isHelper(p Process, dir string) bool {
+	return len(p.Args) > 1 && slices.Contains(helpers, p.Args[1]) && within(p.Dir, dir)
+}
+
+// isTask looks at the environment: Nomad gives every task its folders, and
+// children inherit them wherever they go.
+func isTask(p Process, dir string) bool {
+	environ, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(p.PID), "environ"))
+	if err != nil {
+		return false
+	}
+	for entry := range strings.SplitSeq(string(environ), "\x00") {
+		if path, ok := strings.CutPrefix(entry, "NOMAD_ALLOC_DIR="); ok {
+			return within(path, dir)
+		}
+	}
+	return false
+}
+
+func within(path, dir string) bool {
+	return path == dir || strings.HasPrefix(path, dir+string(filepath.Separator))
+}
+
+// Stop sends SIGTERM, and SIGKILL to what still runs after grace. It returns
+// once all are gone, or with the context's error.
+func Stop(ctx context.Context, list []Process, grace time.Duration) error {
+	signal(list, syscall.SIGTERM)
+	gentle, cancel := context.WithTimeout(ctx, grace)
+	defer cancel()
+	if waitGone(gentle, list) == nil {
+		return nil
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	signal(list, syscall.SIGKILL)
+	// A killed process goes at once unless it hangs in the kernel (a dead disk).
+	killed, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	if err := waitGone(killed, list); err != nil {
+		return fmt.Errorf("%v does not end although it was killed: %w", running(list), err)
+	}
+	return nil
+}
+
+func signal(list []Process, sig syscall.Signal) {
+	for _, p := range list {
+		if p.Running() {
+			_ = syscall.Kill(p.PID, sig) // gone meanwhile: just as well
+		}
+	}
+}
+
+func running(list []Process) []Process {
+	return slices.DeleteFunc(slices.Clone(list), func(p Process) bool { return !p.Running() })
+}
+
+func waitGone(ctx context.Context, list []Process) error {
+	const every = 50 * time.Millisecond // only children can be waited for without polling
+	ticker := time.NewTicker(every)
+	defer ticker.Stop()
+	for len(running(list)) > 0 {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-ticker.C:
+		}
+	}
+	return nil
+}
+
+// Record writes a pid file: number and start time.
+func Record(path string, p Process) error {
+	return os.WriteFile(path, fmt.Appendf(nil, "%d %d\n", p.PID, p.Start), 0o644)
+}
+
+// Recorded returns the process of a pid file while that very one runs.
+func Recorded(path string) (Process, bool, error) {
+	text, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return Process{}, false, nil
+	}
+	if err != nil {
+		return Process{}, false, err
+	}
+	var pid int
+	var start uint64
+	if _, err := fmt.Sscanf(string(text), "%d %d", &pid, &start); err != nil {
+		return Process{}, false, fmt.Errorf("pid file %s: %w", path, err)
+	}
+	p, ok := Find(pid)
+	return p, ok && p.Start == start, nil
+}

@@ -1,0 +1,136 @@
+// Package state knows where a local fleet keeps what on disk, and who may
+// touch it: one command at a time, and either `up` or Terraform.
+package state
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// Who manages a fleet.
+const (
+	ByUp        = "up"
+	ByTerraform = "terraform"
+)
+
+// Dir is the folder of one fleet, .fleet in the checkout by default.
+type Dir struct{ path string }
+
+// Open returns the folder, made when absent. The path may not hold characters
+// that mean something in the agents' configuration files.
+func Open(path string) (Dir, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return Dir{}, fmt.Errorf("state folder %s: %w", path, err)
+	}
+	if i := strings.IndexAny(abs, "\"\\$%'\n"); i >= 0 {
+		return Dir{}, fmt.Errorf("state folder %s: the character %q is not possible in its path; set MSRCHAT_STATE to another folder", abs, abs[i])
+	}
+	if err := os.MkdirAll(abs, 0o755); err != nil {
+		return Dir{}, fmt.Errorf("state folder: %w", err)
+	}
+	// Processes report their folders with links resolved; so does the fleet.
+	real, err := filepath.EvalSymlinks(abs)
+	if err != nil {
+		return Dir{}, fmt.Errorf("state folder: %w", err)
+	}
+	return Dir{path: real}, nil
+}
+
+func (d Dir) Path() string { return d.path } // Path is the folder itself, absolute.
+
+func (d Dir) Consul() string { return filepath.Join(d.path, "consul") } // Consul is that agent's folder.
+func (d Dir) Nomad() string  { return filepath.Join(d.path, "nomad") }  // Nomad is that agent's folder.
+func (d Dir) Data() string   { return filepath.Join(d.path, "data") }   // Data survives `down`.
+func (d Dir) Logs() string   { return filepath.Join(d.path, "logs") }   // Logs holds the agents' logs.
+func (d Dir) Run() string    { return filepath.Join(d.path, "run") }    // Run holds pid files.
+func (d Dir) Bin() string    { return filepath.Join(d.path, "bin") }    // Bin holds one folder per build.
+func (d Dir) Build() string  { return filepath.Join(d.path, "build") }  // Build is where go build writes.
+
+func (d Dir) managedBy() string { return filepath.Join(d.path, "managed-by") }
+func (d Dir) portBase() string  { return filepath.Join(d.path, "port-base") }
+
+// Manager is who manages the fleet, "" when nobody does.
+func (d Dir) Manager() (string, error) { return readWord(d.managedBy()) }
+
+// Claim makes who the manager; it is refused while another one is.
+func (d Dir) Claim(who string) error {
+	holder, err := d.Manager()
+	if err != nil {
+		return err
+	}
+	switch holder {
+	case who:
+		return nil
+	case "":
+		return os.WriteFile(d.managedBy(), []byte(who+"\n"), 0o644)
+	case ByTerraform:
+		return errors.New("this fleet is managed by Terraform (./justw apply local): take it down with ./justw destroy local first")
+	default:
+		return errors.New("this fleet was started with ./justw up: take it down with ./justw down first")
+	}
+}
+
+// PortBase is the base of the fleet that is up, 0 when none is.
+func (d Dir) PortBase() (int, error) {
+	word, err := readWord(d.portBase())
+	if err != nil || word == "" {
+		return 0, err
+	}
+	base, err := strconv.Atoi(word)
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", d.portBase(), err)
+	}
+	return base, nil
+}
+
+// SetPortBase records it for the commands that come later.
+func (d Dir) SetPortBase(base int) error {
+	return os.WriteFile(d.portBase(), []byte(strconv.Itoa(base)+"\n"), 0o644)
+}
+
+// Remove forgets the fleet: the agents' state and the marks. The databases'
+// files, the builds and the logs stay unless everything is to go.
+func (d Dir) Remove(everything bool) error {
+	if everything {
+		return os.RemoveAll(d.path)
+	}
+	var errs []error
+	for _, path := range []string{d.Consul(), d.Nomad(), d.Run(), d.managedBy(), d.portBase()} {
+		errs = append(errs, os.RemoveAll(path))
+	}
+	return errors.Join(errs...)
+}
+
+// Lock keeps two commands from changing one fleet at the same time. The kernel
+// drops it with the process. Call the returned function to drop it earlier.
+func (d Dir) Lock() (unlock func(), err error) {
+	path := filepath.Join(d.path, "lock")
+	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		return nil, fmt.Errorf("lock the fleet: %w", err)
+	}
+	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		holder, _ := readWord(path)
+		_ = file.Close()
+		return nil, fmt.Errorf("another command is changing this fleet (pid %s): wait for it, or end it", holder)
+	}
+	// Only for the message above; the lock itself is the kernel's.
+	_ = file.Truncate(0)
+	_, _ = file.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
+	return func() { _ = file.Close() }, nil
+}
+
+func readWord(path string) (string, error) {
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	return strings.TrimSpace(string(text)), err
+}
