@@ -51,6 +51,7 @@ func Open(ctx context.Context, cfg Config) (*sql.DB, error) {
 	c.Timeout, c.ReadTimeout, c.WriteTimeout = dialTimeout, ioTimeout, ioTimeout
 	c.Collation = "utf8mb4_bin"
 	c.RejectReadOnly = true // a demoted primary must not look healthy
+	c.Logger = &mysql.NopLogger{} // every error reaches the caller, who logs it once
 	connector, err := mysql.NewConnector(c)
 	if err != nil {
 		return nil, fmt.Errorf("database configuration: %w", err)

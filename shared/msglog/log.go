@@ -1,0 +1,221 @@
+// Package msglog is the message log: for each conversation an append-only
+// sequence of events in MySQL, numbered 1, 2, 3 … without a gap.
+//
+// Why it is dense, single and durable, whoever else writes:
+//
+//   - The committed rows of a conversation are always 1..h. A writer inserts
+//     c+1..c+k in one atomic statement, where c is a head that it knows to be
+//     committed, never one from an attempt with an unknown outcome; so c <= h.
+//     With c < h the primary key refuses the whole statement, with c = h the rows
+//     become h+1..h+k.
+//   - A unique key on (conversation, sender, client message id) lets only one
+//     copy of a message commit; every other copy finds that one's number.
+//   - A result is given only after the commit was confirmed. When a connection
+//     breaks during a commit, the entries are looked up before they are offered
+//     again.
+//
+// No lease, clock or single writer is needed for this. That one process owns a
+// conversation only saves conflicts; see settle.go for what one costs.
+//
+// The invariant needs heads that never fall: rows are never deleted, and all
+// remembered heads are dropped whenever a connection breaks, because the next
+// one may lead to another primary.
+package msglog
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/msrchat/msrchat/shared/errs"
+)
+
+// Limits of one batch (measured: beyond 512 rows little is gained), and how
+// many requests may wait for a writer before Append blocks.
+const (
+	maxBatchRows  = 512
+	maxBatchBytes = 1 << 20
+	queueLen      = 4096
+	// writers is how many transactions run at once. Two keep the database busy
+	// while the other batch's text is built; more gained nothing.
+	writers = 2
+)
+
+// MaxBody is the largest body of an entry in bytes.
+const MaxBody = 64 << 10
+
+// Entry is an event before it has a number.
+type Entry struct {
+	SenderID    uint64
+	ClientMsgID [16]byte
+	Kind        uint8
+	Body        []byte
+}
+
+// Result says what became of one entry.
+type Result struct {
+	Seq uint64
+	// CreatedAt is in Unix milliseconds by the clock of the process that
+	// appended it first.
+	CreatedAt int64
+	// Existing says that the entry was in the log already.
+	Existing bool
+	// Err is an *errs.Error when this entry was refused: CodeConflict for an id
+	// that was used with another body, CodeInvalid for what the database does
+	// not take. The other entries of the request are not affected.
+	Err error
+}
+
+// Committed is an entry with its place, as handed to Options.Committed.
+type Committed struct {
+	ConversationID uint64
+	// Audience is what the request carried.
+	Audience []uint64
+	Entry    Entry
+	Result   Result
+}
+
+// Options configure a Log.
+type Options struct {
+	// Committed is called by a writer after each batch, before the requests are
+	// answered, with all entries that are in the log now, in log order. It must
+	// not block: the writer waits for it. May be nil.
+	Committed func([]Committed)
+	Logger    *slog.Logger
+	// Registerer gets the log's metrics; nil means none.
+	Registerer prometheus.Registerer
+}
+
+// Log appends to and reads from the conversations of one database. All methods
+// may be called from any goroutine.
+type Log struct {
+	db      *sql.DB
+	opts    Options
+	metrics *metrics
+	writers [writers]*writer
+
+	// generation counts broken connections; a writer whose remembered heads are
+	// of an older generation drops them.
+	generation atomic.Uint64
+
+	cancel context.CancelFunc
+	done   sync.WaitGroup
+
+	mu     sync.RWMutex // owns closed; held for reading while a request is queued
+	closed bool
+}
+
+var errClosed = errs.New(errs.CodeUnavailable, "the message log is closed")
+
+// New starts the log's writers. They run until Close.
+func New(db *sql.DB, opts Options) *Log {
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	l := &Log{db: db, opts: opts, metrics: newMetrics(opts.Registerer), cancel: cancel}
+	for i := range l.writers {
+		w := newWriter(l)
+		l.writers[i] = w
+		l.done.Go(func() { w.run(ctx) })
+	}
+	return l
+}
+
+// request is one Append on its way through a writer. The writer owns results
+// until it closes done.
+type request struct {
+	conversationID uint64
+	audience       []uint64
+	entries        []Entry
+	results        []Result
+	err            error
+	queuedAt       time.Time
+	done           chan struct{}
+}
+
+// Append appends entries, in order, to one conversation and returns a result
+// for each after the commit. It blocks until then; while the database is away
+// it goes on trying. The entries must not be changed afterwards.
+//
+// An error (ctx ended, the log closed) means that the outcome of all entries is
+// unknown: offering the same entries again is safe and tells.
+func (l *Log) Append(ctx context.Context, conversationID uint64, audience []uint64, entries []Entry) ([]Result, error) {
+	if len(entries) == 0 {
+		return nil, nil
+	}
+	r := &request{
+		conversationID: conversationID, audience: audience, entries: entries,
+		results: make([]Result, len(entries)), queuedAt: time.Now(), done: make(chan struct{}),
+	}
+	if err := l.enqueue(ctx, r); err != nil {
+		return nil, err
+	}
+	select {
+	case <-r.done:
+		return r.results, r.err
+	case <-ctx.Done():
+		return nil, errs.Wrap(errs.CodeUnavailable, context.Cause(ctx), "the message was not confirmed in time")
+	}
+}
+
+func (l *Log) enqueue(ctx context.Context, r *request) error {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if l.closed {
+		return errClosed
+	}
+	w := l.writers[r.conversationID%writers]
+	select {
+	case w.queue <- r:
+		return nil
+	default:
+	}
+	l.metrics.queueFull.Inc()
+	select {
+	case w.queue <- r:
+		return nil
+	case <-w.stopped:
+		return errClosed
+	case <-ctx.Done():
+		return errs.Wrap(errs.CodeUnavailable, context.Cause(ctx), "too many messages wait for the database")
+	}
+}
+
+// Close lets queued appends finish until ctx ends, then gives up on the rest,
+// whose outcome is unknown. Later calls of Append fail.
+func (l *Log) Close(ctx context.Context) error {
+	context.AfterFunc(ctx, l.cancel) // also frees an Append that waits in enqueue
+	l.mu.Lock()
+	already := l.closed
+	if !already {
+		l.closed = true
+		for _, w := range l.writers {
+			close(w.queue)
+		}
+	}
+	l.mu.Unlock()
+	l.done.Wait()
+	l.cancel()
+	if ctx.Err() != nil {
+		return errors.New("the log closed before every append was settled")
+	}
+	return nil
+}
+
+// QueueDelay is how long the oldest append has been waiting, 0 when none is.
+func (l *Log) QueueDelay() time.Duration {
+	var longest time.Duration
+	for _, w := range l.writers {
+		if at := w.oldest.Load(); at != 0 {
+			longest = max(longest, time.Since(time.UnixMicro(at)))
+		}
+	}
+	return longest
+}

@@ -1,0 +1,160 @@
+package msglog
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/go-sql-driver/mysql"
+
+	"github.com/msrchat/msrchat/shared/database"
+	"github.com/msrchat/msrchat/shared/errs"
+)
+
+// settle brings rows to a result after the fast path could not: another writer
+// was faster, a message was there already, a connection broke, or the database
+// refuses something. Each round first looks up which rows are in the log, then
+// appends the rest under locks that keep other writers of the same
+// conversations out until the commit.
+//
+// Plain retries would starve: the winner of a conflict knows the next number
+// before the loser has read the head again.
+func (w *writer) settle(ctx context.Context, rows []*row) {
+	for attempt := 0; len(rows) > 0; attempt++ {
+		if attempt > 0 && !pause(ctx, attempt-1) {
+			break
+		}
+		if err := w.connect(ctx); err != nil {
+			w.failed(rows, err)
+			continue
+		}
+		missing, err := w.lookUp(ctx, rows)
+		if err != nil {
+			w.failed(rows, err)
+			continue
+		}
+		if rows = missing; len(rows) == 0 {
+			return
+		}
+		err = w.appendLocked(ctx, rows)
+		switch {
+		case err == nil:
+			return
+		case isData(err):
+			w.bisect(ctx, rows)
+			return
+		}
+		w.failed(rows, err)
+		if database.IsDuplicate(err) || database.IsContention(err) {
+			attempt = min(attempt, 2) // somebody else made progress: stay quick
+		}
+	}
+	for _, r := range rows {
+		r.req.err = errs.New(errs.CodeUnavailable, "the message was not confirmed")
+	}
+}
+
+// bisect finds the rows that the database refuses, so that one bad entry fails
+// alone.
+func (w *writer) bisect(ctx context.Context, rows []*row) {
+	if len(rows) == 1 {
+		rows[0].result().Err = errRefused
+		return
+	}
+	half := len(rows) / 2
+	w.settle(ctx, rows[:half])
+	w.settle(ctx, rows[half:])
+}
+
+// isData says that the server refused a value, as opposed to being unable to
+// store anything.
+func isData(err error) bool {
+	var e *mysql.MySQLError
+	return errors.As(err, &e) && slices.Contains([]uint16{1048, 1153, 1264, 1292, 1366, 1406, 3140}, e.Number)
+}
+
+// lookUp gives the rows that are in the log already their result and returns
+// the others, in order.
+func (w *writer) lookUp(ctx context.Context, rows []*row) (missing []*row, err error) {
+	w.text = appendLookUp(w.text[:0], rows)
+	found, err := w.conn.QueryContext(ctx, string(w.text))
+	if err != nil {
+		return nil, err
+	}
+	defer found.Close()
+	byKey := make(map[key]*row, len(rows))
+	for _, r := range rows {
+		byKey[r.key()] = r
+	}
+	for found.Next() {
+		var k key
+		var id, body []byte
+		var kind uint8
+		var result Result
+		if err := found.Scan(&k.conversationID, &k.senderID, &id, &result.Seq, &kind, &body, &result.CreatedAt); err != nil {
+			return nil, err
+		}
+		copy(k.clientMsgID[:], id)
+		r := byKey[k]
+		delete(byKey, k)
+		result.Existing = true
+		if e := r.entry(); kind != e.Kind || !slices.Equal(body, e.Body) {
+			result = Result{Err: errOtherBody}
+		}
+		*r.result() = result
+		w.log.metrics.existing.Inc()
+	}
+	if err := found.Err(); err != nil {
+		return nil, err
+	}
+	for _, r := range rows {
+		if _, absent := byKey[r.key()]; absent {
+			missing = append(missing, r)
+		}
+	}
+	return missing, nil
+}
+
+// appendLocked appends rows in a transaction that holds the conversations and
+// the ends of their logs. The conversations' rows put those who come this way
+// in line without deadlocks; the locks on the ends keep out those who do not.
+// Those are gap locks, which want REPEATABLE READ.
+func (w *writer) appendLocked(ctx context.Context, rows []*row) (err error) {
+	w.log.metrics.locked.Inc()
+	tx, err := w.conn.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelRepeatableRead})
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			// 1205 undoes the statement only. A rollback that fails leaves a broken
+			// connection, whose locks end with it.
+			if rollback := tx.Rollback(); rollback != nil && database.Answered(err) {
+				w.disconnect()
+			}
+		}
+	}()
+	ids := conversations(rows)
+	if _, err := tx.ExecContext(ctx, string(appendLockConversations(nil, ids))); err != nil {
+		return err
+	}
+	ends, err := readHeads(ctx, tx, appendLockEnds(nil, ids))
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		w.heads[id] = head{seq: ends[id], contendedUntil: time.Now().Add(contention)}
+	}
+	now := time.Now().UnixMilli()
+	w.heads.number(rows)
+	if _, err := tx.ExecContext(ctx, string(appendInsert(w.text[:0], rows, now))); err != nil {
+		return err
+	}
+	if err := tx.Commit(); err != nil {
+		return err
+	}
+	w.settled(rows, now)
+	return nil
+}

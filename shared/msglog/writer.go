@@ -1,0 +1,278 @@
+package msglog
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"math/rand/v2"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/msrchat/msrchat/shared/database"
+	"github.com/msrchat/msrchat/shared/errs"
+)
+
+// writer is one lane of transactions. Its goroutine owns everything but queue
+// and the atomics.
+type writer struct {
+	log     *Log
+	queue   chan *request
+	stopped chan struct{}
+	// oldest is when the oldest request of the running batch was queued (Unix
+	// microseconds), 0 while idle.
+	oldest atomic.Int64
+
+	conn       *sql.Conn
+	heads      heads
+	generation uint64
+	text       []byte
+	seen       map[key]*row
+}
+
+// key is what makes a message the same message.
+type key struct {
+	conversationID, senderID uint64
+	clientMsgID              [16]byte
+}
+
+// row is one entry on its way into the table.
+type row struct {
+	req   *request
+	index int
+	seq   uint64
+	// first is the row of the same batch that this one repeats.
+	first *row
+}
+
+func (r *row) entry() *Entry   { return &r.req.entries[r.index] }
+func (r *row) result() *Result { return &r.req.results[r.index] }
+func (r *row) key() key {
+	e := r.entry()
+	return key{r.req.conversationID, e.SenderID, e.ClientMsgID}
+}
+
+func newWriter(l *Log) *writer {
+	return &writer{
+		log: l, queue: make(chan *request, queueLen), stopped: make(chan struct{}),
+		heads: heads{}, seen: make(map[key]*row),
+	}
+}
+
+// run takes what waits, commits it, and takes what waits then; it never waits
+// for more to come.
+func (w *writer) run(ctx context.Context) {
+	defer close(w.stopped)
+	defer w.disconnect()
+	var batch []*request
+	for {
+		var ok bool
+		if batch, ok = w.take(batch[:0]); !ok {
+			return
+		}
+		w.oldest.Store(batch[0].queuedAt.UnixMicro())
+		w.process(ctx, batch)
+		w.oldest.Store(0)
+		clear(batch)
+	}
+}
+
+// take blocks for one request and adds those that wait behind it.
+func (w *writer) take(batch []*request) ([]*request, bool) {
+	first, ok := <-w.queue
+	if !ok {
+		return nil, false
+	}
+	batch = append(batch, first)
+	rows, size := len(first.entries), first.size()
+	for rows < maxBatchRows && size < maxBatchBytes {
+		select {
+		case r, ok := <-w.queue:
+			if !ok {
+				return batch, true // the next take sees the end again
+			}
+			batch = append(batch, r)
+			rows += len(r.entries)
+			size += r.size()
+		default:
+			return batch, true
+		}
+	}
+	return batch, true
+}
+
+func (r *request) size() (n int) {
+	for i := range r.entries {
+		n += len(r.entries[i].Body)
+	}
+	return n
+}
+
+// process brings every row of a batch to a result and answers the requests.
+func (w *writer) process(ctx context.Context, batch []*request) {
+	started := time.Now()
+	// Sorted, so that two writers take their locks in the same order. Stable,
+	// so that one device's messages keep theirs.
+	slices.SortStableFunc(batch, func(a, b *request) int { return cmp.Compare(a.conversationID, b.conversationID) })
+	rows, repeats := w.rows(batch)
+	for at := 0; at < len(rows); at += maxBatchRows {
+		w.commit(ctx, rows[at:min(at+maxBatchRows, len(rows))])
+	}
+	for _, r := range repeats {
+		*r.result() = *r.first.result()
+		if r.result().Err == nil {
+			r.result().Existing = true
+			if !slices.Equal(r.entry().Body, r.first.entry().Body) {
+				*r.result() = Result{Err: errOtherBody}
+			}
+		}
+	}
+	w.log.metrics.batch(len(rows), time.Since(started))
+	if w.log.opts.Committed != nil {
+		w.log.opts.Committed(committed(batch))
+	}
+	for _, r := range batch {
+		close(r.done)
+	}
+}
+
+var (
+	errOtherBody = errs.New(errs.CodeConflict, "this message id was used for another text")
+	errRefused   = errs.New(errs.CodeInvalid, "the message cannot be stored")
+	errTooLong   = errs.New(errs.CodeTooLarge, "the message is longer than %d bytes", MaxBody)
+)
+
+// rows flattens a batch, leaving out what cannot be stored and what repeats an
+// earlier row of the same batch (which inside one statement could never be
+// committed).
+func (w *writer) rows(batch []*request) (rows, repeats []*row) {
+	clear(w.seen)
+	for _, req := range batch {
+		for i := range req.entries {
+			r := &row{req: req, index: i}
+			if len(r.entry().Body) > MaxBody {
+				r.result().Err = errTooLong
+				continue
+			}
+			if first, again := w.seen[r.key()]; again {
+				r.first = first
+				repeats = append(repeats, r)
+				continue
+			}
+			w.seen[r.key()] = r
+			rows = append(rows, r)
+		}
+	}
+	return rows, repeats
+}
+
+func committed(batch []*request) []Committed {
+	var out []Committed
+	for _, req := range batch {
+		for i, result := range req.results {
+			if req.err == nil && result.Err == nil {
+				out = append(out, Committed{req.conversationID, req.audience, req.entries[i], result})
+			}
+		}
+	}
+	return out
+}
+
+// commit brings rows to a result: at once where nobody interferes, else by
+// settle. It returns only when it is done or ctx ended.
+func (w *writer) commit(ctx context.Context, rows []*row) {
+	if w.heads.contended(rows) {
+		w.settle(ctx, rows)
+		return
+	}
+	if err := w.insert(ctx, rows); err != nil {
+		w.failed(rows, err)
+		w.settle(ctx, rows)
+	}
+}
+
+// insert is the fast path: one statement at remembered heads.
+func (w *writer) insert(ctx context.Context, rows []*row) error {
+	if err := w.connect(ctx); err != nil {
+		return err
+	}
+	if err := w.loadHeads(ctx, rows); err != nil {
+		return err
+	}
+	now := time.Now().UnixMilli()
+	w.heads.number(rows)
+	w.text = appendInsert(w.text[:0], rows, now)
+	if _, err := w.conn.ExecContext(ctx, string(w.text)); err != nil {
+		return err
+	}
+	w.settled(rows, now)
+	return nil
+}
+
+// settled records rows that were just committed.
+func (w *writer) settled(rows []*row, now int64) {
+	for _, r := range rows {
+		*r.result() = Result{Seq: r.seq, CreatedAt: now}
+	}
+	w.heads.advance(rows)
+}
+
+// connect makes sure that there is a connection, and that no head outlives the
+// connection it was learned on.
+func (w *writer) connect(ctx context.Context) error {
+	if now := w.log.generation.Load(); now != w.generation {
+		w.generation = now
+		clear(w.heads)
+	}
+	if w.conn != nil {
+		return nil
+	}
+	conn, err := w.log.db.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	w.conn = conn
+	return nil
+}
+
+func (w *writer) disconnect() {
+	if w.conn != nil {
+		_ = w.conn.Close() // it goes back to the pool, which drops a broken one
+		w.conn = nil
+	}
+}
+
+// failed draws the consequences of an error for what is remembered.
+func (w *writer) failed(rows []*row, err error) {
+	switch {
+	case database.IsDuplicate(err):
+		w.log.metrics.conflicts.Inc()
+		w.heads.forget(rows)
+	case database.Answered(err):
+		w.heads.forget(rows)
+	default:
+		w.log.metrics.lost.Inc()
+		w.log.opts.Logger.Warn("message log lost its connection", "err", err)
+		w.log.generation.Add(1)
+		w.disconnect()
+	}
+}
+
+// Pauses between attempts while the database is away.
+const (
+	minPause = 20 * time.Millisecond
+	maxPause = time.Second
+)
+
+// pause waits a jittered, growing time; false means that ctx ended.
+func pause(ctx context.Context, attempt int) bool {
+	d := min(minPause<<min(attempt, 10), maxPause)
+	timer := time.NewTimer(d/2 + rand.N(d/2+1))
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}
