@@ -1,0 +1,198 @@
+package discovery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+)
+
+const (
+	checkInterval = time.Second
+	// checkTimeout keeps one check from meeting the next.
+	checkTimeout = 900 * time.Millisecond
+	// reapAfter is the least that Consul accepts.
+	reapAfter = time.Minute
+	// upkeepInterval is how often we look whether the agent still knows us:
+	// how long an agent that lost its data stays wrong.
+	upkeepInterval = 2 * time.Second
+	// agentTimeout bounds one call to the agent on this machine.
+	agentTimeout = 3 * time.Second
+)
+
+// Check is how the agent finds out that the process works. Exactly one of GRPC,
+// HTTP and TCP is set.
+type Check struct {
+	Name string
+	GRPC string // host:port or host:port/service, asked for grpc.health.v1
+	HTTP string // URL that answers 2xx
+	TCP  string // host:port that accepts
+}
+
+// Registration describes this process to Consul. It is for processes that
+// nobody registers, which under Nomad is nobody.
+type Registration struct {
+	Service  string
+	Instance string // unique; becomes the meta "instance" and part of Consul's id
+	Address  string // host:port that others connect to
+	Meta     map[string]string
+	Checks   []Check // at least one: without it nobody notices our death
+	Log      *slog.Logger
+}
+
+// Register registers the process with the agent and looks every two seconds, as
+// long as ctx lives, that the agent still knows it. An agent that does not
+// answer now is tried again in the background; the error is for a registration
+// that is wrong or refused.
+//
+// The process then calls deregister when it leaves, best before it stops
+// serving. It may be called more than once. If it never is, because the process
+// died, the checks turn critical within two seconds and Consul forgets the
+// process a minute later.
+func Register(ctx context.Context, client *api.Client, r Registration) (deregister func(ctx context.Context) error, err error) {
+	k := &keeper{client: client, log: r.Log, ended: make(chan struct{})}
+	if k.log == nil {
+		k.log = slog.New(slog.DiscardHandler)
+	}
+	if k.service, err = r.service(); err != nil {
+		return nil, fmt.Errorf("register %s: %w", r.Service, err)
+	}
+	first := k.register(ctx)
+	var refused api.StatusError
+	if errors.As(first, &refused) && refused.Code >= 400 && refused.Code < 500 {
+		return nil, fmt.Errorf("register %s: %w", r.Service, first)
+	}
+	if first != nil {
+		k.log.Warn("consul does not take the registration, trying on", "service", r.Service, "error", first)
+	}
+	ctx, k.cancel = context.WithCancel(ctx)
+	go k.run(ctx, first == nil)
+	return k.deregister, nil
+}
+
+// service translates and checks.
+func (r Registration) service() (*api.AgentServiceRegistration, error) {
+	if r.Service == "" || r.Instance == "" || len(r.Checks) == 0 {
+		return nil, errors.New("service, instance and at least one check are needed")
+	}
+	host, portText, err := net.SplitHostPort(r.Address)
+	if err != nil {
+		return nil, fmt.Errorf("address %q: %w", r.Address, err)
+	}
+	port, err := strconv.ParseUint(portText, 10, 16)
+	if err != nil || port == 0 || host == "" {
+		return nil, fmt.Errorf("address %q: want host:port with a numeric port", r.Address)
+	}
+	meta := maps.Clone(r.Meta)
+	if meta == nil {
+		meta = map[string]string{}
+	}
+	meta[MetaInstance] = r.Instance
+	s := &api.AgentServiceRegistration{
+		ID:   r.Service + "-" + r.Instance,
+		Name: r.Service, Address: host, Port: int(port), Meta: meta,
+	}
+	for _, c := range r.Checks {
+		set := 0
+		for _, target := range []string{c.GRPC, c.HTTP, c.TCP} {
+			if target != "" {
+				set++
+			}
+		}
+		if set != 1 {
+			return nil, fmt.Errorf("check %q: want exactly one of grpc, http and tcp", c.Name)
+		}
+		s.Checks = append(s.Checks, &api.AgentServiceCheck{
+			Name: c.Name, GRPC: c.GRPC, HTTP: c.HTTP, TCP: c.TCP,
+			Interval:                       checkInterval.String(),
+			Timeout:                        checkTimeout.String(),
+			DeregisterCriticalServiceAfter: reapAfter.String(),
+		})
+	}
+	return s, nil
+}
+
+// keeper keeps one registration alive. Its goroutine is run; deregister may be
+// called from anywhere.
+type keeper struct {
+	client  *api.Client
+	log     *slog.Logger
+	service *api.AgentServiceRegistration
+
+	cancel context.CancelFunc
+	ended  chan struct{} // closed when run returned
+
+	mu   sync.Mutex // owns gone, and makes one deregistration of many calls
+	gone bool
+}
+
+func (k *keeper) register(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, agentTimeout)
+	defer cancel()
+	return k.client.Agent().ServiceRegisterOpts(k.service, api.ServiceRegisterOpts{}.WithContext(ctx))
+}
+
+// run looks after the registration until ctx ends.
+func (k *keeper) run(ctx context.Context, well bool) {
+	defer close(k.ended)
+	for sleep(ctx, backoff(1, upkeepInterval, upkeepInterval)) {
+		lost, err := k.lost(ctx)
+		if lost && err == nil {
+			if err = k.register(ctx); err == nil {
+				k.log.Info("registered in consul again", "service", k.service.Name)
+			}
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil && well {
+			k.log.Warn("the registration in consul is in doubt", "service", k.service.Name, "error", err)
+		}
+		well = err == nil
+	}
+}
+
+// lost asks the agent whether it does not know the service.
+func (k *keeper) lost(ctx context.Context) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, agentTimeout)
+	defer cancel()
+	_, _, err := k.client.Agent().Service(k.service.ID, (&api.QueryOptions{}).WithContext(ctx))
+	return notFound(err), ignoreNotFound(err)
+}
+
+func (k *keeper) deregister(ctx context.Context) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.gone {
+		return nil
+	}
+	// First the upkeep ends, or it would register us again.
+	k.cancel()
+	<-k.ended
+	q := (&api.QueryOptions{}).WithContext(ctx)
+	if err := ignoreNotFound(k.client.Agent().ServiceDeregisterOpts(k.service.ID, q)); err != nil {
+		return fmt.Errorf("deregister %s: %w", k.service.Name, err)
+	}
+	k.gone = true
+	return nil
+}
+
+func notFound(err error) bool {
+	var status api.StatusError
+	return errors.As(err, &status) && status.Code == http.StatusNotFound
+}
+
+func ignoreNotFound(err error) error {
+	if notFound(err) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,98 @@
+package discovery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/hashicorp/consul/api"
+	"google.golang.org/grpc"
+	_ "google.golang.org/grpc/health" // the client's half of health checking
+	"google.golang.org/grpc/resolver"
+)
+
+// Scheme is the resolver's: consul:///NAME.
+const Scheme = "consul"
+
+// ServiceConfig spreads calls over all instances and skips those that say
+// NOT_SERVING on the connection itself, which is faster than Consul's checks.
+const ServiceConfig = `{"loadBalancingConfig":[{"round_robin":{}}],"healthCheckConfig":{"serviceName":""}}`
+
+// DialOptions are what grpc.NewClient("consul:///NAME", ...) needs besides
+// credentials: the resolver and ServiceConfig.
+func DialOptions(client *api.Client) []grpc.DialOption {
+	return []grpc.DialOption{
+		grpc.WithResolvers(NewResolver(client)),
+		grpc.WithDefaultServiceConfig(ServiceConfig),
+	}
+}
+
+// NewResolver returns a resolver of Consul services for grpc.WithResolvers. It
+// gives the instances that pass their checks. When none does, it stays with the
+// last ones that did: the connections' own state then decides, so that calls
+// outlive an agent whose checks are wrong for a moment.
+func NewResolver(client *api.Client) resolver.Builder {
+	return builder{client: client}
+}
+
+type builder struct{ client *api.Client }
+
+func (builder) Scheme() string { return Scheme }
+
+// Build starts a watch for one channel; gRPC closes it with the channel.
+func (b builder) Build(target resolver.Target, cc resolver.ClientConn, _ resolver.BuildOptions) (resolver.Resolver, error) {
+	service := target.Endpoint()
+	if service == "" {
+		return nil, errors.New("resolve: the target names no service, want consul:///NAME")
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	w := &watching{cancel: cancel, ended: make(chan struct{}), cc: cc, service: service}
+	watcher := NewWatcher(b.client, service, Options{OnlyPassing: true, OnError: w.failed})
+	go func() {
+		defer close(w.ended)
+		_ = watcher.Run(ctx, w.update) // nil: ends with ctx
+	}()
+	return w, nil
+}
+
+// watching is the resolver of one channel. Its fields belong to the watch's
+// goroutine.
+type watching struct {
+	cancel  context.CancelFunc
+	ended   chan struct{}
+	cc      resolver.ClientConn
+	service string
+	has     bool // the channel has addresses
+}
+
+func (w *watching) update(list []Instance) {
+	if len(list) == 0 {
+		w.failed(fmt.Errorf("no instance of %s passes its checks", w.service))
+		return
+	}
+	addresses := make([]resolver.Address, len(list))
+	for i, instance := range list {
+		addresses[i] = resolver.Address{Addr: instance.Address}
+	}
+	// An error means that the balancer wants other addresses: there are none.
+	if err := w.cc.UpdateState(resolver.State{Addresses: addresses}); err == nil {
+		w.has = true
+	}
+}
+
+// failed makes calls fail at once instead of waiting, while there is nothing to
+// call.
+func (w *watching) failed(err error) {
+	if !w.has {
+		w.cc.ReportError(err)
+	}
+}
+
+// ResolveNow has nothing to do: the watch is always up to date.
+func (w *watching) ResolveNow(resolver.ResolveNowOptions) {}
+
+// Close ends the watch.
+func (w *watching) Close() {
+	w.cancel()
+	<-w.ended
+}

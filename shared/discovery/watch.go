@@ -1,0 +1,222 @@
+package discovery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+)
+
+// Options of a watch. The zero value of each field means its default.
+type Options struct {
+	// OnlyPassing leaves out instances with a failing check.
+	OnlyPassing bool
+	// EmptyAfter is for how long Consul has to answer, without an error between,
+	// that the service has no instance at all before that is believed; default
+	// 5 s. Such an answer is far more often an agent that just lost its data, or
+	// a token that may no longer read, than the end of a whole service. The
+	// price: the last instance of a service that did go away is still listed
+	// that long, and callers meet a refused connection instead of an empty
+	// list. Instances that are registered but fail their checks are another
+	// matter: that is knowledge, and reported at once.
+	EmptyAfter time.Duration
+	// WaitTime is how long one query blocks when nothing changes, and so how
+	// old Age may get while all is well; default 10 s.
+	WaitTime time.Duration
+	// MinInterval is the least time between two queries, for a service whose
+	// catalog row never rests; default 100 ms.
+	MinInterval time.Duration
+	// MaxBackoff bounds the pause after an error; default 2 s, so that a
+	// restarted agent is noticed while its restart is still news.
+	MaxBackoff time.Duration
+	// OnError is told of every failed query, from the watch's goroutine.
+	OnError func(error)
+	// Log gets a line when Consul is lost and one when it is back.
+	Log *slog.Logger
+}
+
+func (o Options) withDefaults() Options {
+	def := func(d *time.Duration, v time.Duration) {
+		if *d <= 0 {
+			*d = v
+		}
+	}
+	def(&o.EmptyAfter, 5*time.Second)
+	def(&o.WaitTime, 10*time.Second)
+	def(&o.MinInterval, 100*time.Millisecond)
+	def(&o.MaxBackoff, 2*time.Second)
+	if o.OnError == nil {
+		o.OnError = func(error) {}
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	return o
+}
+
+// Watcher follows the instances of one service. Its fields belong to the
+// goroutine in Run, except the atomic one.
+type Watcher struct {
+	client  *api.Client
+	service string
+	opts    Options
+
+	success atomic.Int64 // Unix nanoseconds of the last good answer, 0 if none
+
+	index      uint64     // WaitIndex of the next query; 0 does not block
+	known      bool       // something was reported
+	rows       int        // how many rows the last believed answer had
+	last       []Instance // what was reported last
+	emptySince time.Time  // when Consul first answered "none", zero if it does not
+	failures   int        // failed queries in a row
+}
+
+// NewWatcher returns a watcher of service; nothing happens before Run.
+func NewWatcher(client *api.Client, service string, opts Options) *Watcher {
+	return &Watcher{client: client, service: service, opts: opts.withDefaults()}
+}
+
+// Watch is NewWatcher and Run with the default options.
+func Watch(ctx context.Context, client *api.Client, service string, onlyPassing bool, fn func([]Instance)) error {
+	return NewWatcher(client, service, Options{OnlyPassing: onlyPassing}).Run(ctx, fn)
+}
+
+// Age is how long ago Consul last answered; ok is false while it never has. It
+// stays below WaitTime plus a little while all is well. Safe from any goroutine.
+func (w *Watcher) Age() (age time.Duration, ok bool) {
+	at := w.success.Load()
+	if at == 0 {
+		return 0, false
+	}
+	return time.Since(time.Unix(0, at)), true
+}
+
+// Run calls fn with the instances, ordered by ID, once Consul first answered
+// (also when there are none) and then whenever they changed. On errors it keeps
+// quiet and asks again. fn is called from this goroutine and should not block;
+// it may keep the slice. Run returns nil once ctx ended; it is called once.
+func (w *Watcher) Run(ctx context.Context, fn func([]Instance)) error {
+	for ctx.Err() == nil {
+		asked := time.Now()
+		list, err := w.ask(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		pause := w.opts.MinInterval - time.Since(asked)
+		if err != nil {
+			pause = w.failed(err)
+		} else if w.believe(list, time.Now()) {
+			fn(slices.Clone(w.last))
+		}
+		if !sleep(ctx, pause) {
+			return nil
+		}
+	}
+	return nil
+}
+
+// ask runs one blocking query.
+func (w *Watcher) ask(ctx context.Context) ([]Instance, error) {
+	wait := w.opts.WaitTime
+	if !w.emptySince.IsZero() {
+		wait = min(wait, max(w.opts.EmptyAfter-time.Since(w.emptySince), time.Millisecond))
+	}
+	// Consul adds up to a sixteenth to the wait; past that plus some seconds
+	// the agent hangs.
+	ctx, cancel := context.WithTimeout(ctx, wait+wait/16+5*time.Second)
+	defer cancel()
+	q := (&api.QueryOptions{WaitIndex: w.index, WaitTime: wait}).WithContext(ctx)
+	// Failing instances are asked for in any case: they tell "none passes" from
+	// "none is known".
+	entries, meta, err := w.client.Health().Service(w.service, "", false, q)
+	if err != nil {
+		return nil, fmt.Errorf("query consul for %s: %w", w.service, err)
+	}
+	if len(entries) == 0 && meta.ResultsFilteredByACLs {
+		return nil, fmt.Errorf("query consul for %s: %w", w.service, errFiltered)
+	}
+	switch {
+	case meta.LastIndex < w.index:
+		w.index = 0 // Consul restarted or was restored: start over
+	case meta.LastIndex == 0:
+		w.index = 1 // 0 would not block, ever
+	default:
+		w.index = meta.LastIndex
+	}
+	return instances(entries), nil
+}
+
+var errFiltered = errors.New("the ACL token may not read the service")
+
+// believe takes in an answer and tells whether there is something to report.
+func (w *Watcher) believe(list []Instance, now time.Time) bool {
+	w.success.Store(now.UnixNano())
+	if w.failures > 0 {
+		w.opts.Log.Info("consul is back", "service", w.service)
+		w.failures = 0
+	}
+	if len(list) > 0 {
+		w.emptySince = time.Time{}
+	} else if w.known && w.rows > 0 {
+		if w.emptySince.IsZero() {
+			w.emptySince = now
+		}
+		if now.Sub(w.emptySince) < w.opts.EmptyAfter {
+			return false
+		}
+		w.emptySince = time.Time{}
+	}
+	w.rows = len(list)
+	if w.opts.OnlyPassing {
+		list = passing(list)
+	}
+	if w.known && slices.EqualFunc(list, w.last, Instance.equal) {
+		return false
+	}
+	w.known, w.last = true, list
+	return true
+}
+
+// failed takes in an error and returns how long to pause.
+func (w *Watcher) failed(err error) time.Duration {
+	if w.failures == 0 {
+		w.opts.Log.Warn("consul does not answer", "service", w.service, "error", err)
+	}
+	w.failures++
+	w.opts.OnError(err)
+	w.index = 0                // who answers next may count differently
+	w.emptySince = time.Time{} // an agent with trouble is no witness for "none"
+	return backoff(w.failures, w.opts.MinInterval, w.opts.MaxBackoff)
+}
+
+// backoff doubles from least with every failure up to most, and takes a random
+// half off, so that the processes that lost one agent do not return as one.
+func backoff(failures int, least, most time.Duration) time.Duration {
+	d := least
+	for i := 1; i < failures && d < most; i++ {
+		d *= 2
+	}
+	d = min(d, most)
+	return d/2 + rand.N(d/2+1)
+}
+
+// sleep waits and tells whether ctx still lives.
+func sleep(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return ctx.Err() == nil
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
