@@ -1,0 +1,141 @@
+package session
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/msrchat/msrchat/shared/cache"
+)
+
+const (
+	// cacheTimeout bounds what Redis may cost before MySQL is asked instead.
+	cacheTimeout = 250 * time.Millisecond
+	// tombstoneTime is how long a revocation stands in the cache. It outlives
+	// every Verify that read the row before the revocation and would now cache
+	// it: those end with their caller's deadline, which is seconds.
+	tombstoneTime = time.Minute
+)
+
+// cached remembers answers in Redis. Whatever goes wrong there is counted and
+// otherwise a miss. It has no state of its own but the counters.
+type cached struct {
+	rdb     redis.UniversalClient // nil: no cache
+	keep    time.Duration
+	lookups *prometheus.CounterVec
+	failed  prometheus.Counter
+}
+
+func newCached(rdb redis.UniversalClient) *cached {
+	return &cached{
+		rdb: rdb, keep: DefaultCacheTime,
+		lookups: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "msrchat_session_lookups_total", Help: "Tokens checked, by where the answer came from (cache or database).",
+		}, []string{"source"}),
+		failed: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "msrchat_session_cache_failures_total", Help: "Exchanges with Redis about sessions that failed.",
+		}),
+	}
+}
+
+// Metrics shows how often the cache answered, and how often it failed.
+func (s *Store) Metrics() prometheus.Collector { return s.cache }
+
+// Describe implements prometheus.Collector.
+func (c *cached) Describe(ch chan<- *prometheus.Desc) {
+	c.lookups.Describe(ch)
+	c.failed.Describe(ch)
+}
+
+// Collect implements prometheus.Collector.
+func (c *cached) Collect(ch chan<- prometheus.Metric) {
+	c.lookups.Collect(ch)
+	c.failed.Collect(ch)
+}
+
+// entry is a Session in Redis; one without an id is a revocation.
+type entry struct {
+	ID      uint64 `json:"i"`
+	UserID  uint64 `json:"u"`
+	Name    string `json:"n"`
+	Device  string `json:"d"`
+	Expires int64  `json:"e"`
+}
+
+const tombstone = "{}"
+
+func key(hash []byte) string {
+	var b strings.Builder
+	b.WriteString(cache.Prefix + "session:")
+	b.WriteString(base64.RawURLEncoding.EncodeToString(hash))
+	return b.String()
+}
+
+// get returns the remembered answer, nil if there is none and a zero Session
+// for a revocation, and whether Redis could be asked at all.
+func (c *cached) get(ctx context.Context, hash []byte) (_ *Session, asked bool) {
+	if c.rdb == nil {
+		return nil, false
+	}
+	ctx, cancel := context.WithTimeout(ctx, cacheTimeout)
+	defer cancel()
+	value, err := c.rdb.Get(ctx, key(hash)).Bytes()
+	asked = err == nil || errors.Is(err, redis.Nil)
+	var e entry
+	if err == nil {
+		err = json.Unmarshal(value, &e)
+	}
+	if err != nil {
+		if !errors.Is(err, redis.Nil) {
+			c.failed.Inc()
+		}
+		c.lookups.WithLabelValues("database").Inc()
+		return nil, asked
+	}
+	c.lookups.WithLabelValues("cache").Inc()
+	return &Session{ID: e.ID, UserID: e.UserID, UserName: e.Name, Device: e.Device, ExpiresAt: time.UnixMilli(e.Expires)}, true
+}
+
+// put remembers a live session, never over a revocation.
+func (c *cached) put(ctx context.Context, hash []byte, s Session, now time.Time) {
+	keep := min(c.keep, s.ExpiresAt.Sub(now))
+	if c.rdb == nil || keep < time.Second {
+		return
+	}
+	value, err := json.Marshal(entry{s.ID, s.UserID, s.UserName, s.Device, s.ExpiresAt.UnixMilli()})
+	if err != nil {
+		c.failed.Inc()
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, cacheTimeout)
+	defer cancel()
+	if err := c.rdb.SetNX(ctx, key(hash), value, keep).Err(); err != nil {
+		c.failed.Inc()
+	}
+}
+
+// revoke puts revocations in the place of remembered answers. It is called
+// after the commit and, since the row already tells, tries even when the
+// caller has gone.
+func (c *cached) revoke(ctx context.Context, hashes ...[]byte) {
+	if c.rdb == nil || len(hashes) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cacheTimeout)
+	defer cancel()
+	_, err := c.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+		for _, h := range hashes {
+			p.Set(ctx, key(h), tombstone, tombstoneTime)
+		}
+		return nil
+	})
+	if err != nil {
+		c.failed.Inc()
+	}
+}

@@ -1,0 +1,380 @@
+package session_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/msrchat/msrchat/shared/cache"
+	"github.com/msrchat/msrchat/shared/errs"
+	"github.com/msrchat/msrchat/shared/session"
+	"github.com/msrchat/msrchat/shared/testenv"
+)
+
+// clock is a time that a test moves; its mutex owns it.
+type clock struct {
+	mu sync.Mutex
+	at time.Time
+}
+
+func newClock() *clock { return &clock{at: time.UnixMilli(1_800_000_000_123)} }
+
+func (c *clock) now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.at
+}
+
+func (c *clock) move(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.at = c.at.Add(d)
+}
+
+func addUser(t *testing.T, db *sql.DB, name string) uint64 {
+	t.Helper()
+	res, err := db.ExecContext(t.Context(),
+		"INSERT INTO users (name, name_key, email, email_key, password_hash, created_at) VALUES (?, ?, ?, ?, 'x', 1)",
+		name, name, name+"@example.org", name+"@example.org")
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := res.LastInsertId()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return uint64(id)
+}
+
+func openRedis(t *testing.T, addr string) redis.UniversalClient {
+	t.Helper()
+	rdb, err := cache.Open(cache.Config{Addrs: []string{addr}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = rdb.Close() })
+	return rdb
+}
+
+func create(t *testing.T, s *session.Store, user uint64, device string) ([]byte, session.Session) {
+	t.Helper()
+	token, made, err := s.Create(t.Context(), user, device)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return token, made
+}
+
+func wantCode(t *testing.T, what string, err error, want errs.Code) {
+	t.Helper()
+	if got := errs.CodeOf(err); got != want {
+		t.Errorf("%s: %v (%s), want %s", what, err, got, want)
+	}
+}
+
+// TestContract runs the same promises with a Redis that works, one that is
+// emptied before every step, one that is dead, and none.
+func TestContract(t *testing.T) {
+	db := testenv.Open(t, testenv.MariaDB(t))
+	redisAddr := testenv.Redis(t)
+	rdb := openRedis(t, redisAddr)
+	dead := openRedis(t, fmt.Sprintf("127.0.0.1:%d", testenv.FreePort(t)))
+	for _, v := range []struct {
+		name   string
+		rdb    redis.UniversalClient
+		before func(t *testing.T)
+	}{
+		{"redis", rdb, func(*testing.T) {}},
+		{"redis flushed", rdb, func(t *testing.T) {
+			if err := rdb.FlushAll(t.Context()).Err(); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{"redis dead", dead, func(*testing.T) {}},
+		{"no redis", nil, func(*testing.T) {}},
+	} {
+		t.Run(v.name, func(t *testing.T) {
+			user := addUser(t, db, strings.ReplaceAll(v.name, " ", "-"))
+			contract(t, db, v.rdb, user, func() { v.before(t) })
+		})
+	}
+}
+
+func contract(t *testing.T, db *sql.DB, rdb redis.UniversalClient, user uint64, step func()) {
+	c := newClock()
+	s := session.NewStore(db, rdb, session.WithLifetime(time.Hour), session.WithClock(c.now))
+	ctx := t.Context()
+
+	step()
+	token, made := create(t, s, user, "laptop 你好")
+	if want := c.now().Add(time.Hour); len(token) != session.TokenBytes || made.UserID != user || !made.ExpiresAt.Equal(want) {
+		t.Errorf("created %+v with %d token bytes, want it to end at %v", made, len(token), want)
+	}
+	for range 2 { // the second time from the cache, if there is one
+		step()
+		got, err := s.Verify(ctx, token)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(made, got); diff != "" {
+			t.Errorf("verify (-created +verified):\n%s", diff)
+		}
+	}
+
+	// Made-up tokens.
+	random := make([]byte, session.TokenBytes)
+	_, _ = rand.Read(random)
+	for _, bad := range [][]byte{nil, {}, token[:31], append(slices.Clone(token), 0), random, bytes.Repeat([]byte{0}, 32)} {
+		step()
+		_, err := s.Verify(ctx, bad)
+		wantCode(t, fmt.Sprintf("token of %d bytes", len(bad)), err, errs.CodeUnauthenticated)
+	}
+
+	// A new log-in on the same device replaces the old one, and only that.
+	step()
+	phone, onPhone := create(t, s, user, "phone")
+	step()
+	again, second := create(t, s, user, "laptop 你好")
+	step()
+	_, err := s.Verify(ctx, token)
+	wantCode(t, "replaced token", err, errs.CodeUnauthenticated)
+	for _, ok := range [][]byte{phone, again} {
+		step()
+		if _, err := s.Verify(ctx, ok); err != nil {
+			t.Errorf("verify: %v", err)
+		}
+	}
+
+	// Revocation holds at once, though the answer had been remembered.
+	for range 2 {
+		step()
+		if err := s.Revoke(ctx, onPhone.ID); err != nil {
+			t.Fatal(err)
+		}
+		step()
+		_, err = s.Verify(ctx, phone)
+		wantCode(t, "revoked token", err, errs.CodeUnauthenticated)
+	}
+	if err := s.Revoke(ctx, 1<<60); err != nil {
+		t.Errorf("revoke an unknown session: %v", err)
+	}
+
+	gone, err := s.Revoked(ctx, []uint64{made.ID, second.ID, 1 << 60, onPhone.ID, second.ID})
+	if want := []uint64{made.ID, 1 << 60, onPhone.ID}; err != nil || !slices.Equal(gone, want) {
+		t.Errorf("gone %v, %v; want %v", gone, err, want)
+	}
+	if gone, err := s.Revoked(ctx, nil); err != nil || gone != nil {
+		t.Errorf("gone of none: %v, %v", gone, err)
+	}
+
+	// Time ends it to the millisecond.
+	c.move(time.Hour - time.Millisecond)
+	step()
+	if _, err := s.Verify(ctx, again); err != nil {
+		t.Errorf("one millisecond before the end: %v", err)
+	}
+	c.move(time.Millisecond)
+	step()
+	_, err = s.Verify(ctx, again)
+	wantCode(t, "expired token", err, errs.CodeUnauthenticated)
+	if gone, err := s.Revoked(ctx, []uint64{second.ID}); err != nil || len(gone) != 1 {
+		t.Errorf("an expired session is live: %v, %v", gone, err)
+	}
+
+	_, _, err = s.Create(ctx, 1<<60, "laptop")
+	wantCode(t, "unknown user", err, errs.CodeNotFound)
+	for _, device := range []string{"", "a\x00b", "a\u202eb", "\xff", strings.Repeat("长", 129)} {
+		_, _, err := s.Create(ctx, user, device)
+		wantCode(t, fmt.Sprintf("device %q", device), err, errs.CodeInvalid)
+	}
+}
+
+// Only hashes may be at rest, in either store.
+func TestTokensAreNotStored(t *testing.T) {
+	db := testenv.Open(t, testenv.MariaDB(t))
+	rdb := openRedis(t, testenv.Redis(t))
+	s := session.NewStore(db, rdb)
+	token, _ := create(t, s, addUser(t, db, "ann"), "laptop")
+	if _, err := s.Verify(t.Context(), token); err != nil {
+		t.Fatal(err)
+	}
+	var stored []byte
+	if err := db.QueryRowContext(t.Context(), "SELECT token_hash FROM sessions").Scan(&stored); err != nil || bytes.Equal(stored, token) {
+		t.Errorf("the database has the token itself (%v)", err)
+	}
+	keys, err := rdb.Keys(t.Context(), "*").Result()
+	if err != nil || len(keys) != 1 {
+		t.Fatalf("keys %q, %v; want one", keys, err)
+	}
+	value, err := rdb.Get(t.Context(), keys[0]).Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, at := range []string{keys[0], value} {
+		if strings.Contains(at, session.EncodeToken(token)) || strings.Contains(at, string(token)) {
+			t.Errorf("Redis has the token itself in %q", at)
+		}
+	}
+	if ttl, err := rdb.TTL(t.Context(), keys[0]).Result(); err != nil || ttl <= 0 || ttl > session.DefaultCacheTime {
+		t.Errorf("the key lives for %v (%v), want up to %v", ttl, err, session.DefaultCacheTime)
+	}
+}
+
+// A Redis that dies, hangs, or comes back with old answers logs nobody out, and
+// keeps nobody in for longer than the cache time.
+func TestRedisGoesAndComesBack(t *testing.T) {
+	db := testenv.Open(t, testenv.MariaDB(t))
+	server := testenv.StartRedis(t)
+	s := session.NewStore(db, openRedis(t, server.Addr), session.WithCacheTime(time.Second))
+	user := addUser(t, db, "ann")
+	kept, _ := create(t, s, user, "laptop")
+	ended, endedSession := create(t, s, user, "phone")
+	verify := func(what string, token []byte) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		defer cancel()
+		if _, err := s.Verify(ctx, token); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	verify("before", kept)
+	verify("before", ended)
+	server.Kill()
+	verify("dead", kept)
+	if err := s.Revoke(t.Context(), endedSession.ID); err != nil {
+		t.Fatalf("revoke with Redis dead: %v", err)
+	}
+	_, err := s.Verify(t.Context(), ended)
+	wantCode(t, "revoked with Redis dead", err, errs.CodeUnauthenticated)
+	server.Start(t) // with its append-only file, and so with the old answer
+	verify("back", kept)
+	eventually(t, "the old answer is gone", func() bool {
+		_, err := s.Verify(t.Context(), ended)
+		return errs.CodeOf(err) == errs.CodeUnauthenticated
+	})
+	server.Signal(t, syscall.SIGSTOP)
+	verify("hanging", kept)
+	fresh, _ := create(t, s, user, "tablet")
+	verify("hanging, new log-in", fresh)
+	server.Signal(t, syscall.SIGCONT)
+}
+
+// Without the database only what is remembered can be told; the rest is
+// unavailable, which must not read as "log in again".
+func TestTheDatabaseGoes(t *testing.T) {
+	server := testenv.StartMariaDB(t)
+	db := testenv.Open(t, server.Database(t))
+	s := session.NewStore(db, openRedis(t, testenv.Redis(t)))
+	user := addUser(t, db, "ann")
+	warm, made := create(t, s, user, "laptop")
+	cold, _ := create(t, s, user, "phone")
+	if _, err := s.Verify(t.Context(), warm); err != nil {
+		t.Fatal(err)
+	}
+	server.Kill()
+	if _, err := s.Verify(t.Context(), warm); err != nil {
+		t.Errorf("remembered session: %v", err)
+	}
+	_, err := s.Verify(t.Context(), cold)
+	wantCode(t, "verify", err, errs.CodeUnavailable)
+	_, err = s.Revoked(t.Context(), []uint64{made.ID})
+	wantCode(t, "revoked", err, errs.CodeUnavailable)
+	wantCode(t, "revoke", s.Revoke(t.Context(), made.ID), errs.CodeUnavailable)
+	_, _, err = s.Create(t.Context(), user, "tablet")
+	wantCode(t, "create", err, errs.CodeUnavailable)
+}
+
+// A Verify that read the row just before a revocation must not bring the old
+// answer back.
+func TestAVerifyCannotUndoARevocation(t *testing.T) {
+	db := testenv.Open(t, testenv.MariaDB(t))
+	s := session.NewStore(db, openRedis(t, testenv.Redis(t)))
+	user := addUser(t, db, "ann")
+	for round := range 40 {
+		token, made := create(t, s, user, fmt.Sprint("device ", round))
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() { _, _ = s.Verify(t.Context(), token) })
+		}
+		if err := s.Revoke(t.Context(), made.ID); err != nil {
+			t.Fatal(err)
+		}
+		wg.Wait()
+		_, err := s.Verify(t.Context(), token)
+		wantCode(t, "after the revocation", err, errs.CodeUnauthenticated)
+	}
+}
+
+func TestLogInsOnOneDeviceAtOnceLeaveOne(t *testing.T) {
+	db := testenv.Open(t, testenv.MariaDB(t))
+	s := session.NewStore(db, nil)
+	user, other := addUser(t, db, "ann"), addUser(t, db, "bob")
+	var wg sync.WaitGroup
+	for i := range 24 {
+		wg.Go(func() {
+			if _, _, err := s.Create(t.Context(), []uint64{user, other}[i%2], "laptop"); err != nil {
+				t.Errorf("create: %v", err)
+			}
+		})
+	}
+	wg.Wait()
+	var live, all int
+	err := db.QueryRowContext(t.Context(), "SELECT COUNT(*), COALESCE(SUM(revoked_at IS NULL), 0) FROM sessions").Scan(&all, &live)
+	if err != nil || all != 24 || live != 2 {
+		t.Errorf("%d sessions, %d live (%v); want 24 and 2", all, live, err)
+	}
+}
+
+func TestRevokedTakesMoreThanOneStatement(t *testing.T) {
+	db := testenv.Open(t, testenv.MariaDB(t))
+	s := session.NewStore(db, nil)
+	_, made := create(t, s, addUser(t, db, "ann"), "laptop")
+	ids := make([]uint64, 1701)
+	for i := range ids {
+		ids[i] = made.ID + uint64(i)
+	}
+	gone, err := s.Revoked(t.Context(), ids)
+	if err != nil || !slices.Equal(gone, ids[1:]) {
+		t.Errorf("%d gone, %v; want all but the first", len(gone), err)
+	}
+}
+
+func FuzzParseToken(f *testing.F) {
+	f.Add(session.EncodeToken(make([]byte, session.TokenBytes)))
+	f.Add("")
+	f.Add(strings.Repeat("A", 44))
+	f.Add(strings.Repeat("A", 42) + "B") // trailing bits that are not zero
+	f.Fuzz(func(t *testing.T, s string) {
+		token, err := session.ParseToken(s)
+		if err != nil {
+			wantCode(t, "parse", err, errs.CodeUnauthenticated)
+			return
+		}
+		if len(token) != session.TokenBytes || session.EncodeToken(token) != s {
+			t.Errorf("%q gave %x, which is written %q", s, token, session.EncodeToken(token))
+		}
+	})
+}
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); <-tick.C {
+		if ok() {
+			return
+		}
+	}
+	t.Fatalf("never seen: %s", what)
+}
