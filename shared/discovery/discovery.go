@@ -19,6 +19,11 @@ const (
 	MetaInstance = "instance"
 	MetaRelease  = "release"
 	MetaZone     = "zone"
+	// MetaRelay is host:port of a chat server's gRPC for its peers.
+	MetaRelay = "relay"
+	// MetaTLSServerName is the name in the certificate for clients; empty means
+	// no TLS.
+	MetaTLSServerName = "tls_server_name"
 )
 
 // Instance is one registered process of a service. Values are not changed once
