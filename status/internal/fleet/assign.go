@@ -1,0 +1,160 @@
+package fleet
+
+import (
+	"cmp"
+	"crypto/rand"
+	"slices"
+	"time"
+
+	"github.com/msrchat/msrchat/shared/errs"
+)
+
+const (
+	// sampleAbove is the fleet size from which two random choices are compared
+	// instead of all: replicas with equally old reports would otherwise all
+	// send everybody to the same server.
+	sampleAbove = 32
+	// maxAlternates is how many more servers an assignment names.
+	maxAlternates = 3
+
+	// fullRetry: places come free as users leave or kept ones expire.
+	fullRetry = 2 * time.Second
+	// noneRetry: a restarted server is back in about that time.
+	noneRetry = time.Second
+)
+
+// Endpoint is a server's address for clients.
+type Endpoint struct {
+	Instance, Address, TLSServerName string
+}
+
+// Request asks for a place.
+type Request struct {
+	Avoid []string // instances to use only when nothing else is left
+	Zone  string   // preferred; empty has no preference
+}
+
+// Assignment is a place kept until Expires.
+type Assignment struct {
+	ID         string
+	Server     Endpoint
+	Expires    time.Time
+	Alternates []Endpoint // best first, without Server
+	// CatalogOnly: decided without knowing the load.
+	CatalogOnly bool
+}
+
+// candidate is an eligible server and what it is compared by.
+type candidate struct {
+	server  *server
+	release time.Time // newer first
+	far     bool      // in another zone
+	load    float64
+	tie     int // random
+}
+
+// tier compares what goes before load.
+func tier(a, b candidate) int {
+	return cmp.Or(b.release.Compare(a.release), compareBool(a.far, b.far))
+}
+
+func compareBool(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case b:
+		return -1
+	}
+	return 1
+}
+
+func better(a, b candidate) int {
+	return cmp.Or(tier(a, b), cmp.Compare(a.load, b.load), cmp.Compare(a.tie, b.tie))
+}
+
+// Assign picks a server and keeps a place there. CodeExhausted: all are full;
+// CodeUnavailable: there is none, or the catalog is not known yet.
+func (t *Table) Assign(r Request) (Assignment, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := t.now()
+	t.kept.expire(now)
+	if t.firstSet.IsZero() {
+		return Assignment{}, errs.New(errs.CodeUnavailable, "the catalog of chat servers is not known yet").Retry(noneRetry)
+	}
+	if t.kept.full() {
+		return Assignment{}, errs.New(errs.CodeExhausted, "too many assignments wait for their users").Retry(fullRetry)
+	}
+	catalogOnly := t.catalogOnly(now)
+	list, full := t.candidates(r, now, catalogOnly)
+	if len(list) == 0 {
+		if full {
+			return Assignment{}, errs.New(errs.CodeExhausted, "every chat server is full").Retry(fullRetry)
+		}
+		return Assignment{}, errs.New(errs.CodeUnavailable, "no chat server is available").Retry(noneRetry)
+	}
+	best := t.pick(list)
+	a := Assignment{
+		ID: rand.Text(), Server: best.server.endpoint(), Expires: now.Add(keptFor),
+		Alternates: alternates(list, best.server), CatalogOnly: catalogOnly,
+	}
+	t.kept.keep(a.ID, best.server, a.Expires)
+	return a, nil
+}
+
+// candidates returns the eligible servers, those to avoid only if there is no
+// other, and whether some server lacks nothing but room.
+func (t *Table) candidates(r Request, now time.Time, catalogOnly bool) (list []candidate, full bool) {
+	var avoided []candidate
+	replicas := t.kept.replicas()
+	for _, s := range t.servers {
+		switch s.judge(now, catalogOnly) {
+		case StateFull:
+			full = true
+		case StateEligible:
+			c := candidate{
+				server: s, far: r.Zone != "" && s.zone() != r.Zone,
+				load: float64(s.pending) * replicas, tie: t.intN(1 << 30),
+			}
+			if !catalogOnly {
+				c.load += float64(s.report.Load.Connections)
+				c.release = t.releases[s.release()]
+			}
+			if slices.Contains(r.Avoid, s.id) {
+				avoided = append(avoided, c)
+			} else {
+				list = append(list, c)
+			}
+		}
+	}
+	if len(list) == 0 {
+		list = avoided
+	}
+	return list, full
+}
+
+// pick returns the best: of the best tier the one with least load, or in a big
+// tier the better one of two. It orders list.
+func (t *Table) pick(list []candidate) candidate {
+	slices.SortFunc(list, better)
+	n := 1
+	for n < len(list) && tier(list[0], list[n]) == 0 {
+		n++
+	}
+	if n <= sampleAbove {
+		return list[0]
+	}
+	// Ordered by load, the better one is the earlier one.
+	return list[min(t.intN(n), t.intN(n))]
+}
+
+// alternates returns the next best servers of an ordered list.
+func alternates(list []candidate, without *server) []Endpoint {
+	var next []Endpoint
+	for _, c := range list {
+		if c.server != without && len(next) < maxAlternates {
+			next = append(next, c.server.endpoint())
+		}
+	}
+	return next
+}

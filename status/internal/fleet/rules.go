@@ -1,0 +1,104 @@
+package fleet
+
+import (
+	"fmt"
+	"time"
+)
+
+// State is why a server gets users, or why not.
+type State string
+
+// The states, in the order in which the rules look for them.
+const (
+	StateUnlisted State = "unlisted" // reports, but was never in the catalog
+	StateLeft     State = "left"     // left the catalog: on its way out
+	StateFailing  State = "failing"  // fails a check
+	StateDraining State = "draining" // says so
+	StateSilent   State = "silent"   // has not reported
+	StateStale    State = "stale"    // stopped reporting
+	StateFull     State = "full"
+	StateEligible State = "eligible"
+)
+
+// States are all of them, for metrics.
+var States = []State{
+	StateUnlisted, StateLeft, StateFailing, StateDraining, StateSilent, StateStale, StateFull, StateEligible,
+}
+
+// catalogOnly says that reports are no basis at present: no server that could
+// take users has a fresh one, or this replica just started and misses some.
+func (t *Table) catalogOnly(now time.Time) bool {
+	fresh, silent := false, false
+	for _, s := range t.servers {
+		if !s.listed || !s.passes(now) || s.saysDraining() {
+			continue
+		}
+		if s.fresh(now) {
+			fresh = true
+		} else {
+			silent = true
+		}
+	}
+	return !fresh || (silent && now.Sub(t.firstSet) < warmFor)
+}
+
+// judge applies the rules to one server.
+func (s *server) judge(now time.Time, catalogOnly bool) State {
+	fresh := s.fresh(now)
+	switch {
+	case !s.wasListed:
+		return StateUnlisted
+	case !s.listed:
+		return StateLeft
+	case !s.passes(now):
+		return StateFailing
+	case s.saysDraining():
+		return StateDraining
+	case !fresh && !catalogOnly && s.report == nil:
+		return StateSilent
+	case !fresh && !catalogOnly:
+		return StateStale
+	case fresh && s.taken() >= uint64(s.report.Load.Capacity):
+		return StateFull
+	}
+	return StateEligible
+}
+
+func (s *server) saysDraining() bool { return s.report != nil && s.report.Load.Draining }
+
+// taken is how many places are in use or kept.
+func (s *server) taken() uint64 {
+	n := uint64(s.pending)
+	if s.report != nil {
+		n += uint64(s.report.Load.Connections)
+	}
+	return n
+}
+
+// reason puts a state into words for an operator; empty for an eligible server.
+func (s *server) reason(state State, now time.Time) string {
+	switch state {
+	case StateUnlisted:
+		return "it reports, but was never in Consul's catalog"
+	case StateLeft:
+		return "it left Consul's catalog and counts as draining"
+	case StateFailing:
+		return "it fails its check in Consul for " + seconds(now.Sub(s.failingSince))
+	case StateDraining:
+		return "it says that it is draining"
+	case StateSilent:
+		return "it has not reported to this replica"
+	case StateStale:
+		text := "its last report is " + seconds(now.Sub(s.reportedAt)) + " old"
+		if s.stream == nil {
+			text += " and its stream is closed"
+		}
+		return text
+	case StateFull:
+		return fmt.Sprintf("it is full: %d connections and %d kept places of %d",
+			s.report.Load.Connections, s.pending, s.report.Load.Capacity)
+	}
+	return ""
+}
+
+func seconds(d time.Duration) string { return fmt.Sprintf("%.1f s", max(d, 0).Seconds()) }

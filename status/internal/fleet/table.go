@@ -1,0 +1,317 @@
+// Package fleet decides which chat server takes a user. It joins what Consul's
+// catalog says about the chat servers with what they report themselves. It is
+// pure bookkeeping: no process, no connection, and a clock from outside.
+package fleet
+
+import (
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/msrchat/msrchat/shared/discovery"
+	"github.com/msrchat/msrchat/shared/errs"
+)
+
+const (
+	// freshFor is how old a report may be: servers report every second, so
+	// three may get lost before one counts as silent.
+	freshFor = 3 * time.Second
+	// goneFor replaces freshFor once the report stream broke: the time to open
+	// a new one.
+	goneFor = time.Second
+	// checkGrace is how long a server that passed before and still reports may
+	// fail its check. A restarted Consul agent calls every check critical until it ran once,
+	// which is one check interval of a second.
+	checkGrace = 2 * time.Second
+	// warmFor is a replica's start, in which servers may not have found it yet.
+	warmFor = 3 * time.Second
+	// forgetAfter drops what was last heard of a server that is gone.
+	forgetAfter = time.Minute
+
+	// keptFor is how long an assignment keeps its place.
+	keptFor = 10 * time.Second
+	// maxPending bounds the places kept at a time, 10,000 logins a second.
+	maxPending = 100_000
+	// maxStrangers bounds the servers that report but were never in the catalog.
+	maxStrangers = 1000
+)
+
+// Load is what a server tells about itself.
+type Load struct {
+	Connections, Capacity uint32
+	SendRate              float64 // sends per second
+	QueueDelayMS          float64
+	CPU                   float64 // cores in use
+	MemoryBytes           uint64
+	Draining              bool
+}
+
+// Report is one report of one server.
+type Report struct {
+	Instance      string
+	BootID        uint64 // tells one process of the instance from the next
+	Release, Zone string
+	Address       string // for clients
+	TLSServerName string
+	StartedAt     time.Time
+	Load          Load
+	Used          []string // assignments that arrived since the last report
+}
+
+// Order is what a server is told in return.
+type Order struct {
+	// KeepAtMost: shed what is above; 0 is no order.
+	KeepAtMost uint32
+}
+
+// Options are what a test replaces; the zero value is the real thing.
+type Options struct {
+	Now  func() time.Time
+	IntN func(n int) int // random in [0, n)
+}
+
+// Table is what one replica knows. Its mutex owns everything below it; no
+// method blocks on anything else. All methods are safe for concurrent use.
+type Table struct {
+	now   func() time.Time
+	intN  func(n int) int
+	ready chan struct{} // closed by the first SetCatalog
+
+	mu       sync.Mutex
+	firstSet time.Time // of the catalog; zero before
+	servers  map[string]*server
+	// releases holds when the first server of a release started. It outlives
+	// that server: a restart does not make a release newer.
+	releases map[string]time.Time
+	kept     places
+}
+
+// server is all that is known of one instance. It belongs to the table's mutex.
+type server struct {
+	id string
+
+	row          discovery.Instance // of the catalog; the last one if it left
+	listed       bool               // in the catalog
+	wasListed    bool
+	passed       bool      // passed since it is in the catalog
+	failingSince time.Time // zero while passing
+
+	report     *Report // nil if there is none, or none worth remembering
+	reportedAt time.Time
+	stream     *Stream // nil when closed
+	closedAt   time.Time
+
+	pending int // places kept
+}
+
+// New returns an empty table.
+func New(opts Options) *Table {
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
+	if opts.IntN == nil {
+		opts.IntN = rand.IntN
+	}
+	return &Table{
+		now: opts.Now, intN: opts.IntN, ready: make(chan struct{}),
+		servers: map[string]*server{}, releases: map[string]time.Time{}, kept: newPlaces(),
+	}
+}
+
+// Ready is closed once the catalog is known.
+func (t *Table) Ready() <-chan struct{} { return t.ready }
+
+// SetCatalog replaces the catalog by list, failing instances included. Of two
+// rows with one instance id, the passing one counts.
+func (t *Table) SetCatalog(list []discovery.Instance) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := t.now()
+	if t.firstSet.IsZero() {
+		t.firstSet = now
+		close(t.ready)
+	}
+	rows := make(map[string]discovery.Instance, len(list))
+	for _, row := range list {
+		if other, twice := rows[row.ID]; !twice || !other.Passing {
+			rows[row.ID] = row
+		}
+	}
+	for id, row := range rows {
+		s := t.server(id)
+		if !s.listed {
+			s.passed, s.failingSince = false, time.Time{}
+		}
+		s.row, s.listed, s.wasListed = row, true, true
+		switch {
+		case row.Passing:
+			s.passed, s.failingSince = true, time.Time{}
+		case s.failingSince.IsZero():
+			s.failingSince = now
+		}
+	}
+	for id, s := range t.servers {
+		if _, listed := rows[id]; !listed {
+			s.listed = false
+		}
+	}
+	t.tidy(now)
+}
+
+// Stream is a server's open report stream.
+type Stream struct {
+	table    *Table
+	instance string
+	bootID   uint64
+	replaced chan struct{}
+}
+
+// Replaced is closed when a newer stream took this one's place.
+func (s *Stream) Replaced() <-chan struct{} { return s.replaced }
+
+// Join takes a stream's first report. It replaces the instance's older stream,
+// unless that one belongs to a process that started later: CodeConflict. Too
+// many unknown instances are CodeExhausted.
+func (t *Table) Join(r Report) (*Stream, Order, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := t.now()
+	t.tidy(now)
+	s, known := t.servers[r.Instance]
+	if !known && t.strangers() >= maxStrangers {
+		return nil, Order{}, errs.New(errs.CodeExhausted, "too many servers report that are not in the catalog").Retry(forgetAfter)
+	}
+	if known && s.stream != nil {
+		if s.report != nil && s.stream.bootID != r.BootID && r.StartedAt.Before(s.report.StartedAt) {
+			return nil, Order{}, errs.New(errs.CodeConflict, "a process that started later reports as the same instance")
+		}
+		close(s.stream.replaced)
+	}
+	s = t.server(r.Instance)
+	s.stream = &Stream{table: t, instance: r.Instance, bootID: r.BootID, replaced: make(chan struct{})}
+	return s.stream, t.take(s, r, now), nil
+}
+
+// Report takes a further report. CodeConflict: the stream was replaced;
+// CodeInvalid: it is another process's.
+func (s *Stream) Report(r Report) (Order, error) {
+	t := s.table
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if r.Instance != s.instance || r.BootID != s.bootID {
+		return Order{}, errs.New(errs.CodeInvalid, "a stream reports for one process only").In("boot_id")
+	}
+	row := t.servers[s.instance]
+	if row == nil || row.stream != s {
+		return Order{}, errs.New(errs.CodeConflict, "a newer stream reports for this instance")
+	}
+	return t.take(row, r, t.now()), nil
+}
+
+// Close ends the stream; what it reported last holds for another second.
+func (s *Stream) Close() {
+	t := s.table
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if row := t.servers[s.instance]; row != nil && row.stream == s {
+		row.stream, row.closedAt = nil, t.now()
+	}
+}
+
+// take stores a report. Orders to shed would be decided here: the whole fleet
+// is at hand, and an order may be repeated with every report.
+func (t *Table) take(s *server, r Report, now time.Time) Order {
+	used := r.Used
+	r.Used = nil // read below, not worth keeping
+	s.report, s.reportedAt = &r, now
+	if first, known := t.releases[s.release()]; !known || r.StartedAt.Before(first) {
+		t.releases[s.release()] = r.StartedAt
+	}
+	t.kept.arrived(used, now)
+	return Order{}
+}
+
+func (t *Table) server(id string) *server {
+	s := t.servers[id]
+	if s == nil {
+		s = &server{id: id}
+		t.servers[id] = s
+	}
+	return s
+}
+
+func (t *Table) strangers() int {
+	n := 0
+	for _, s := range t.servers {
+		if !s.wasListed {
+			n++
+		}
+	}
+	return n
+}
+
+// tidy forgets old reports, servers that are neither listed nor heard of, and
+// releases without a server.
+func (t *Table) tidy(now time.Time) {
+	live := make(map[string]bool, 2)
+	for id, s := range t.servers {
+		if s.report != nil && s.stream == nil && now.Sub(s.reportedAt) > forgetAfter {
+			s.report = nil
+		}
+		if !s.listed && s.report == nil && s.stream == nil {
+			t.kept.releaseAll(s)
+			delete(t.servers, id)
+			continue
+		}
+		live[s.release()] = true
+	}
+	for release := range t.releases {
+		if !live[release] {
+			delete(t.releases, release)
+		}
+	}
+}
+
+// What the catalog says goes before what a server says of itself: reports are
+// not authenticated.
+
+func (s *server) release() string {
+	if v := s.row.Meta[discovery.MetaRelease]; v != "" || s.report == nil {
+		return v
+	}
+	return s.report.Release
+}
+
+func (s *server) zone() string {
+	if v := s.row.Meta[discovery.MetaZone]; v != "" || s.report == nil {
+		return v
+	}
+	return s.report.Zone
+}
+
+func (s *server) endpoint() Endpoint {
+	e := Endpoint{Instance: s.id, Address: s.row.Address, TLSServerName: s.row.Meta[discovery.MetaTLSServerName]}
+	if s.report != nil {
+		if e.Address == "" {
+			e.Address = s.report.Address
+		}
+		if e.TLSServerName == "" {
+			e.TLSServerName = s.report.TLSServerName
+		}
+	}
+	return e
+}
+
+// passes: its checks pass, or fail so shortly that its reports count more.
+func (s *server) passes(now time.Time) bool {
+	return s.row.Passing ||
+		s.passed && s.stream != nil && s.fresh(now) && now.Sub(s.failingSince) < checkGrace
+}
+
+// fresh: the last report may be relied on.
+func (s *server) fresh(now time.Time) bool {
+	if s.report == nil || now.Sub(s.reportedAt) > freshFor {
+		return false
+	}
+	return s.stream != nil || now.Sub(s.closedAt) <= goneFor
+}
