@@ -83,3 +83,19 @@ with_progress() {
 	rm -f "$output"
 	return "$code"
 }
+
+# state_dir: the local fleet's folder. $root is the checkout.
+state_dir() {
+	echo "${MSRCHAT_STATE:-${root:?}/.fleet}"
+}
+
+# build_program PACKAGE: compile one of the checkout's programs and print its
+# path. The flags are those of the fleet's own builds: with others the linker
+# would run each time.
+build_program() {
+	local folder
+	folder=$(state_dir)/build
+	mkdir -p "$folder"
+	go build -C "${root:?}" -trimpath -buildvcs=false -o "$folder/" "./$1" >&2
+	echo "$folder/${1##*/}"
+}

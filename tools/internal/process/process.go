@@ -108,20 +108,20 @@ func all() []Process {
 // They outlive the agent on purpose.
 var helpers = []string{"agent", "executor", "logmon", "docker_logger"}
 
-// Owned lists the processes of the fleet in dir: the tasks that its Nomad
-// started, Nomad's helpers, and the agents. A shell or an editor of a person
-// who works in that folder is none of them.
-func Owned(dir string) []Process {
-	var owned []Process
-	for _, p := range all() {
-		if isHelper(p, dir) || isTask(p, dir) {
-			owned = append(owned, p)
-		}
-	}
-	return owned
+// Tasks lists the processes that the Nomad of the fleet in dir runs as tasks,
+// their children among them.
+func Tasks(dir string) []Process {
+	return slices.DeleteFunc(all(), func(p Process) bool { return isHelper(p, dir) || !isTask(p, dir) })
 }
 
-// OwnedBy tells whether p is a process of the fleet in dir.
+// Helpers lists the agents of the fleet in dir and what Nomad started of itself
+// for its tasks.
+func Helpers(dir string) []Process {
+	return slices.DeleteFunc(all(), func(p Process) bool { return !isHelper(p, dir) })
+}
+
+// OwnedBy tells whether p is a task or a helper of the fleet in dir. The shell
+// or editor of a person who works in that folder is neither.
 func OwnedBy(p Process, dir string) bool { return isHelper(p, dir) || isTask(p, dir) }
 
 func isHelper(p Process, dir string) bool {

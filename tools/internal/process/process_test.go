@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/msrchat/msrchat/tools/internal/process"
 )
 
@@ -47,7 +49,7 @@ func TestFindSeesARunningProcessAndNotAZombie(t *testing.T) {
 	}
 }
 
-func TestOwnedFindsTasksAndHelpersOnly(t *testing.T) {
+func TestTasksAndHelpersAreToldFromOthers(t *testing.T) {
 	dir := t.TempDir()
 	alloc := filepath.Join(dir, "nomad", "data", "alloc", "1234")
 	if err := os.MkdirAll(alloc, 0o755); err != nil {
@@ -67,21 +69,18 @@ func TestOwnedFindsTasksAndHelpersOnly(t *testing.T) {
 	neighbour := exec.Command("sleep", "60") // another fleet's task
 	neighbour.Env = append(os.Environ(), "NOMAD_ALLOC_DIR="+dir+"-other/alloc")
 
-	want := map[int]string{}
-	for name, cmd := range map[string]*exec.Cmd{"task": task, "helper": helper} {
-		want[find(t, start(t, cmd)).PID] = name
-	}
+	runningTask, runningHelper := find(t, start(t, task)), find(t, start(t, helper))
 	start(t, person)
 	start(t, neighbour)
 
-	for _, p := range process.Owned(dir) {
-		if _, ok := want[p.PID]; !ok {
-			t.Errorf("%v is counted as the fleet's", p)
-		}
-		delete(want, p.PID)
+	if diff := cmp.Diff([]process.Process{runningTask}, process.Tasks(dir)); diff != "" {
+		t.Errorf("tasks: %s", diff)
 	}
-	for _, name := range want {
-		t.Errorf("the %s is not counted as the fleet's", name)
+	if diff := cmp.Diff([]process.Process{runningHelper}, process.Helpers(dir)); diff != "" {
+		t.Errorf("helpers: %s", diff)
+	}
+	if !process.OwnedBy(runningTask, dir) || !process.OwnedBy(runningHelper, dir) {
+		t.Error("task or helper is not owned")
 	}
 }
 

@@ -1,0 +1,304 @@
+# chat: the servers that hold the users' connections and write the message log.
+
+variable "datacenters" {
+  type        = list(string)
+  default     = ["*"]
+  description = "Nomad datacenters in which the job may run."
+}
+
+variable "driver" {
+  type        = string
+  default     = "raw_exec"
+  description = "Nomad task driver: raw_exec or exec with a program in bin_dir, docker with image."
+
+  validation {
+    condition     = contains(["raw_exec", "exec", "docker"], var.driver)
+    error_message = "The driver has to be raw_exec, exec or docker."
+  }
+}
+
+variable "bin_dir" {
+  type        = string
+  description = "Absolute folder of the program: on the node for raw_exec, inside the chroot for exec, inside the image for docker."
+
+  validation {
+    condition     = substr(var.bin_dir, 0, 1) == "/"
+    error_message = "The bin_dir has to be an absolute path. For the local fleet: eval \"$(./justw env)\"."
+  }
+}
+
+variable "image" {
+  type        = string
+  default     = ""
+  description = "Image for the docker driver."
+}
+
+variable "release" {
+  type        = string
+  default     = ""
+  description = "Label of this release; the last part of bin_dir when empty. Another label is a deployment."
+}
+
+variable "count" {
+  type        = number
+  default     = 2
+  description = "Chat servers. During a deployment twice as many run."
+
+  validation {
+    condition     = var.count >= 1
+    error_message = "The count has to be at least 1."
+  }
+}
+
+variable "zone" {
+  type        = string
+  default     = "$${node.datacenter}"
+  description = "Zone of an instance; by default the Nomad datacenter of its node."
+}
+
+variable "consul_addr" {
+  type        = string
+  default     = "127.0.0.1:7701"
+  description = "host:port of the Consul agent on each node."
+}
+
+variable "mysql_addr" {
+  type        = string
+  default     = "127.0.0.1:7720"
+  description = "host:port of the database."
+}
+
+variable "mysql_database" {
+  type        = string
+  default     = "msrchat"
+  description = "Database of the services."
+}
+
+variable "mysql_user" {
+  type        = string
+  default     = "msrchat"
+  description = "User of the services. Its password is mysql_password in the Nomad variable nomad/jobs."
+}
+
+variable "redis_addr" {
+  type        = string
+  default     = "127.0.0.1:7721"
+  description = "host:port of Redis, several with commas for a cluster."
+}
+
+variable "capacity" {
+  type        = number
+  default     = 18000
+  description = "Connections that one server takes. Each is an open file; 20,000 files a process is a common limit, the rest is for peers and databases."
+
+  validation {
+    condition     = var.capacity >= 1
+    error_message = "The capacity has to be at least 1."
+  }
+}
+
+variable "drain" {
+  type        = string
+  default     = "5s"
+  description = "Over how long a stopping server says goodbye to its users, so that they do not all come back at once. Raise kill_timeout with it."
+}
+
+variable "kill_timeout" {
+  type        = string
+  default     = "30s"
+  description = "Longest life after SIGTERM: the drain, the commits in flight (seconds when the database is slow), and the links to peers. The node's max_kill_timeout (30s unless configured) cuts more off in silence."
+}
+
+variable "min_healthy_time" {
+  type        = string
+  default     = "3s"
+  description = "How long checks have to pass before a new instance counts. 3s suits a laptop; a cluster wants 20s: its users move to the new servers only once."
+}
+
+locals {
+  release = var.release != "" ? var.release : regex_replace(var.bin_dir, "^.*/", "")
+}
+
+job "chat" {
+  datacenters = var.datacenters
+  type        = "service"
+
+  meta {
+    release = local.release
+  }
+
+  group "chat" {
+    count = var.count
+
+    network {
+      port "client" {}
+      port "relay" {}
+      port "health" {}
+      port "http" {}
+    }
+
+    # A full second fleet starts beside the first. When all of it is healthy it
+    # is promoted, and only then the old one drains, all of it at once: nobody is
+    # sent to a server that is about to stop, so each connection moves once.
+    # Needs dynamic ports, and room for twice the instances.
+    update {
+      max_parallel      = var.count
+      canary            = var.count
+      auto_promote      = true
+      auto_revert       = true
+      health_check      = "checks"
+      min_healthy_time  = var.min_healthy_time
+      healthy_deadline  = "5m"
+      progress_deadline = "15m"
+    }
+
+    # Off a node that is emptied one at a time: each has users to move.
+    migrate {
+      max_parallel     = 1
+      health_check     = "checks"
+      min_healthy_time = var.min_healthy_time
+      healthy_deadline = "5m"
+    }
+
+    # Users are waiting, so a killed server is back after a second, on the same
+    # ports. Ten failures in five minutes: elsewhere then.
+    restart {
+      attempts = 10
+      interval = "5m"
+      delay    = "1s"
+      mode     = "fail"
+    }
+
+    reschedule {
+      delay          = "5s"
+      delay_function = "exponential"
+      max_delay      = "2m"
+      unlimited      = true
+    }
+
+    # Losing a node should lose as few connections as possible.
+    spread {
+      attribute = "${node.unique.id}"
+    }
+
+    # Gone from Consul first, so that nobody new is assigned here, then SIGTERM.
+    # Three seconds: the catalog reaches every status replica in far less than
+    # one, and assignments handed out a moment ago still find an open door.
+    shutdown_delay = "3s"
+
+    service {
+      name     = "chat"
+      port     = "client"
+      provider = "consul"
+
+      # instance joins this entry with the load reports, relay is for peers.
+      meta {
+        instance = "${NOMAD_ALLOC_ID}"
+        release  = local.release
+        zone     = var.zone
+        relay    = "${NOMAD_ADDR_relay}"
+        http     = "${NOMAD_ADDR_http}"
+      }
+
+      # Every second: a server that says it drains, or cannot reach its database,
+      # gets no new users a second later.
+      check {
+        name     = "ready"
+        type     = "grpc"
+        port     = "health"
+        interval = "1s"
+        timeout  = "1s"
+      }
+
+      # That the door for users itself opens.
+      check {
+        name     = "port"
+        type     = "tcp"
+        interval = "2s"
+        timeout  = "1s"
+      }
+
+      # Only this check restarts. Readiness must not: a database that is away is
+      # no reason to cut every connection. The grace is for a slow start.
+      check {
+        name     = "alive"
+        type     = "http"
+        port     = "http"
+        path     = "/healthz"
+        interval = "2s"
+        timeout  = "1s"
+
+        check_restart {
+          limit = 3
+          grace = "30s"
+        }
+      }
+    }
+
+    task "chat" {
+      driver       = var.driver
+      kill_signal  = "SIGTERM"
+      kill_timeout = var.kill_timeout
+
+      dynamic "config" {
+        for_each = var.driver == "docker" ? [1] : []
+        content {
+          image        = var.image
+          network_mode = "host"
+          entrypoint   = ["${var.bin_dir}/chat"]
+        }
+      }
+
+      dynamic "config" {
+        for_each = var.driver == "docker" ? [] : [1]
+        content {
+          command = "${var.bin_dir}/chat"
+        }
+      }
+
+      env {
+        MSRCHAT_INSTANCE         = "${NOMAD_ALLOC_ID}"
+        MSRCHAT_RELEASE          = local.release
+        MSRCHAT_ZONE             = var.zone
+        MSRCHAT_CONSUL_ADDR      = var.consul_addr
+        MSRCHAT_CLIENT_BIND      = "${NOMAD_ADDR_client}"
+        MSRCHAT_CLIENT_ADVERTISE = "${NOMAD_ADDR_client}"
+        MSRCHAT_RELAY_BIND       = "${NOMAD_ADDR_relay}"
+        MSRCHAT_RELAY_ADVERTISE  = "${NOMAD_ADDR_relay}"
+        MSRCHAT_HEALTH_BIND      = "${NOMAD_ADDR_health}"
+        MSRCHAT_HEALTH_ADVERTISE = "${NOMAD_ADDR_health}"
+        MSRCHAT_HTTP_BIND        = "${NOMAD_ADDR_http}"
+        MSRCHAT_MYSQL_ADDR       = var.mysql_addr
+        MSRCHAT_MYSQL_DATABASE   = var.mysql_database
+        MSRCHAT_MYSQL_USER       = var.mysql_user
+        MSRCHAT_REDIS_ADDR       = var.redis_addr
+        MSRCHAT_CAPACITY         = var.capacity
+        MSRCHAT_DRAIN            = var.drain
+      }
+
+      # redis_password is optional. A new password is taken at the next
+      # deployment: a restart here would cut every user's connection.
+      template {
+        destination = "secrets/env"
+        env         = true
+        change_mode = "noop"
+        data        = <<-ENV
+          {{ with nomadVar "nomad/jobs" -}}
+          MSRCHAT_MYSQL_PASSWORD={{ .mysql_password }}
+          {{ with .redis_password }}MSRCHAT_REDIS_PASSWORD={{ . }}{{ end }}
+          {{- end }}
+        ENV
+      }
+
+      resources {
+        cpu    = 200
+        memory = 256 # about 6 KiB for each of 18,000 connections, and the program
+      }
+
+      logs {
+        max_files     = 5
+        max_file_size = 20
+      }
+    }
+  }
+}

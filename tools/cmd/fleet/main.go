@@ -1,0 +1,210 @@
+// Command fleet brings the local fleet up and down and looks at it. People call
+// it through the recipes of the Justfile, which see to its tools.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/msrchat/msrchat/tools/internal/fleet"
+	"github.com/msrchat/msrchat/tools/internal/job"
+	"github.com/msrchat/msrchat/tools/internal/ports"
+	"github.com/msrchat/msrchat/tools/internal/state"
+)
+
+// Exit codes, as in the help text.
+const (
+	exitOK          = 0
+	exitFailed      = 1
+	exitUsage       = 2
+	exitInterrupted = 130 // as shells do for Ctrl-C
+)
+
+func main() {
+	os.Exit(run(context.Background(), os.Args))
+}
+
+func run(ctx context.Context, args []string) int {
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	err := app().RunContext(ctx, args)
+	var usage usageError
+	switch {
+	case err == nil:
+		return exitOK
+	case ctx.Err() != nil:
+		fmt.Fprintln(os.Stderr, "interrupted; ./justw up goes on from here, ./justw down takes down what runs")
+		return exitInterrupted
+	case errors.As(err, &usage):
+		fmt.Fprintln(os.Stderr, "error:", err)
+		return exitUsage
+	}
+	fmt.Fprintln(os.Stderr, "error:", err)
+	return exitFailed
+}
+
+type usageError struct{ error }
+
+func app() *cli.App {
+	return &cli.App{
+		Name:            "fleet",
+		Usage:           "the local fleet: Consul, Nomad, and the jobs of nomad/ on this machine",
+		Description:     "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.",
+		HideHelpCommand: true,
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "root", Usage: "the checkout, `DIR`; found from the working directory when empty"},
+			&cli.StringFlag{Name: "state", EnvVars: []string{"MSRCHAT_STATE"}, Usage: "`DIR` of the fleet's state; .fleet in the checkout when empty"},
+			&cli.IntFlag{Name: "port-base", EnvVars: []string{ports.EnvBase}, Usage: "`PORT` that moves all others", DefaultText: fmt.Sprint(ports.DefaultBase)},
+		},
+		Commands:       commands(),
+		ExitErrHandler: func(*cli.Context, error) {}, // the exit code is run's
+		OnUsageError:   func(_ *cli.Context, err error, _ bool) error { return usageError{err} },
+		Action: func(c *cli.Context) error {
+			if c.Args().Present() {
+				return usageError{fmt.Errorf("no command is called %q; see fleet --help", c.Args().First())}
+			}
+			return cli.ShowAppHelp(c)
+		},
+	}
+}
+
+func commands() []*cli.Command {
+	timeout := &cli.DurationFlag{Name: "timeout", Value: 5 * time.Minute, Usage: "give up after `DURATION`"}
+	terraform := &cli.BoolFlag{Name: "terraform", Usage: "the fleet's jobs are Terraform's"}
+	list := []*cli.Command{
+		{
+			Name: "up", Usage: "start what is not up yet, and wait until every check passes", ArgsUsage: "[SERVICE...]",
+			Flags:  []cli.Flag{timeout},
+			Action: limited(func(ctx context.Context, c *cli.Context, f *fleet.Fleet) error { return f.Up(ctx, c.Args().Slice()) }),
+		},
+		{
+			Name: "agents", Usage: "start Consul and Nomad and build the programs, for Terraform; writes the jobs' variables as JSON",
+			Flags:  []cli.Flag{timeout},
+			Action: limited(func(ctx context.Context, _ *cli.Context, f *fleet.Fleet) error { return f.Agents(ctx) }),
+		},
+		{
+			Name: "wait", Usage: "wait until every check passes of jobs that Terraform runs",
+			Flags:  []cli.Flag{timeout},
+			Action: limited(func(ctx context.Context, _ *cli.Context, f *fleet.Fleet) error { return f.Wait(ctx) }),
+		},
+		{
+			Name: "down", Usage: "stop everything; the databases' files stay",
+			Flags: []cli.Flag{&cli.BoolFlag{Name: "purge", Usage: "remove them too, and the logs and builds"}, terraform},
+			Action: with(func(ctx context.Context, c *cli.Context, f *fleet.Fleet) error {
+				manager := state.ByUp
+				if c.Bool("terraform") {
+					manager = state.ByTerraform
+				}
+				return f.Down(ctx, manager, c.Bool("purge"))
+			}),
+		},
+		{
+			Name: "ps", Usage: "show services, addresses and checks",
+			Action: with(func(ctx context.Context, _ *cli.Context, f *fleet.Fleet) error { return f.List(ctx) }),
+		},
+		{
+			Name: "logs", Usage: "show the logs of all instances of a service, or of consul or nomad", ArgsUsage: "SERVICE",
+			Flags: []cli.Flag{&cli.BoolFlag{Name: "follow", Aliases: []string{"f"}, Usage: "go on as they grow"}},
+			Action: with(func(ctx context.Context, c *cli.Context, f *fleet.Fleet) error {
+				service, err := oneArgument(c, "SERVICE: "+strings.Join(job.Names(job.All()), ", ")+", consul or nomad")
+				if err != nil {
+					return err
+				}
+				return endedByUser(ctx, f.Logs(ctx, service, c.Bool("follow")))
+			}),
+		},
+		{
+			Name: "mail", Usage: "show the newest mail to an address", ArgsUsage: "ADDRESS",
+			Action: with(func(ctx context.Context, c *cli.Context, f *fleet.Fleet) error {
+				address, err := oneArgument(c, "ADDRESS")
+				if err != nil {
+					return err
+				}
+				return f.Mail(ctx, address)
+			}),
+		},
+		{
+			Name: "env", Usage: "print shell lines that point nomad, consul and msrchat at this fleet",
+			Action: with(func(_ context.Context, _ *cli.Context, f *fleet.Fleet) error { return f.Env() }),
+		},
+	}
+	for _, command := range list {
+		command.OnUsageError = func(_ *cli.Context, err error, _ bool) error { return usageError{err} }
+	}
+	return list
+}
+
+type action func(ctx context.Context, c *cli.Context, f *fleet.Fleet) error
+
+// with opens the fleet that the flags name and hands it to the action.
+func with(do action) cli.ActionFunc {
+	return func(c *cli.Context) error {
+		root, err := checkout(c.String("root"))
+		if err != nil {
+			return err
+		}
+		path := c.String("state")
+		if path == "" {
+			path = filepath.Join(root, ".fleet")
+		}
+		dir, err := state.Open(path)
+		if err != nil {
+			return err
+		}
+		f, err := fleet.New(root, dir, c.Int("port-base"), os.Stdout)
+		if err != nil {
+			return err
+		}
+		return do(c.Context, c, f)
+	}
+}
+
+// limited is with, under the command's --timeout.
+func limited(do action) cli.ActionFunc {
+	return with(func(ctx context.Context, c *cli.Context, f *fleet.Fleet) error {
+		ctx, cancel := context.WithTimeout(ctx, c.Duration("timeout"))
+		defer cancel()
+		return do(ctx, c, f)
+	})
+}
+
+// checkout returns the folder of the workspace file, from the working directory
+// upwards unless given.
+func checkout(given string) (string, error) {
+	dir, err := filepath.Abs(given)
+	if err != nil {
+		return "", err
+	}
+	for ; ; dir = filepath.Dir(dir) {
+		if _, err := os.Stat(filepath.Join(dir, "go.work")); err == nil {
+			return dir, nil
+		}
+		if given != "" || dir == filepath.Dir(dir) {
+			return "", errors.New("no go.work here or above: give the checkout with --root")
+		}
+	}
+}
+
+func oneArgument(c *cli.Context, what string) (string, error) {
+	if c.NArg() != 1 {
+		return "", usageError{fmt.Errorf("one argument is expected: %s", what)}
+	}
+	return c.Args().First(), nil
+}
+
+// endedByUser makes nothing of the end of something that only the user ends.
+func endedByUser(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,190 @@
+// Package agent runs the Consul and the Nomad of a local fleet: writes their
+// configuration, starts them detached from the terminal, and stops them.
+package agent
+
+import (
+	"bytes"
+	"context"
+	_ "embed"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"text/template"
+	"time"
+
+	"github.com/msrchat/msrchat/tools/internal/ports"
+	"github.com/msrchat/msrchat/tools/internal/process"
+	"github.com/msrchat/msrchat/tools/internal/state"
+)
+
+//go:embed consul.hcl.tmpl
+var consulTemplate string
+
+//go:embed nomad.hcl.tmpl
+var nomadTemplate string
+
+// stopGrace is how long an agent may take to end. Both need under a second when
+// their jobs are gone; Nomad may be writing a raft snapshot.
+const stopGrace = 15 * time.Second
+
+// Agent is one of the two. Make it with Consul or Nomad.
+type Agent struct {
+	name     string
+	folder   string // its state and configuration
+	logFile  string
+	pidFile  string
+	template string
+	values   any
+	args     []string // after "agent"
+}
+
+// Consul is the fleet's Consul agent.
+func Consul(dir state.Dir, table ports.Table) Agent {
+	return newAgent("consul", dir, dir.Consul(), consulTemplate, map[string]any{
+		"Data":  filepath.Join(dir.Consul(), "data"),
+		"Ports": table,
+	}, "-config-file")
+}
+
+// Nomad is the fleet's Nomad agent. It keeps away from the dynamic ports in
+// reserved, a list as ports.Table.Reserved makes it.
+func Nomad(dir state.Dir, table ports.Table, reserved string) Agent {
+	loopback := "lo"
+	if runtime.GOOS == "darwin" {
+		loopback = "lo0"
+	}
+	first, last := table.Dynamic()
+	return newAgent("nomad", dir, dir.Nomad(), nomadTemplate, map[string]any{
+		"Data":         filepath.Join(dir.Nomad(), "data"),
+		"Ports":        table,
+		"Loopback":     loopback,
+		"DynamicFirst": first,
+		"DynamicLast":  last,
+		"Reserved":     reserved,
+	}, "-config")
+}
+
+func newAgent(name string, dir state.Dir, folder, text string, values any, configFlag string) Agent {
+	return Agent{
+		name:     name,
+		folder:   folder,
+		logFile:  filepath.Join(dir.Logs(), name+".log"),
+		pidFile:  filepath.Join(dir.Run(), name+".pid"),
+		template: text,
+		values:   values,
+		args:     []string{"agent", configFlag, filepath.Join(folder, "agent.hcl")},
+	}
+}
+
+func (a Agent) Name() string    { return a.name }    // Name is "consul" or "nomad".
+func (a Agent) LogFile() string { return a.logFile } // LogFile is where it writes.
+
+// Process returns the agent's process while it runs.
+func (a Agent) Process() (process.Process, bool, error) { return process.Recorded(a.pidFile) }
+
+// Config renders the configuration file.
+func (a Agent) Config() ([]byte, error) {
+	parsed, err := template.New(a.name).Option("missingkey=error").Parse(a.template)
+	if err != nil {
+		return nil, fmt.Errorf("%s configuration: %w", a.name, err)
+	}
+	var text bytes.Buffer
+	if err := parsed.Execute(&text, a.values); err != nil {
+		return nil, fmt.Errorf("%s configuration: %w", a.name, err)
+	}
+	return text.Bytes(), nil
+}
+
+// Start runs program as the agent unless it runs already, and returns its
+// process without waiting until it is ready. The agent outlives the caller and
+// its terminal.
+func (a Agent) Start(program string) (process.Process, error) {
+	if p, ok, err := a.Process(); err != nil || ok {
+		return p, err
+	}
+	config, err := a.Config()
+	if err != nil {
+		return process.Process{}, err
+	}
+	// The folders hold the databases' password and Nomad's keys: the owner's alone.
+	if err := os.MkdirAll(a.folder, 0o700); err != nil {
+		return process.Process{}, fmt.Errorf("start %s: %w", a.name, err)
+	}
+	for _, path := range []string{a.logFile, a.pidFile} {
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return process.Process{}, fmt.Errorf("start %s: %w", a.name, err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(a.folder, "agent.hcl"), config, 0o600); err != nil {
+		return process.Process{}, fmt.Errorf("start %s: %w", a.name, err)
+	}
+	return a.spawn(program)
+}
+
+func (a Agent) spawn(program string) (process.Process, error) {
+	// One generation back is kept: the log of the run that went wrong.
+	_ = os.Rename(a.logFile, a.logFile+".1")
+	log, err := os.OpenFile(a.logFile, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
+	if err != nil {
+		return process.Process{}, fmt.Errorf("start %s: %w", a.name, err)
+	}
+	defer log.Close()
+
+	cmd := exec.Command(program, a.args...)
+	cmd.Dir = a.folder // by this its helpers are found when the agent is dead
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Env = cleanEnv()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // Ctrl-C is not for it
+	if err := cmd.Start(); err != nil {
+		return process.Process{}, fmt.Errorf("start %s: %w", a.name, err)
+	}
+	// Reaps the agent should it end while this program still runs.
+	go func() { _ = cmd.Wait() }()
+
+	p, ok := process.Find(cmd.Process.Pid)
+	if !ok { // no /proc: the number alone has to do
+		p = process.Process{PID: cmd.Process.Pid}
+	}
+	if err := process.Record(a.pidFile, p); err != nil {
+		return process.Process{}, fmt.Errorf("start %s: %w", a.name, err)
+	}
+	return p, nil
+}
+
+// cleanEnv is all the environment that an agent gets. raw_exec tasks inherit it,
+// so what is exported in the caller's shell (tokens, proxies) must not be in it.
+// The sbin folders hold mariadbd on Debian and are often not on a user's PATH.
+func cleanEnv() []string {
+	env := []string{"PATH=" + os.Getenv("PATH") + ":/usr/local/sbin:/usr/sbin:/sbin"}
+	if home := os.Getenv("HOME"); home != "" {
+		env = append(env, "HOME="+home)
+	}
+	return env
+}
+
+// Stop ends the agent and waits until it is gone. It is no error when it does
+// not run. Nomad's tasks go on running: stop the jobs first.
+func (a Agent) Stop(ctx context.Context) error {
+	p, ok, err := a.Process()
+	if err != nil || !ok {
+		return err
+	}
+	if err := process.Stop(ctx, []process.Process{p}, stopGrace); err != nil {
+		return fmt.Errorf("stop %s: %w", a.name, err)
+	}
+	return os.Remove(a.pidFile)
+}
+
+// LastLines returns the end of the agent's log, for error texts.
+func (a Agent) LastLines(count int) string {
+	text, err := os.ReadFile(a.logFile)
+	if err != nil {
+		return ""
+	}
+	lines := strings.Split(strings.TrimRight(string(text), "\n"), "\n")
+	return strings.Join(lines[max(0, len(lines)-count):], "\n")
+}

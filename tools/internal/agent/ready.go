@@ -1,0 +1,56 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	consul "github.com/hashicorp/consul/api"
+	nomad "github.com/hashicorp/nomad/api"
+
+	"github.com/msrchat/msrchat/tools/internal/process"
+)
+
+// pollEvery is the pause between two looks at an agent that is coming up.
+const pollEvery = 100 * time.Millisecond
+
+// AwaitConsul returns once Consul has a leader, or with an error once p, its
+// process, is gone or ctx ends.
+func (a Agent) AwaitConsul(ctx context.Context, p process.Process, client *consul.Client) error {
+	return a.await(ctx, p, "no leader yet", func(ctx context.Context) bool {
+		leader, err := client.Status().LeaderWithQueryOptions((&consul.QueryOptions{}).WithContext(ctx))
+		return err == nil && leader != ""
+	})
+}
+
+// AwaitNomad returns once Nomad has a leader and its node takes work.
+func (a Agent) AwaitNomad(ctx context.Context, p process.Process, client *nomad.Client) error {
+	return a.await(ctx, p, "its node is not ready yet", func(ctx context.Context) bool {
+		nodes, _, err := client.Nodes().List((&nomad.QueryOptions{}).WithContext(ctx))
+		if err != nil {
+			return false
+		}
+		for _, node := range nodes {
+			if node.Status == nomad.NodeStatusReady && node.SchedulingEligibility == nomad.NodeSchedulingEligible {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+func (a Agent) await(ctx context.Context, p process.Process, lacking string, ready func(context.Context) bool) error {
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	for !ready(ctx) {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%s: %s: %w\n%s\n(log: %s)", a.name, lacking, ctx.Err(), a.LastLines(5), a.logFile)
+		case <-tick.C:
+		}
+		if p.Start != 0 && !p.Running() {
+			return fmt.Errorf("%s ended right after its start:\n%s\n(log: %s)", a.name, a.LastLines(10), a.logFile)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,48 @@
+package fleet
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+)
+
+// unmountBelow takes off every mount below dir: Nomad, when it runs as root,
+// keeps each task's secrets in a tmpfs and leaves it when it is killed.
+func unmountBelow(dir string) error {
+	file, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		return fmt.Errorf("list mounts: %w", err)
+	}
+	defer file.Close()
+	const pathField = 4 // proc(5): "36 35 98:0 /root /mount/point …"
+	var points []string
+	lines := bufio.NewScanner(file)
+	for lines.Scan() {
+		fields := strings.Fields(lines.Text())
+		if len(fields) > pathField {
+			if point := unescape(fields[pathField]); strings.HasPrefix(point, dir+"/") {
+				points = append(points, point)
+			}
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return fmt.Errorf("list mounts: %w", err)
+	}
+	var errs []error
+	for _, point := range slices.Backward(points) { // a later mount may lie in an earlier one
+		// Detached at once, also when something still has a file open there.
+		if err := syscall.Unmount(point, syscall.MNT_DETACH); err != nil {
+			errs = append(errs, fmt.Errorf("unmount %s: %w", point, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// unescape undoes how mountinfo writes white space and backslashes in paths.
+func unescape(path string) string {
+	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(path)
+}

@@ -1,0 +1,6 @@
+//go:build !linux
+
+package fleet
+
+// unmountBelow has nothing to do: only on Linux Nomad mounts anything.
+func unmountBelow(string) error { return nil }

@@ -1,0 +1,254 @@
+package fleet
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	nomad "github.com/hashicorp/nomad/api"
+
+	"github.com/msrchat/msrchat/tools/internal/agent"
+	"github.com/msrchat/msrchat/tools/internal/job"
+	"github.com/msrchat/msrchat/tools/internal/process"
+	"github.com/msrchat/msrchat/tools/internal/release"
+	"github.com/msrchat/msrchat/tools/internal/state"
+)
+
+// agentsLimit bounds the start of Consul and Nomad. Either takes three seconds
+// on an idle machine; ten times that is a machine in trouble.
+const agentsLimit = 60 * time.Second
+
+// Up brings the named services up, all without names, and returns when every
+// check of theirs passes. It may be repeated: what is up and unchanged is left
+// alone. When ctx ends early, what was started stays, for Up or Down to go on.
+func (f *Fleet) Up(ctx context.Context, names []string) error {
+	start := time.Now()
+	jobs, err := job.Select(names)
+	if err != nil {
+		return err
+	}
+	unlock, err := f.dir.Lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	nomadProgram, built, err := f.prepare(ctx, state.ByUp, jobs)
+	if err != nil {
+		return err
+	}
+	runner := job.Runner{
+		Program: nomadProgram,
+		Root:    f.root,
+		Address: f.nomadURL(),
+		Vars:    job.LocalVars(f.dir, f.ports, built.Folder),
+		Client:  f.nomad,
+	}
+	submitted, err := f.runStages(ctx, runner, built, jobs)
+	if err != nil {
+		return err
+	}
+	if err := f.await(ctx, submitted, deployed); err != nil {
+		return err
+	}
+	_ = f.builder().Prune(programs()) // old builds in the way of nobody
+	f.printf("\n")
+	if err := f.List(ctx); err != nil {
+		return err
+	}
+	f.printf("\nThe fleet is up, after %s.\n\n", seconds(time.Since(start)))
+	f.howTo(jobs)
+	return nil
+}
+
+// prepare claims the fleet, and brings agents, programs and the password to
+// where jobs can run.
+func (f *Fleet) prepare(ctx context.Context, manager string, jobs []job.Job) (nomadProgram string, built release.Release, err error) {
+	consulProgram, nomadProgram, err := lookTools()
+	if err != nil {
+		return "", release.Release{}, err
+	}
+	before, err := f.dir.Manager()
+	if err != nil {
+		return "", release.Release{}, err
+	}
+	if err := f.dir.Claim(manager); err != nil {
+		return "", release.Release{}, err
+	}
+	if lines := f.ports.Conflicts(f.holder); len(lines) > 0 {
+		if before == "" { // nothing was started: nobody manages it
+			_ = f.dir.Remove(false)
+		}
+		return "", release.Release{}, fmt.Errorf("the fleet's ports are not free:\n  %s\nend that program, or move this fleet, for example with MSRCHAT_PORT_BASE=%d",
+			strings.Join(lines, "\n  "), f.ports.Base()+1000)
+	}
+	if err := f.dir.SetPortBase(f.ports.Base()); err != nil {
+		return "", release.Release{}, err
+	}
+	type buildResult struct {
+		release.Release
+		err error
+	}
+	building := make(chan buildResult, 1) // buffered: nobody may be left to read it
+	go func() {
+		r, err := f.build(ctx, jobs)
+		building <- buildResult{r, err}
+	}()
+	if err := f.startAgents(ctx, consulProgram, nomadProgram); err != nil {
+		return "", release.Release{}, err
+	}
+	if err := f.ensurePassword(ctx); err != nil {
+		return "", release.Release{}, err
+	}
+	result := <-building
+	return nomadProgram, result.Release, result.err
+}
+
+// build compiles what the jobs run, and the client, so that it is there at once.
+func (f *Fleet) build(ctx context.Context, jobs []job.Job) (release.Release, error) {
+	wanted := map[string]bool{}
+	for _, j := range jobs {
+		wanted[j.Program] = true
+	}
+	var services []release.Package
+	for _, p := range release.Services() {
+		if wanted[p.Program()] {
+			services = append(services, p)
+		}
+	}
+	if len(services) == 0 {
+		return release.Release{Folder: f.dir.Bin()}, nil
+	}
+	var others []release.Package
+	if len(services) == len(release.Services()) {
+		others = append(others, release.Client)
+	}
+	start := time.Now()
+	r, err := f.builder().Build(ctx, services, others...)
+	if err != nil {
+		return r, err
+	}
+	f.printf("  programs built, release %s (%s)\n", r.Label, seconds(time.Since(start)))
+	return r, nil
+}
+
+func (f *Fleet) startAgents(ctx context.Context, consulProgram, nomadProgram string) error {
+	ctx, cancel := context.WithTimeout(ctx, agentsLimit)
+	defer cancel()
+	agents := f.agents(f.ports.Reserved(f.holder))
+	consulAgent, nomadAgent := agents[0], agents[1]
+
+	if err := f.startAgent(consulAgent, consulProgram, func(p process.Process) error {
+		return consulAgent.AwaitConsul(ctx, p, f.consul)
+	}); err != nil {
+		return err
+	}
+	return f.startAgent(nomadAgent, nomadProgram, func(p process.Process) error {
+		return nomadAgent.AwaitNomad(ctx, p, f.nomad)
+	})
+}
+
+func (f *Fleet) startAgent(a agent.Agent, program string, await func(process.Process) error) error {
+	start := time.Now()
+	_, ran, err := a.Process()
+	if err != nil {
+		return err
+	}
+	p, err := a.Start(program)
+	if err != nil {
+		return err
+	}
+	if err := await(p); err != nil {
+		return err
+	}
+	if ran {
+		f.printf("  %s runs already (pid %d)\n", a.Name(), p.PID)
+	} else {
+		f.printf("  %s runs (pid %d, %s)\n", a.Name(), p.PID, seconds(time.Since(start)))
+	}
+	return nil
+}
+
+// passwordPath is a Nomad variable that every job may read, and no policy has to
+// be written for it.
+const passwordPath = "nomad/jobs"
+
+// ensurePassword makes the database's password once. It lives in Nomad alone:
+// the mysql job gives it to the database at each start, so a fleet that was
+// taken down gets a new one.
+func (f *Fleet) ensurePassword(ctx context.Context) error {
+	const key = "mysql_password"
+	query := (&nomad.QueryOptions{}).WithContext(ctx)
+	variable, _, err := f.nomad.Variables().Peek(passwordPath, query)
+	if err != nil {
+		return fmt.Errorf("read nomad variable %s: %w", passwordPath, err)
+	}
+	if variable == nil {
+		variable = &nomad.Variable{Path: passwordPath, Items: nomad.VariableItems{}}
+	}
+	if variable.Items[key] != "" {
+		return nil
+	}
+	secret := make([]byte, 32)
+	rand.Read(secret) // never fails: see its documentation
+	variable.Items[key] = hex.EncodeToString(secret)
+	// Checked against the index that was read: of two at once, one wins.
+	_, _, err = f.nomad.Variables().CheckedUpdate(variable, (&nomad.WriteOptions{}).WithContext(ctx))
+	if err != nil && !errors.As(err, &nomad.ErrCASConflict{}) {
+		return fmt.Errorf("write nomad variable %s: %w", passwordPath, err)
+	}
+	return nil
+}
+
+// runStages submits the jobs stage by stage.
+func (f *Fleet) runStages(ctx context.Context, runner job.Runner, built release.Release, jobs []job.Job) ([]job.Submitted, error) {
+	var submitted []job.Submitted
+	for i, j := range jobs {
+		if i > 0 && j.Stage > jobs[i-1].Stage {
+			if err := f.await(ctx, submitted, passing); err != nil {
+				return nil, err
+			}
+		}
+		binDir := built.Folder
+		if j.Program != "" {
+			var err error
+			if binDir, err = f.builder().FolderOf(j.Program, built); err != nil {
+				return nil, err
+			}
+		}
+		f.printf("  nomad job run %s\n", j.File())
+		s, err := runner.Run(ctx, j, binDir)
+		if err != nil {
+			return nil, err
+		}
+		submitted = append(submitted, s)
+	}
+	return submitted, nil
+}
+
+func programs() []string {
+	var names []string
+	for _, p := range release.Services() {
+		names = append(names, p.Program())
+	}
+	return names
+}
+
+// howTo tells what to do next with a whole fleet.
+func (f *Fleet) howTo(jobs []job.Job) {
+	f.printf("Gate %s   Consul http://%s/ui   Nomad %s/ui\n", f.gateURL(), f.consulAddr(), f.nomadURL())
+	if len(jobs) < len(job.All()) {
+		return
+	}
+	f.printf(`
+To chat, in one terminal (and the same as ben in another):
+  ./justw chat --profile anna code anna@example.org
+  ./justw mail anna@example.org                      # shows the code
+  ./justw chat --profile anna register --email anna@example.org --name anna --code CODE
+  ./justw chat --profile anna                        # the terminal program
+Also: ./justw ps, ./justw logs SERVICE, ./justw down.
+`)
+}

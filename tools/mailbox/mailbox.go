@@ -1,0 +1,143 @@
+// Package mailbox is a catch-all mail server for local use and for tests: it
+// takes every mail over SMTP, delivers none, and shows them over HTTP.
+//
+//	GET /messages?to=ADDRESS[&limit=N]   JSON, newest first; without to: of everybody
+//	GET /healthz                         200 while it runs
+//
+// What it holds is bounded in every direction and gone when it ends.
+package mailbox
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/emersion/go-smtp"
+	"golang.org/x/net/netutil"
+)
+
+const (
+	// keep is how many mails are held; the oldest goes when one more comes.
+	keep = 1000
+	// maxBytes is the size of the largest mail taken. Ours have a few hundred.
+	maxBytes = 64 << 10
+	// maxRecipients of one mail.
+	maxRecipients = 50
+	// maxConns is how many SMTP connections are served at once; others wait in
+	// the kernel's queue.
+	maxConns = 100
+	// idle is how long either side may be silent on a connection.
+	idle = 30 * time.Second
+	// goodbye is how long running deliveries may take when the mailbox ends.
+	goodbye = 2 * time.Second
+)
+
+// Config says where to listen. Port 0 picks a free one.
+type Config struct {
+	SMTPBind string // host:port that takes mail
+	HTTPBind string // host:port that shows it
+	Log      *slog.Logger
+}
+
+// Mailbox takes and shows mail. Its methods may be called from any goroutine.
+type Mailbox struct {
+	log   *slog.Logger
+	store *store
+	smtp  net.Listener
+	http  net.Listener
+}
+
+// New opens both listeners, so that the addresses are known before Run.
+func New(config Config) (*Mailbox, error) {
+	log := config.Log
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	smtpListener, err := net.Listen("tcp", config.SMTPBind)
+	if err != nil {
+		return nil, fmt.Errorf("listen for smtp: %w", err)
+	}
+	httpListener, err := net.Listen("tcp", config.HTTPBind)
+	if err != nil {
+		_ = smtpListener.Close()
+		return nil, fmt.Errorf("listen for http: %w", err)
+	}
+	return &Mailbox{log: log, store: newStore(keep), smtp: smtpListener, http: httpListener}, nil
+}
+
+// SMTPAddr is the bound host:port that takes mail.
+func (m *Mailbox) SMTPAddr() string { return m.smtp.Addr().String() }
+
+// HTTPAddr is the bound host:port that shows it.
+func (m *Mailbox) HTTPAddr() string { return m.http.Addr().String() }
+
+// Newest returns the newest mail to the address; false when there is none.
+func (m *Mailbox) Newest(address string) (Message, bool) {
+	if found := m.store.find(address, 1); len(found) > 0 {
+		return found[0], true
+	}
+	return Message{}, false
+}
+
+// Run serves until ctx ends, then closes both listeners and returns nil. Call it
+// once.
+func (m *Mailbox) Run(ctx context.Context) error {
+	smtpServer := m.smtpServer()
+	httpServer := &http.Server{
+		Handler:           m.handler(),
+		ReadHeaderTimeout: idle,
+		ReadTimeout:       idle,
+		WriteTimeout:      idle,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          slog.NewLogLogger(m.log.Handler(), slog.LevelDebug),
+	}
+	failed := make(chan error, 2) // both may fail, one is read
+	go func() {
+		failed <- fmt.Errorf("serve smtp: %w", smtpServer.Serve(netutil.LimitListener(m.smtp, maxConns)))
+	}()
+	go func() { failed <- fmt.Errorf("serve http: %w", httpServer.Serve(m.http)) }()
+
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+	}
+	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), goodbye)
+	defer cancel()
+	if smtpServer.Shutdown(ending) != nil {
+		_ = smtpServer.Close() // somebody held a connection open
+	}
+	if httpServer.Shutdown(ending) != nil {
+		_ = httpServer.Close()
+	}
+	// Should a server not have come to serve, its listener is still open.
+	_, _ = m.smtp.Close(), m.http.Close()
+	return err
+}
+
+func (m *Mailbox) smtpServer() *smtp.Server {
+	server := smtp.NewServer(smtp.BackendFunc(func(*smtp.Conn) (smtp.Session, error) {
+		return &session{mailbox: m}, nil
+	}))
+	server.Domain = "localhost"
+	server.MaxMessageBytes = maxBytes
+	server.MaxRecipients = maxRecipients
+	server.MaxLineLength = 2000 // RFC 5322 allows 998 and is often exceeded
+	server.ReadTimeout = idle
+	server.WriteTimeout = idle
+	server.EnableSMTPUTF8 = true
+	server.ErrorLog = smtpLog{m.log}
+	return server
+}
+
+// smtpLog hands the library's remarks on: mostly clients that hung up.
+type smtpLog struct{ log *slog.Logger }
+
+func (l smtpLog) Printf(format string, args ...any) {
+	l.log.Debug("smtp", "text", fmt.Sprintf(format, args...))
+}
+
+func (l smtpLog) Println(args ...any) { l.log.Debug("smtp", "text", fmt.Sprint(args...)) }
