@@ -1,0 +1,104 @@
+// Package chat is the chat server: it holds its users' TCP connections, appends
+// their messages to the log, and brings them to their readers on whichever
+// server those are. ARCHITECTURE.md describes the flows.
+package chat
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
+	"github.com/msrchat/msrchat/shared/cache"
+	"github.com/msrchat/msrchat/shared/database"
+)
+
+// Service is the name in Consul.
+const Service = "chat"
+
+// Defaults of Config.
+const (
+	// DefaultHeartbeat: NATs forget an idle connection after 30 s at the least.
+	DefaultHeartbeat = 20 * time.Second
+	// DefaultCapacity leaves room under a limit of 20,000 open files.
+	DefaultCapacity = 18_200
+	// DefaultDrain paces the farewell: fast enough for a small fleet; an upgrade
+	// of a large one wants minutes.
+	DefaultDrain = 5 * time.Second
+)
+
+// Listener is where a port is bound and how others reach it, which differs
+// behind NAT and proxies. An empty Advertise is the bound address.
+type Listener struct {
+	Bind, Advertise string
+}
+
+// Config is everything a Server needs to know.
+type Config struct {
+	// Instance is unique in the fleet; Release is the label of this build or
+	// deployment; Zone is where it runs.
+	Instance, Release, Zone string
+	// Client is the TCP port for users, Relay gRPC for other chat servers, Health
+	// grpc.health.v1, HTTP metrics and probes.
+	Client, Relay, Health, HTTP Listener
+	// TLSServerName is the name in the certificate that clients see; empty means
+	// no TLS.
+	TLSServerName string
+	Database      database.Config
+	Redis         cache.Config
+	ConsulAddr    string
+	// Register registers the process in Consul; off where Nomad does it.
+	Register  bool
+	Capacity  int
+	Heartbeat time.Duration
+	// Drain is over how long connections are asked to leave at a stop.
+	Drain time.Duration
+	// FencePatience is how long database and Consul must both be away before
+	// users are sent elsewhere; 0 means ten seconds.
+	FencePatience time.Duration
+	Hooks         Hooks
+}
+
+// Hooks are for tests: faults that cannot be made from outside.
+type Hooks struct {
+	// DropPush keeps an event from being pushed to anybody.
+	DropPush func(*chatv1.Event) bool
+}
+
+// withDefaults fills in what is 0.
+func (c Config) withDefaults() Config {
+	if c.Capacity == 0 {
+		c.Capacity = DefaultCapacity
+	}
+	if c.Heartbeat == 0 {
+		c.Heartbeat = DefaultHeartbeat
+	}
+	if c.Drain == 0 {
+		c.Drain = DefaultDrain
+	}
+	return c
+}
+
+// Validate says what is wrong before anything is started.
+func (c Config) Validate() error {
+	var problems []error
+	problem := func(format string, args ...any) { problems = append(problems, fmt.Errorf(format, args...)) }
+	if c.Instance == "" {
+		problem("the instance id is empty")
+	}
+	for name, l := range map[string]Listener{"client": c.Client, "relay": c.Relay, "health": c.Health, "http": c.HTTP} {
+		if l.Bind == "" {
+			problem("the %s port has no address to bind", name)
+		}
+	}
+	if c.ConsulAddr == "" {
+		problem("the Consul address is empty")
+	}
+	if c.Capacity < 0 || c.Drain < 0 {
+		problem("capacity and drain must not be negative")
+	}
+	if c.Heartbeat != 0 && (c.Heartbeat < 100*time.Millisecond || c.Heartbeat > 10*time.Minute) {
+		problem("the heartbeat must be between 100ms and 10m")
+	}
+	return errors.Join(append(problems, c.Database.Validate(), c.Redis.Validate())...)
+}

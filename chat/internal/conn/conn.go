@@ -1,0 +1,175 @@
+// Package conn serves clients: it accepts their connections, checks who they
+// are, answers their requests, and writes what is pushed to them.
+//
+// A connection has one goroutine that reads and handles requests one after the
+// other, and at most one that writes. Nothing else touches the socket. An idle
+// connection holds no buffers: the reader borrows one when a frame has begun to
+// arrive, the writer exists only while it has something to write.
+package conn
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
+	"github.com/msrchat/msrchat/shared/errs"
+	"github.com/msrchat/msrchat/shared/frame"
+	"github.com/msrchat/msrchat/shared/session"
+)
+
+// lingerAfterGoodbye is how long the server waits, after its last frame, for
+// the client to close. Closing with unread bytes would make the kernel reset
+// the connection, and the client might never see the last frames.
+const lingerAfterGoodbye = 2 * time.Second
+
+// Conn is one client's connection. Its methods may be called from any goroutine
+// and do not block; after the end they do nothing.
+type Conn struct {
+	id      uint64
+	server  *Server
+	nc      net.Conn
+	session session.Session
+	out     outbox
+	// unacknowledged counts sends that wait for their answer.
+	unacknowledged atomic.Int32
+	// leaving is set once the connection is to end when that count reaches 0.
+	leaving atomic.Pointer[chatv1.Goodbye]
+}
+
+// ID is unique within the process.
+func (c *Conn) ID() uint64 { return c.id }
+
+// Session is the id of the session that the client introduced itself with.
+func (c *Conn) Session() uint64 { return c.session.ID }
+
+// Push queues encoded frames; a client that is too slow for them is dropped.
+func (c *Conn) Push(frames []byte) {
+	if !c.out.push(frames) {
+		c.server.metrics.slow.Inc()
+		c.Bye(&chatv1.Goodbye{Code: chatv1.GoodbyeCode_GOODBYE_CODE_SLOW, Text: "the client reads too slowly", Reconnect: true})
+	}
+}
+
+// Bye ends the connection after a last frame.
+func (c *Conn) Bye(g *chatv1.Goodbye) {
+	c.server.metrics.goodbyes.WithLabelValues(g.GetCode().String()).Inc()
+	last, err := frame.Append(nil, &chatv1.ServerFrame{Body: &chatv1.ServerFrame_Goodbye{Goodbye: g}})
+	if err != nil {
+		c.server.log.Error("encode goodbye", "err", err)
+	}
+	c.out.last(last)
+}
+
+// answer queues the answer to a request.
+func (c *Conn) answer(request uint64, f *chatv1.ServerFrame) {
+	f.RequestId = request
+	buf := buffers.Get().(*[]byte)
+	defer release(buf)
+	encoded, err := frame.Append((*buf)[:0], f)
+	if err != nil {
+		c.server.log.Error("encode answer", "user", c.session.UserID, "err", err)
+		return
+	}
+	*buf = encoded
+	c.Push(encoded)
+}
+
+// refuse answers a request with a failure.
+func (c *Conn) refuse(request uint64, err error) {
+	e := errs.From(err)
+	if !e.Code.ClientFault() {
+		c.server.log.Warn("request failed", "user", c.session.UserID, "err", err)
+	}
+	c.server.metrics.refused.WithLabelValues(string(e.Code)).Inc()
+	c.answer(request, &chatv1.ServerFrame{Body: &chatv1.ServerFrame_Failure{Failure: &chatv1.Failure{
+		Code: string(e.Code), Text: e.Message, RetryAfterMs: uint32(e.RetryAfter.Milliseconds()),
+	}}})
+}
+
+// read handles frames until the connection ends. ctx ends with the server.
+func (c *Conn) read(ctx context.Context) {
+	defer c.server.left(c)
+	for {
+		if err := c.next(ctx, 2*c.server.opts.Heartbeat); err != nil {
+			c.ended(err)
+			return
+		}
+	}
+}
+
+// next waits for a frame to begin, reads it into a borrowed buffer and handles
+// it.
+func (c *Conn) next(ctx context.Context, silence time.Duration) error {
+	var header [frame.HeaderLen]byte
+	if err := c.nc.SetReadDeadline(time.Now().Add(silence)); err != nil {
+		return err
+	}
+	if _, err := io.ReadFull(c.nc, header[:]); err != nil {
+		return err
+	}
+	f := &chatv1.ClientFrame{}
+	if err := c.body(header, f); err != nil {
+		return err
+	}
+	return c.handle(ctx, f)
+}
+
+// body reads and decodes the rest of a frame. Once a frame has begun its bytes
+// must keep coming.
+func (c *Conn) body(header [frame.HeaderLen]byte, f *chatv1.ClientFrame) error {
+	n, err := frame.Length(header, MaxFrame)
+	if err != nil {
+		return protocolError{err}
+	}
+	buf := buffers.Get().(*[]byte)
+	defer release(buf)
+	if *buf, err = frame.ReadBody(c.nc, n, *buf); err != nil {
+		return err
+	}
+	if err := proto.Unmarshal(*buf, f); err != nil {
+		return protocolError{errors.New("the frame cannot be decoded")}
+	}
+	return nil
+}
+
+// protocolError is a client's breach of the protocol; it ends the connection
+// with a Goodbye that says so.
+type protocolError struct{ error }
+
+// ended says goodbye where there is still somebody to say it to, then lets the
+// client close first.
+func (c *Conn) ended(err error) {
+	var breach protocolError
+	switch {
+	case errors.As(err, &breach):
+		c.Bye(&chatv1.Goodbye{Code: chatv1.GoodbyeCode_GOODBYE_CODE_PROTOCOL, Text: breach.Error()})
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		c.Bye(&chatv1.Goodbye{Code: chatv1.GoodbyeCode_GOODBYE_CODE_SILENT, Text: "no sign of life", Reconnect: true})
+	default:
+		c.out.fail()
+		return
+	}
+	c.linger()
+}
+
+// flushed is called when the last byte was written or lost.
+func (c *Conn) flushed() {
+	if half, ok := c.nc.(interface{ CloseWrite() error }); ok {
+		_ = half.CloseWrite() // fails on a socket that is gone, as wanted
+	}
+	_ = c.nc.SetReadDeadline(time.Now().Add(lingerAfterGoodbye))
+}
+
+// linger reads and drops what the client still sends.
+func (c *Conn) linger() {
+	_ = c.nc.SetReadDeadline(time.Now().Add(writeTimeout + lingerAfterGoodbye))
+	_, _ = io.Copy(io.Discard, io.LimitReader(c.nc, maxQueued))
+	_ = c.nc.Close()
+}

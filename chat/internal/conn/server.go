@@ -1,0 +1,327 @@
+package conn
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
+	"github.com/msrchat/msrchat/shared/errs"
+	"github.com/msrchat/msrchat/shared/frame"
+	"github.com/msrchat/msrchat/shared/msglog"
+	"github.com/msrchat/msrchat/shared/session"
+	"github.com/msrchat/msrchat/shared/text"
+
+	"github.com/msrchat/msrchat/chat/internal/hub"
+	"github.com/msrchat/msrchat/chat/internal/lane"
+)
+
+// Protocol is the version of chat.proto that this server speaks.
+const Protocol = 1
+
+// Limits of one connection, announced in Welcome.
+const (
+	// MaxFrame fits the longest text with room for the rest.
+	MaxFrame = text.MaxMessageBytes + 4<<10
+	// MaxPage is how many events or conversations one answer holds.
+	MaxPage = 200
+	// MaxUnacknowledged is how many sends one connection may have under way.
+	MaxUnacknowledged = 256
+	// helloTimeout is how long a connection may take to introduce itself.
+	helloTimeout = 5 * time.Second
+	// requestTimeout bounds the work for one request.
+	requestTimeout = 15 * time.Second
+)
+
+// Sessions checks tokens.
+type Sessions interface {
+	Verify(ctx context.Context, token []byte) (session.Session, error)
+}
+
+// Directory knows conversations; see package directory.
+type Directory interface {
+	Audience(ctx context.Context, conversation, user uint64) ([]uint64, error)
+	OpenDirect(ctx context.Context, user uint64, peerName string) (*chatv1.Conversation, bool, error)
+	List(ctx context.Context, user, afterID uint64, limit int) ([]*chatv1.Conversation, bool, error)
+	Heads(ctx context.Context, users []uint64) (map[uint64][]*chatv1.Head, error)
+}
+
+// History reads logs; see msglog.
+type History interface {
+	After(ctx context.Context, conversation, after uint64, limit int) ([]msglog.Event, error)
+	Before(ctx context.Context, conversation, before uint64, limit int) ([]msglog.Event, error)
+	Heads(ctx context.Context, conversations []uint64) (map[uint64]uint64, error)
+}
+
+// Lanes appends messages in order; see package lane.
+type Lanes interface {
+	Send(conversation uint64, audience []uint64, s lane.Send) error
+}
+
+// Routes tells other servers where a user is; see package route.
+type Routes interface {
+	Add(ctx context.Context, user, conn uint64)
+	Remove(user, conn uint64)
+}
+
+// Options are what a Server is made of.
+type Options struct {
+	Instance, Release string
+	Heartbeat         time.Duration
+	// Capacity is how many connections are let in.
+	Capacity  int
+	Epoch     func() uint64
+	Sessions  Sessions
+	Directory Directory
+	History   History
+	Lanes     Lanes
+	Routes    Routes
+	Hub       *hub.Hub
+	// Dirty asks for a repair of a user whose heads could not be read.
+	Dirty func(user uint64)
+	// Alternates are other servers' addresses for clients, best first.
+	Alternates func() []*chatv1.Endpoint
+	// Used is told of the assignments that arrive. It must not block.
+	Used func(assignment string)
+	// Refuse says why nobody is let in at present, or returns nil.
+	Refuse     func() *chatv1.Goodbye
+	Log        *slog.Logger
+	Registerer prometheus.Registerer
+}
+
+// Server accepts and serves connections.
+type Server struct {
+	opts     Options
+	log      *slog.Logger
+	listener net.Listener
+	metrics  *metrics
+	lastID   atomic.Uint64
+	// inside counts accepted connections, whether introduced or not.
+	inside atomic.Int64
+	conns  sync.WaitGroup
+
+	mu      sync.Mutex // owns waiting
+	waiting map[net.Conn]struct{}
+}
+
+// NewServer returns a server on a listener, which Serve closes.
+func NewServer(l net.Listener, opts Options) *Server {
+	return &Server{
+		opts: opts, log: opts.Log, listener: l, metrics: newMetrics(opts.Registerer),
+		waiting: make(map[net.Conn]struct{}),
+	}
+}
+
+// maxStrangers bounds connections that have not introduced themselves, beyond
+// the capacity: they cost a socket and a goroutine for five seconds each.
+const maxStrangers = 2048
+
+// Serve accepts connections until ctx ends, then closes the listener. What is
+// connected stays; see Drain. A temporary lack of descriptors is waited out.
+func (s *Server) Serve(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() { _ = s.listener.Close() })
+	defer stop()
+	// Requests under way outlive the listener; CloseAll ends them.
+	base := context.WithoutCancel(ctx)
+	for delay := time.Duration(0); ; {
+		nc, err := s.listener.Accept()
+		switch {
+		case err == nil:
+			delay = 0
+		case ctx.Err() != nil || errors.Is(err, net.ErrClosed):
+			return nil
+		default:
+			delay = min(max(2*delay, 5*time.Millisecond), time.Second)
+			s.log.Warn("accept failed", "err", err, "pause", delay)
+			select {
+			case <-ctx.Done():
+			case <-time.After(delay):
+			}
+			continue
+		}
+		if s.inside.Add(1) > int64(s.opts.Capacity+maxStrangers) {
+			s.inside.Add(-1)
+			s.metrics.accepts.WithLabelValues("overflow").Inc()
+			_ = nc.Close()
+			continue
+		}
+		s.conns.Add(1)
+		// A goroutine of its own, whose stack grows in the handshake; the reader
+		// that stays starts with a small one.
+		go s.introduce(base, nc)
+	}
+}
+
+// introduce expects Hello and answers it.
+func (s *Server) introduce(ctx context.Context, nc net.Conn) {
+	c := &Conn{id: s.lastID.Add(1), server: s, nc: nc}
+	c.out.nc, c.out.done = nc, c.flushed
+	s.stranger(nc, true)
+	hello, err := c.hello()
+	s.stranger(nc, false)
+	if err == nil {
+		err = s.admit(ctx, c, hello)
+	}
+	if err != nil {
+		s.metrics.accepts.WithLabelValues("refused").Inc()
+		c.turnAway(err, s.opts.Alternates())
+		s.inside.Add(-1)
+		s.conns.Done()
+		return
+	}
+	s.metrics.accepts.WithLabelValues("welcome").Inc()
+	go c.read(ctx)
+}
+
+// stranger remembers connections that are still to introduce themselves, so
+// that CloseAll can end them.
+func (s *Server) stranger(nc net.Conn, in bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if in {
+		s.waiting[nc] = struct{}{}
+	} else {
+		delete(s.waiting, nc)
+	}
+}
+
+// goodbye is an error that says how to end a connection.
+type goodbye struct{ *chatv1.Goodbye }
+
+func (g goodbye) Error() string { return fmt.Sprintf("%s: %s", g.GetCode(), g.GetText()) }
+
+func (c *Conn) hello() (*chatv1.Hello, error) {
+	if err := c.nc.SetReadDeadline(time.Now().Add(helloTimeout)); err != nil {
+		return nil, err
+	}
+	var f chatv1.ClientFrame
+	var header [frame.HeaderLen]byte
+	if _, err := io.ReadFull(c.nc, header[:]); err != nil {
+		return nil, err
+	}
+	if err := c.body(header, &f); err != nil {
+		return nil, err
+	}
+	hello := f.GetHello()
+	switch {
+	case hello == nil:
+		return nil, protocolError{errors.New("the first frame must be Hello")}
+	case hello.GetProtocol() != Protocol:
+		return nil, goodbye{&chatv1.Goodbye{
+			Code: chatv1.GoodbyeCode_GOODBYE_CODE_VERSION,
+			Text: fmt.Sprintf("this server speaks protocol version %d, the client %d: install a matching client", Protocol, hello.GetProtocol()),
+		}}
+	}
+	return hello, nil
+}
+
+// admit checks who it is and lets the connection in: route first, then heads,
+// so that nothing can fall between the two.
+func (s *Server) admit(ctx context.Context, c *Conn, hello *chatv1.Hello) error {
+	if g := s.opts.Refuse(); g != nil {
+		return goodbye{g}
+	}
+	if s.opts.Hub.Len() >= s.opts.Capacity {
+		return goodbye{&chatv1.Goodbye{
+			Code: chatv1.GoodbyeCode_GOODBYE_CODE_FULL, Text: "this server is full", Reconnect: true,
+			ReconnectAfterMs: 200 + rand.Uint32N(800),
+		}}
+	}
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	var err error
+	if c.session, err = s.opts.Sessions.Verify(ctx, hello.GetToken()); err != nil {
+		return err
+	}
+	if hello.GetAssignmentId() != "" {
+		s.opts.Used(hello.GetAssignmentId())
+	}
+	c.answer(0, &chatv1.ServerFrame{Body: &chatv1.ServerFrame_Welcome{Welcome: &chatv1.Welcome{
+		UserId: c.session.UserID, UserName: c.session.UserName, Instance: s.opts.Instance, Release: s.opts.Release,
+		HeartbeatMs: uint32(s.opts.Heartbeat.Milliseconds()), LogEpoch: s.opts.Epoch(), Alternates: s.opts.Alternates(),
+		Limits: &chatv1.Limits{
+			MaxFrameBytes: MaxFrame, MaxTextRunes: text.MaxMessageRunes, MaxTextBytes: text.MaxMessageBytes,
+			MaxPage: MaxPage, MaxUnacknowledged: MaxUnacknowledged,
+		},
+	}}})
+	s.opts.Hub.Add(c.session.UserID, c)
+	s.opts.Routes.Add(ctx, c.session.UserID, c.id)
+	heads, err := s.opts.Directory.Heads(ctx, []uint64{c.session.UserID})
+	if err != nil {
+		s.log.Warn("read heads at connect", "user", c.session.UserID, "err", err)
+		s.opts.Dirty(c.session.UserID)
+		return nil
+	}
+	c.Push(HeadsFrames(heads[c.session.UserID]))
+	return nil
+}
+
+// turnAway ends a connection that was not let in.
+func (c *Conn) turnAway(err error, alternates []*chatv1.Endpoint) {
+	var g goodbye
+	var e *errs.Error
+	switch {
+	case errors.As(err, &g):
+		g.Alternates = alternates
+		c.Bye(g.Goodbye)
+		c.linger()
+	case errors.As(err, &e) && e.Code == errs.CodeUnauthenticated:
+		c.Bye(&chatv1.Goodbye{Code: chatv1.GoodbyeCode_GOODBYE_CODE_UNAUTHENTICATED, Text: e.Message})
+		c.linger()
+	case errors.As(err, &e):
+		c.server.log.Warn("cannot admit", "err", err)
+		c.Bye(&chatv1.Goodbye{
+			Code: chatv1.GoodbyeCode_GOODBYE_CODE_UNAVAILABLE, Text: e.Message, Reconnect: true,
+			ReconnectAfterMs: 1000 + rand.Uint32N(1000), Alternates: alternates,
+		})
+		c.linger()
+	default:
+		c.ended(err)
+	}
+	_ = c.nc.Close()
+}
+
+// left forgets a connection whose reader has ended.
+func (s *Server) left(c *Conn) {
+	s.opts.Hub.Remove(c.session.UserID, c)
+	s.opts.Routes.Remove(c.session.UserID, c.id)
+	c.out.fail()
+	_ = c.nc.Close()
+	s.inside.Add(-1)
+	s.conns.Done()
+}
+
+// CloseAll ends every connection at once and waits until their goroutines are
+// gone or ctx ends.
+func (s *Server) CloseAll(ctx context.Context) error {
+	s.mu.Lock()
+	for nc := range s.waiting {
+		_ = nc.Close()
+	}
+	s.mu.Unlock()
+	s.opts.Hub.Each(func(_ uint64, c hub.Conn) {
+		if mine, ok := c.(*Conn); ok {
+			_ = mine.nc.Close()
+		}
+	})
+	gone := make(chan struct{})
+	go func() {
+		s.conns.Wait()
+		close(gone)
+	}()
+	select {
+	case <-gone:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("%d connections are still open", s.inside.Load())
+	}
+}

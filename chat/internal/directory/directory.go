@@ -1,0 +1,231 @@
+// Package directory knows the conversations and who takes part in them.
+package directory
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
+	"github.com/msrchat/msrchat/shared/database"
+	"github.com/msrchat/msrchat/shared/errs"
+	"github.com/msrchat/msrchat/shared/text"
+)
+
+// kindDirect is a conversation of two people (conversations.kind).
+const kindDirect = 1
+
+// maxCached bounds the remembered memberships; beyond it all are dropped, and
+// reading one again costs a key look-up.
+const maxCached = 100_000
+
+// Directory reads and creates conversations. Its methods may be called from any
+// goroutine and block on the database.
+type Directory struct {
+	db *sql.DB
+
+	mu sync.RWMutex // owns members
+	// members of a direct conversation never change, so they can be remembered.
+	members map[uint64][]uint64
+}
+
+// New returns a directory on a database.
+func New(db *sql.DB) *Directory {
+	return &Directory{db: db, members: make(map[uint64][]uint64)}
+}
+
+// away turns a database error into one that a client may see.
+func away(err error) error {
+	return errs.Wrap(errs.CodeUnavailable, err, "the database does not answer").Retry(time.Second)
+}
+
+// Members returns who takes part in a conversation; CodeNotFound for one that
+// does not exist. The slice must not be changed.
+func (d *Directory) Members(ctx context.Context, conversation uint64) ([]uint64, error) {
+	d.mu.RLock()
+	known, ok := d.members[conversation]
+	d.mu.RUnlock()
+	if ok {
+		return known, nil
+	}
+	var low, high uint64
+	err := d.db.QueryRowContext(ctx, "SELECT low_user, high_user FROM conversations WHERE id = ? AND kind = ?", conversation, kindDirect).Scan(&low, &high)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, errNoConversation
+	}
+	if err != nil {
+		return nil, away(err)
+	}
+	d.remember(conversation, low, high)
+	return []uint64{low, high}, nil
+}
+
+// errNoConversation is also the answer to those who do not take part, so that
+// nobody learns which conversations exist.
+var errNoConversation = errs.New(errs.CodeNotFound, "there is no such conversation")
+
+func (d *Directory) remember(conversation, low, high uint64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.members) >= maxCached {
+		clear(d.members)
+	}
+	d.members[conversation] = []uint64{low, high}
+}
+
+// Audience is Members for a user who wants to take part: CodeNotFound when the
+// user does not.
+func (d *Directory) Audience(ctx context.Context, conversation, user uint64) ([]uint64, error) {
+	members, err := d.Members(ctx, conversation)
+	if err != nil {
+		return nil, err
+	}
+	if !slices.Contains(members, user) {
+		return nil, errNoConversation
+	}
+	return members, nil
+}
+
+// OpenDirect returns the direct conversation of a user with somebody, by name,
+// and makes it where there is none; created says so.
+func (d *Directory) OpenDirect(ctx context.Context, user uint64, peerName string) (c *chatv1.Conversation, created bool, err error) {
+	_, key, err := text.Name(peerName)
+	if err != nil {
+		return nil, false, err
+	}
+	peer := &chatv1.User{}
+	err = d.db.QueryRowContext(ctx, "SELECT id, name FROM users WHERE name_key = ?", key).Scan(&peer.Id, &peer.Name)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return nil, false, errs.New(errs.CodeNotFound, "nobody has that name").In("peer_name")
+	case err != nil:
+		return nil, false, away(err)
+	case peer.Id == user:
+		return nil, false, errs.New(errs.CodeInvalid, "that is your own name").In("peer_name")
+	}
+	low, high := min(user, peer.Id), max(user, peer.Id)
+	id, err := d.direct(ctx, low, high)
+	if errors.Is(err, sql.ErrNoRows) {
+		created = true
+		id, err = d.create(ctx, low, high)
+	}
+	if err != nil {
+		return nil, false, away(err)
+	}
+	d.remember(id, low, high)
+	c = &chatv1.Conversation{Id: id, Peer: peer}
+	err = d.db.QueryRowContext(ctx, "SELECT COALESCE(MAX(seq), 0) FROM events WHERE conversation_id = ?", id).Scan(&c.Head)
+	if err != nil {
+		return nil, false, away(err)
+	}
+	return c, created, nil
+}
+
+func (d *Directory) direct(ctx context.Context, low, high uint64) (id uint64, err error) {
+	err = d.db.QueryRowContext(ctx, "SELECT id FROM conversations WHERE low_user = ? AND high_user = ?", low, high).Scan(&id)
+	return id, err
+}
+
+// create makes a direct conversation; of two at once the unique key lets one
+// win, and both return it.
+func (d *Directory) create(ctx context.Context, low, high uint64) (uint64, error) {
+	id, err := d.insert(ctx, low, high)
+	if database.IsDuplicate(err) {
+		return d.direct(ctx, low, high)
+	}
+	return id, err
+}
+
+func (d *Directory) insert(ctx context.Context, low, high uint64) (uint64, error) {
+	tx, err := d.db.BeginTx(ctx, nil)
+	if err != nil {
+		return 0, err
+	}
+	defer tx.Rollback() //nolint:errcheck // after Commit there is nothing to roll back
+	now := time.Now().UnixMilli()
+	made, err := tx.ExecContext(ctx, "INSERT INTO conversations (kind, low_user, high_user, created_at) VALUES (?, ?, ?, ?)", kindDirect, low, high, now)
+	if err != nil {
+		return 0, err
+	}
+	id, err := made.LastInsertId()
+	if err != nil {
+		return 0, err
+	}
+	if _, err := tx.ExecContext(ctx, "INSERT INTO members (user_id, conversation_id, joined_at) VALUES (?, ?, ?), (?, ?, ?)",
+		low, id, now, high, id, now); err != nil {
+		return 0, err
+	}
+	return uint64(id), tx.Commit()
+}
+
+// head reads a conversation's last number by one backward step in the primary
+// key, where MAX in a correlated query may read the whole conversation.
+const head = "COALESCE((SELECT e.seq FROM events e WHERE e.conversation_id = c.id ORDER BY e.seq DESC LIMIT 1), 0)"
+
+const list = `SELECT c.id, u.id, u.name, ` + head + `
+FROM members m JOIN conversations c ON c.id = m.conversation_id
+JOIN users u ON u.id = IF(c.low_user = m.user_id, c.high_user, c.low_user)
+WHERE m.user_id = ? AND m.conversation_id > ? ORDER BY m.conversation_id LIMIT ?`
+
+// List returns a page of a user's conversations above an id, and whether there
+// are more.
+func (d *Directory) List(ctx context.Context, user, afterID uint64, limit int) (page []*chatv1.Conversation, more bool, err error) {
+	rows, err := d.db.QueryContext(ctx, list, user, afterID, limit+1)
+	if err != nil {
+		return nil, false, away(err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		c := &chatv1.Conversation{Peer: &chatv1.User{}}
+		if err := rows.Scan(&c.Id, &c.Peer.Id, &c.Peer.Name, &c.Head); err != nil {
+			return nil, false, away(err)
+		}
+		page = append(page, c)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, false, away(err)
+	}
+	if len(page) > limit {
+		return page[:limit], true, nil
+	}
+	return page, false, nil
+}
+
+// Heads reads how far every conversation of the users reaches. Empty
+// conversations are left out.
+func (d *Directory) Heads(ctx context.Context, users []uint64) (map[uint64][]*chatv1.Head, error) {
+	if len(users) == 0 {
+		return nil, nil
+	}
+	var in strings.Builder
+	for i, user := range users {
+		if i > 0 {
+			in.WriteByte(',')
+		}
+		in.WriteString(strconv.FormatUint(user, 10))
+	}
+	rows, err := d.db.QueryContext(ctx, "SELECT c.user_id, c.id, "+head+
+		" FROM (SELECT user_id, conversation_id AS id FROM members WHERE user_id IN ("+in.String()+")) c")
+	if err != nil {
+		return nil, fmt.Errorf("read heads: %w", err)
+	}
+	defer rows.Close()
+	out := make(map[uint64][]*chatv1.Head, len(users))
+	for rows.Next() {
+		var user uint64
+		h := &chatv1.Head{}
+		if err := rows.Scan(&user, &h.ConversationId, &h.Seq); err != nil {
+			return nil, fmt.Errorf("read heads: %w", err)
+		}
+		if h.GetSeq() > 0 {
+			out[user] = append(out[user], h)
+		}
+	}
+	return out, rows.Err()
+}

@@ -1,0 +1,184 @@
+// Package fanout brings what was committed to its readers: to the connections
+// on this server, and to the other servers where readers are connected, one
+// delivery per event and server.
+//
+// It only saves time. What it drops is found by package repair.
+package fanout
+
+import (
+	"context"
+	"slices"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
+	relayv1 "github.com/msrchat/msrchat/proto/msrchat/relay/v1"
+	"github.com/msrchat/msrchat/shared/msglog"
+
+	"github.com/msrchat/msrchat/chat/internal/conn"
+)
+
+// maxWaiting batches may wait; beyond it events are dropped.
+const maxWaiting = 1024
+
+// maxTogether bounds how many events share one look-up of routes.
+const maxTogether = 2048
+
+// Hub is this server's connections.
+type Hub interface {
+	Deliver(users []uint64, frames []byte) int
+}
+
+// Peers are the other servers.
+type Peers interface {
+	Instances() []string
+	Send(instance string, deliveries ...*relayv1.Delivery) bool
+}
+
+// Routes says where users are connected.
+type Routes interface {
+	Lookup(ctx context.Context, users []uint64, peers []string) map[uint64][]string
+}
+
+// Options are what Fanout is made of.
+type Options struct {
+	Hub    Hub
+	Peers  Peers
+	Routes Routes
+	// Drop is a hook for tests: an event for which it returns true is not pushed
+	// to anybody. nil drops nothing.
+	Drop       func(*chatv1.Event) bool
+	Registerer prometheus.Registerer
+}
+
+// Fanout delivers. Run is its goroutine.
+type Fanout struct {
+	opts    Options
+	waiting chan []msglog.Committed
+	dropped prometheus.Counter
+	pushed  prometheus.Counter
+}
+
+// New returns a Fanout.
+func New(opts Options) *Fanout {
+	f := &Fanout{
+		opts: opts, waiting: make(chan []msglog.Committed, maxWaiting),
+		dropped: prometheus.NewCounter(prometheus.CounterOpts{Name: "msrchat_fanout_dropped_total", Help: "Events not pushed because too many waited; readers pull them."}),
+		pushed:  prometheus.NewCounter(prometheus.CounterOpts{Name: "msrchat_fanout_events_total", Help: "Events pushed to their readers."}),
+	}
+	if opts.Registerer != nil {
+		opts.Registerer.MustRegister(f.dropped, f.pushed)
+	}
+	return f
+}
+
+// Committed queues what was committed; it does not block. It is for
+// msglog.Options.
+func (f *Fanout) Committed(batch []msglog.Committed) {
+	select {
+	case f.waiting <- batch:
+	default:
+		f.dropped.Add(float64(len(batch)))
+	}
+}
+
+// Run delivers until ctx ends, and then what still waits.
+func (f *Fanout) Run(ctx context.Context) error {
+	for {
+		select {
+		case batch := <-f.waiting:
+			f.deliver(ctx, f.together(batch))
+		case <-ctx.Done():
+			f.flush()
+			return nil
+		}
+	}
+}
+
+func (f *Fanout) flush() {
+	for {
+		select {
+		case batch := <-f.waiting:
+			f.deliver(context.Background(), batch)
+		default:
+			return
+		}
+	}
+}
+
+// together adds what waits.
+func (f *Fanout) together(batch []msglog.Committed) []msglog.Committed {
+	for len(batch) < maxTogether {
+		select {
+		case more := <-f.waiting:
+			batch = append(batch, more...)
+		default:
+			return batch
+		}
+	}
+	return batch
+}
+
+func (f *Fanout) deliver(ctx context.Context, batch []msglog.Committed) {
+	peers := f.opts.Peers.Instances()
+	at := f.opts.Routes.Lookup(ctx, audience(batch), peers)
+	remote := make(map[string][]*relayv1.Delivery)
+	for i := range batch {
+		c := &batch[i]
+		event := conn.Event(&msglog.Event{
+			ConversationID: c.ConversationID, Seq: c.Result.Seq, CreatedAt: c.Result.CreatedAt, Entry: c.Entry,
+		})
+		if f.opts.Drop != nil && f.opts.Drop(event) {
+			continue
+		}
+		f.pushed.Inc()
+		f.opts.Hub.Deliver(c.Audience, conn.EventFrame(event))
+		for instance, users := range byInstance(c.Audience, at) {
+			remote[instance] = append(remote[instance], &relayv1.Delivery{UserIds: users, What: &relayv1.Delivery_Event{Event: event}})
+		}
+	}
+	for instance, deliveries := range remote {
+		f.opts.Peers.Send(instance, deliveries...)
+	}
+}
+
+// Heads tells users how far a conversation reaches, wherever they are.
+func (f *Fanout) Heads(ctx context.Context, head *chatv1.Head, users []uint64) {
+	f.opts.Hub.Deliver(users, conn.HeadsFrames([]*chatv1.Head{head}))
+	at := f.opts.Routes.Lookup(ctx, users, f.opts.Peers.Instances())
+	for instance, there := range byInstance(users, at) {
+		f.opts.Peers.Send(instance, &relayv1.Delivery{UserIds: there, What: &relayv1.Delivery_Head{Head: head}})
+	}
+}
+
+// Received hands on what a peer sent for users of this server.
+func (f *Fanout) Received(deliveries []*relayv1.Delivery) {
+	for _, d := range deliveries {
+		switch what := d.GetWhat().(type) {
+		case *relayv1.Delivery_Event:
+			f.opts.Hub.Deliver(d.GetUserIds(), conn.EventFrame(what.Event))
+		case *relayv1.Delivery_Head:
+			f.opts.Hub.Deliver(d.GetUserIds(), conn.HeadsFrames([]*chatv1.Head{what.Head}))
+		}
+	}
+}
+
+// audience lists the batch's readers once each.
+func audience(batch []msglog.Committed) []uint64 {
+	var users []uint64
+	for i := range batch {
+		users = append(users, batch[i].Audience...)
+	}
+	slices.Sort(users)
+	return slices.Compact(users)
+}
+
+func byInstance(users []uint64, at map[uint64][]string) map[string][]uint64 {
+	out := make(map[string][]uint64)
+	for _, user := range users {
+		for _, instance := range at[user] {
+			out[instance] = append(out[instance], user)
+		}
+	}
+	return out
+}

@@ -1,0 +1,192 @@
+// Package lane keeps messages in order on their way into the log: one lane per
+// conversation, in which at most one append is under way. What arrives in the
+// meantime goes together as the next one. So a change of the conversation's
+// owner, or an append whose outcome is unknown, can never let a later message
+// overtake an earlier one.
+package lane
+
+import (
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/msrchat/msrchat/shared/errs"
+	"github.com/msrchat/msrchat/shared/msglog"
+)
+
+// Appender appends entries, in order, to a conversation. An error leaves their
+// outcome unknown.
+type Appender interface {
+	Append(ctx context.Context, conversation uint64, audience []uint64, entries []msglog.Entry) ([]msglog.Result, error)
+}
+
+// Bounds. While the database is away sends are held here; beyond maxWaiting
+// they are refused with a time to retry, and stay in the client's outbox.
+const (
+	maxWaiting   = 20_000
+	maxPerAppend = 64
+	maxBytes     = 128 << 10
+	// attemptLimit is how long one attempt may take before the owner is chosen
+	// anew.
+	attemptLimit = 30 * time.Second
+)
+
+// Send is a message on its way. Done is called once, from the lane's goroutine,
+// and must not block.
+type Send struct {
+	Entry msglog.Entry
+	Done  func(msglog.Result)
+}
+
+// Lanes are the lanes of one server. All methods may be called from any
+// goroutine.
+type Lanes struct {
+	appender Appender
+	log      *slog.Logger
+	ctx      context.Context // ends when the lanes give up
+	cancel   context.CancelFunc
+	running  sync.WaitGroup
+	waiting  atomic.Int64
+	sends    atomic.Int64
+
+	mu     sync.Mutex // owns lanes and closed
+	lanes  map[uint64]*lane
+	closed bool
+}
+
+// lane is a conversation with messages under way; it exists only while it has
+// some. The mutex of Lanes owns queue.
+type lane struct {
+	audience []uint64
+	queue    []Send
+}
+
+// New returns lanes that append through a.
+func New(a Appender, log *slog.Logger) *Lanes {
+	ctx, cancel := context.WithCancel(context.Background())
+	return &Lanes{appender: a, log: log, ctx: ctx, cancel: cancel, lanes: make(map[uint64]*lane)}
+}
+
+var (
+	errFull   = errs.New(errs.CodeExhausted, "too many messages wait for the database").Retry(time.Second)
+	errClosed = errs.New(errs.CodeUnavailable, "the server is stopping").Retry(time.Second)
+)
+
+// Send queues a message; it does not block. An error means that it was not
+// taken and Done is never called.
+func (l *Lanes) Send(conversation uint64, audience []uint64, s Send) error {
+	if l.waiting.Add(1) > maxWaiting {
+		l.waiting.Add(-1)
+		return errFull
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		l.waiting.Add(-1)
+		return errClosed
+	}
+	if busy, ok := l.lanes[conversation]; ok {
+		busy.queue = append(busy.queue, s)
+		return nil
+	}
+	l.lanes[conversation] = &lane{audience: audience, queue: []Send{s}}
+	l.running.Go(func() { l.run(conversation, audience) })
+	return nil
+}
+
+// Waiting is how many messages are under way, Sent how many were ever settled.
+func (l *Lanes) Waiting() int { return int(l.waiting.Load()) }
+
+// Sent is how many messages were settled since the start.
+func (l *Lanes) Sent() int64 { return l.sends.Load() }
+
+// Close takes no more messages and waits for those under way until ctx ends;
+// the rest is then answered as unavailable.
+func (l *Lanes) Close(ctx context.Context) {
+	l.mu.Lock()
+	l.closed = true
+	l.mu.Unlock()
+	stop := context.AfterFunc(ctx, l.cancel)
+	l.running.Wait()
+	stop()
+	l.cancel()
+}
+
+// run appends what is queued until nothing is left.
+func (l *Lanes) run(conversation uint64, audience []uint64) {
+	var entries []msglog.Entry
+	for {
+		sends := l.take(conversation)
+		if len(sends) == 0 {
+			return
+		}
+		entries = make([]msglog.Entry, len(sends))
+		for i := range sends {
+			entries[i] = sends[i].Entry
+		}
+		results := l.append(conversation, audience, entries)
+		for i := range sends {
+			sends[i].Done(results[i])
+		}
+		l.sends.Add(int64(len(sends)))
+		l.waiting.Add(-int64(len(sends)))
+	}
+}
+
+// take removes the next messages to append; it removes the lane when there are
+// none.
+func (l *Lanes) take(conversation uint64) []Send {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	busy := l.lanes[conversation]
+	n, size := 0, 0
+	for n < len(busy.queue) && n < maxPerAppend && (n == 0 || size+len(busy.queue[n].Entry.Body) <= maxBytes) {
+		size += len(busy.queue[n].Entry.Body)
+		n++
+	}
+	if n == 0 {
+		delete(l.lanes, conversation)
+		return nil
+	}
+	batch := busy.queue[:n:n]
+	busy.queue = busy.queue[n:]
+	return batch
+}
+
+// append tries until the outcome is known or the lanes are closed.
+func (l *Lanes) append(conversation uint64, audience []uint64, entries []msglog.Entry) []msglog.Result {
+	for attempt := 0; ; attempt++ {
+		ctx, cancel := context.WithTimeout(l.ctx, attemptLimit)
+		results, err := l.appender.Append(ctx, conversation, audience, entries)
+		cancel()
+		if err == nil {
+			return results
+		}
+		if l.ctx.Err() != nil {
+			return failed(len(entries), errClosed)
+		}
+		if code := errs.CodeOf(err); code != errs.CodeUnavailable && code != errs.CodeExhausted {
+			l.log.Error("append refused", "conversation", conversation, "err", err)
+			return failed(len(entries), err)
+		}
+		l.log.Debug("append again", "conversation", conversation, "attempt", attempt, "err", err)
+		pause := min(10*time.Millisecond<<min(attempt, 6), 500*time.Millisecond)
+		timer := time.NewTimer(pause/2 + rand.N(pause/2+1))
+		select {
+		case <-timer.C:
+		case <-l.ctx.Done():
+			timer.Stop()
+		}
+	}
+}
+
+func failed(n int, err error) []msglog.Result {
+	results := make([]msglog.Result, n)
+	for i := range results {
+		results[i].Err = err
+	}
+	return results
+}

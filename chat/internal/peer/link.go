@@ -1,0 +1,281 @@
+package peer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
+	"google.golang.org/grpc"
+
+	relayv1 "github.com/msrchat/msrchat/proto/msrchat/relay/v1"
+)
+
+// A link says something every signOfLife; a peer that is silent for silence is
+// gone: its appends are offered elsewhere and its readers repair. With this a
+// stopped server holds up a sender for three seconds at most.
+const (
+	signOfLife = time.Second
+	silence    = 3 * time.Second
+	// dialLimit and the pauses bound the work for a peer that is away.
+	dialLimit = 2 * time.Second
+	minPause  = 50 * time.Millisecond
+	maxPause  = 2 * time.Second
+	// forgetAfter is how long an unlisted peer is dialled before it is forgotten.
+	forgetAfter = 5 * time.Second
+)
+
+// Bounds of the outgoing side.
+const (
+	// maxQueued deliveries wait for a link. Beyond it they are dropped, and the
+	// counter skips, so that the receiver repairs.
+	maxQueued = 8192
+	// maxPerFrame deliveries travel together: whatever waits.
+	maxPerFrame = 256
+)
+
+var errDown = errors.New("the peer is away")
+
+// link is the outgoing side of one peer. Its goroutine is run.
+type link struct {
+	peers    *Peers
+	instance string
+	hash     uint64
+	cancel   context.CancelFunc
+	ctx      context.Context
+	// alive is set while both streams work and the peer takes part.
+	alive atomic.Bool
+	woken chan struct{}
+
+	mu      sync.Mutex // owns the fields below
+	address string
+	queue   []*relayv1.Delivery
+	// counter numbers the frames; a drop skips one.
+	counter uint64
+	dropped bool
+	// appends is the stream for messages while the link is up.
+	appends *appends
+}
+
+func newLink(p *Peers, instance, address string) *link {
+	return &link{
+		peers: p, instance: instance, hash: xxhash.Sum64String(instance), address: address,
+		woken: make(chan struct{}, 1), cancel: func() {},
+	}
+}
+
+func (l *link) up() bool { return l.alive.Load() }
+
+func (l *link) setAddress(address string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.address = address
+}
+
+func (l *link) target() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.address
+}
+
+func (l *link) stop() { l.cancel() }
+
+func (l *link) wake() {
+	select {
+	case l.woken <- struct{}{}:
+	default:
+	}
+}
+
+// send queues deliveries, in order.
+func (l *link) send(deliveries []*relayv1.Delivery) {
+	l.mu.Lock()
+	if room := maxQueued - len(l.queue); room < len(deliveries) {
+		l.peers.metrics.dropped.Add(float64(len(deliveries) - max(room, 0)))
+		deliveries = deliveries[:max(room, 0)]
+		l.dropped = true
+	}
+	l.queue = append(l.queue, deliveries...)
+	l.mu.Unlock()
+	l.wake()
+}
+
+// take returns the next frame, nil when there is nothing to send.
+func (l *link) take() *relayv1.DeliverRequest {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.dropped {
+		l.counter++
+		l.dropped = false
+	}
+	n := min(len(l.queue), maxPerFrame)
+	f := l.frame()
+	if n > 0 {
+		l.counter++
+		f.Counter, f.Deliveries = l.counter, l.queue[:n:n]
+		if l.queue = l.queue[n:]; len(l.queue) == 0 {
+			l.queue = nil
+		}
+	}
+	return f
+}
+
+// frame is a sign of life. It needs the lock.
+func (l *link) frame() *relayv1.DeliverRequest {
+	return &relayv1.DeliverRequest{
+		Instance: l.peers.opts.Instance, BootId: l.peers.opts.Boot, Counter: l.counter, Draining: l.peers.isDraining(),
+	}
+}
+
+// run connects, serves the link while it lasts, and connects again, until ctx
+// ends or the peer is away and no longer listed.
+func (l *link) run(parent context.Context) {
+	l.peers.mu.Lock()
+	l.ctx, l.cancel = context.WithCancel(parent)
+	ctx := l.ctx
+	l.peers.mu.Unlock()
+	defer l.cancel()
+	var since time.Time // when an unlisted peer was first found away
+	for pause := minPause; ctx.Err() == nil; {
+		started := time.Now()
+		err := l.serve(ctx)
+		l.alive.Store(false)
+		if ctx.Err() != nil {
+			return
+		}
+		if time.Since(started) > 2*silence {
+			pause = minPause
+		}
+		l.peers.opts.Logger.Info("link ended", "peer", l.instance, "err", err, "again_in", pause)
+		switch {
+		case l.peers.isListed(l.instance):
+			since = time.Time{}
+		case since.IsZero():
+			since = time.Now()
+		case time.Since(since) > forgetAfter:
+			l.peers.drop(l)
+			return
+		}
+		timer := time.NewTimer(pause/2 + rand.N(pause/2+1))
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+		case <-timer.C:
+		}
+		pause = min(2*pause, maxPause)
+	}
+}
+
+// serve runs one connection until it breaks.
+func (l *link) serve(parent context.Context) error {
+	// The streams outlive parent for as long as it takes to send what is queued.
+	ctx, cancel := context.WithCancel(context.WithoutCancel(parent))
+	defer cancel()
+	cc, err := grpc.NewClient("passthrough:///"+l.target(), l.peers.opts.Dial...)
+	if err != nil {
+		return err
+	}
+	defer cc.Close()
+	client := relayv1.NewRelayServiceClient(cc)
+	// The streams live as long as ctx; only opening them is limited.
+	limit := time.AfterFunc(dialLimit, cancel)
+	unwanted := context.AfterFunc(parent, cancel)
+	deliver, err := client.Deliver(ctx)
+	if err != nil {
+		return fmt.Errorf("open deliver: %w", err)
+	}
+	stream, err := client.Append(ctx)
+	if err != nil {
+		return fmt.Errorf("open append: %w", err)
+	}
+	l.mu.Lock()
+	hello := l.frame()
+	l.mu.Unlock()
+	if err := deliver.Send(hello); err != nil {
+		return err
+	}
+	first, err := deliver.Recv()
+	if err != nil {
+		return fmt.Errorf("first sign of life: %w", err)
+	}
+	if !limit.Stop() || !unwanted() {
+		return errDown
+	}
+	if first.GetInstance() != l.instance {
+		return fmt.Errorf("at %s is instance %q", l.target(), first.GetInstance())
+	}
+	calls := newAppends(stream)
+	l.mu.Lock()
+	l.appends = calls
+	l.mu.Unlock()
+	l.alive.Store(!first.GetDraining())
+	l.peers.opts.Logger.Info("link up", "peer", l.instance, "draining", first.GetDraining())
+
+	ended := make(chan error, 3)
+	go func() { ended <- l.listen(deliver, cancel) }()
+	go func() { ended <- l.pump(parent, ctx, deliver) }()
+	go func() { ended <- calls.listen() }()
+	err = <-ended
+	if err == nil { // the pump took leave; the peer answers by closing
+		farewell := time.AfterFunc(signOfLife, cancel)
+		defer farewell.Stop()
+	} else {
+		cancel()
+	}
+	l.mu.Lock()
+	l.appends = nil
+	l.mu.Unlock()
+	calls.fail(err)
+	if err == nil {
+		_ = stream.CloseSend() // the peer then ends the stream
+	}
+	<-ended
+	<-ended
+	return err
+}
+
+// listen watches the peer's signs of life; cancel is called when they stop.
+func (l *link) listen(stream relayv1.RelayService_DeliverClient, cancel func()) error {
+	quiet := time.AfterFunc(silence, cancel)
+	defer quiet.Stop()
+	for {
+		sign, err := stream.Recv()
+		if err != nil {
+			return fmt.Errorf("listen: %w", err)
+		}
+		quiet.Reset(silence)
+		l.alive.Store(!sign.GetDraining())
+	}
+}
+
+// pump sends what is queued and a sign of life when there is nothing. When
+// parent ends it sends the rest, closes its side and returns nil.
+func (l *link) pump(parent, ctx context.Context, stream relayv1.RelayService_DeliverClient) error {
+	ticker := time.NewTicker(signOfLife)
+	defer ticker.Stop()
+	for leaving := false; ; {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-parent.Done():
+			leaving = true
+		case <-l.woken:
+		case <-ticker.C:
+		}
+		for more := true; more; {
+			f := l.take()
+			if err := stream.Send(f); err != nil {
+				return fmt.Errorf("send: %w", err)
+			}
+			l.peers.metrics.frames.Inc()
+			more = len(f.GetDeliveries()) == maxPerFrame
+		}
+		if leaving {
+			return stream.CloseSend()
+		}
+	}
+}

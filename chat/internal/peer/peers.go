@@ -1,0 +1,235 @@
+// Package peer connects this chat server with the others: a link to each, on
+// which events travel to their readers and messages to the server that owns
+// their conversation.
+//
+// Who owns a conversation is computed from who is linked: it saves conflicts in
+// the log and decides nothing else, so two servers may disagree for a while.
+package peer
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+
+	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
+	relayv1 "github.com/msrchat/msrchat/proto/msrchat/relay/v1"
+	"github.com/msrchat/msrchat/shared/discovery"
+	"github.com/msrchat/msrchat/shared/msglog"
+)
+
+// Log appends on this server.
+type Log interface {
+	Append(ctx context.Context, conversation uint64, audience []uint64, entries []msglog.Entry) ([]msglog.Result, error)
+}
+
+// Options are what Peers are made of.
+type Options struct {
+	// Instance and Boot name this process.
+	Instance string
+	Boot     uint64
+	Log      Log
+	// Deliver takes what a peer sends for users of this server.
+	Deliver func([]*relayv1.Delivery)
+	// Missed is called when something that a peer sent may be lost.
+	Missed func(peer string)
+	// Dial are the options for connections to peers (credentials).
+	Dial       []grpc.DialOption
+	Logger     *slog.Logger
+	Registerer prometheus.Registerer
+}
+
+// Peers are the other chat servers as this one sees them.
+type Peers struct {
+	opts    Options
+	metrics *metrics
+	hash    uint64
+
+	mu       sync.RWMutex // owns the fields below
+	links    map[string]*link
+	draining bool
+	// listed are the instances in the catalog.
+	listed map[string]discovery.Instance
+	ctx    context.Context
+	wg     sync.WaitGroup
+	// heard remembers what came in from each peer.
+	heard map[string]*ear
+}
+
+// New returns peers that link to nobody before Run.
+func New(opts Options) *Peers {
+	return &Peers{
+		opts: opts, metrics: newMetrics(opts.Registerer), hash: xxhash.Sum64String(opts.Instance),
+		links: make(map[string]*link), heard: make(map[string]*ear),
+	}
+}
+
+// Run keeps links to the instances that watch reports until ctx ends. watch
+// calls back with the whole catalog whenever it changes, and returns when its
+// context ends.
+func (p *Peers) Run(ctx context.Context, watch func(context.Context, func([]discovery.Instance)) error) error {
+	p.mu.Lock()
+	p.ctx = ctx
+	p.mu.Unlock()
+	err := watch(ctx, p.update)
+	<-ctx.Done()
+	p.mu.RLock()
+	for _, l := range p.links {
+		l.stop()
+	}
+	p.mu.RUnlock()
+	p.wg.Wait()
+	return err
+}
+
+// update starts links to new instances. A row that is gone ends nothing: a link
+// ends when its peer says so or is silent and unlisted.
+func (p *Peers) update(catalog []discovery.Instance) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.listed = make(map[string]discovery.Instance, len(catalog))
+	for _, i := range catalog {
+		address := i.Meta[discovery.MetaRelay]
+		if i.ID == "" || i.ID == p.opts.Instance || address == "" {
+			continue
+		}
+		p.listed[i.ID] = i
+		if l, known := p.links[i.ID]; known {
+			l.setAddress(address)
+			continue
+		}
+		l := newLink(p, i.ID, address)
+		p.links[i.ID] = l
+		p.wg.Go(func() { l.run(p.ctx) })
+	}
+}
+
+// isListed says whether the catalog still has an instance.
+func (p *Peers) isListed(instance string) bool {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	_, ok := p.listed[instance]
+	return ok
+}
+
+// drop removes a link that gave up; it is called from the link's goroutine.
+func (p *Peers) drop(l *link) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if _, listed := p.listed[l.instance]; !listed && p.links[l.instance] == l {
+		delete(p.links, l.instance)
+		delete(p.heard, l.instance)
+		l.stop()
+	}
+}
+
+// Drain tells the peers that this server leaves: from now on it owns nothing.
+func (p *Peers) Drain() {
+	p.mu.Lock()
+	p.draining = true
+	links := p.all()
+	p.mu.Unlock()
+	for _, l := range links {
+		l.wake()
+	}
+}
+
+func (p *Peers) isDraining() bool {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return p.draining
+}
+
+// all needs the lock.
+func (p *Peers) all() []*link {
+	out := make([]*link, 0, len(p.links))
+	for _, l := range p.links {
+		out = append(out, l)
+	}
+	return out
+}
+
+// Instances are the peers that this server knows, linked or not.
+func (p *Peers) Instances() []string {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	out := make([]string, 0, len(p.links))
+	for instance := range p.links {
+		out = append(out, instance)
+	}
+	return out
+}
+
+// Alternates are the addresses where this server's clients may go: the peers
+// whose links are up, in random-looking but stable order.
+func (p *Peers) Alternates() []*chatv1.Endpoint {
+	const most = 3
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	var out []*chatv1.Endpoint
+	for id, l := range p.links {
+		i, listed := p.listed[id]
+		if listed && l.up() && len(out) < most {
+			out = append(out, &chatv1.Endpoint{Instance: id, Address: i.Address, TlsServerName: i.Meta[discovery.MetaTLSServerName]})
+		}
+	}
+	slices.SortFunc(out, func(a, b *chatv1.Endpoint) int { return cmp.Compare(a.GetInstance(), b.GetInstance()) })
+	return out
+}
+
+// owner returns the link to a conversation's owner, nil when that is this
+// server: rendezvous hashing over those who are up.
+func (p *Peers) owner(conversation uint64) *link {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	var owner *link
+	var best uint64
+	if !p.draining {
+		best = weight(p.hash, conversation)
+	}
+	for _, l := range p.links {
+		if w := weight(l.hash, conversation); w > best && l.up() {
+			owner, best = l, w
+		}
+	}
+	return owner
+}
+
+// weight mixes an instance with a conversation (the finaliser of splitmix64).
+func weight(instance, conversation uint64) uint64 {
+	x := instance ^ (conversation * 0x9e3779b97f4a7c15)
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	return x ^ x>>31
+}
+
+// Append appends entries where their conversation is owned: here or at a peer.
+// It is lane.Appender.
+func (p *Peers) Append(ctx context.Context, conversation uint64, audience []uint64, entries []msglog.Entry) ([]msglog.Result, error) {
+	if l := p.owner(conversation); l != nil {
+		started := time.Now()
+		results, err := l.append(ctx, conversation, audience, entries)
+		p.metrics.forwardSeconds.Observe(time.Since(started).Seconds())
+		return results, err
+	}
+	return p.opts.Log.Append(ctx, conversation, audience, entries)
+}
+
+// Send queues deliveries for an instance; it does not block. false means that
+// there is no link to it.
+func (p *Peers) Send(instance string, deliveries ...*relayv1.Delivery) bool {
+	p.mu.RLock()
+	l := p.links[instance]
+	p.mu.RUnlock()
+	if l == nil {
+		return false
+	}
+	l.send(deliveries)
+	return true
+}

@@ -1,0 +1,332 @@
+// Package route keeps in Redis which chat servers a user is connected to.
+//
+// A user's routes are a sorted set of "instance/connection", scored by expiry,
+// so that removing one connection's route can never remove another's. A key per
+// server, the beacon, says that the server has written all its routes; where it
+// is missing (Redis lost its data, or just now came back) others send to that
+// server without asking.
+package route
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/msrchat/msrchat/shared/cache"
+)
+
+const (
+	// ttl is how long a route of a server that died is believed; each is written
+	// again after a third of it.
+	ttl     = 90 * time.Second
+	refresh = ttl / 3
+	// beaconCheck is how soon a server notices that Redis lost its routes.
+	beaconCheck = time.Second
+	// timeout bounds one exchange. Who cannot get an answer sends to everybody,
+	// which is why a failure is remembered for a while.
+	timeout     = 250 * time.Millisecond
+	restAfter   = 500 * time.Millisecond
+	writeAtOnce = 500
+)
+
+// Options are what Table is made of.
+type Options struct {
+	Instance string
+	Redis    redis.UniversalClient
+	// Rewritten is called when the routes were incomplete for a while and are
+	// complete again: pushes may have been missed.
+	Rewritten  func()
+	Logger     *slog.Logger
+	Registerer prometheus.Registerer
+}
+
+// Table is one server's view of the routes. Its methods may be called from any
+// goroutine.
+type Table struct {
+	opts Options
+	// prefix is "instance/".
+	prefix string
+	// restUntil (Unix nanoseconds) keeps a Redis that is away from being asked
+	// for every message.
+	restUntil atomic.Int64
+	failures  prometheus.Counter
+	blind     prometheus.Counter
+	removals  chan local
+
+	mu sync.Mutex // owns the fields below
+	// mine are this server's connections.
+	mine map[local]struct{}
+	// incomplete is set while a route of mine may be missing in Redis.
+	incomplete bool
+}
+
+// local is a connection of this server.
+type local struct{ user, conn uint64 }
+
+// New returns an empty table. Run keeps it.
+func New(opts Options) *Table {
+	t := &Table{
+		opts: opts, prefix: opts.Instance + "/", mine: make(map[local]struct{}), incomplete: true,
+		failures: prometheus.NewCounter(prometheus.CounterOpts{Name: "msrchat_route_failures_total", Help: "Exchanges with Redis about routes that failed."}),
+		blind:    prometheus.NewCounter(prometheus.CounterOpts{Name: "msrchat_route_blind_total", Help: "Deliveries sent to a server without knowing that the reader is there."}),
+		removals: make(chan local, 4096),
+	}
+	if opts.Registerer != nil {
+		opts.Registerer.MustRegister(t.failures, t.blind)
+	}
+	return t
+}
+
+func (t *Table) beacon(instance string) string { return cache.Prefix + "beacon:" + instance }
+
+func key(user uint64) string { return cache.Prefix + "route:" + strconv.FormatUint(user, 10) }
+
+func (t *Table) member(l local) string { return t.prefix + strconv.FormatUint(l.conn, 10) }
+
+// Add writes a connection's route. It blocks for one exchange with Redis, and
+// returns when the route is written or will be soon: a failure is repaired by
+// Run, and until then others know that this server's routes are incomplete.
+func (t *Table) Add(ctx context.Context, user, conn uint64) {
+	l := local{user, conn}
+	t.mu.Lock()
+	t.mine[l] = struct{}{}
+	incomplete := t.incomplete
+	t.mu.Unlock()
+	if incomplete {
+		return // Run writes all
+	}
+	if err := t.write(ctx, []local{l}); err != nil {
+		t.broken(ctx, err)
+	}
+}
+
+// Remove takes a connection's route back. It does not block; a removal that
+// finds no place in the queue is left to the expiry.
+func (t *Table) Remove(user, conn uint64) {
+	l := local{user, conn}
+	t.mu.Lock()
+	delete(t.mine, l)
+	t.mu.Unlock()
+	select {
+	case t.removals <- l:
+	default:
+	}
+}
+
+// broken notes that a route may be missing, for this server and, as soon as
+// Redis answers, for the others.
+func (t *Table) broken(ctx context.Context, err error) {
+	t.failures.Inc()
+	t.opts.Logger.Warn("routes cannot be written", "err", err)
+	t.mu.Lock()
+	t.incomplete = true
+	t.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
+	defer cancel()
+	_ = t.opts.Redis.Del(ctx, t.beacon(t.opts.Instance)).Err() // Run tries again
+}
+
+func (t *Table) write(ctx context.Context, routes []local) error {
+	ctx, cancel := context.WithTimeout(ctx, 4*timeout)
+	defer cancel()
+	now := time.Now()
+	_, err := t.opts.Redis.Pipelined(ctx, func(p redis.Pipeliner) error {
+		for _, l := range routes {
+			k := key(l.user)
+			p.ZAdd(ctx, k, redis.Z{Score: float64(now.Add(ttl).UnixMilli()), Member: t.member(l)})
+			p.ZRemRangeByScore(ctx, k, "-inf", strconv.FormatInt(now.UnixMilli(), 10))
+			p.PExpire(ctx, k, ttl)
+		}
+		return nil
+	})
+	return err
+}
+
+// Run writes the routes again before they expire or when Redis lost them, and
+// removes those of connections that ended, until ctx ends.
+func (t *Table) Run(ctx context.Context) error {
+	ticker := time.NewTicker(beaconCheck)
+	defer ticker.Stop()
+	written := time.Time{}
+	for {
+		if t.mustRewrite(ctx) || time.Since(written) > refresh {
+			if t.rewrite(ctx) {
+				written = time.Now()
+			}
+		}
+		select {
+		case <-ctx.Done():
+			t.leave()
+			return nil
+		case <-ticker.C:
+		case l := <-t.removals:
+			t.remove(ctx, l)
+		}
+	}
+}
+
+// mustRewrite says whether the beacon is gone.
+func (t *Table) mustRewrite(ctx context.Context) bool {
+	t.mu.Lock()
+	incomplete := t.incomplete
+	t.mu.Unlock()
+	if incomplete {
+		return true
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	err := t.opts.Redis.Get(ctx, t.beacon(t.opts.Instance)).Err()
+	if err != nil && ctx.Err() == nil {
+		t.mu.Lock()
+		t.incomplete = true
+		t.mu.Unlock()
+	}
+	return errors.Is(err, redis.Nil)
+}
+
+// rewrite writes all routes, then lights the beacon.
+func (t *Table) rewrite(ctx context.Context) bool {
+	t.mu.Lock()
+	was := t.incomplete
+	// Cleared before the list is made: an Add that comes later writes for itself.
+	t.incomplete = false
+	all := make([]local, 0, len(t.mine))
+	for l := range t.mine {
+		all = append(all, l)
+	}
+	t.mu.Unlock()
+	for part := range slices.Chunk(all, writeAtOnce) {
+		if err := t.write(ctx, part); err != nil {
+			t.broken(ctx, err)
+			return false
+		}
+	}
+	wctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	if err := t.opts.Redis.Set(wctx, t.beacon(t.opts.Instance), "1", ttl).Err(); err != nil {
+		t.broken(ctx, err)
+		return false
+	}
+	if was && len(all) > 0 {
+		t.opts.Rewritten()
+	}
+	return true
+}
+
+// remove takes back one route and those that wait behind it.
+func (t *Table) remove(ctx context.Context, first local) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	_, err := t.opts.Redis.Pipelined(ctx, func(p redis.Pipeliner) error {
+		p.ZRem(ctx, key(first.user), t.member(first))
+		for range writeAtOnce {
+			select {
+			case l := <-t.removals:
+				p.ZRem(ctx, key(l.user), t.member(l))
+			default:
+				return nil
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.failures.Inc() // they expire
+	}
+}
+
+// leave takes back what is left when the server stops.
+func (t *Table) leave() {
+	ctx, cancel := context.WithTimeout(context.Background(), 4*timeout)
+	defer cancel()
+	select {
+	case l := <-t.removals:
+		t.remove(ctx, l)
+	default:
+	}
+	_ = t.opts.Redis.Del(ctx, t.beacon(t.opts.Instance)).Err() // it expires
+}
+
+// Lookup returns the other servers that each user may be connected to, out of
+// peers; the own server is left out. Where Redis does not answer, that is all
+// of them for everybody.
+func (t *Table) Lookup(ctx context.Context, users []uint64, peers []string) map[uint64][]string {
+	if len(peers) == 0 {
+		return nil
+	}
+	out := make(map[uint64][]string, len(users))
+	var blind []string
+	sets, dark, err := t.ask(ctx, users, peers)
+	if err != nil {
+		blind = peers
+	} else {
+		blind = dark
+	}
+	for i, user := range users {
+		var at []string
+		if err == nil {
+			for _, member := range sets[i] {
+				instance, _, _ := strings.Cut(member, "/")
+				if instance != t.opts.Instance && !slices.Contains(at, instance) && slices.Contains(peers, instance) {
+					at = append(at, instance)
+				}
+			}
+		}
+		for _, instance := range blind {
+			if !slices.Contains(at, instance) {
+				at = append(at, instance)
+				t.blind.Inc()
+			}
+		}
+		if len(at) > 0 {
+			out[user] = at
+		}
+	}
+	return out
+}
+
+var errResting = errors.New("redis is given a rest")
+
+// ask reads the users' routes and which peers' beacons are dark.
+func (t *Table) ask(ctx context.Context, users []uint64, peers []string) (sets [][]string, dark []string, err error) {
+	if time.Now().UnixNano() < t.restUntil.Load() {
+		return nil, nil, errResting
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	now := strconv.FormatInt(time.Now().UnixMilli(), 10)
+	routes := make([]*redis.StringSliceCmd, len(users))
+	beacons := make([]*redis.IntCmd, len(peers))
+	_, err = t.opts.Redis.Pipelined(ctx, func(p redis.Pipeliner) error {
+		for i, user := range users {
+			routes[i] = p.ZRangeByScore(ctx, key(user), &redis.ZRangeBy{Min: now, Max: "+inf"})
+		}
+		for i, peer := range peers {
+			beacons[i] = p.Exists(ctx, t.beacon(peer))
+		}
+		return nil
+	})
+	if err != nil {
+		t.failures.Inc()
+		t.restUntil.Store(time.Now().Add(restAfter).UnixNano())
+		return nil, nil, err
+	}
+	sets = make([][]string, len(users))
+	for i, r := range routes {
+		sets[i] = r.Val()
+	}
+	for i, b := range beacons {
+		if b.Val() == 0 {
+			dark = append(dark, peers[i])
+		}
+	}
+	return sets, dark, nil
+}
