@@ -1,0 +1,108 @@
+package sqlite_test
+
+import (
+	"database/sql"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/msrchat/msrchat/client/store"
+	"github.com/msrchat/msrchat/client/store/sqlite"
+	"github.com/msrchat/msrchat/client/store/storetest"
+)
+
+func open(t *testing.T, path string, user uint64) *sqlite.Store {
+	t.Helper()
+	s, err := sqlite.Open(t.Context(), path, user)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
+	return s
+}
+
+func TestContract(t *testing.T) {
+	storetest.Run(t, func(t *testing.T) func() store.Store {
+		path := filepath.Join(t.TempDir(), "with space?&#%41.db")
+		return func() store.Store { return filled{open(t, path, 17), path} }
+	})
+}
+
+// filled fills the outbox without a synced commit for each message.
+type filled struct {
+	*sqlite.Store
+	path string
+}
+
+func (f filled) FillForTest(n int) error {
+	db, err := sql.Open("sqlite", f.path+"-none")
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	if _, err := db.Exec("ATTACH ? AS s", "file:"+strings.NewReplacer("%", "%25", "?", "%3f", "#", "%23").Replace(f.path)); err != nil {
+		return err
+	}
+	_, err = db.Exec(`WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
+		INSERT INTO s.outbox (id, conversation, peer, peer_key, text, at, state)
+		SELECT randomblob(16), 1, '', '', '', 0, 0 FROM n`, n)
+	return err
+}
+
+func TestTheFileIsPrivateAndKeptAcrossOpenings(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "messages.db")
+	s, err := sqlite.Open(t.Context(), path, 17)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := store.MessageID{1}
+	if _, err := s.Enqueue(t.Context(), store.Outgoing{ID: id, Peer: "bob", PeerKey: "bob", Text: "still here", At: time.Now()}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v", info.Mode())
+	}
+	got, err := open(t, path, 17).Outgoing(t.Context(), id)
+	if err != nil || got.Text != "still here" || got.State != store.Queued {
+		t.Errorf("reopened: %+v, %v", got, err)
+	}
+	if _, err := sqlite.Open(t.Context(), path, 18); err == nil || !strings.Contains(err.Error(), "belongs to user 17") {
+		t.Errorf("another user's file: %v", err)
+	}
+}
+
+func TestAFileFromTheFutureAndAForeignFileAreRefused(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "future.db")
+	open(t, path, 1)
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if _, err := db.Exec("PRAGMA user_version = 99"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := sqlite.Open(t.Context(), path, 1); err == nil || !strings.Contains(err.Error(), "newer msrchat") {
+		t.Errorf("future file: %v", err)
+	}
+	foreign := filepath.Join(t.TempDir(), "foreign.db")
+	if err := os.WriteFile(foreign, []byte(strings.Repeat("not a database ", 100)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := sqlite.Open(t.Context(), foreign, 1); err == nil {
+		t.Error("a foreign file was opened")
+	}
+}

@@ -1,0 +1,274 @@
+// Package storetest is the contract of store.Store as tests. Every
+// implementation runs it.
+package storetest
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/msrchat/msrchat/client/store"
+	"github.com/msrchat/msrchat/shared/errs"
+)
+
+// Run runs the contract. fresh returns a function that opens one more handle on
+// the same, at first empty data.
+func Run(t *testing.T, fresh func(t *testing.T) (open func() store.Store)) {
+	for name, test := range map[string]func(t *testing.T, open func() store.Store){
+		"outbox keeps the order and gives each id once": outboxOrder,
+		"settled messages leave the queue once":         settle,
+		"a peer is resolved for all its messages":       resolve,
+		"one handle sends at a time":                    lock,
+		"a handle sees what another changed":            changed,
+		"the outbox is bounded":                         bounded,
+		"runs that touch are joined":                    runs,
+		"an empty range says where to go on":            emptyRange,
+		"a new epoch drops the log, not the outbox":     epoch,
+		"conversations are found by their peer":         conversations,
+		"pages of messages":                             pages,
+		"drafts and small values":                       drafts,
+		"handles used at once":                          concurrent,
+	} {
+		t.Run(name, func(t *testing.T) { test(t, fresh(t)) })
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func got[T any](t *testing.T) func(v T, err error) T {
+	return func(v T, err error) T {
+		t.Helper()
+		must(t, err)
+		return v
+	}
+}
+
+func id(n byte) store.MessageID { return store.MessageID{15: n} }
+
+func enqueue(t *testing.T, s store.Store, n byte, conv uint64, peer string) store.Outgoing {
+	t.Helper()
+	o, err := s.Enqueue(t.Context(), store.Outgoing{
+		ID: id(n), Conversation: conv, Peer: peer, PeerKey: store.PeerKey(peer),
+		Text: fmt.Sprintf("text %d 你好", n), At: time.UnixMilli(int64(1000 + int(n))),
+	})
+	must(t, err)
+	return o
+}
+
+func ids(list []store.Outgoing) []byte {
+	out := []byte{}
+	for _, o := range list {
+		out = append(out, o.ID[15])
+	}
+	return out
+}
+
+func equal[T any](t *testing.T, what string, got, want T) {
+	t.Helper()
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", what, diff)
+	}
+}
+
+func outboxOrder(t *testing.T, open func() store.Store) {
+	a, b := open(), open()
+	first := enqueue(t, a, 1, 7, "")
+	enqueue(t, b, 2, 0, "Bob")
+	enqueue(t, a, 3, 7, "")
+	all := got[[]store.Outgoing](t)(b.Queued(t.Context(), 0, 10))
+	equal(t, "queue", ids(all), []byte{1, 2, 3})
+	equal(t, "first", all[0], first)
+	equal(t, "second's peer", all[1].Peer+"/"+all[1].PeerKey, "Bob/bob")
+	equal(t, "page", ids(got[[]store.Outgoing](t)(a.Queued(t.Context(), first.Order, 1))), []byte{2})
+	if _, err := a.Enqueue(t.Context(), store.Outgoing{ID: id(9), At: time.Now()}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Outgoing(t.Context(), id(77)); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("unknown id: %v", err)
+	}
+}
+
+func settle(t *testing.T, open func() store.Store) {
+	a, b := open(), open()
+	for n := range byte(4) {
+		enqueue(t, a, n+1, 7, "")
+	}
+	at := time.UnixMilli(5000)
+	must(t, a.Settle(t.Context(), []store.Settlement{
+		{ID: id(1), State: store.Acknowledged, Seq: 11, LoggedAt: at, Existing: true},
+		{ID: id(3), State: store.Failed, Code: errs.CodeForbidden, Reason: "no"},
+		{ID: id(99), State: store.Acknowledged, Seq: 1},
+	}))
+	// A second outcome for the same message changes nothing.
+	must(t, b.Settle(t.Context(), []store.Settlement{{ID: id(1), State: store.Failed, Code: errs.CodeInvalid}}))
+	equal(t, "queue", ids(got[[]store.Outgoing](t)(b.Queued(t.Context(), 0, 10))), []byte{2, 4})
+	equal(t, "unsent", ids(got[[]store.Outgoing](t)(b.Unsent(t.Context()))), []byte{2, 3, 4})
+	one := got[store.Outgoing](t)(b.Outgoing(t.Context(), id(1)))
+	if one.State != store.Acknowledged || one.Seq != 11 || !one.LoggedAt.Equal(at) || !one.Existing || one.Code != "" {
+		t.Errorf("acknowledged: %+v", one)
+	}
+	three := got[store.Outgoing](t)(b.Outgoing(t.Context(), id(3)))
+	if three.State != store.Failed || three.Code != errs.CodeForbidden || three.Reason != "no" || three.Text == "" {
+		t.Errorf("failed: %+v", three)
+	}
+	if err := a.Discard(t.Context(), id(2)); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("discarding a queued message: %v", err)
+	}
+	must(t, a.Discard(t.Context(), id(3)))
+	equal(t, "unsent", ids(got[[]store.Outgoing](t)(b.Unsent(t.Context()))), []byte{2, 4})
+}
+
+func resolve(t *testing.T, open func() store.Store) {
+	s := open()
+	got[store.State](t)(s.Begin(t.Context(), 1))
+	enqueue(t, s, 1, 0, "bob")
+	enqueue(t, s, 2, 0, "carol")
+	enqueue(t, s, 3, 0, "BOB")
+	bob := store.Conversation{ID: 5, Peer: store.Peer{ID: 50, Name: "Bob"}}
+	if err := s.Resolve(t.Context(), 2, "bob", bob); !errors.Is(err, store.ErrStale) {
+		t.Errorf("another epoch: %v", err)
+	}
+	must(t, s.Resolve(t.Context(), 1, "bob", bob))
+	var convs []uint64
+	for _, o := range got[[]store.Outgoing](t)(s.Queued(t.Context(), 0, 10)) {
+		convs = append(convs, o.Conversation)
+	}
+	equal(t, "conversations", convs, []uint64{5, 0, 5})
+	c, ok, err := s.ConversationWith(t.Context(), "bob")
+	if must(t, err); !ok || c.ID != 5 || c.Stored != nil {
+		t.Errorf("conversation: %+v, %v", c, ok)
+	}
+}
+
+func lock(t *testing.T, open func() store.Store) {
+	a, b := open(), open()
+	try := got[bool](t)
+	if !try(a.TryLock()) || !try(a.TryLock()) {
+		t.Fatal("the holder may ask again")
+	}
+	if try(b.TryLock()) {
+		t.Fatal("two handles hold the lock")
+	}
+	must(t, b.Unlock())
+	if try(b.TryLock()) {
+		t.Fatal("the other's Unlock freed the lock")
+	}
+	must(t, a.Unlock())
+	if !try(b.TryLock()) {
+		t.Fatal("the lock was not freed")
+	}
+	must(t, b.Close())
+	if !try(a.TryLock()) {
+		t.Fatal("Close did not free the lock")
+	}
+}
+
+func changed(t *testing.T, open func() store.Store) {
+	a, b := open(), open()
+	got[bool](t)(b.Changed(t.Context()))
+	enqueue(t, a, 1, 7, "")
+	if !got[bool](t)(b.Changed(t.Context())) {
+		t.Error("an insert by another handle is not seen")
+	}
+	if got[bool](t)(b.Changed(t.Context())) {
+		t.Error("seen twice")
+	}
+	must(t, a.Settle(t.Context(), []store.Settlement{{ID: id(1), State: store.Acknowledged, Seq: 1}}))
+	if !got[bool](t)(b.Changed(t.Context())) {
+		t.Error("an outcome by another handle is not seen")
+	}
+	if !b.Shared() {
+		t.Error("two handles, not shared")
+	}
+}
+
+func bounded(t *testing.T, open func() store.Store) {
+	if testing.Short() {
+		t.Skip("not run: -short")
+	}
+	s := open()
+	if filler, ok := s.(interface{ FillForTest(n int) error }); ok {
+		must(t, filler.FillForTest(store.MaxQueued))
+	} else {
+		for range store.MaxQueued {
+			m := got[store.MessageID](t)(store.NewMessageID())
+			got[store.Outgoing](t)(s.Enqueue(t.Context(), store.Outgoing{ID: m, Conversation: 1, At: time.Now()}))
+		}
+	}
+	_, err := s.Enqueue(t.Context(), store.Outgoing{ID: id(1), Conversation: 1, At: time.Now()})
+	if errs.CodeOf(err) != errs.CodeExhausted {
+		t.Errorf("one more than %d: %v", store.MaxQueued, err)
+	}
+}
+
+func drafts(t *testing.T, open func() store.Store) {
+	a, b := open(), open()
+	must(t, a.SetDraft(t.Context(), "bob", "half a tho"))
+	must(t, a.SetDraft(t.Context(), "bob", "half a thought"))
+	must(t, a.SetDraft(t.Context(), "carol", "x"))
+	must(t, a.SetDraft(t.Context(), "carol", ""))
+	equal(t, "drafts", got[map[string]string](t)(b.Drafts(t.Context())), map[string]string{"bob": "half a thought"})
+	must(t, a.SetMeta(t.Context(), "endpoints", "[]"))
+	must(t, a.SetMeta(t.Context(), "endpoints", "[1]"))
+	equal(t, "meta", got[string](t)(b.Meta(t.Context(), "endpoints")), "[1]")
+	equal(t, "absent", got[string](t)(b.Meta(t.Context(), "none")), "")
+}
+
+// concurrent uses handles the way two processes with several goroutines do.
+func concurrent(t *testing.T, open func() store.Store) {
+	handles := []store.Store{open(), open(), open()}
+	got[store.State](t)(handles[0].Begin(t.Context(), 1))
+	const each = 20
+	var wg sync.WaitGroup
+	for h, s := range handles {
+		wg.Go(func() {
+			for n := range each {
+				_, err := s.Enqueue(t.Context(), store.Outgoing{ID: store.MessageID{byte(h + 1), byte(n)}, Conversation: 1, At: time.Now()})
+				if err != nil {
+					t.Error(err)
+				}
+			}
+		})
+		wg.Go(func() {
+			for n := range uint64(each) {
+				if _, err := s.Append(t.Context(), 1, run(3, n+1, n+1)); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+		wg.Go(func() {
+			for range each {
+				if _, err := s.Queued(t.Context(), 0, 1000); err != nil {
+					t.Error(err)
+				}
+				if _, err := s.Changed(t.Context()); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	queued := got[[]store.Outgoing](t)(handles[1].Queued(t.Context(), 0, 1000))
+	next := map[byte]byte{}
+	for _, o := range queued {
+		if o.ID[1] != next[o.ID[0]] {
+			t.Fatalf("handle %d: message %d where %d was due", o.ID[0], o.ID[1], next[o.ID[0]])
+		}
+		next[o.ID[0]]++
+	}
+	if len(queued) != each*len(handles) {
+		t.Errorf("%d queued, want %d", len(queued), each*len(handles))
+	}
+	if n := len(got[[]store.Message](t)(handles[2].Messages(t.Context(), 3, 0, 100))); n != each {
+		t.Errorf("%d messages stored, want %d", n, each)
+	}
+}
