@@ -285,7 +285,7 @@ job "chat" {
         data        = <<-ENV
           {{ with nomadVar "nomad/jobs" -}}
           MSRCHAT_MYSQL_PASSWORD={{ .mysql_password }}
-          {{ with .redis_password }}MSRCHAT_REDIS_PASSWORD={{ . }}{{ end }}
+          {{ with .redis_password.Value }}MSRCHAT_REDIS_PASSWORD={{ . }}{{ end }}
           {{- end }}
         ENV
       }

@@ -274,9 +274,9 @@ job "gate" {
         data        = <<-ENV
           {{ with nomadVar "nomad/jobs" -}}
           MSRCHAT_MYSQL_PASSWORD={{ .mysql_password }}
-          {{ with .redis_password }}MSRCHAT_REDIS_PASSWORD={{ . }}{{ end }}
-          {{ with .smtp_user }}MSRCHAT_SMTP_USER={{ . }}{{ end }}
-          {{ with .smtp_password }}MSRCHAT_SMTP_PASSWORD={{ . }}{{ end }}
+          {{ with .redis_password.Value }}MSRCHAT_REDIS_PASSWORD={{ . }}{{ end }}
+          {{ with .smtp_user.Value }}MSRCHAT_SMTP_USER={{ . }}{{ end }}
+          {{ with .smtp_password.Value }}MSRCHAT_SMTP_PASSWORD={{ . }}{{ end }}
           {{- end }}
         ENV
       }

@@ -124,7 +124,8 @@ job "redis" {
           port {{ env "NOMAD_PORT_db" }}
           dir "${var.data_dir}/redis"
           daemonize no
-          {{ with nomadVar "nomad/jobs" }}{{ with .redis_password }}requirepass {{ . }}{{ end }}{{ end }}
+          pidfile "${var.data_dir}/redis/redis.pid"
+          {{ with nomadVar "nomad/jobs" }}{{ with .redis_password.Value }}requirepass {{ . }}{{ end }}{{ end }}
 
           # A restart should find sessions and routes again, if only to spare the
           # database a rush; a second lost is nothing.
@@ -143,7 +144,7 @@ job "redis" {
         destination = "secrets/env"
         env         = true
         change_mode = "noop"
-        data        = "{{ with nomadVar \"nomad/jobs\" }}{{ with .redis_password }}REDISCLI_AUTH={{ . }}{{ end }}{{ end }}"
+        data        = "{{ with nomadVar \"nomad/jobs\" }}{{ with .redis_password.Value }}REDISCLI_AUTH={{ . }}{{ end }}{{ end }}"
       }
 
       resources {

@@ -53,19 +53,29 @@ func Consul(dir state.Dir, table ports.Table) Agent {
 // Nomad is the fleet's Nomad agent. It keeps away from the dynamic ports in
 // reserved, a list as ports.Table.Reserved makes it.
 func Nomad(dir state.Dir, table ports.Table, reserved string) Agent {
-	loopback := "lo"
+	return newNomad(dir, table, map[string]any{"Client": true, "Reserved": reserved})
+}
+
+// NomadFirst is the Nomad agent without its client, for the very first start: a
+// client that asks to be registered before the new server has made its keys is
+// refused and asks again only after 15 to 30 s. Stop it once AwaitKeys returned,
+// and start Nomad. It is not needed when Nomad has state already.
+func NomadFirst(dir state.Dir, table ports.Table) (first Agent, needed bool) {
+	keys, _ := filepath.Glob(filepath.Join(nomadData(dir), "server", "keystore", "*"))
+	return newNomad(dir, table, map[string]any{"Client": false}), len(keys) == 0
+}
+
+func nomadData(dir state.Dir) string { return filepath.Join(dir.Nomad(), "data") }
+
+func newNomad(dir state.Dir, table ports.Table, values map[string]any) Agent {
+	values["Data"] = nomadData(dir)
+	values["Ports"] = table
+	values["DynamicFirst"], values["DynamicLast"] = table.Dynamic()
+	values["Loopback"] = "lo"
 	if runtime.GOOS == "darwin" {
-		loopback = "lo0"
+		values["Loopback"] = "lo0"
 	}
-	first, last := table.Dynamic()
-	return newAgent("nomad", dir, dir.Nomad(), nomadTemplate, map[string]any{
-		"Data":         filepath.Join(dir.Nomad(), "data"),
-		"Ports":        table,
-		"Loopback":     loopback,
-		"DynamicFirst": first,
-		"DynamicLast":  last,
-		"Reserved":     reserved,
-	}, "-config")
+	return newAgent("nomad", dir, dir.Nomad(), nomadTemplate, values, "-config")
 }
 
 func newAgent(name string, dir state.Dir, folder, text string, values any, configFlag string) Agent {

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	consul "github.com/hashicorp/consul/api"
@@ -20,6 +21,14 @@ func (a Agent) AwaitConsul(ctx context.Context, p process.Process, client *consu
 	return a.await(ctx, p, "no leader yet", func(ctx context.Context) bool {
 		leader, err := client.Status().LeaderWithQueryOptions((&consul.QueryOptions{}).WithContext(ctx))
 		return err == nil && leader != ""
+	})
+}
+
+// AwaitKeys returns once a Nomad server has made the keys with which it signs.
+func (a Agent) AwaitKeys(ctx context.Context, p process.Process, client *nomad.Client) error {
+	return a.await(ctx, p, "no keys yet", func(ctx context.Context) bool {
+		keys, _, err := client.Keyring().List((&nomad.QueryOptions{}).WithContext(ctx))
+		return err == nil && slices.ContainsFunc(keys, func(k *nomad.RootKeyMeta) bool { return k.State == nomad.RootKeyStateActive })
 	})
 }
 

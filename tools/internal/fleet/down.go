@@ -18,7 +18,8 @@ const (
 	// jobsLimit bounds the wait for a stage's tasks: the longest kill_timeout in
 	// nomad/ is two minutes, its shutdown_delay seconds.
 	jobsLimit = 150 * time.Second
-	// taskGrace is for tasks whose Nomad is dead: nobody else stops them.
+	// taskGrace is for tasks that no job stands for any more, or whose Nomad is
+	// dead: nobody else stops them.
 	taskGrace = 30 * time.Second
 	// helperGrace is for what Nomad left of itself. It keeps nothing.
 	helperGrace = 3 * time.Second
@@ -92,6 +93,12 @@ func (f *Fleet) stopJobs(ctx context.Context) error {
 			return err
 		}
 	}
+	// Somebody (Terraform) may have purged jobs whose tasks are still ending.
+	ending, cancel := context.WithTimeout(ctx, taskGrace)
+	defer cancel()
+	if err := process.AwaitGone(ending, process.Tasks(f.dir.Path())); err != nil {
+		return ctx.Err()
+	}
 	return nil
 }
 
@@ -116,7 +123,9 @@ func (f *Fleet) stopStage(ctx context.Context, names []string) error {
 			return fmt.Errorf("stop %s: %w", name, err)
 		}
 		allocs = append(allocs, list...)
-		if _, _, err := f.nomad.Jobs().Deregister(name, true, (&nomad.WriteOptions{}).WithContext(ctx)); err != nil {
+		// Not purged: of a purged job Nomad tells nothing any more. All of its
+		// state is removed at the end anyway.
+		if _, _, err := f.nomad.Jobs().Deregister(name, false, (&nomad.WriteOptions{}).WithContext(ctx)); err != nil {
 			return fmt.Errorf("stop %s: %w", name, err)
 		}
 	}

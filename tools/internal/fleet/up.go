@@ -146,6 +146,18 @@ func (f *Fleet) startAgents(ctx context.Context, consulProgram, nomadProgram str
 	}); err != nil {
 		return err
 	}
+	if first, needed := agent.NomadFirst(f.dir, f.ports); needed {
+		p, err := first.Start(nomadProgram)
+		if err != nil {
+			return err
+		}
+		if err := first.AwaitKeys(ctx, p, f.nomad); err != nil {
+			return err
+		}
+		if err := first.Stop(ctx); err != nil {
+			return err
+		}
+	}
 	return f.startAgent(nomadAgent, nomadProgram, func(p process.Process) error {
 		return nomadAgent.AwaitNomad(ctx, p, f.nomad)
 	})

@@ -21,10 +21,11 @@ import (
 // Process is one running process. Start tells it from a later one that got the
 // same number.
 type Process struct {
-	PID   int
-	Start uint64 // clock ticks after boot
-	Args  []string
-	Dir   string // working directory, "" when it may not be read
+	PID    int
+	Parent int
+	Start  uint64 // clock ticks after boot
+	Args   []string
+	Dir    string // working directory, "" when it may not be read
 }
 
 // String describes the process for people.
@@ -44,8 +45,8 @@ func (p Process) String() string {
 // Find returns the process if it runs. A zombie does not: it holds nothing and
 // only waits for its parent.
 func Find(pid int) (Process, bool) {
-	start, zombie, err := readStat(pid)
-	if err != nil || zombie {
+	st, err := readStat(pid)
+	if err != nil || st.zombie {
 		return Process{}, false
 	}
 	proc := filepath.Join("/proc", strconv.Itoa(pid))
@@ -55,34 +56,48 @@ func Find(pid int) (Process, bool) {
 	}
 	dir, _ := os.Readlink(filepath.Join(proc, "cwd")) // not readable: another user's
 	args := strings.Split(strings.TrimRight(string(cmdline), "\x00"), "\x00")
-	return Process{PID: pid, Start: start, Args: args, Dir: strings.TrimSuffix(dir, " (deleted)")}, true
+	return Process{PID: pid, Parent: st.parent, Start: st.start, Args: args, Dir: strings.TrimSuffix(dir, " (deleted)")}, true
 }
 
 // Running tells whether it is still this very process.
 func (p Process) Running() bool {
-	start, zombie, err := readStat(p.PID)
-	return err == nil && !zombie && start == p.Start
+	st, err := readStat(p.PID)
+	return err == nil && !st.zombie && st.start == p.Start
 }
 
-// readStat takes state and start time from /proc/PID/stat. The name in it is in
-// parentheses and may itself hold any character, so count from the last one.
-func readStat(pid int) (start uint64, zombie bool, err error) {
+// stat is what is read of /proc/PID/stat.
+type stat struct {
+	zombie bool
+	parent int
+	start  uint64
+}
+
+func readStat(pid int) (stat, error) {
 	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
 	if err != nil {
-		return 0, false, err
+		return stat{}, err
 	}
 	return parseStat(string(text))
 }
 
-func parseStat(text string) (start uint64, zombie bool, err error) {
-	const stateField, startField = 0, 19 // proc(5): fields 3 and 22, after "pid (name) "
+// parseStat counts the fields from the last parenthesis: the name before it may
+// itself hold any character.
+func parseStat(text string) (stat, error) {
+	const stateField, parentField, startField = 0, 1, 19 // proc(5): fields 3, 4 and 22
 	end := strings.LastIndexByte(text, ')')
 	fields := strings.Fields(text[end+1:])
 	if end < 0 || len(fields) <= startField {
-		return 0, false, fmt.Errorf("process state %q: too short", text)
+		return stat{}, fmt.Errorf("process state %q: too short", text)
 	}
-	start, err = strconv.ParseUint(fields[startField], 10, 64)
-	return start, fields[stateField] == "Z" || fields[stateField] == "X", err
+	parent, err := strconv.Atoi(fields[parentField])
+	if err != nil {
+		return stat{}, fmt.Errorf("process state %q: %w", text, err)
+	}
+	start, err := strconv.ParseUint(fields[startField], 10, 64)
+	if err != nil {
+		return stat{}, fmt.Errorf("process state %q: %w", text, err)
+	}
+	return stat{zombie: fields[stateField] == "Z" || fields[stateField] == "X", parent: parent, start: start}, nil
 }
 
 // all lists every process that may be looked at.
@@ -104,56 +119,13 @@ func all() []Process {
 	return list
 }
 
-// helpers are the subcommands under which Nomad starts itself for its tasks.
-// They outlive the agent on purpose.
-var helpers = []string{"agent", "executor", "logmon", "docker_logger"}
-
-// Tasks lists the processes that the Nomad of the fleet in dir runs as tasks,
-// their children among them.
-func Tasks(dir string) []Process {
-	return slices.DeleteFunc(all(), func(p Process) bool { return isHelper(p, dir) || !isTask(p, dir) })
-}
-
-// Helpers lists the agents of the fleet in dir and what Nomad started of itself
-// for its tasks.
-func Helpers(dir string) []Process {
-	return slices.DeleteFunc(all(), func(p Process) bool { return !isHelper(p, dir) })
-}
-
-// OwnedBy tells whether p is a task or a helper of the fleet in dir. The shell
-// or editor of a person who works in that folder is neither.
-func OwnedBy(p Process, dir string) bool { return isHelper(p, dir) || isTask(p, dir) }
-
-func isHelper(p Process, dir string) bool {
-	return len(p.Args) > 1 && slices.Contains(helpers, p.Args[1]) && within(p.Dir, dir)
-}
-
-// isTask looks at the environment: Nomad gives every task its folders, and
-// children inherit them wherever they go.
-func isTask(p Process, dir string) bool {
-	environ, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(p.PID), "environ"))
-	if err != nil {
-		return false
-	}
-	for entry := range strings.SplitSeq(string(environ), "\x00") {
-		if path, ok := strings.CutPrefix(entry, "NOMAD_ALLOC_DIR="); ok {
-			return within(path, dir)
-		}
-	}
-	return false
-}
-
-func within(path, dir string) bool {
-	return path == dir || strings.HasPrefix(path, dir+string(filepath.Separator))
-}
-
 // Stop sends SIGTERM, and SIGKILL to what still runs after grace. It returns
 // once all are gone, or with the context's error.
 func Stop(ctx context.Context, list []Process, grace time.Duration) error {
 	signal(list, syscall.SIGTERM)
 	gentle, cancel := context.WithTimeout(ctx, grace)
 	defer cancel()
-	if waitGone(gentle, list) == nil {
+	if AwaitGone(gentle, list) == nil {
 		return nil
 	}
 	if ctx.Err() != nil {
@@ -163,7 +135,7 @@ func Stop(ctx context.Context, list []Process, grace time.Duration) error {
 	// A killed process goes at once unless it hangs in the kernel (a dead disk).
 	killed, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	if err := waitGone(killed, list); err != nil {
+	if err := AwaitGone(killed, list); err != nil {
 		return fmt.Errorf("%v does not end although it was killed: %w", running(list), err)
 	}
 	return nil
@@ -181,7 +153,8 @@ func running(list []Process) []Process {
 	return slices.DeleteFunc(slices.Clone(list), func(p Process) bool { return !p.Running() })
 }
 
-func waitGone(ctx context.Context, list []Process) error {
+// AwaitGone returns once none of the processes runs, or with the context's error.
+func AwaitGone(ctx context.Context, list []Process) error {
 	const every = 50 * time.Millisecond // only children can be waited for without polling
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -23,6 +24,10 @@ func TestMain(m *testing.M) {
 		return
 	}
 	if os.Getenv("PROCESS_TEST_WAIT") != "" { // started by helper
+		child := exec.Command("cat") // ends when this process does and the pipe breaks
+		if _, err := child.StdinPipe(); err != nil || child.Start() != nil {
+			os.Exit(1)
+		}
 		terminated := make(chan os.Signal, 1)
 		signal.Notify(terminated, syscall.SIGTERM)
 		<-terminated
@@ -49,38 +54,60 @@ func TestFindSeesARunningProcessAndNotAZombie(t *testing.T) {
 	}
 }
 
+// Each sign of a task by itself, and none of them on others.
 func TestTasksAndHelpersAreToldFromOthers(t *testing.T) {
 	dir := t.TempDir()
 	alloc := filepath.Join(dir, "nomad", "data", "alloc", "1234")
-	if err := os.MkdirAll(alloc, 0o755); err != nil {
-		t.Fatal(err)
+	database := filepath.Join(dir, "data", "redis")
+	for _, folder := range []string{alloc, database} {
+		if err := os.MkdirAll(folder, 0o755); err != nil {
+			t.Fatal(err)
+		}
 	}
-	task := exec.Command("sleep", "60")
-	task.Env = append(os.Environ(), "NOMAD_ALLOC_DIR="+alloc)
-	task.Dir = "/" // tasks may go where they like
+	marked := exec.Command("sleep", "60")
+	marked.Env = append(os.Environ(), "NOMAD_ALLOC_DIR="+alloc)
+	marked.Dir = "/" // tasks may go where they like
 
 	helper := exec.Command(os.Args[0]) // this test under another name
 	helper.Args = []string{"nomad", "executor"}
-	helper.Env = append(os.Environ(), "PROCESS_TEST_WAIT=1")
+	helper.Env = append(os.Environ(), "PROCESS_TEST_WAIT=child")
 	helper.Dir = alloc
 
+	recorded := exec.Command("sleep", "60")
+	recorded.Dir = database
+
 	person := exec.Command("sleep", "60") // somebody's shell in the folder
-	person.Dir = dir
+	person.Dir = database
 	neighbour := exec.Command("sleep", "60") // another fleet's task
 	neighbour.Env = append(os.Environ(), "NOMAD_ALLOC_DIR="+dir+"-other/alloc")
 
-	runningTask, runningHelper := find(t, start(t, task)), find(t, start(t, helper))
+	tasks := map[int]string{find(t, start(t, marked)).PID: "marked", find(t, start(t, recorded)).PID: "recorded"}
+	runningHelper := find(t, start(t, helper))
 	start(t, person)
 	start(t, neighbour)
-
-	if diff := cmp.Diff([]process.Process{runningTask}, process.Tasks(dir)); diff != "" {
-		t.Errorf("tasks: %s", diff)
+	pid := []byte(strconv.Itoa(recorded.Process.Pid) + "\n")
+	if err := os.WriteFile(filepath.Join(database, "redis.pid"), pid, 0o644); err != nil {
+		t.Fatal(err)
 	}
+
 	if diff := cmp.Diff([]process.Process{runningHelper}, process.Helpers(dir)); diff != "" {
 		t.Errorf("helpers: %s", diff)
 	}
-	if !process.OwnedBy(runningTask, dir) || !process.OwnedBy(runningHelper, dir) {
-		t.Error("task or helper is not owned")
+	eventually(t, "the helper has a child", func() bool { return len(process.Tasks(dir)) > len(tasks) })
+	for _, p := range process.Tasks(dir) {
+		if p.Parent == runningHelper.PID {
+			tasks[p.PID] = "child"
+		}
+		if tasks[p.PID] == "" {
+			t.Errorf("%v is counted as a task", p)
+		}
+		if !process.OwnedBy(p, dir) {
+			t.Errorf("%v is a task and not owned", p)
+		}
+		delete(tasks, p.PID)
+	}
+	for _, name := range tasks {
+		t.Errorf("the %s task is not found", name)
 	}
 }
 
