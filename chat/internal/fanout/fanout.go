@@ -37,7 +37,7 @@ type Peers interface {
 
 // Routes says where users are connected.
 type Routes interface {
-	Lookup(ctx context.Context, users []uint64, peers []string) map[uint64][]string
+	Lookup(ctx context.Context, users []uint64, peers []string) (at map[uint64][]string, complete bool)
 }
 
 // Options are what Fanout is made of.
@@ -121,7 +121,7 @@ func (f *Fanout) together(batch []msglog.Committed) []msglog.Committed {
 
 func (f *Fanout) deliver(ctx context.Context, batch []msglog.Committed) {
 	peers := f.opts.Peers.Instances()
-	at := f.opts.Routes.Lookup(ctx, audience(batch), peers)
+	at, _ := f.opts.Routes.Lookup(ctx, audience(batch), peers)
 	remote := make(map[string][]*relayv1.Delivery)
 	for i := range batch {
 		c := &batch[i]
@@ -142,13 +142,15 @@ func (f *Fanout) deliver(ctx context.Context, batch []msglog.Committed) {
 	}
 }
 
-// Heads tells users how far a conversation reaches, wherever they are.
-func (f *Fanout) Heads(ctx context.Context, head *chatv1.Head, users []uint64) {
+// Heads tells users how far a conversation reaches, wherever they are. false
+// means that somebody is connected to a server that this one does not know yet.
+func (f *Fanout) Heads(ctx context.Context, head *chatv1.Head, users []uint64) bool {
 	f.opts.Hub.Deliver(users, conn.HeadsFrames([]*chatv1.Head{head}))
-	at := f.opts.Routes.Lookup(ctx, users, f.opts.Peers.Instances())
+	at, complete := f.opts.Routes.Lookup(ctx, users, f.opts.Peers.Instances())
 	for instance, there := range byInstance(users, at) {
 		f.opts.Peers.Send(instance, &relayv1.Delivery{UserIds: there, What: &relayv1.Delivery_Head{Head: head}})
 	}
+	return complete
 }
 
 // Received hands on what a peer sent for users of this server.

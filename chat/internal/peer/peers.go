@@ -64,10 +64,29 @@ type Peers struct {
 
 // New returns peers that link to nobody before Run.
 func New(opts Options) *Peers {
-	return &Peers{
+	p := &Peers{
 		opts: opts, metrics: newMetrics(opts.Registerer), hash: xxhash.Sum64String(opts.Instance),
 		links: make(map[string]*link), heard: make(map[string]*ear),
 	}
+	if opts.Registerer != nil {
+		opts.Registerer.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "msrchat_peer_links", Help: "Peers whose link is up.",
+		}, func() float64 { return float64(p.up()) }))
+	}
+	return p
+}
+
+// up counts the links that work.
+func (p *Peers) up() int {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	n := 0
+	for _, l := range p.links {
+		if l.up() {
+			n++
+		}
+	}
+	return n
 }
 
 // Run keeps links to the instances that watch reports until ctx ends. watch

@@ -32,13 +32,18 @@ const (
 	usersPerQuery = 100
 	// sweepTurns heartbeats pass until the slow sweep has seen everybody.
 	sweepTurns = 30
+	// maxTries is how often a head is told while a reader's server is not linked:
+	// such a route is that of a server just started, or of one that died, whose
+	// routes expire.
+	maxTries = 8
 )
 
 // Options are what Repair is made of.
 type Options struct {
 	Heartbeat time.Duration
-	// Tell tells users how far a conversation reaches.
-	Tell func(ctx context.Context, head *chatv1.Head, users []uint64)
+	// Tell tells users how far a conversation reaches; false means that not all
+	// could be told yet.
+	Tell func(ctx context.Context, head *chatv1.Head, users []uint64) bool
 	// Heads reads all heads of users from the log.
 	Heads func(ctx context.Context, users []uint64) (map[uint64][]*chatv1.Head, error)
 	// Deliver pushes frames to users of this server.
@@ -65,6 +70,7 @@ type recent struct {
 	head     uint64
 	audience []uint64
 	at       time.Time
+	tries    int
 }
 
 // New returns a Repair.
@@ -92,7 +98,7 @@ func (r *Repair) Committed(batch []msglog.Committed) {
 			known = &recent{}
 			r.recent[c.ConversationID] = known
 		}
-		known.head, known.audience, known.at = max(known.head, c.Result.Seq), c.Audience, now
+		known.head, known.audience, known.at, known.tries = max(known.head, c.Result.Seq), c.Audience, now, 0
 	}
 }
 
@@ -151,8 +157,23 @@ func (r *Repair) quiet(before time.Time) map[uint64]*recent {
 
 func (r *Repair) tell(ctx context.Context, conversations map[uint64]*recent) {
 	for id, c := range conversations {
-		r.opts.Tell(ctx, &chatv1.Head{ConversationId: id, Seq: c.head}, c.audience)
 		r.told.Inc()
+		if r.opts.Tell(ctx, &chatv1.Head{ConversationId: id, Seq: c.head}, c.audience) {
+			continue
+		}
+		if c.tries++; c.tries < maxTries {
+			r.again(id, c)
+		}
+	}
+}
+
+// again puts a conversation back, unless it was appended to meanwhile.
+func (r *Repair) again(id uint64, c *recent) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.recent[id] == nil {
+		c.at = time.Now()
+		r.recent[id] = c
 	}
 }
 

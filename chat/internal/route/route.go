@@ -257,12 +257,11 @@ func (t *Table) leave() {
 
 // Lookup returns the other servers that each user may be connected to, out of
 // peers; the own server is left out. Where Redis does not answer, that is all
-// of them for everybody.
-func (t *Table) Lookup(ctx context.Context, users []uint64, peers []string) map[uint64][]string {
-	if len(peers) == 0 {
-		return nil
-	}
+// of them for everybody. complete is false when a user is connected to a server
+// that is not among the peers (yet).
+func (t *Table) Lookup(ctx context.Context, users []uint64, peers []string) (at map[uint64][]string, complete bool) {
 	out := make(map[uint64][]string, len(users))
+	complete = true
 	var blind []string
 	sets, dark, err := t.ask(ctx, users, peers)
 	if err != nil {
@@ -275,8 +274,12 @@ func (t *Table) Lookup(ctx context.Context, users []uint64, peers []string) map[
 		if err == nil {
 			for _, member := range sets[i] {
 				instance, _, _ := strings.Cut(member, "/")
-				if instance != t.opts.Instance && !slices.Contains(at, instance) && slices.Contains(peers, instance) {
+				switch {
+				case instance == t.opts.Instance || slices.Contains(at, instance):
+				case slices.Contains(peers, instance):
 					at = append(at, instance)
+				default:
+					complete = false
 				}
 			}
 		}
@@ -290,7 +293,7 @@ func (t *Table) Lookup(ctx context.Context, users []uint64, peers []string) map[
 			out[user] = at
 		}
 	}
-	return out
+	return out, complete
 }
 
 var errResting = errors.New("redis is given a rest")

@@ -1,0 +1,390 @@
+package chat_test
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/msrchat/msrchat/chat"
+	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
+	"github.com/msrchat/msrchat/shared/text"
+)
+
+func TestTwoPeopleOnTwoServers(t *testing.T) {
+	f := newFleet(t, false)
+	a, b := f.start("a"), f.start("b")
+	linked(t, a, b)
+	ann, bob := f.person(), f.person()
+	annA, bobB, bobA := login(t, a, ann), login(t, b, bob), login(t, a, bob)
+	if annA.welcome.GetUserId() != ann.id || annA.welcome.GetInstance() != "a" || annA.welcome.GetLogEpoch() != 1 {
+		t.Errorf("welcome %v", annA.welcome)
+	}
+	c := annA.openDirect(bob.name)
+	if c.GetPeer().GetName() != bob.name || c.GetHead() != 0 || c.GetId() != bobB.openDirect(strings.ToUpper(ann.name)).GetId() {
+		t.Errorf("the two see different conversations: %v", c)
+	}
+	texts := []string{"hello", "你好，北京", "こんにちは 안녕 👨‍👩‍👧", strings.Repeat("长", 4000)}
+	for i, s := range texts {
+		if got := annA.send(c.GetId(), s); got.GetSeq() != uint64(i+1) {
+			t.Errorf("message %d got number %d", i+1, got.GetSeq())
+		}
+		for _, w := range []*wire{bobB, bobA, annA} { // every device, the sender's too
+			if e := w.event(s); e.GetSeq() != uint64(i+1) || e.GetSenderId() != ann.id {
+				t.Errorf("event %v", e)
+			}
+		}
+	}
+	if got := bobB.send(c.GetId(), "answer"); got.GetSeq() != 5 {
+		t.Errorf("the answer got number %d", got.GetSeq())
+	}
+	annA.event("answer")
+	page := bobB.history(c.GetId(), 1)
+	if page.GetHead() != 5 || len(page.GetEvents()) != 4 || page.GetEvents()[0].GetText() != texts[1] {
+		t.Errorf("history from 2 has %d events, head %d", len(page.GetEvents()), page.GetHead())
+	}
+	list := bobB.call(&chatv1.ClientFrame{Body: &chatv1.ClientFrame_ListConversations{ListConversations: &chatv1.ListConversations{}}}).GetConversationList()
+	if len(list.GetConversations()) != 1 || list.GetConversations()[0].GetPeer().GetName() != ann.name || list.GetConversations()[0].GetHead() != 5 {
+		t.Errorf("bob's conversations: %v", list)
+	}
+	late := login(t, b, ann)
+	late.head(c.GetId(), 5)
+}
+
+func TestARetryIsAnsweredLikeTheFirst(t *testing.T) {
+	f := newFleet(t, false)
+	a, b := f.start("a"), f.start("b")
+	linked(t, a, b)
+	ann, bob := f.person(), f.person()
+	w := login(t, a, ann)
+	c := w.openDirect(bob.name)
+	m := message(c.GetId(), "once")
+	first := w.call(m).GetSent()
+	elsewhere := login(t, b, ann)
+	again := elsewhere.call(m).GetSent()
+	if first.GetSeq() != 1 || again.GetSeq() != 1 || !again.GetExisting() || again.GetCreatedAtMs() != first.GetCreatedAtMs() {
+		t.Errorf("first %v, again %v", first, again)
+	}
+	m.GetSend().Text = "something else"
+	if got := elsewhere.call(m).GetFailure(); got.GetCode() != "conflict" {
+		t.Errorf("the same id with another text: %v", got)
+	}
+	// One connection's messages are logged in the order sent, however they are batched.
+	const n = 200
+	for i := range n {
+		m := message(c.GetId(), fmt.Sprint(i))
+		m.RequestId = uint64(1000 + i)
+		w.write(m)
+	}
+	for range n {
+		w.await("an answer", func(f *chatv1.ServerFrame) bool { return f.GetRequestId() >= 1000 })
+	}
+	for i, e := range w.history(c.GetId(), 1).GetEvents() {
+		if e.GetText() != fmt.Sprint(i) || e.GetSeq() != uint64(i+2) {
+			t.Fatalf("at %d stands %q", e.GetSeq(), e.GetText())
+		}
+	}
+}
+
+func TestBadInputCostsOnlyItsSender(t *testing.T) {
+	f := newFleet(t, false)
+	s := f.start("a")
+	ann, bob, eve := f.person(), f.person(), f.person()
+	bystander := login(t, s, ann)
+	c := bystander.openDirect(bob.name)
+	if err := f.sessions.Revoke(t.Context(), eve.sess.ID); err != nil {
+		t.Fatal(err)
+	}
+	hello := func(protocol uint32, token []byte) *chatv1.ClientFrame {
+		return &chatv1.ClientFrame{RequestId: 1, Body: &chatv1.ClientFrame_Hello{Hello: &chatv1.Hello{Protocol: protocol, Token: token}}}
+	}
+	say := func(m *chatv1.ClientFrame) func(w *wire) { return func(w *wire) { w.write(m) } }
+	raw := func(b ...byte) func(w *wire) { return func(w *wire) { w.raw(b) } }
+	garbage := make([]byte, 4096)
+	for i := range garbage {
+		garbage[i] = byte(rand.Uint32())
+	}
+	const (
+		breach  = chatv1.GoodbyeCode_GOODBYE_CODE_PROTOCOL
+		unknown = chatv1.GoodbyeCode_GOODBYE_CODE_UNAUTHENTICATED
+	)
+	for _, c := range []struct {
+		name string
+		do   func(*wire)
+		want chatv1.GoodbyeCode
+	}{
+		{"empty frame", raw(0, 0, 0, 0), breach},
+		{"oversized frame", raw(0xff, 0xff, 0xff, 0xff), breach},
+		{"oversized by one", raw(binary.BigEndian.AppendUint32(nil, 4*text.MaxMessageRunes+4<<10+1)...), breach},
+		{"random bytes", raw(append([]byte{0, 0, 16, 0}, garbage...)...), breach},
+		{"before Hello", say(message(1, "hi")), breach},
+		{"wrong version", say(hello(99, ann.token)), chatv1.GoodbyeCode_GOODBYE_CODE_VERSION},
+		{"made-up token", say(hello(1, make([]byte, 32))), unknown},
+		{"short token", say(hello(1, []byte("x"))), unknown},
+		{"revoked token", say(hello(1, eve.token)), unknown},
+		{"truncated frame, then silence", raw(0, 0, 0, 9, 1), chatv1.GoodbyeCode_GOODBYE_CODE_SILENT},
+		{"silence", func(*wire) {}, chatv1.GoodbyeCode_GOODBYE_CODE_SILENT},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := dial(t, s.ClientAddr())
+			c.do(w)
+			if g := w.goodbye(); g.GetCode() != c.want || g.GetText() == "" {
+				t.Errorf("got %v, want %v", g, c.want)
+			}
+			if _, err := w.next(patience); err == nil {
+				t.Error("a frame after Goodbye")
+			}
+		})
+	}
+	t.Run("requests", func(t *testing.T) {
+		for _, c := range []struct {
+			name string
+			f    *chatv1.ClientFrame
+			want string
+		}{
+			{"control characters", message(c.GetId(), "a\x1b[2J"), "invalid"},
+			{"right-to-left override", message(c.GetId(), "a\u202eb"), "invalid"},
+			{"10,000 characters", message(c.GetId(), strings.Repeat("x", 10_000)), "too_large"},
+			{"blank", message(c.GetId(), " \n "), "invalid"},
+			{"somebody else's conversation", message(c.GetId()+999, "hi"), "not_found"},
+			{"short id", &chatv1.ClientFrame{Body: &chatv1.ClientFrame_Send{Send: &chatv1.Send{ConversationId: 1, ClientMsgId: []byte("x"), Text: "hi"}}}, "invalid"},
+			{"nobody", &chatv1.ClientFrame{Body: &chatv1.ClientFrame_OpenDirect{OpenDirect: &chatv1.OpenDirect{PeerName: "nobody"}}}, "not_found"},
+			{"oneself", &chatv1.ClientFrame{Body: &chatv1.ClientFrame_OpenDirect{OpenDirect: &chatv1.OpenDirect{PeerName: ann.name}}}, "invalid"},
+			{"a bad name", &chatv1.ClientFrame{Body: &chatv1.ClientFrame_OpenDirect{OpenDirect: &chatv1.OpenDirect{PeerName: "a\x00"}}}, "invalid"},
+			{"nothing", &chatv1.ClientFrame{}, "invalid"},
+			{"foreign history", &chatv1.ClientFrame{Body: &chatv1.ClientFrame_History{History: &chatv1.History{ConversationId: 999}}}, "not_found"},
+		} {
+			if got := bystander.call(c.f).GetFailure(); got.GetCode() != c.want || got.GetText() == "" {
+				t.Errorf("%s: got %v, want %s", c.name, got, c.want)
+			}
+		}
+		// Invalid UTF-8 cannot be a protobuf string: it breaks the frame.
+		w := login(t, s, bob)
+		w.raw([]byte{0, 0, 0, 8, 8, 9, 0x22, 4, 0x1a, 2, 0xff, 0xfe})
+		if g := w.goodbye(); g.GetCode() != breach {
+			t.Errorf("invalid UTF-8: %v", g)
+		}
+	})
+	if got := bystander.send(c.GetId(), "still here"); got.GetSeq() != 1 {
+		t.Errorf("the bystander's message got %v", got)
+	}
+	metrics := get(t, "http://"+s.HTTPAddr()+"/metrics")
+	for _, want := range []string{
+		`msrchat_chat_goodbyes_total{code="GOODBYE_CODE_PROTOCOL"}`, `msrchat_chat_goodbyes_total{code="GOODBYE_CODE_SILENT"} 2`,
+		`msrchat_chat_goodbyes_total{code="GOODBYE_CODE_UNAUTHENTICATED"} 3`, `msrchat_chat_refused_total{code="invalid"}`,
+	} {
+		if !strings.Contains(metrics, want) {
+			t.Errorf("metrics lack %s", want)
+		}
+	}
+}
+
+func get(t *testing.T, url string) string {
+	t.Helper()
+	r, err := http.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	b, err := io.ReadAll(r.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+func TestTheLastPushIsDropped(t *testing.T) {
+	f := newFleet(t, false)
+	var drop atomic.Bool
+	hook := func(c *chat.Config) {
+		c.Hooks.DropPush = func(*chatv1.Event) bool { return drop.Load() }
+	}
+	a, b := f.start("a", hook), f.start("b", hook)
+	linked(t, a, b)
+	ann, bob := f.person(), f.person()
+	w, r := login(t, a, ann), login(t, b, bob)
+	c := w.openDirect(bob.name)
+	w.send(c.GetId(), "seen")
+	r.event("seen")
+	rdb := redis.NewClient(&redis.Options{Addr: f.redis.Addr})
+	defer rdb.Close()
+	for i, what := range []string{"alone", "with Redis flushed"} {
+		t.Run(what, func(t *testing.T) {
+			drop.Store(true)
+			sent := w.send(c.GetId(), "dropped")
+			if i == 1 {
+				if err := rdb.FlushAll(t.Context()).Err(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			at := time.Now()
+			r.head(c.GetId(), sent.GetSeq())
+			if took := time.Since(at); took > heartbeat {
+				t.Errorf("told after %v, a heartbeat is %v", took, heartbeat)
+			}
+			drop.Store(false)
+		})
+	}
+	// After the flush pushes work again, through routes that were written anew.
+	w.send(c.GetId(), "after")
+	r.event("after")
+}
+
+func TestDrainMovesEverybodyAndLosesNothing(t *testing.T) {
+	f := newFleet(t, false)
+	a, b := f.start("a"), f.start("b")
+	linked(t, a, b)
+	ann, bob := f.person(), f.person()
+	w, r := login(t, a, ann), login(t, b, bob)
+	c := w.openDirect(bob.name)
+	w.send(c.GetId(), "before")
+	r.event("before") // the link is up
+	var ids []uint64
+	for i := range 50 {
+		m := message(c.GetId(), fmt.Sprint("under way ", i))
+		m.RequestId = uint64(1000 + i)
+		ids = append(ids, m.GetRequestId())
+		w.write(m)
+	}
+	stopped := make(chan struct{})
+	go func() {
+		a.stop()
+		close(stopped)
+	}()
+	g := w.goodbye()
+	acked := 0
+	for _, f := range w.pushes { // what came before it
+		if f.GetSent() != nil && f.GetRequestId() >= ids[0] {
+			acked++
+		}
+	}
+	if g.GetCode() != chatv1.GoodbyeCode_GOODBYE_CODE_DRAINING || !g.GetReconnect() || len(g.GetAlternates()) != 1 || g.GetAlternates()[0].GetInstance() != "b" {
+		t.Errorf("goodbye %v", g)
+	}
+	_ = w.nc.Close()
+	<-stopped
+	// Whatever was acknowledged is in the log, and reached the other server.
+	again := login(t, b, ann)
+	page := again.history(c.GetId(), 1)
+	if len(page.GetEvents()) < acked {
+		t.Errorf("%d in the log, %d acknowledged", len(page.GetEvents()), acked)
+	}
+	if n := len(page.GetEvents()); n > 0 {
+		r.head(c.GetId(), page.GetHead())
+	}
+	if sent := again.send(c.GetId(), "after"); sent.GetSeq() != page.GetHead()+1 {
+		t.Errorf("after the drain: %v, head was %d", sent, page.GetHead())
+	}
+	if _, err := net.Dial("tcp", a.ClientAddr()); err == nil {
+		t.Error("the drained server still listens")
+	}
+}
+
+func TestARevokedSessionIsEnded(t *testing.T) {
+	f := newFleet(t, false)
+	s := f.start("a")
+	ann, bob := f.person(), f.person()
+	w, other := login(t, s, ann), login(t, s, bob)
+	if err := f.sessions.Revoke(t.Context(), ann.sess.ID); err != nil {
+		t.Fatal(err)
+	}
+	if g := w.goodbye(); g.GetCode() != chatv1.GoodbyeCode_GOODBYE_CODE_UNAUTHENTICATED || g.GetReconnect() {
+		t.Errorf("goodbye %v", g)
+	}
+	other.openDirect(ann.name) // undisturbed
+}
+
+func TestASlowReaderIsDroppedAndComesBack(t *testing.T) {
+	f := newFleet(t, false)
+	s := f.start("a")
+	ann, bob := f.person(), f.person()
+	w, slow := login(t, s, ann), login(t, s, bob)
+	if err := slow.nc.(*net.TCPConn).SetReadBuffer(4096); err != nil {
+		t.Fatal(err)
+	}
+	c := w.openDirect(bob.name)
+	long := strings.Repeat("x", text.MaxMessageRunes)
+	for deadline := time.Now().Add(time.Minute); !strings.Contains(get(t, "http://"+s.HTTPAddr()+"/metrics"), "msrchat_chat_slow_consumers_total 1"); {
+		if time.Now().After(deadline) {
+			t.Fatal("a client that never reads is still served")
+		}
+		for i := range 100 {
+			m := message(c.GetId(), long)
+			m.RequestId = uint64(1000 + i)
+			w.write(m)
+		}
+		for range 100 {
+			w.await("an answer", func(f *chatv1.ServerFrame) bool { return f.GetSent() != nil })
+		}
+		w.pushes = nil
+	}
+	back := login(t, s, bob)
+	if back.history(c.GetId(), 0).GetHead() == 0 {
+		t.Error("nothing to read after coming back")
+	}
+}
+
+func TestAFullServerSendsElsewhere(t *testing.T) {
+	f := newFleet(t, false)
+	s := f.start("a", func(c *chat.Config) { c.Capacity = 1 })
+	ann, bob := f.person(), f.person()
+	login(t, s, ann)
+	w := dial(t, s.ClientAddr())
+	w.write(&chatv1.ClientFrame{RequestId: 1, Body: &chatv1.ClientFrame_Hello{Hello: &chatv1.Hello{Protocol: 1, Token: bob.token}}})
+	if g := w.goodbye(); g.GetCode() != chatv1.GoodbyeCode_GOODBYE_CODE_FULL || !g.GetReconnect() || g.GetReconnectAfterMs() == 0 {
+		t.Errorf("goodbye %v", g)
+	}
+}
+
+func TestTheDatabaseIsAwayForAWhile(t *testing.T) {
+	f := newFleet(t, true)
+	s := f.start("a")
+	ann, bob := f.person(), f.person()
+	w, r := login(t, s, ann), login(t, s, bob)
+	c := w.openDirect(bob.name)
+	w.send(c.GetId(), "before")
+	f.maria.Kill()
+	m := message(c.GetId(), "held")
+	m.RequestId = 77
+	w.write(m)
+	f.maria.Start(t)
+	if got := w.await("the answer", func(f *chatv1.ServerFrame) bool { return f.GetRequestId() == 77 }); got.GetSent().GetSeq() != 2 {
+		t.Errorf("the held message got %v", got)
+	}
+	r.event("held")
+}
+
+func TestACutOffServerKeepsNoGhosts(t *testing.T) {
+	f := newFleet(t, true)
+	s := f.start("a", func(c *chat.Config) { c.FencePatience = time.Second })
+	ann := f.person()
+	w := login(t, s, ann)
+	f.maria.Signal(t, syscall.SIGSTOP) // hangs, as behind a broken network
+	f.consul.Signal(t, syscall.SIGSTOP)
+	if g := w.goodbye(); g.GetCode() != chatv1.GoodbyeCode_GOODBYE_CODE_UNAVAILABLE || !g.GetReconnect() {
+		t.Errorf("goodbye %v", g)
+	}
+	again := dial(t, s.ClientAddr())
+	again.write(&chatv1.ClientFrame{RequestId: 1, Body: &chatv1.ClientFrame_Hello{Hello: &chatv1.Hello{Protocol: 1, Token: ann.token}}})
+	if g := again.goodbye(); g.GetCode() != chatv1.GoodbyeCode_GOODBYE_CODE_UNAVAILABLE {
+		t.Errorf("a newcomer got %v", g)
+	}
+	f.maria.Signal(t, syscall.SIGCONT)
+	f.consul.Signal(t, syscall.SIGCONT)
+	for deadline := time.Now().Add(patience); !strings.Contains(get(t, "http://"+s.HTTPAddr()+"/readyz"), "ok"); {
+		if time.Now().After(deadline) {
+			t.Fatal("not ready after the cut has healed")
+		}
+		time.Sleep(10 * time.Millisecond) // polls a condition
+	}
+	login(t, s, ann)
+}
