@@ -1,0 +1,129 @@
+// Package service answers status.v1 over gRPC from a fleet table.
+package service
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	grpcstatus "google.golang.org/grpc/status"
+
+	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
+	statusv1 "github.com/msrchat/msrchat/proto/msrchat/status/v1"
+	"github.com/msrchat/msrchat/shared/errs"
+	"github.com/msrchat/msrchat/status/internal/fleet"
+)
+
+const (
+	// readyWait is how long an assignment waits for a replica that just started
+	// to hear from Consul, which takes milliseconds. Below what gate waits.
+	readyWait = 2 * time.Second
+	// maxAvoid bounds the list of a request; a client has tried a few servers.
+	maxAvoid = 100
+	// maxStreams bounds the open report streams: a fleet is some hundred
+	// servers, one stream each.
+	maxStreams = 4096
+)
+
+// Config is what a Service is built on.
+type Config struct {
+	Instance string // this replica's name
+	Table    *fleet.Table
+	// CatalogAge is how long ago Consul answered; false if it never did.
+	CatalogAge func() (time.Duration, bool)
+	// IdleLimit closes a report stream without a report. Servers report every
+	// second.
+	IdleLimit time.Duration
+	Metrics   *Metrics
+	Log       *slog.Logger
+}
+
+// Service implements statusv1.StatusServiceServer; safe for concurrent use.
+type Service struct {
+	statusv1.UnimplementedStatusServiceServer
+	Config
+
+	slots   chan struct{} // one entry per open report stream
+	closing chan struct{} // closed by Close
+	once    sync.Once
+}
+
+// New returns a service.
+func New(cfg Config) *Service {
+	return &Service{Config: cfg, slots: make(chan struct{}, maxStreams), closing: make(chan struct{})}
+}
+
+// Close ends the report streams, which never end by themselves, and lets the
+// servers go to another replica.
+func (s *Service) Close() { s.once.Do(func() { close(s.closing) }) }
+
+// Assign picks a chat server. It blocks only until the catalog is first known.
+func (s *Service) Assign(ctx context.Context, req *statusv1.AssignRequest) (*statusv1.AssignResponse, error) {
+	a, err := s.assign(ctx, req)
+	s.Metrics.assigned(a, err)
+	if err != nil {
+		return nil, errs.ToGRPC(err)
+	}
+	out := &statusv1.Assignment{
+		Id: a.ID, Server: endpoint(a.Server), ExpiresAtMs: a.Expires.UnixMilli(),
+		DecidedBy: s.Instance, CatalogOnly: a.CatalogOnly,
+	}
+	for _, alternate := range a.Alternates {
+		out.Alternates = append(out.Alternates, endpoint(alternate))
+	}
+	return &statusv1.AssignResponse{Assignment: out}, nil
+}
+
+func (s *Service) assign(ctx context.Context, req *statusv1.AssignRequest) (fleet.Assignment, error) {
+	if len(req.GetAvoid()) > maxAvoid {
+		return fleet.Assignment{}, errs.New(errs.CodeInvalid, "avoid names more than %d servers", maxAvoid).In("avoid")
+	}
+	if err := label("zone", req.GetZone()); err != nil {
+		return fleet.Assignment{}, err
+	}
+	wait := time.NewTimer(readyWait)
+	defer wait.Stop()
+	select {
+	case <-s.Table.Ready():
+	case <-wait.C: // the table says that it is not ready
+	case <-ctx.Done():
+	}
+	return s.Table.Assign(fleet.Request{Avoid: req.GetAvoid(), Zone: req.GetZone()})
+}
+
+// Fleet shows what this replica knows.
+func (s *Service) Fleet(context.Context, *statusv1.FleetRequest) (*statusv1.FleetResponse, error) {
+	age, known := s.CatalogAge()
+	out := &statusv1.FleetResponse{Instance: s.Instance, CatalogAgeMs: age.Milliseconds()}
+	if !known {
+		out.CatalogAgeMs = -1
+	}
+	for _, v := range s.Table.View() {
+		server := &statusv1.Server{
+			Endpoint: endpoint(v.Endpoint), RelayAddress: v.RelayAddress, Release: v.Release, Zone: v.Zone,
+			InCatalog: v.InCatalog, Passing: v.Passing, ReportAgeMs: v.ReportAge.Milliseconds(),
+			PendingAssignments: uint32(v.Pending), Eligible: v.State == fleet.StateEligible, Reason: v.Reason,
+		}
+		if l := v.Load; l != nil {
+			server.Load = &statusv1.Load{
+				Connections: l.Connections, Capacity: l.Capacity, SendRate: l.SendRate,
+				QueueDelayMs: l.QueueDelayMS, Cpu: l.CPU, MemoryBytes: l.MemoryBytes, Draining: l.Draining,
+			}
+		}
+		out.Servers = append(out.Servers, server)
+	}
+	return out, nil
+}
+
+// Unknown answers calls of methods that do not exist. Without it gRPC answers
+// them too, but past the metrics.
+func Unknown(any, grpc.ServerStream) error {
+	return grpcstatus.Error(codes.Unimplemented, "there is no such method here")
+}
+
+func endpoint(e fleet.Endpoint) *chatv1.Endpoint {
+	return &chatv1.Endpoint{Instance: e.Instance, Address: e.Address, TlsServerName: e.TLSServerName}
+}

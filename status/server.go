@@ -1,0 +1,206 @@
+package status
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
+
+	statusv1 "github.com/msrchat/msrchat/proto/msrchat/status/v1"
+	"github.com/msrchat/msrchat/shared/admin"
+	"github.com/msrchat/msrchat/shared/discovery"
+	"github.com/msrchat/msrchat/shared/errs"
+	"github.com/msrchat/msrchat/shared/lifecycle"
+	"github.com/msrchat/msrchat/status/internal/fleet"
+	"github.com/msrchat/msrchat/status/internal/service"
+)
+
+const (
+	// streamsPerConn: a gate's calls in flight at most.
+	streamsPerConn = 1000
+	// A peer that vanished without a word is noticed after the sum.
+	pingAfter, pingTimeout = 20 * time.Second, 5 * time.Second
+	// leastPing is how often peers may ping us.
+	leastPing = 5 * time.Second
+	// handshakeLimit drops connections that say nothing.
+	handshakeLimit = 5 * time.Second
+)
+
+// Server is one replica.
+type Server struct {
+	cfg      Config
+	log      *slog.Logger
+	consul   *api.Client
+	registry *prometheus.Registry
+	table    *fleet.Table
+	catalog  *discovery.Watcher
+	service  *service.Service
+	grpc     *grpc.Server
+	health   *admin.HealthServer
+
+	grpcListener, httpListener net.Listener
+}
+
+// New checks cfg and binds the listeners; Run closes them.
+func New(cfg Config, log *slog.Logger) (*Server, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("configure status: %w", err)
+	}
+	cfg = cfg.withDefaults()
+	client, err := discovery.NewClient(cfg.ConsulAddr)
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{
+		cfg: cfg, log: log, consul: client, registry: admin.NewRegistry(),
+		table:   fleet.New(fleet.Options{}),
+		catalog: discovery.NewWatcher(client, ChatService, discovery.Options{Log: log}),
+	}
+	if err := s.listen(); err != nil {
+		return nil, err
+	}
+	metrics := service.NewMetrics(s.registry, s.table, s.catalog.Age)
+	s.service = service.New(service.Config{
+		Instance: cfg.Instance, Table: s.table, CatalogAge: s.catalog.Age,
+		IdleLimit: cfg.ReportIdle, Metrics: metrics, Log: log,
+	})
+	s.grpc = grpc.NewServer(
+		grpc.MaxRecvMsgSize(service.MaxMessage),
+		grpc.MaxConcurrentStreams(streamsPerConn),
+		grpc.ConnectionTimeout(handshakeLimit),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingAfter, Timeout: pingTimeout}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: leastPing, PermitWithoutStream: true}),
+		grpc.StatsHandler(metrics),
+		grpc.UnknownServiceHandler(service.Unknown),
+	)
+	statusv1.RegisterStatusServiceServer(s.grpc, s.service)
+	s.health.Register(s.grpc)
+	return s, nil
+}
+
+// listen binds the three listeners, or none.
+func (s *Server) listen() error {
+	var open []net.Listener
+	for _, l := range [][2]string{
+		{"grpc", s.cfg.GRPCBind}, {"health", s.cfg.HealthBind}, {"http", s.cfg.HTTPBind},
+	} {
+		listener, err := net.Listen("tcp", l[1])
+		if err != nil {
+			for _, o := range open {
+				err = errors.Join(err, o.Close())
+			}
+			return fmt.Errorf("listen for %s: %w", l[0], err)
+		}
+		open = append(open, listener)
+	}
+	s.grpcListener, s.httpListener, s.health = open[0], open[2], admin.NewHealth(open[1])
+	return nil
+}
+
+// GRPCAddr is where status.v1 is bound.
+func (s *Server) GRPCAddr() string { return s.grpcListener.Addr().String() }
+
+// HealthAddr is where grpc.health.v1 is bound.
+func (s *Server) HealthAddr() string { return s.health.Addr() }
+
+// HTTPAddr is where /healthz, /readyz and /metrics are bound.
+func (s *Server) HTTPAddr() string { return s.httpListener.Addr().String() }
+
+// Run serves until ctx ends and then leaves in order: out of Consul, not
+// serving, report streams closed, calls in flight finished. It blocks, is
+// called once, and returns nil after a clean end.
+func (s *Server) Run(ctx context.Context) error {
+	s.log.Info("status starts", "instance", s.cfg.Instance, "release", s.cfg.Release,
+		"grpc", s.GRPCAddr(), "health", s.HealthAddr(), "http", s.HTTPAddr())
+	var g lifecycle.Group
+	g.Go("http", func(ctx context.Context) error {
+		return admin.Serve(ctx, s.httpListener, admin.Handler(s.registry, s.ready))
+	})
+	g.Go("health", s.health.Run)
+	g.Go("catalog", func(ctx context.Context) error { return s.catalog.Run(ctx, s.table.SetCatalog) })
+	g.Go("grpc", func(context.Context) error { return s.grpc.Serve(s.grpcListener) })
+	g.OnStop("grpc", s.stopGRPC)
+	g.OnStop("drain", s.drain)
+	g.Go("readiness", s.announce) // stops before the drain, which it would undo
+	if s.cfg.Register {
+		g.Go("registration", s.register)
+	}
+	err := g.Run(ctx, s.cfg.DrainDelay+s.cfg.Grace+time.Second)
+	s.log.Info("status ended", "instance", s.cfg.Instance)
+	return err
+}
+
+// ready answers /readyz.
+func (s *Server) ready(context.Context) error {
+	select {
+	case <-s.table.Ready():
+		return nil
+	default:
+		return errs.New(errs.CodeUnavailable, "Consul at %s has not answered yet", s.cfg.ConsulAddr)
+	}
+}
+
+// announce turns the health to SERVING once there is something to answer.
+func (s *Server) announce(ctx context.Context) error {
+	select {
+	case <-s.table.Ready():
+		s.health.Set(true)
+		s.log.Info("status is ready", "instance", s.cfg.Instance)
+	case <-ctx.Done():
+	}
+	return nil
+}
+
+// drain tells everybody to go elsewhere and lets the word get around.
+func (s *Server) drain(ctx context.Context) error {
+	s.health.Set(false)
+	wait := time.NewTimer(s.cfg.DrainDelay)
+	defer wait.Stop()
+	select {
+	case <-wait.C:
+	case <-ctx.Done():
+	}
+	return nil
+}
+
+// stopGRPC lets calls in flight finish, for as long as grace allows.
+func (s *Server) stopGRPC(ctx context.Context) error {
+	s.service.Close()
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.Grace)
+	defer cancel()
+	hard := context.AfterFunc(ctx, s.grpc.Stop)
+	defer hard()
+	s.grpc.GracefulStop()
+	return nil
+}
+
+// register keeps the process in Consul's catalog until ctx ends.
+func (s *Server) register(ctx context.Context) error {
+	or := func(advertise, bound string) string {
+		if advertise != "" {
+			return advertise
+		}
+		return bound
+	}
+	deregister, err := discovery.Register(ctx, s.consul, discovery.Registration{
+		Service: ServiceName, Instance: s.cfg.Instance,
+		Address: or(s.cfg.GRPCAdvertise, s.GRPCAddr()),
+		Meta:    map[string]string{discovery.MetaRelease: s.cfg.Release, discovery.MetaZone: s.cfg.Zone},
+		Checks:  []discovery.Check{{Name: "grpc health", GRPC: or(s.cfg.HealthAdvertise, s.HealthAddr())}},
+		Log:     s.log,
+	})
+	if err != nil {
+		return err
+	}
+	<-ctx.Done()
+	leave, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+	defer cancel()
+	return deregister(leave)
+}

@@ -1,0 +1,211 @@
+package status_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	grpcstatus "google.golang.org/grpc/status"
+
+	statusv1 "github.com/msrchat/msrchat/proto/msrchat/status/v1"
+	"github.com/msrchat/msrchat/shared/discovery"
+	"github.com/msrchat/msrchat/shared/errs"
+	"github.com/msrchat/msrchat/status"
+)
+
+// within is what an operator is promised for a server in trouble.
+const within = 5 * time.Second
+
+func TestAServerInTroubleGetsNobody(t *testing.T) {
+	agent, client := consul(t)
+	r := startReplica(t, agent.Addr, "status-1", nil)
+	a, b := startChat(t, client, "a"), startChat(t, client, "b")
+	c := newCaller(t, r.GRPCAddr())
+	c.settled("a", "b")
+
+	b.set(func(l *statusv1.Load) { l.Connections = 500 })
+	eventually(t, "b reports its load", within, func() bool { return c.server("b").GetLoad().GetConnections() == 500 })
+	got, err := c.assign()
+	if err != nil || got.GetServer().GetInstance() != "a" || got.GetServer().GetTlsServerName() != "chat.test" ||
+		got.GetServer().GetAddress() != a.health.Addr() || got.GetDecidedBy() != "status-1" || got.GetCatalogOnly() ||
+		len(got.GetAlternates()) != 1 || got.GetAlternates()[0].GetInstance() != "b" || got.GetId() == "" {
+		t.Fatalf("assigned %v, %v; want a", got, err)
+	}
+	if d := time.Until(time.UnixMilli(got.GetExpiresAtMs())); d < 5*time.Second || d > 10*time.Second {
+		t.Errorf("kept for %v", d)
+	}
+
+	// a is the less loaded one: as soon as it is out, users go to b.
+	out := func() bool {
+		got, err := c.assign()
+		if err != nil {
+			t.Fatalf("assign: %v", err)
+		}
+		return got.GetServer().GetInstance() == "b"
+	}
+	back := func() {
+		t.Helper()
+		eventually(t, "a is back", 20*time.Second, func() bool { return !out() })
+	}
+
+	a.health.Set(false)
+	t.Logf("out %v after its check began to fail", eventually(t, "none for the failing", within, out))
+	if s := c.server("a"); s.GetPassing() || !s.GetInCatalog() || !strings.Contains(s.GetReason(), "fails its check") {
+		t.Errorf("fleet says %v", s)
+	}
+	a.health.Set(true)
+	back()
+
+	a.hush(true)
+	t.Logf("out %v after its reports stopped", eventually(t, "none for the silent", within, out))
+	if s := c.server("a"); !s.GetPassing() || !strings.Contains(s.GetReason(), "last report is") {
+		t.Errorf("fleet says %v", s)
+	}
+	a.hush(false)
+	back()
+
+	a.set(func(l *statusv1.Load) { l.Draining = true })
+	t.Logf("out %v after it said that it drains", eventually(t, "none for the draining", within, out))
+	a.set(func(l *statusv1.Load) { l.Draining = false })
+	back()
+
+	if err := a.leave(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("out %v after it left Consul", eventually(t, "none for the one that left", within, out))
+	if s := c.server("a"); !strings.Contains(s.GetReason(), "left Consul's catalog") {
+		t.Errorf("fleet says %v", s)
+	}
+	a.kill()
+
+	b.set(func(l *statusv1.Load) { l.Connections = 1000 })
+	eventually(t, "b is full", within, func() bool { return !c.server("b").GetEligible() })
+	if _, err := c.assign(); errs.CodeOf(errs.FromGRPC(err)) != errs.CodeExhausted || errs.From(errs.FromGRPC(err)).RetryAfter <= 0 {
+		t.Errorf("all full: %v", err)
+	}
+	b.kill()
+	eventually(t, "nobody left", within, func() bool {
+		_, err := c.assign()
+		return grpcstatus.Code(err) == codes.Unavailable
+	})
+}
+
+func TestAKilledServerGetsNobody(t *testing.T) {
+	agent, client := consul(t)
+	r := startReplica(t, agent.Addr, "status-1", nil)
+	a, b := startChat(t, client, "a"), startChat(t, client, "b")
+	c := newCaller(t, r.GRPCAddr())
+	c.settled("a", "b")
+	b.set(func(l *statusv1.Load) { l.Connections = 500 })
+	eventually(t, "b reports its load", within, func() bool { return c.server("b").GetLoad().GetConnections() == 500 })
+	a.kill()
+	// A second after the stream broke, well before its last report is stale.
+	took := eventually(t, "none for the dead", 2500*time.Millisecond, func() bool {
+		got, err := c.assign()
+		return err == nil && got.GetServer().GetInstance() == "b"
+	})
+	t.Logf("out %v after its death", took)
+}
+
+func TestRestartedReplicasAssignAtOnce(t *testing.T) {
+	agent, client := consul(t)
+	addr := agent.Addr
+	first, second := startReplica(t, addr, "status-1", nil), startReplica(t, addr, "status-2", nil)
+	startChat(t, client, "a")
+	startChat(t, client, "b")
+	for _, r := range []*replica{first, second} {
+		newCaller(t, r.GRPCAddr()).settled("a", "b")
+	}
+	gate := newCaller(t, "consul:///"+status.ServiceName, discovery.DialOptions(client)...)
+	eventually(t, "an assignment", within, func() bool { _, err := gate.assign(); return err == nil })
+
+	// One goes: nobody notices.
+	if err := first.stop(); err != nil {
+		t.Fatal(err)
+	}
+	for range 50 {
+		if _, err := gate.assign(); err != nil {
+			t.Fatalf("with one replica gone: %v", err)
+		}
+	}
+
+	// All go. A new one answers its first question, before any report came.
+	if err := second.stop(); err != nil {
+		t.Fatal(err)
+	}
+	again := startReplica(t, addr, "status-3", nil)
+	got, err := newCaller(t, again.GRPCAddr()).assign()
+	if err != nil || !got.GetCatalogOnly() {
+		t.Fatalf("the first question: %v, %v; want a decision by the catalog alone", got, err)
+	}
+	startReplica(t, addr, "status-4", nil)
+	took := eventually(t, "an assignment through Consul", 20*time.Second, func() bool { _, err := gate.assign(); return err == nil })
+	t.Logf("through Consul again %v after the restart", took)
+	eventually(t, "a decision by load", 20*time.Second, func() bool {
+		got, err := gate.assign()
+		return err == nil && !got.GetCatalogOnly()
+	})
+}
+
+func TestARestartOfConsulIsNotNoticed(t *testing.T) {
+	agent, client := consul(t)
+	r := startReplica(t, agent.Addr, "status-1", nil)
+	startChat(t, client, "a")
+	startChat(t, client, "b")
+	c := newCaller(t, r.GRPCAddr())
+	c.settled("a", "b")
+
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		agent.Kill()
+		agent.Start(t)
+	}()
+	calls := 0
+	ask := func() {
+		got, err := c.assign()
+		if err != nil || got.GetCatalogOnly() {
+			t.Fatalf("call %d: %v, %v", calls, got, err)
+		}
+		calls++
+	}
+	for running := true; running; {
+		select {
+		case <-done:
+			running = false
+		case <-time.After(20 * time.Millisecond): // a gate's pace
+			ask()
+		}
+	}
+	// The new agent calls every check critical until it ran.
+	for end := time.Now().Add(4 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		ask()
+	}
+	t.Logf("%d assignments through a restart of Consul", calls)
+}
+
+func TestConfigIsChecked(t *testing.T) {
+	good := status.Config{
+		Instance: "s", Release: "v1", GRPCBind: "127.0.0.1:0", HealthBind: "127.0.0.1:0", HTTPBind: "127.0.0.1:0",
+		ConsulAddr: "127.0.0.1:8500",
+	}
+	if err := good.Validate(); err != nil {
+		t.Errorf("good: %v", err)
+	}
+	for name, spoil := range map[string]func(*status.Config){
+		"instance is missing":         func(c *status.Config) { c.Instance = "" },
+		"release is missing":          func(c *status.Config) { c.Release = "" },
+		`grpc-bind "x"`:               func(c *status.Config) { c.GRPCBind = "x" },
+		`consul-addr ""`:              func(c *status.Config) { c.ConsulAddr = "" },
+		"health-advertise is missing": func(c *status.Config) { c.Register, c.HealthBind = true, ":7" },
+		"grpc-advertise is missing":   func(c *status.Config) { c.Register, c.GRPCBind = true, "[::]:7" },
+		`grpc-advertise "y"`:          func(c *status.Config) { c.GRPCAdvertise = "y" },
+	} {
+		cfg := good
+		spoil(&cfg)
+		if err := cfg.Validate(); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("want %q, got %v", name, err)
+		}
+	}
+}

@@ -1,0 +1,250 @@
+package status_test
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
+	statusv1 "github.com/msrchat/msrchat/proto/msrchat/status/v1"
+	"github.com/msrchat/msrchat/shared/admin"
+	"github.com/msrchat/msrchat/shared/discovery"
+	"github.com/msrchat/msrchat/shared/testenv"
+	"github.com/msrchat/msrchat/status"
+)
+
+const reportEvery = 300 * time.Millisecond
+
+func consul(t *testing.T) (*testenv.ConsulAgent, *api.Client) {
+	t.Helper()
+	agent := testenv.StartConsul(t)
+	client, err := discovery.NewClient(agent.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return agent, client
+}
+
+// replica is a status server in this process.
+type replica struct {
+	*status.Server
+	stop func() error // ends it and waits
+}
+
+func startReplica(t *testing.T, consulAddr, instance string, change func(*status.Config)) *replica {
+	t.Helper()
+	cfg := status.Config{
+		Instance: instance, Release: "v1", GRPCBind: "127.0.0.1:0", HealthBind: "127.0.0.1:0", HTTPBind: "127.0.0.1:0",
+		ConsulAddr: consulAddr, Register: true,
+	}
+	if change != nil {
+		change(&cfg)
+	}
+	s, err := status.New(cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	r := &replica{Server: s}
+	r.stop = sync.OnceValue(func() error { cancel(); return <-ended })
+	t.Cleanup(func() {
+		if err := r.stop(); err != nil {
+			t.Errorf("%s: %v", instance, err)
+		}
+	})
+	return r
+}
+
+// chatServer stands in for a chat server: in Consul, and reporting to every
+// replica that it finds there.
+type chatServer struct {
+	t        *testing.T
+	instance string
+	client   *api.Client
+	health   *admin.HealthServer
+	ctx      context.Context
+	kill     func() // gone without a word, as by kill -9
+	leave    func(context.Context) error
+
+	mu      sync.Mutex // owns the fields below
+	load    *statusv1.Load
+	silent  bool
+	streams map[string]bool // by replica
+}
+
+func startChat(t *testing.T, client *api.Client, instance string) *chatServer {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	c := &chatServer{
+		t: t, instance: instance, client: client, health: admin.NewHealth(l), ctx: ctx,
+		load: &statusv1.Load{Capacity: 1000}, streams: map[string]bool{},
+	}
+	c.health.Set(true)
+	var parts sync.WaitGroup
+	parts.Go(func() {
+		if err := c.health.Run(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	parts.Go(func() {
+		_ = discovery.Watch(ctx, client, status.ServiceName, false, func(list []discovery.Instance) {
+			for _, i := range list {
+				if c.claim(i.Address) {
+					parts.Go(func() { c.reportTo(i.Address) })
+				}
+			}
+		})
+	})
+	c.kill = func() { cancel(); parts.Wait() }
+	t.Cleanup(c.kill)
+	c.leave, err = discovery.Register(ctx, client, discovery.Registration{
+		Service: status.ChatService, Instance: instance, Address: c.health.Addr(),
+		Meta: map[string]string{
+			discovery.MetaRelease: "v1", discovery.MetaRelay: c.health.Addr(), discovery.MetaTLSServerName: "chat.test",
+		},
+		Checks: []discovery.Check{{GRPC: c.health.Addr()}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// claim makes sure that one goroutine reports to a replica.
+func (c *chatServer) claim(addr string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	fresh := !c.streams[addr]
+	c.streams[addr] = true
+	return fresh
+}
+
+func (c *chatServer) set(change func(*statusv1.Load)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	change(c.load)
+}
+
+func (c *chatServer) hush(silent bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.silent = silent
+}
+
+// report is nil while the server is silent.
+func (c *chatServer) report() *statusv1.ReportRequest {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.silent {
+		return nil
+	}
+	return &statusv1.ReportRequest{
+		Instance: c.instance, BootId: 1, Release: "v1", StartedAtMs: 1, Endpoint: &chatv1.Endpoint{Address: c.health.Addr()},
+		Load: &statusv1.Load{Connections: c.load.Connections, Capacity: c.load.Capacity, Draining: c.load.Draining},
+	}
+}
+
+// reportTo reports until the stream or the server ends.
+func (c *chatServer) reportTo(addr string) {
+	conn := dial(c.t, addr)
+	defer conn.Close()
+	stream, err := statusv1.NewStatusServiceClient(conn).Report(c.ctx)
+	if err != nil {
+		return
+	}
+	tick := time.NewTicker(reportEvery)
+	defer tick.Stop()
+	for {
+		if r := c.report(); r != nil && stream.Send(r) != nil {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-stream.Context().Done():
+			return
+		}
+	}
+}
+
+func dial(t *testing.T, target string, options ...grpc.DialOption) *grpc.ClientConn {
+	t.Helper()
+	conn, err := grpc.NewClient(target, append(options, grpc.WithTransportCredentials(insecure.NewCredentials()))...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return conn
+}
+
+// caller asks one replica, or those in Consul.
+type caller struct {
+	t      *testing.T
+	client statusv1.StatusServiceClient
+}
+
+func newCaller(t *testing.T, target string, options ...grpc.DialOption) *caller {
+	t.Helper()
+	conn := dial(t, target, options...)
+	t.Cleanup(func() { conn.Close() })
+	return &caller{t: t, client: statusv1.NewStatusServiceClient(conn)}
+}
+
+func (c *caller) assign(avoid ...string) (*statusv1.Assignment, error) {
+	ctx, cancel := context.WithTimeout(c.t.Context(), 5*time.Second)
+	defer cancel()
+	resp, err := c.client.Assign(ctx, &statusv1.AssignRequest{UserId: 1, Avoid: avoid})
+	return resp.GetAssignment(), err
+}
+
+// server returns what Fleet says of one server; nil if nothing.
+func (c *caller) server(instance string) *statusv1.Server {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(c.t.Context(), 5*time.Second)
+	defer cancel()
+	resp, err := c.client.Fleet(ctx, &statusv1.FleetRequest{})
+	if err != nil {
+		c.t.Fatalf("fleet: %v", err)
+	}
+	for _, s := range resp.GetServers() {
+		if s.GetEndpoint().GetInstance() == instance {
+			return s
+		}
+	}
+	return nil
+}
+
+// settled waits until the servers are eligible by their reports.
+func (c *caller) settled(instances ...string) {
+	c.t.Helper()
+	for _, instance := range instances {
+		eventually(c.t, instance+" is eligible and reports", 20*time.Second, func() bool {
+			s := c.server(instance)
+			return s.GetEligible() && s.GetLoad() != nil
+		})
+	}
+}
+
+// eventually polls and returns how long it took.
+func eventually(t *testing.T, what string, limit time.Duration, done func() bool) time.Duration {
+	t.Helper()
+	start := time.Now()
+	for !done() {
+		if time.Since(start) > limit {
+			t.Fatalf("not seen within %v: %s", limit, what)
+		}
+		time.Sleep(20 * time.Millisecond) // between two looks
+	}
+	return time.Since(start)
+}
