@@ -88,7 +88,7 @@ variable "redis_addr" {
 
 variable "capacity" {
   type        = number
-  default     = 18000
+  default     = 18200
   description = "Connections that one server takes. Each is an open file; 20,000 files a process is a common limit, the rest is for peers and databases."
 
   validation {
@@ -292,7 +292,7 @@ job "chat" {
 
       resources {
         cpu    = 200
-        memory = 256 # about 6 KiB for each of 18,000 connections, and the program
+        memory = 256 # about 6 KiB for each of 18,200 connections, and the program
       }
 
       logs {

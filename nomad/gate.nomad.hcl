@@ -105,7 +105,7 @@ variable "smtp_addr" {
 
 variable "smtp_from" {
   type        = string
-  default     = "msrchat@localhost"
+  default     = "msrChat <noreply@msrchat.invalid>"
   description = "Sender of the mails."
 }
 
@@ -265,8 +265,9 @@ job "gate" {
         MSRCHAT_SMTP_TLS       = var.smtp_tls
       }
 
-      # All but mysql_password are optional. A new password is taken at the next
-      # deployment.
+      # All but mysql_password are optional; without code_secret each gate makes
+      # its own, and a code holds only where it was asked for. A new password is
+      # taken at the next deployment.
       template {
         destination = "secrets/env"
         env         = true
@@ -274,6 +275,7 @@ job "gate" {
         data        = <<-ENV
           {{ with nomadVar "nomad/jobs" -}}
           MSRCHAT_MYSQL_PASSWORD={{ .mysql_password }}
+          {{ with .code_secret.Value }}MSRCHAT_CODE_SECRET={{ . }}{{ end }}
           {{ with .redis_password.Value }}MSRCHAT_REDIS_PASSWORD={{ . }}{{ end }}
           {{ with .smtp_user.Value }}MSRCHAT_SMTP_USER={{ . }}{{ end }}
           {{ with .smtp_password.Value }}MSRCHAT_SMTP_PASSWORD={{ . }}{{ end }}
@@ -283,7 +285,7 @@ job "gate" {
 
       resources {
         cpu    = 200
-        memory = 384 # argon2id takes 64 MiB for each password checked at once
+        memory = 384 # argon2id takes 19 MiB for each password checked at once
       }
 
       logs {

@@ -96,7 +96,7 @@ func charset(name string, content []byte) string {
 		for i, b := range content {
 			runes[i] = rune(b) // the first 256 code points are Latin-1
 		}
-		return string(runes)
+		content = []byte(string(runes))
 	}
 	return printable(content)
 }

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	_ "embed"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -61,8 +62,8 @@ func Nomad(dir state.Dir, table ports.Table, reserved string) Agent {
 // refused and asks again only after 15 to 30 s. Stop it once AwaitKeys returned,
 // and start Nomad. It is not needed when Nomad has state already.
 func NomadFirst(dir state.Dir, table ports.Table) (first Agent, needed bool) {
-	keys, _ := filepath.Glob(filepath.Join(nomadData(dir), "server", "keystore", "*"))
-	return newNomad(dir, table, map[string]any{"Client": false}), len(keys) == 0
+	_, err := os.Stat(filepath.Join(nomadData(dir), "server", "raft"))
+	return newNomad(dir, table, map[string]any{"Client": false}), errors.Is(err, os.ErrNotExist)
 }
 
 func nomadData(dir state.Dir) string { return filepath.Join(dir.Nomad(), "data") }

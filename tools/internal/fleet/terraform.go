@@ -30,7 +30,7 @@ func (f *Fleet) Agents(ctx context.Context) error {
 		return err
 	}
 	defer unlock()
-	_, built, err := f.prepare(ctx, state.ByTerraform, job.All())
+	_, built, err := f.prepare(ctx, state.ByTerraform, job.All(), true)
 	if err != nil {
 		return err
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -36,7 +35,7 @@ func (f *Fleet) Up(ctx context.Context, names []string) error {
 		return err
 	}
 	defer unlock()
-	nomadProgram, built, err := f.prepare(ctx, state.ByUp, jobs)
+	nomadProgram, built, err := f.prepare(ctx, state.ByUp, jobs, len(names) == 0)
 	if err != nil {
 		return err
 	}
@@ -66,7 +65,7 @@ func (f *Fleet) Up(ctx context.Context, names []string) error {
 
 // prepare claims the fleet, and brings agents, programs and the password to
 // where jobs can run.
-func (f *Fleet) prepare(ctx context.Context, manager string, jobs []job.Job) (nomadProgram string, built release.Release, err error) {
+func (f *Fleet) prepare(ctx context.Context, manager string, jobs []job.Job, withClient bool) (nomadProgram string, built release.Release, err error) {
 	consulProgram, nomadProgram, err := lookTools()
 	if err != nil {
 		return "", release.Release{}, err
@@ -94,21 +93,22 @@ func (f *Fleet) prepare(ctx context.Context, manager string, jobs []job.Job) (no
 	}
 	building := make(chan buildResult, 1) // buffered: nobody may be left to read it
 	go func() {
-		r, err := f.build(ctx, jobs)
+		r, err := f.build(ctx, jobs, withClient)
 		building <- buildResult{r, err}
 	}()
 	if err := f.startAgents(ctx, consulProgram, nomadProgram); err != nil {
 		return "", release.Release{}, err
 	}
-	if err := f.ensurePassword(ctx); err != nil {
+	if err := f.ensureSecrets(ctx); err != nil {
 		return "", release.Release{}, err
 	}
 	result := <-building
 	return nomadProgram, result.Release, result.err
 }
 
-// build compiles what the jobs run, and the client, so that it is there at once.
-func (f *Fleet) build(ctx context.Context, jobs []job.Job) (release.Release, error) {
+// build compiles what the jobs run, and the client too, so that it is there at
+// once.
+func (f *Fleet) build(ctx context.Context, jobs []job.Job, withClient bool) (release.Release, error) {
 	wanted := map[string]bool{}
 	for _, j := range jobs {
 		wanted[j.Program] = true
@@ -123,7 +123,7 @@ func (f *Fleet) build(ctx context.Context, jobs []job.Job) (release.Release, err
 		return release.Release{Folder: f.dir.Bin()}, nil
 	}
 	var others []release.Package
-	if len(services) == len(release.Services()) {
+	if withClient {
 		others = append(others, release.Client)
 	}
 	start := time.Now()
@@ -184,33 +184,39 @@ func (f *Fleet) startAgent(a agent.Agent, program string, await func(process.Pro
 	return nil
 }
 
-// passwordPath is a Nomad variable that every job may read, and no policy has to
+// secretsPath is a Nomad variable that every job may read, and no policy has to
 // be written for it.
-const passwordPath = "nomad/jobs"
+const secretsPath = "nomad/jobs"
 
-// ensurePassword makes the database's password once. It lives in Nomad alone:
-// the mysql job gives it to the database at each start, so a fleet that was
+// ensureSecrets makes what the services need to share, once: the database's
+// password, and the key of the gates' codes. They live in Nomad alone. The mysql
+// job gives the password to the database at each start, so a fleet that was
 // taken down gets a new one.
-func (f *Fleet) ensurePassword(ctx context.Context) error {
-	const key = "mysql_password"
+func (f *Fleet) ensureSecrets(ctx context.Context) error {
 	query := (&nomad.QueryOptions{}).WithContext(ctx)
-	variable, _, err := f.nomad.Variables().Peek(passwordPath, query)
+	variable, _, err := f.nomad.Variables().Peek(secretsPath, query)
 	if err != nil {
-		return fmt.Errorf("read nomad variable %s: %w", passwordPath, err)
+		return fmt.Errorf("read nomad variable %s: %w", secretsPath, err)
 	}
 	if variable == nil {
-		variable = &nomad.Variable{Path: passwordPath, Items: nomad.VariableItems{}}
+		variable = &nomad.Variable{Path: secretsPath, Items: nomad.VariableItems{}}
 	}
-	if variable.Items[key] != "" {
+	complete := true
+	for _, key := range []string{"mysql_password", "code_secret"} {
+		if variable.Items[key] != "" {
+			continue
+		}
+		complete = false
+		secret := make([]byte, 32)
+		rand.Read(secret) // never fails: see its documentation
+		variable.Items[key] = hex.EncodeToString(secret)
+	}
+	if complete {
 		return nil
 	}
-	secret := make([]byte, 32)
-	rand.Read(secret) // never fails: see its documentation
-	variable.Items[key] = hex.EncodeToString(secret)
-	// Checked against the index that was read: of two at once, one wins.
-	_, _, err = f.nomad.Variables().CheckedUpdate(variable, (&nomad.WriteOptions{}).WithContext(ctx))
-	if err != nil && !errors.As(err, &nomad.ErrCASConflict{}) {
-		return fmt.Errorf("write nomad variable %s: %w", passwordPath, err)
+	// Checked against the index that was read: a person's change is not lost.
+	if _, _, err = f.nomad.Variables().CheckedUpdate(variable, (&nomad.WriteOptions{}).WithContext(ctx)); err != nil {
+		return fmt.Errorf("write nomad variable %s: %w", secretsPath, err)
 	}
 	return nil
 }
