@@ -14,7 +14,7 @@ type Event struct {
 	Entry
 }
 
-const selectEvents = "SELECT seq, sender_id, client_msg_id, kind, body, created_at FROM events WHERE conversation_id = ? AND "
+const selectEvents = "SELECT seq, sender_id, client_msg_id, kind, body, created_at FROM events FORCE INDEX (PRIMARY) WHERE conversation_id = ? AND "
 
 // After reads the first limit events above a number, ascending.
 func (l *Log) After(ctx context.Context, conversationID, after uint64, limit int) ([]Event, error) {

@@ -13,15 +13,16 @@ import (
 	"github.com/msrchat/msrchat/shared/errs"
 )
 
-// settle brings rows to a result after the fast path could not: another writer
-// was faster, a message was there already, a connection broke, or the database
-// refuses something. Each round first looks up which rows are in the log, then
-// appends the rest under locks that keep other writers of the same
-// conversations out until the commit.
+// settle brings rows to a result where the fast path could not or would not:
+// another writer was faster, or may be, a message was there already, a
+// connection broke, or the database refuses something. Each round looks up
+// which rows are in the log, except that the first one skips this when nothing
+// hints at it, then appends the rest under locks that keep other writers of the
+// same conversations out until the commit.
 //
 // Plain retries would starve: the winner of a conflict knows the next number
 // before the loser has read the head again.
-func (w *writer) settle(ctx context.Context, rows []*row) {
+func (w *writer) settle(ctx context.Context, rows []*row, suspect bool) {
 	for attempt := 0; len(rows) > 0; attempt++ {
 		if attempt > 0 && !pause(ctx, attempt-1) {
 			break
@@ -30,15 +31,18 @@ func (w *writer) settle(ctx context.Context, rows []*row) {
 			w.failed(rows, err)
 			continue
 		}
-		missing, err := w.lookUp(ctx, rows)
-		if err != nil {
-			w.failed(rows, err)
-			continue
+		if suspect {
+			missing, err := w.lookUp(ctx, rows)
+			if err != nil {
+				w.failed(rows, err)
+				continue
+			}
+			if rows = missing; len(rows) == 0 {
+				return
+			}
 		}
-		if rows = missing; len(rows) == 0 {
-			return
-		}
-		err = w.appendLocked(ctx, rows)
+		err := w.appendLocked(ctx, rows, attempt == 0 && !suspect)
+		suspect = true
 		switch {
 		case err == nil:
 			return
@@ -64,8 +68,8 @@ func (w *writer) bisect(ctx context.Context, rows []*row) {
 		return
 	}
 	half := len(rows) / 2
-	w.settle(ctx, rows[:half])
-	w.settle(ctx, rows[half:])
+	w.settle(ctx, rows[:half], true)
+	w.settle(ctx, rows[half:], true)
 }
 
 // isData says that the server refused a value, as opposed to being unable to
@@ -120,10 +124,15 @@ func (w *writer) lookUp(ctx context.Context, rows []*row) (missing []*row, err e
 // appendLocked appends rows in a transaction that holds the conversations and
 // the ends of their logs. The conversations' rows put those who come this way
 // in line without deadlocks; the locks on the ends keep out those who do not.
-// Those are gap locks, which want REPEATABLE READ.
-func (w *writer) appendLocked(ctx context.Context, rows []*row) (err error) {
+// Those are gap locks, which want REPEATABLE READ. The light form goes without
+// them: in a contended conversation nearly everybody comes this way.
+func (w *writer) appendLocked(ctx context.Context, rows []*row, light bool) (err error) {
 	w.log.metrics.locked.Inc()
-	tx, err := w.conn.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelRepeatableRead})
+	isolation, endsOf := sql.LevelRepeatableRead, appendLockEnds
+	if light {
+		isolation, endsOf = sql.LevelDefault, appendEnds
+	}
+	tx, err := w.conn.BeginTx(ctx, &sql.TxOptions{Isolation: isolation})
 	if err != nil {
 		return err
 	}
@@ -140,7 +149,7 @@ func (w *writer) appendLocked(ctx context.Context, rows []*row) (err error) {
 	if _, err := tx.ExecContext(ctx, string(appendLockConversations(nil, ids))); err != nil {
 		return err
 	}
-	ends, err := readHeads(ctx, tx, appendLockEnds(nil, ids))
+	ends, err := readHeads(ctx, tx, endsOf(nil, ids))
 	if err != nil {
 		return err
 	}

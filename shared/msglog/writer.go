@@ -182,12 +182,12 @@ func committed(batch []*request) []Committed {
 // settle. It returns only when it is done or ctx ended.
 func (w *writer) commit(ctx context.Context, rows []*row) {
 	if w.heads.contended(rows) {
-		w.settle(ctx, rows)
+		w.settle(ctx, rows, false)
 		return
 	}
 	if err := w.insert(ctx, rows); err != nil {
 		w.failed(rows, err)
-		w.settle(ctx, rows)
+		w.settle(ctx, rows, true)
 	}
 }
 
