@@ -99,3 +99,54 @@ build_program() {
 	go build -C "${root:?}" -trimpath -buildvcs=false -o "$folder/" "./$1" >&2
 	echo "$folder/${1##*/}"
 }
+
+# modules: the folders of the workspace's modules, below $root, e2e last.
+modules() {
+	(cd "${root:?}" && go list -m -f '{{.Dir}}') | sed "s|^$root/||" | sort |
+		awk '$0 == "e2e" { last = $0; next } { print } END { if (last) print last }'
+}
+
+# go_files: the hand-written Go files of the working directory, each ended by NUL.
+go_files() {
+	find . -name .fleet -prune -o -name .git -prune -o -name '*.go' ! -name '*.pb.go' -print0
+}
+
+# stage NAME COMMAND...: run it, and remember its name, result and time. A 77 from
+# the command means: not run, for the reason that it printed.
+stage() {
+	local name=$1 start=$SECONDS code result=ok
+	shift
+	printf '== %s\n' "$name"
+	set +e # in an "or" list bash would ignore the inner set -e
+	(
+		set -e
+		"$@"
+	)
+	code=$?
+	set -e
+	case $code in
+	0) ;;
+	77) result='not run' ;;
+	130 | 143) exit "$code" ;;
+	*)
+		result=FAILED
+		stages_failed=1
+		;;
+	esac
+	stages_table+=$(printf '%-28s %-8s %4d s' "$name" "$result" $((SECONDS - start)))$'\n'
+}
+stages_failed=0
+stages_table=''
+
+# not_run REASON: for the command of a stage.
+not_run() {
+	echo "not run: $1"
+	exit 77
+}
+
+# end_stages: print what stage remembered, and leave with 1 when one failed.
+end_stages() {
+	printf '\n%s' "$stages_table"
+	printf '%-28s %-8s %4d s\n' total "$([ "$stages_failed" = 0 ] && echo ok || echo FAILED)" "$SECONDS"
+	exit "$stages_failed"
+}

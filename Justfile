@@ -1,0 +1,66 @@
+# The verbs of the project. ./justw runs them, also where just is not installed:
+#   ./justw            lists them
+#   ./justw up         starts everything on this machine
+# A recipe of more than a few lines is a script in tools/.
+
+set positional-arguments := true
+
+# list the recipes
+[private]
+default:
+    @'{{ just_executable() }}' --justfile '{{ justfile() }}' --list --unsorted
+
+# start the local fleet (SERVICE... or all of it) and wait until every check passes; repeat at will
+[no-exit-message]
+up *ARGS:
+    @tools/fleet up "$@"
+
+# stop the local fleet; --purge removes its data too
+[no-exit-message]
+down *ARGS:
+    @tools/fleet down "$@"
+
+# show services, addresses and checks
+[no-exit-message]
+ps:
+    @tools/fleet ps
+
+# show the logs of SERVICE's instances (or of consul, nomad); --follow to go on
+[no-exit-message]
+logs *ARGS:
+    @tools/fleet logs "$@"
+
+# show the newest mail to ADDRESS
+[no-exit-message]
+mail *ADDRESS:
+    @tools/fleet mail "$@"
+
+# print shell lines that point nomad, consul and msrchat at the local fleet: eval "$(./justw env)"
+[no-exit-message]
+env:
+    @tools/fleet env
+
+# build and run msrchat, the terminal program and its commands: ./justw chat --help
+[no-exit-message]
+chat *ARGS:
+    @tools/chat "$@"
+
+# vet and test modules (MODULE... or all of them, end-to-end last), with the race detector
+[no-exit-message]
+test *MODULES:
+    @tools/test "$@"
+
+# look for what a reviewer should not have to say
+[no-exit-message]
+lint:
+    @tools/lint
+
+# generate code from proto/
+[no-exit-message]
+gen:
+    @tools/gen
+
+# format everything that a tool can format
+[no-exit-message]
+fmt:
+    @tools/fmt

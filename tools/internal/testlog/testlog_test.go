@@ -1,0 +1,76 @@
+package testlog_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/msrchat/msrchat/tools/internal/testlog"
+)
+
+const events = `{"Action":"start","Package":"github.com/msrchat/msrchat/gate"}
+{"Action":"run","Package":"github.com/msrchat/msrchat/gate","Test":"TestA"}
+{"Action":"output","Package":"github.com/msrchat/msrchat/gate","Test":"TestA","Output":"noise\n"}
+{"Action":"pass","Package":"github.com/msrchat/msrchat/gate","Test":"TestA","Elapsed":0.1}
+{"Action":"output","Package":"github.com/msrchat/msrchat/gate","Test":"TestB","Output":"=== RUN   TestB\n"}
+{"Action":"output","Package":"github.com/msrchat/msrchat/gate","Test":"TestB","Output":"    a_test.go:12: consul is not on PATH\n"}
+{"Action":"output","Package":"github.com/msrchat/msrchat/gate","Test":"TestB","Output":"--- SKIP: TestB (0.00s)\n"}
+{"Action":"skip","Package":"github.com/msrchat/msrchat/gate","Test":"TestB","Elapsed":0}
+{"Action":"output","Package":"github.com/msrchat/msrchat/gate","Output":"PASS\n"}
+{"Action":"pass","Package":"github.com/msrchat/msrchat/gate","Elapsed":1.234}
+{"Action":"skip","Package":"github.com/msrchat/msrchat/gate/cmd/gate","Elapsed":0}
+`
+
+func TestPassingPackagesTakeALineAndSkipsAreListed(t *testing.T) {
+	got, failed := account(t, events)
+	want := "ok    gate  1 tests, 1.23s\nnot run: gate TestB: consul is not on PATH\n"
+	if diff := cmp.Diff(want, got); diff != "" || failed {
+		t.Errorf("failed %v, %s", failed, diff)
+	}
+}
+
+func TestFailuresShowTheirOutput(t *testing.T) {
+	got, failed := account(t, `{"Action":"output","Package":"p","Test":"TestC","Output":"=== RUN   TestC\n"}
+{"Action":"output","Package":"p","Test":"TestC","Output":"    c_test.go:3: got 1, want 2\n"}
+{"Action":"output","Package":"p","Test":"TestC","Output":"--- FAIL: TestC (0.00s)\n"}
+{"Action":"fail","Package":"p","Test":"TestC","Elapsed":0}
+{"Action":"output","Package":"p","Output":"FAIL\tp\t0.1s\n"}
+{"Action":"fail","Package":"p","Elapsed":0.1}
+`)
+	want := "    c_test.go:3: got 1, want 2\n--- FAIL: TestC (0.00s)\nFAIL\tp\t0.1s\nFAIL  p  100ms\n"
+	if diff := cmp.Diff(want, got); diff != "" || !failed {
+		t.Errorf("failed %v, %s", failed, diff)
+	}
+}
+
+func TestFailedBuildsShowTheCompiler(t *testing.T) {
+	got, failed := account(t, `{"ImportPath":"p","Action":"build-output","Output":"./x.go:3:1: undefined: y\n"}
+{"ImportPath":"p","Action":"build-fail"}
+go: warning of the tool itself
+{"Action":"fail","Package":"p","Elapsed":0,"FailedBuild":"p"}
+`)
+	want := "./x.go:3:1: undefined: y\ngo: warning of the tool itself\nFAIL  p  0s\n"
+	if diff := cmp.Diff(want, got); diff != "" || !failed {
+		t.Errorf("failed %v, %s", failed, diff)
+	}
+}
+
+func TestOnlyTheEndOfLongOutputIsKept(t *testing.T) {
+	line := `{"Action":"output","Package":"p","Test":"T","Output":"x\n"}` + "\n"
+	got, _ := account(t, strings.Repeat(line, 5000)+`{"Action":"fail","Package":"p","Test":"T"}`)
+	if n := strings.Count(got, "x\n"); n != 400 {
+		t.Errorf("%d lines, want 400", n)
+	}
+}
+
+func account(t *testing.T, events string) (text string, failed bool) {
+	t.Helper()
+	var out strings.Builder
+	log := testlog.New(&out)
+	if err := log.Read(strings.NewReader(events)); err != nil {
+		t.Fatal(err)
+	}
+	failed = log.Close()
+	return out.String(), failed
+}
