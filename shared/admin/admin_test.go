@@ -133,6 +133,40 @@ func TestHealth(t *testing.T) {
 	}
 }
 
+func TestALeavingServiceEndsItsWatches(t *testing.T) {
+	h := admin.NewHealth(listen(t))
+	srv := grpc.NewServer()
+	h.Register(srv)
+	l := listen(t)
+	done := make(chan error, 1)
+	go func() { done <- srv.Serve(l) }()
+	conn, err := grpc.NewClient(l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	h.Set(true)
+	watch, err := healthv1.NewHealthClient(conn).Watch(t.Context(), &healthv1.HealthCheckRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if resp, err := watch.Recv(); err != nil || resp.GetStatus() != healthv1.HealthCheckResponse_SERVING {
+		t.Fatalf("got %v, %v", resp, err)
+	}
+	h.Leave()
+	h.Set(true) // too late
+	for err == nil {
+		var resp *healthv1.HealthCheckResponse
+		if resp, err = watch.Recv(); resp.GetStatus() == healthv1.HealthCheckResponse_SERVING {
+			t.Error("serving after it left")
+		}
+	}
+	srv.GracefulStop() // would wait for the watch
+	if err := wait(t, done); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestLogger(t *testing.T) {
 	var out bytes.Buffer
 	log, err := admin.Logger("warn", &out)

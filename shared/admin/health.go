@@ -16,7 +16,9 @@ const (
 	maxHealthRequest = 4 << 10
 	// healthStreams bounds what one connection may watch at once.
 	healthStreams = 64
-	// healthGrace is for checks in flight; watchers never end by themselves.
+	// lastWord is what watchers get to hear NOT_SERVING, healthGrace what checks
+	// in flight get after that.
+	lastWord    = 20 * time.Millisecond
 	healthGrace = 200 * time.Millisecond
 )
 
@@ -27,16 +29,20 @@ const (
 type HealthServer struct {
 	listener net.Listener
 	health   *health.Server
+
+	left  context.Context // ends with Leave
+	leave context.CancelFunc
 }
 
 // NewHealth returns a server on l, which Run closes.
 func NewHealth(l net.Listener) *HealthServer {
 	h := &HealthServer{listener: l, health: health.NewServer()}
+	h.left, h.leave = context.WithCancel(context.Background())
 	h.Set(false)
 	return h
 }
 
-// Set says whether the service takes work. After Run ended it changes nothing.
+// Set says whether the service takes work. After Leave it changes nothing.
 func (h *HealthServer) Set(serving bool) {
 	state := healthv1.HealthCheckResponse_NOT_SERVING
 	if serving {
@@ -45,12 +51,42 @@ func (h *HealthServer) Set(serving bool) {
 	h.health.SetServingStatus("", state)
 }
 
+// Leave says NOT_SERVING for good and ends every watch, here and on the servers
+// of Register. Without it a watch keeps their GracefulStop waiting; callers
+// should have had a moment since Set(false) to hear of it. It may be called
+// more than once; Run calls it at its end.
+func (h *HealthServer) Leave() {
+	h.health.Shutdown()
+	h.leave()
+}
+
 // Register adds the same health service to another server, before that one
 // serves: callers that check health on the connection they call on
 // (discovery.ServiceConfig) need it there.
 func (h *HealthServer) Register(r grpc.ServiceRegistrar) {
-	healthv1.RegisterHealthServer(r, h.health)
+	healthv1.RegisterHealthServer(r, leaving{Server: h.health, left: h.left})
 }
+
+// leaving is a health service whose watches end with left.
+type leaving struct {
+	*health.Server
+	left context.Context
+}
+
+func (l leaving) Watch(req *healthv1.HealthCheckRequest, stream healthv1.Health_WatchServer) error {
+	ctx, cancel := context.WithCancel(stream.Context())
+	defer cancel()
+	defer context.AfterFunc(l.left, cancel)()
+	return l.Server.Watch(req, watch{Health_WatchServer: stream, ctx: ctx})
+}
+
+// watch is a stream with another context.
+type watch struct {
+	healthv1.Health_WatchServer
+	ctx context.Context
+}
+
+func (w watch) Context() context.Context { return w.ctx }
 
 // Addr is where it listens.
 func (h *HealthServer) Addr() string { return h.listener.Addr().String() }
@@ -71,7 +107,10 @@ func (h *HealthServer) Run(ctx context.Context) error {
 		return fmt.Errorf("serve health on %s: %w", h.Addr(), err)
 	case <-ctx.Done():
 	}
-	h.health.Shutdown()
+	h.Set(false)
+	last := time.NewTimer(lastWord)
+	<-last.C
+	h.Leave()
 	hard := time.AfterFunc(healthGrace, srv.Stop)
 	defer hard.Stop()
 	srv.GracefulStop()
