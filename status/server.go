@@ -173,6 +173,7 @@ func (s *Server) drain(ctx context.Context) error {
 // stopGRPC lets calls in flight finish, for as long as grace allows.
 func (s *Server) stopGRPC(ctx context.Context) error {
 	s.service.Close()
+	s.health.Leave()
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Grace)
 	defer cancel()
 	hard := context.AfterFunc(ctx, s.grpc.Stop)

@@ -134,24 +134,49 @@ func (t *Table) candidates(r Request, now time.Time, catalogOnly bool) (list []c
 }
 
 // pick returns the best: of the best tier the one with least load, or in a big
-// tier the better one of two. It orders list.
+// tier the better one of two. It brings the best ones of list to its front.
 func (t *Table) pick(list []candidate) candidate {
-	slices.SortFunc(list, better)
-	n := 1
-	for n < len(list) && tier(list[0], list[n]) == 0 {
-		n++
+	for i := range min(len(list), 1+maxAlternates) {
+		for j := i + 1; j < len(list); j++ {
+			if better(list[j], list[i]) < 0 {
+				list[i], list[j] = list[j], list[i]
+			}
+		}
+	}
+	n := 0
+	for _, c := range list {
+		if tier(c, list[0]) == 0 {
+			n++
+		}
 	}
 	if n <= sampleAbove {
 		return list[0]
 	}
-	// Ordered by load, the better one is the earlier one.
-	return list[min(t.intN(n), t.intN(n))]
+	a, b := inTier(list, t.intN(n)), inTier(list, t.intN(n))
+	if better(b, a) < 0 {
+		return b
+	}
+	return a
 }
 
-// alternates returns the next best servers of an ordered list.
+// inTier returns the k-th candidate of the first one's tier.
+func inTier(list []candidate, k int) candidate {
+	for _, c := range list {
+		if tier(c, list[0]) != 0 {
+			continue
+		}
+		if k == 0 {
+			return c
+		}
+		k--
+	}
+	return list[0]
+}
+
+// alternates returns the next best servers of a list as pick leaves it.
 func alternates(list []candidate, without *server) []Endpoint {
 	var next []Endpoint
-	for _, c := range list {
+	for _, c := range list[:min(len(list), 1+maxAlternates)] {
 		if c.server != without && len(next) < maxAlternates {
 			next = append(next, c.server.endpoint())
 		}
