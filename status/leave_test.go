@@ -126,11 +126,10 @@ var program = sync.OnceValues(func() (string, error) {
 })
 
 func TestMain(m *testing.M) {
-	code := m.Run()
+	m.Run()
 	if path, err := program(); err == nil {
 		_ = os.RemoveAll(filepath.Dir(path)) // a leftover in the temporary directory
 	}
-	os.Exit(code)
 }
 
 // child is the program running by itself, without Nomad.
