@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -30,14 +31,13 @@ type HealthServer struct {
 	listener net.Listener
 	health   *health.Server
 
-	left  context.Context // ends with Leave
-	leave context.CancelFunc
+	left chan struct{} // closed by Leave
+	once sync.Once
 }
 
 // NewHealth returns a server on l, which Run closes.
 func NewHealth(l net.Listener) *HealthServer {
-	h := &HealthServer{listener: l, health: health.NewServer()}
-	h.left, h.leave = context.WithCancel(context.Background())
+	h := &HealthServer{listener: l, health: health.NewServer(), left: make(chan struct{})}
 	h.Set(false)
 	return h
 }
@@ -57,7 +57,7 @@ func (h *HealthServer) Set(serving bool) {
 // more than once; Run calls it at its end.
 func (h *HealthServer) Leave() {
 	h.health.Shutdown()
-	h.leave()
+	h.once.Do(func() { close(h.left) })
 }
 
 // Register adds the same health service to another server, before that one
@@ -70,20 +70,26 @@ func (h *HealthServer) Register(r grpc.ServiceRegistrar) {
 // leaving is a health service whose watches end with left.
 type leaving struct {
 	*health.Server
-	left context.Context
+	left <-chan struct{}
 }
 
 func (l leaving) Watch(req *healthv1.HealthCheckRequest, stream healthv1.Health_WatchServer) error {
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()
-	defer context.AfterFunc(l.left, cancel)()
+	go func() {
+		select {
+		case <-l.left:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
 	return l.Server.Watch(req, watch{Health_WatchServer: stream, ctx: ctx})
 }
 
 // watch is a stream with another context.
 type watch struct {
 	healthv1.Health_WatchServer
-	ctx context.Context
+	ctx context.Context //nolint:containedctx // a stream is asked for it
 }
 
 func (w watch) Context() context.Context { return w.ctx }
@@ -108,8 +114,7 @@ func (h *HealthServer) Run(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	h.Set(false)
-	last := time.NewTimer(lastWord)
-	<-last.C
+	<-time.After(lastWord)
 	h.Leave()
 	hard := time.AfterFunc(healthGrace, srv.Stop)
 	defer hard.Stop()

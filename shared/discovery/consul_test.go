@@ -267,5 +267,5 @@ func TestMain(m *testing.M) {
 	for _, name := range []string{"CONSUL_HTTP_ADDR", "CONSUL_HTTP_TOKEN", "CONSUL_HTTP_SSL", "CONSUL_NAMESPACE"} {
 		os.Unsetenv(name)
 	}
-	os.Exit(m.Run())
+	m.Run()
 }
