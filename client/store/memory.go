@@ -30,15 +30,16 @@ type memory struct {
 	meta   map[string]string
 	drafts map[string]string
 	order  int64
-	queued []Outgoing // by Order; short unless there is no network
-	failed []Outgoing // by Order
-	acked  []Outgoing // the newest maxAcked, oldest first
+	queued []Outgoing             // by Order; short unless there is no network
+	failed []Outgoing             // by Order
+	acked  map[MessageID]Outgoing // the newest maxAcked
+	oldest []MessageID            // of acked, oldest first
 	convs  map[uint64]*memoryConversation
 }
 
 // maxAcked is how many acknowledged messages Memory remembers for whoever asks
 // through another handle; the sender itself is told directly.
-const maxAcked = 256
+const maxAcked = 1024
 
 type memoryConversation struct {
 	Conversation
@@ -52,7 +53,7 @@ var _ Store = (*Memory)(nil)
 func NewMemory(keep int) *Memory {
 	return &Memory{memory: &memory{
 		keep: keep, handles: 1, meta: map[string]string{}, drafts: map[string]string{},
-		convs: map[uint64]*memoryConversation{},
+		acked: map[MessageID]Outgoing{}, convs: map[uint64]*memoryConversation{},
 	}}
 }
 
@@ -193,10 +194,12 @@ func (m *Memory) Settle(_ context.Context, all []Settlement) error {
 			continue
 		}
 		o.Text = ""
-		if len(m.acked) >= maxAcked {
-			m.acked = slices.Delete(m.acked, 0, maxAcked/2)
+		if len(m.oldest) >= maxAcked {
+			delete(m.acked, m.oldest[0])
+			m.oldest = m.oldest[1:]
 		}
-		m.acked = append(m.acked, o)
+		m.acked[o.ID] = o
+		m.oldest = append(m.oldest, o.ID)
 	}
 	return nil
 }
@@ -205,7 +208,10 @@ func (m *Memory) Settle(_ context.Context, all []Settlement) error {
 func (m *Memory) Outgoing(_ context.Context, id MessageID) (Outgoing, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, list := range [][]Outgoing{m.queued, m.acked, m.failed} {
+	if o, ok := m.acked[id]; ok {
+		return o, nil
+	}
+	for _, list := range [][]Outgoing{m.queued, m.failed} {
 		if i := slices.IndexFunc(list, func(o Outgoing) bool { return o.ID == id }); i >= 0 {
 			return list[i], nil
 		}

@@ -33,13 +33,24 @@ func NewMessageID() (MessageID, error) {
 // String is the usual form with dashes.
 func (id MessageID) String() string { return uuid.UUID(id).String() }
 
+// Kind says what a message is: the protocol's EventKind.
+type Kind int32
+
+// KindText is a text. A message of any other kind is from a newer server: it
+// has its place in the log, but this program cannot show it.
+const KindText Kind = 1
+
+// MaxID is the largest id and sequence number that a store takes.
+const MaxID = 1<<62 - 1
+
 // Message is one entry of a conversation's log.
 type Message struct {
 	Conversation uint64
 	Seq          uint64 // 1, 2, 3 … without a gap
 	ID           MessageID
 	Sender       uint64 // user id
-	Text         string
+	Kind         Kind
+	Text         string    // for KindText
 	At           time.Time // by the server's clock
 }
 

@@ -186,14 +186,14 @@ func appendRun(ctx context.Context, tx *sql.Tx, run []store.Message) (bool, erro
 	if n, err := result.RowsAffected(); err != nil || n == 0 {
 		return false, err
 	}
-	insert, err := tx.PrepareContext(ctx, `INSERT OR IGNORE INTO events (conversation, seq, id, sender, text, at)
-		VALUES (?, ?, ?, ?, ?, ?)`)
+	insert, err := tx.PrepareContext(ctx, `INSERT OR IGNORE INTO events (conversation, seq, id, sender, kind, text, at)
+		VALUES (?, ?, ?, ?, ?, ?, ?)`)
 	if err != nil {
 		return false, err
 	}
 	defer insert.Close()
 	for _, m := range run {
-		_, err := insert.ExecContext(ctx, conv, int64(m.Seq), m.ID[:], int64(m.Sender), m.Text, m.At.UnixMilli())
+		_, err := insert.ExecContext(ctx, conv, int64(m.Seq), m.ID[:], int64(m.Sender), m.Kind, m.Text, m.At.UnixMilli())
 		if err != nil {
 			return false, err
 		}
@@ -201,23 +201,23 @@ func appendRun(ctx context.Context, tx *sql.Tx, run []store.Message) (bool, erro
 	return true, nil
 }
 
-const messageColumns = `e.conversation, e.seq, e.id, e.sender, e.text, e.at`
+const messageColumns = `e.conversation, e.seq, e.id, e.sender, e.kind, e.text, e.at`
 
 // messageRow scans the columns above; all are NULL where a join found nothing.
 type messageRow struct {
-	conversation, seq, sender, at sql.NullInt64
-	id                            []byte
-	text                          sql.NullString
+	conversation, seq, sender, kind, at sql.NullInt64
+	id                                  []byte
+	text                                sql.NullString
 }
 
 func (r *messageRow) dest() []any {
-	return []any{&r.conversation, &r.seq, &r.id, &r.sender, &r.text, &r.at}
+	return []any{&r.conversation, &r.seq, &r.id, &r.sender, &r.kind, &r.text, &r.at}
 }
 
 func (r *messageRow) message() store.Message {
 	m := store.Message{
 		Conversation: uint64(r.conversation.Int64), Seq: uint64(r.seq.Int64), Sender: uint64(r.sender.Int64),
-		Text: r.text.String, At: time.UnixMilli(r.at.Int64),
+		Kind: store.Kind(r.kind.Int64), Text: r.text.String, At: time.UnixMilli(r.at.Int64),
 	}
 	copy(m.ID[:], r.id)
 	return m

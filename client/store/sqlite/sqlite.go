@@ -133,6 +133,7 @@ var schema = []string{
 		seq INTEGER NOT NULL,
 		id BLOB NOT NULL,
 		sender INTEGER NOT NULL,
+		kind INTEGER NOT NULL,
 		text TEXT NOT NULL,
 		at INTEGER NOT NULL,
 		PRIMARY KEY (conversation, seq)) WITHOUT ROWID`,

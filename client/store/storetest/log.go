@@ -14,7 +14,7 @@ func run(conv, first, last uint64) []store.Message {
 	var out []store.Message
 	for seq := first; seq <= last; seq++ {
 		out = append(out, store.Message{
-			Conversation: conv, Seq: seq, ID: store.MessageID{byte(conv), byte(seq)}, Sender: 9,
+			Conversation: conv, Seq: seq, ID: store.MessageID{byte(conv), byte(seq)}, Sender: 9, Kind: store.Kind(1 + seq%3),
 			Text: fmt.Sprintf("한국어 %d\n🎉", seq), At: time.UnixMilli(int64(seq)),
 		})
 	}

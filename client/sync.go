@@ -1,0 +1,484 @@
+package client
+
+import (
+	"errors"
+	"maps"
+	"slices"
+	"time"
+
+	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
+
+	"github.com/msrchat/msrchat/client/store"
+)
+
+const (
+	// maxPulls bounds the logs that are pulled at once: enough to fill the time
+	// of a round trip, few enough to leave the server to others.
+	maxPulls = 4
+	// maxUnknown bounds the conversations that were pushed but not yet listed.
+	maxUnknown = 10_000
+	// maxVain is after how many pulls without progress a head is disbelieved,
+	// until the server tells it again.
+	maxVain = 5
+)
+
+// conv is how far one conversation's log was received.
+type conv struct {
+	id      uint64
+	peer    Peer
+	hi      uint64 // received: all up to here, from the start of this client on
+	head    uint64 // the greatest sequence number heard of
+	pulling bool
+	retryAt time.Time // not before
+	vain    int       // pulls in a row without progress
+}
+
+// syncState is the receiving side.
+//
+// A conversation that is not in convs is either new, and received from its
+// first message on, or was never listed. listed tells which: it is set once all
+// conversations of this epoch were listed, in this client or, by the store's
+// word, an earlier one.
+type syncState struct {
+	epoch   uint64
+	listed  bool
+	stored  store.State // what the store said at the last Begin
+	before  bool        // the conversations were listed in an earlier epoch
+	convs   map[uint64]*conv
+	behind  map[uint64]*conv  // those with hi < head
+	unknown map[uint64]uint64 // pushed, not known: the greatest sequence number
+	first   []uint64          // conversations whose newest page is to be fetched
+	pulls   int               // under way
+	listing bool
+	listAt  time.Time // not before
+	listN   int       // failed in a row
+	fresh   []Message // accepted, to be stored and told by flush
+	nextAt  time.Time // when pull has something to do again; zero if unknown
+}
+
+// initSync loads what the store has.
+func (o *owner) initSync() error {
+	s := &o.sync
+	s.convs, s.behind, s.unknown = map[uint64]*conv{}, map[uint64]*conv{}, map[uint64]uint64{}
+	if o.opt.SendOnly {
+		return nil
+	}
+	var err error
+	if s.stored, err = o.opt.Store.State(o.ctx); err != nil {
+		return err
+	}
+	s.epoch, s.listed = s.stored.Epoch, s.stored.Listed && !o.opt.FromNow
+	all, err := o.opt.Store.Conversations(o.ctx)
+	if err != nil {
+		return err
+	}
+	for _, c := range all {
+		switch {
+		case c.Stored != nil:
+			s.convs[c.ID] = &conv{id: c.ID, peer: c.Peer, hi: c.Stored.Hi}
+		case s.stored.Listed:
+			s.convs[c.ID] = &conv{id: c.ID, peer: c.Peer}
+		}
+	}
+	return nil
+}
+
+// beginEpoch takes over the epoch of a Welcome. In a new one nothing is known
+// of the logs but how far they were received; see listedConversation.
+func (o *owner) beginEpoch(epoch uint64) error {
+	st, err := o.opt.Store.Begin(o.ctx, epoch)
+	if err != nil {
+		return err
+	}
+	s := &o.sync
+	if s.epoch != 0 && s.epoch != epoch {
+		o.log.Warn("log epoch changed", "from", s.epoch, "to", epoch)
+		s.before = s.before || s.listed
+		s.listed = false
+		s.behind, s.unknown, s.first = map[uint64]*conv{}, map[uint64]uint64{}, nil
+		for _, c := range s.convs {
+			c.head = 0
+		}
+		o.owedReset = true
+	}
+	s.epoch, s.stored = epoch, st
+	s.listing, s.listAt = false, time.Time{}
+	return nil
+}
+
+// notify queues an event if there is room beside the accepted messages.
+func (o *owner) notify(e Event) bool {
+	if len(o.events)+len(o.sync.fresh) >= cap(o.events) {
+		return false
+	}
+	o.events <- e // does not wait: only the owner sends
+	return true
+}
+
+// room is how many more messages may be accepted.
+func (o *owner) room() int {
+	if o.owedReset {
+		return 0 // it must come before them
+	}
+	return o.opt.EventBuffer - len(o.events) - len(o.sync.fresh)
+}
+
+// learn takes a hint that a log reaches up to seq.
+func (o *owner) learn(id, seq uint64) {
+	if o.opt.SendOnly || !validID(id) || seq > store.MaxID {
+		return
+	}
+	c := o.sync.convs[id]
+	if c == nil {
+		if _, ok := o.sync.unknown[id]; ok || len(o.sync.unknown) < maxUnknown {
+			o.sync.unknown[id] = max(o.sync.unknown[id], seq)
+		}
+		return
+	}
+	if c.head = max(c.head, seq); c.head > c.hi {
+		o.sync.behind[id] = c
+	}
+}
+
+// pushed takes an event that was pushed: the next one, or a hint.
+func (o *owner) pushed(ev *chatv1.Event) {
+	m, err := asMessage(ev)
+	if err != nil {
+		o.violate("%v", err)
+		return
+	}
+	if c := o.sync.convs[m.Conversation]; c == nil || !o.sync.listed || !o.accept(c, m) {
+		o.learn(m.Conversation, m.Seq)
+	}
+}
+
+// accept takes a message if it is the next one and there is room.
+func (o *owner) accept(c *conv, m Message) bool {
+	if m.Seq != c.hi+1 || o.room() <= 0 {
+		return false
+	}
+	c.hi, c.vain = m.Seq, 0
+	c.head = max(c.head, m.Seq)
+	o.sync.fresh = append(o.sync.fresh, m)
+	return true
+}
+
+// flushMessages stores and tells what was accepted. Messages are told also
+// where the store fails: the log has them.
+func (o *owner) flushMessages() {
+	s := &o.sync
+	if len(s.fresh) == 0 {
+		return
+	}
+	byConv := map[uint64][]Message{}
+	for _, m := range s.fresh {
+		byConv[m.Conversation] = append(byConv[m.Conversation], m)
+	}
+	for _, run := range byConv {
+		o.keep(run)
+	}
+	for _, m := range s.fresh {
+		// There is room: accept counted, and nobody else fills the queue.
+		o.events <- Received{Message: m, Peer: s.convs[m.Conversation].peer, Mine: m.Sender == o.opt.Session.User.ID}
+	}
+	s.fresh = s.fresh[:0]
+}
+
+// keep stores a run where it fits to what is stored.
+func (o *owner) keep(run []Message) {
+	_, err := o.opt.Store.Append(o.disk, o.sync.epoch, run)
+	if err != nil && !errors.Is(err, store.ErrStale) {
+		o.log.Error("messages not stored", "err", err)
+	}
+}
+
+// pull asks for what is missing: first the list of conversations, then their
+// logs.
+func (o *owner) pull(now time.Time) {
+	s := &o.sync
+	s.nextAt = time.Time{}
+	if o.opt.SendOnly {
+		return
+	}
+	o.list(now)
+	if !s.listed {
+		return // where to begin is not known yet
+	}
+	for id, c := range s.behind {
+		if c.hi >= c.head {
+			delete(s.behind, id)
+			continue
+		}
+		if c.pulling {
+			continue
+		}
+		if now.Before(c.retryAt) {
+			s.nextAt = earliest(s.nextAt, c.retryAt)
+			continue
+		}
+		if s.pulls >= maxPulls {
+			return
+		}
+		if o.room() < min(pullPage, o.opt.EventBuffer)/2 {
+			s.nextAt = earliest(s.nextAt, now.Add(pollOften)) // the application reads slowly
+			return
+		}
+		o.pullNext(c)
+	}
+	for len(s.first) > 0 && s.pulls < maxPulls {
+		id := s.first[0]
+		s.first = s.first[1:]
+		o.pullFirst(id)
+	}
+}
+
+func earliest(a, b time.Time) time.Time {
+	if a.IsZero() || b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// pullNext asks for the page after what was received.
+func (o *owner) pullNext(c *conv) {
+	s := &o.sync
+	s.pulls++
+	c.pulling = true
+	limit := min(pullPage, o.room())
+	o.ask(&chatv1.ClientFrame{Body: &chatv1.ClientFrame_History{History: &chatv1.History{
+		ConversationId: c.id, After: c.hi, Limit: uint32(limit),
+	}}}, func(f *chatv1.ServerFrame, err error) {
+		s.pulls--
+		c.pulling = false
+		if errors.Is(err, errLost) {
+			return
+		}
+		if err == nil {
+			err = o.pulled(c, f.GetHistoryPage())
+		}
+		if err != nil {
+			o.log.Warn("pull refused", "conversation", c.id, "err", err)
+			c.vain++
+			if !passing(err) {
+				c.vain = maxVain
+			}
+		}
+		if c.vain > 0 {
+			c.retryAt = time.Now().Add(retryIn(err, c.vain))
+		}
+		if c.vain >= maxVain && !passing(err) || c.vain >= 2*maxVain {
+			c.head, c.vain = c.hi, 0
+		}
+	})
+}
+
+// pulled takes a page of messages after what was received.
+func (o *owner) pulled(c *conv, p *chatv1.HistoryPage) error {
+	page, err := asPage(p, c.id)
+	if err != nil {
+		return err
+	}
+	before, full := c.hi, false
+	for _, m := range page.Messages {
+		if m.Seq <= c.hi {
+			continue // pushed meanwhile
+		}
+		if !o.accept(c, m) {
+			full = o.room() <= 0
+			break
+		}
+	}
+	c.head = max(c.head, min(page.Head, store.MaxID))
+	switch {
+	case c.hi > before || full || c.hi >= c.head:
+		c.vain = 0
+	default:
+		c.vain++
+		if page.Head <= c.hi && c.vain >= maxVain {
+			c.head = c.hi // the server has nothing more; a push was wrong
+		}
+	}
+	return nil
+}
+
+// pullFirst fetches the newest page of a conversation for the store.
+func (o *owner) pullFirst(id uint64) {
+	s := &o.sync
+	c := s.convs[id]
+	if c == nil || c.hi == 0 {
+		return
+	}
+	s.pulls++
+	o.ask(&chatv1.ClientFrame{Body: &chatv1.ClientFrame_History{History: &chatv1.History{
+		ConversationId: id, Before: c.hi + 1, Limit: uint32(o.opt.FirstPage),
+	}}}, func(f *chatv1.ServerFrame, err error) {
+		s.pulls--
+		var page Page
+		if err == nil {
+			page, err = asPage(f.GetHistoryPage(), id)
+		}
+		if err != nil {
+			// Whoever wants to read it asks with Messages.
+			o.log.Debug("first page not fetched", "conversation", id, "err", err)
+			return
+		}
+		o.keep(page.Messages)
+		o.notify(ConversationChanged{id})
+	})
+}
+
+// list asks for the conversations: all of them once, later those that were
+// pushed and are not known.
+func (o *owner) list(now time.Time) {
+	s := &o.sync
+	if s.listing || s.listed && len(s.unknown) == 0 {
+		return
+	}
+	if now.Before(s.listAt) {
+		s.nextAt = earliest(s.nextAt, s.listAt)
+		return
+	}
+	s.listing = true
+	after := uint64(0)
+	if s.listed {
+		after = slices.Min(slices.Collect(maps.Keys(s.unknown))) - 1
+	}
+	o.listPage(after)
+}
+
+func (o *owner) listPage(after uint64) {
+	s := &o.sync
+	o.ask(&chatv1.ClientFrame{Body: &chatv1.ClientFrame_ListConversations{
+		ListConversations: &chatv1.ListConversations{AfterId: after, Limit: listPage},
+	}}, func(f *chatv1.ServerFrame, err error) {
+		if errors.Is(err, errLost) {
+			s.listing = false
+			return
+		}
+		var page []Conversation
+		more := false
+		if err == nil {
+			page, more, err = asList(f.GetConversationList(), after)
+		}
+		if err == nil {
+			err = o.takeList(page)
+		}
+		if err != nil {
+			o.log.Warn("listing failed", "err", err)
+			s.listing = false
+			s.listN++
+			s.listAt = time.Now().Add(retryIn(err, s.listN))
+			return
+		}
+		if more && (!s.listed || o.wanted(page[len(page)-1].ID)) {
+			o.listPage(page[len(page)-1].ID)
+			return
+		}
+		o.listedAll()
+	})
+}
+
+// wanted says whether a conversation above id is still unknown.
+func (o *owner) wanted(id uint64) bool {
+	for unknown := range o.sync.unknown {
+		if unknown > id {
+			return true
+		}
+	}
+	return false
+}
+
+// takeList takes a page of the list.
+func (o *owner) takeList(page []Conversation) error {
+	s := &o.sync
+	keep := make([]store.Conversation, 0, len(page))
+	for _, c := range page {
+		known := s.convs[c.ID]
+		isNew := known == nil
+		if isNew {
+			known = &conv{id: c.ID}
+		}
+		known.peer = c.Peer
+		stored := store.Conversation{ID: c.ID, Peer: c.Peer}
+		switch {
+		case s.listed && isNew:
+			stored.Stored = &store.Range{Lo: 1, Hi: 0}
+		case !s.listed:
+			if stored.Stored = o.start(known, isNew, c.Head); stored.Stored != nil && o.opt.FirstPage > 0 && c.Head > 0 {
+				s.first = append(s.first, c.ID)
+			}
+		}
+		s.convs[c.ID] = known
+		keep = append(keep, stored)
+		if seq, ok := s.unknown[c.ID]; ok {
+			delete(s.unknown, c.ID)
+			o.learn(c.ID, seq)
+		}
+		o.learn(c.ID, c.Head)
+		if isNew {
+			o.notify(ConversationChanged{c.ID})
+		}
+	}
+	return o.opt.Store.PutConversations(o.disk, s.epoch, keep)
+}
+
+// start decides, at the first listing of an epoch, where receiving begins, and
+// with which empty range the store shall begin.
+func (o *owner) start(c *conv, isNew bool, head uint64) *store.Range {
+	s := &o.sync
+	switch {
+	case s.before && isNew:
+		c.hi = 0 // it came into being while the epoch changed
+	case s.before:
+		c.hi = min(c.hi, head) // the tail that was received may be lost
+	case isNew || o.opt.FromNow:
+		c.hi = head
+	default:
+		c.hi = min(c.hi, head)
+	}
+	if s.stored.Listed {
+		return nil
+	}
+	return &store.Range{Lo: head + 1, Hi: head}
+}
+
+// listedAll ends a listing.
+func (o *owner) listedAll() {
+	s := &o.sync
+	s.listing, s.listN = false, 0
+	if s.listed {
+		if len(s.unknown) > 0 {
+			// Pushed, but not ours by the list; the next push asks again.
+			o.log.Debug("pushed but not listed", "conversations", len(s.unknown))
+			clear(s.unknown)
+		}
+		return
+	}
+	s.listed = true
+	if !s.stored.Listed {
+		if err := o.opt.Store.SetListed(o.disk, s.epoch); err != nil {
+			o.log.Error("listing not recorded", "err", err)
+			return
+		}
+		s.stored.Listed = true
+	}
+}
+
+// opened takes a conversation that OpenDirect told.
+func (o *owner) opened(peerKey string, c Conversation) {
+	stored := store.Conversation{ID: c.ID, Peer: c.Peer}
+	known := o.sync.convs[c.ID]
+	if known != nil {
+		known.peer = c.Peer
+	} else if !o.opt.SendOnly && o.sync.listed {
+		// New since the listing.
+		o.sync.convs[c.ID] = &conv{id: c.ID, peer: c.Peer}
+		delete(o.sync.unknown, c.ID)
+		stored.Stored = &store.Range{Lo: 1, Hi: 0}
+		o.notify(ConversationChanged{c.ID})
+	}
+	o.learn(c.ID, c.Head)
+	if err := o.opt.Store.Resolve(o.disk, o.sync.epoch, peerKey, stored); err != nil {
+		o.log.Error("conversation not stored", "err", err)
+	}
+}

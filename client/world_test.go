@@ -1,0 +1,222 @@
+package client_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/msrchat/msrchat/client"
+	"github.com/msrchat/msrchat/client/internal/fake"
+	"github.com/msrchat/msrchat/client/store"
+)
+
+// patience bounds every wait in these tests; the machine may be busy.
+const patience = 30 * time.Second
+
+// quick are waits for tests.
+var quick = client.Backoff{
+	First: 5 * time.Millisecond, Base: 10 * time.Millisecond, Cap: 50 * time.Millisecond, Stable: 20 * time.Millisecond,
+}
+
+// world is a chat service with servers s1, s2, … and the users alice and bob.
+type world struct {
+	log     *fake.Log
+	gate    *fake.Gate
+	servers []*fake.Server
+	api     *client.Gate
+	session map[string]client.Session
+	conv    uint64 // of alice and bob
+}
+
+func newWorld(t testing.TB, servers int) *world {
+	t.Helper()
+	w := &world{log: fake.NewLog(), session: map[string]client.Session{}}
+	w.user("alice")
+	w.user("bob")
+	for i := range servers {
+		w.servers = append(w.servers, fake.NewServer(t, w.log, fmt.Sprintf("s%d", i+1)))
+	}
+	w.gate = fake.NewGate(t, w.log)
+	var err error
+	if w.api, err = client.NewGate(w.gate.URL, nil); err != nil {
+		t.Fatal(err)
+	}
+	w.conv = w.log.Open("alice", "bob")
+	return w
+}
+
+func (w *world) user(name string) {
+	id, token := w.log.AddUser(name)
+	w.session[name] = client.Session{Token: token, User: client.User{ID: id, Name: name}}
+}
+
+// fresh is a store as it is right after registering.
+func fresh(t testing.TB) store.Store {
+	t.Helper()
+	s := store.NewMemory(10_000)
+	if err := s.SetListed(t.Context(), 0); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// person is a client whose events are recorded.
+type person struct {
+	*client.Client
+	t testing.TB
+
+	mu       sync.Mutex
+	received map[uint64][]client.Message // under mu
+	links    []client.Link               // under mu
+	sends    []client.Outgoing           // under mu
+	resets   int                         // under mu
+	outbox   int                         // OutboxChanged events; under mu
+	ended    chan struct{}
+}
+
+func (w *world) open(t testing.TB, name string, change ...func(*client.Options)) *person {
+	t.Helper()
+	opt := client.Options{Gate: w.api, Session: w.session[name], Program: "test/1", Backoff: quick}
+	for _, fn := range change {
+		fn(&opt)
+	}
+	if opt.Store == nil {
+		opt.Store = fresh(t)
+	}
+	if testing.Verbose() {
+		opt.Logger = slog.New(slog.NewTextHandler(testWriter{t}, nil)).With("who", name)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	c, err := client.Open(ctx, opt)
+	if err != nil {
+		cancel()
+		t.Fatal(err)
+	}
+	p := &person{Client: c, t: t, received: map[uint64][]client.Message{}, ended: make(chan struct{})}
+	go p.record()
+	t.Cleanup(func() {
+		c.Close()
+		cancel()
+		<-p.ended
+	})
+	return p
+}
+
+type testWriter struct{ t testing.TB }
+
+func (w testWriter) Write(b []byte) (int, error) {
+	w.t.Logf("%s", b[:len(b)-1])
+	return len(b), nil
+}
+
+// record checks the promise of Received as it records: in order, once, no gap.
+func (p *person) record() {
+	defer close(p.ended)
+	for e := range p.Events() {
+		p.mu.Lock()
+		switch e := e.(type) {
+		case client.Received:
+			m := e.Message
+			list := p.received[m.Conversation]
+			if n := len(list); n > 0 && m.Seq != list[n-1].Seq+1 {
+				p.t.Errorf("message %d came after %d", m.Seq, list[n-1].Seq)
+			}
+			if want := m.Sender == p.Session().User.ID; e.Mine != want {
+				p.t.Errorf("message %d: mine is %v", m.Seq, e.Mine)
+			}
+			p.received[m.Conversation] = append(list, m)
+		case client.LinkChanged:
+			p.links = append(p.links, e.Link)
+		case client.SendChanged:
+			p.sends = append(p.sends, e.Outgoing)
+		case client.OutboxChanged:
+			p.outbox++
+		case client.Reset:
+			p.resets++
+			p.received = map[uint64][]client.Message{}
+		}
+		p.mu.Unlock()
+	}
+}
+
+func (p *person) texts(conv uint64) []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	out := []string{}
+	for _, m := range p.received[conv] {
+		out = append(out, m.Text)
+	}
+	return out
+}
+
+// until polls a condition.
+func until(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !ok(); {
+		if time.Now().After(deadline) {
+			t.Fatalf("not in time: %s", what)
+		}
+		time.Sleep(time.Millisecond) // between looks at a condition
+	}
+}
+
+func (p *person) untilTexts(conv uint64, want []string) {
+	p.t.Helper()
+	deadline := time.Now().Add(patience)
+	for {
+		got := p.texts(conv)
+		if slices.Equal(got, want) {
+			return
+		}
+		if time.Now().After(deadline) {
+			p.t.Fatalf("received %d messages %.300q, want %d %.300q", len(got), got, len(want), want)
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+func (p *person) untilState(s client.LinkState) client.Link {
+	p.t.Helper()
+	var l client.Link
+	until(p.t, s.String(), func() bool { l = p.Link(); return l.State == s })
+	return l
+}
+
+func (p *person) send(to client.Target, text string) client.Outgoing {
+	p.t.Helper()
+	out, err := p.Send(context.Background(), to, text)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return out
+}
+
+func (p *person) wait(out client.Outgoing) client.Outgoing {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	got, err := p.Wait(ctx, out.ID)
+	if err != nil {
+		p.t.Fatalf("wait for %q: %v", out.Text, err)
+	}
+	return got
+}
+
+// numbered are the texts "prefix 1" to "prefix n".
+func numbered(prefix string, n int) []string {
+	var out []string
+	for i := range n {
+		out = append(out, fmt.Sprintf("%s %d", prefix, i+1))
+	}
+	return out
+}
+
+func bounded(t testing.TB) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	t.Cleanup(cancel)
+	return ctx
+}
