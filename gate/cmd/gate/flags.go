@@ -1,0 +1,169 @@
+package main
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/msrchat/msrchat/gate"
+	"github.com/msrchat/msrchat/shared/cache"
+	"github.com/msrchat/msrchat/shared/database"
+	"github.com/msrchat/msrchat/shared/discovery"
+)
+
+// env names the variable of a flag.
+func env(flag string) []string {
+	return []string{"MSRCHAT_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))}
+}
+
+func flags() []cli.Flag {
+	def := gate.Defaults()
+	all := []cli.Flag{
+		&cli.StringFlag{
+			Name: "instance", EnvVars: append(env("instance"), "NOMAD_ALLOC_ID"), Category: "Identity",
+			Usage: "unique `NAME` of this process; random when not set",
+		},
+		&cli.StringFlag{Name: "release", Value: version(), EnvVars: env("release"), Usage: "`LABEL` of this version", Category: "Identity"},
+		&cli.StringFlag{Name: "zone", EnvVars: env("zone"), Usage: "`NAME` of the place this runs in; its chat servers are preferred", Category: "Identity"},
+		&cli.StringFlag{Name: "log-level", Value: "info", EnvVars: env("log-level"), Usage: "`LEVEL`: debug, info, warn or error", Category: "Identity"},
+
+		&cli.StringFlag{Name: "consul-addr", Value: "127.0.0.1:7701", EnvVars: env("consul-addr"), Usage: "`HOST:PORT` of the agent", Category: "Consul"},
+		&cli.BoolFlag{Name: "register", EnvVars: env("register"), Usage: "register in Consul (not under Nomad, which does it)", Category: "Consul"},
+		&cli.StringFlag{Name: "status-target", EnvVars: env("status-target"), Usage: "gRPC `TARGET` of status instead of Consul's service of that name", Category: "Consul"},
+	}
+	all = append(all, httpFlags(def)...)
+	all = append(all, database.Flags()...)
+	all = append(all, cache.Flags()...)
+	all = append(all, smtpFlags(def)...)
+	return append(all, accountFlags(def)...)
+}
+
+func httpFlags(def gate.Config) []cli.Flag {
+	const category = "HTTP"
+	return []cli.Flag{
+		&cli.StringFlag{Name: "http-bind", Value: def.Bind, EnvVars: env("http-bind"), Usage: "`HOST:PORT` to listen on", Category: category},
+		&cli.StringFlag{Name: "http-advertise", EnvVars: env("http-advertise"), Usage: "`HOST:PORT` that others use; the bound one when not set", Category: category},
+		&cli.StringSliceFlag{
+			Name: "trusted-proxy", EnvVars: env("trusted-proxy"), Category: category,
+			Usage: "`CIDR` of proxies whose X-Forwarded-For is believed (repeatable)",
+		},
+		&cli.DurationFlag{Name: "http-idle-timeout", Value: def.HTTP.IdleTimeout, EnvVars: env("http-idle-timeout"), Usage: "close a connection after this `DURATION` between requests", Category: category},
+		&cli.DurationFlag{Name: "drain", Value: def.Drain, EnvVars: env("drain"), Usage: "on a stop, take requests for this `DURATION` after /readyz began to fail", Category: category},
+	}
+}
+
+func smtpFlags(def gate.Config) []cli.Flag {
+	const category = "Mail"
+	return []cli.Flag{
+		&cli.StringFlag{Name: "smtp-addr", Value: def.SMTP.Addr, EnvVars: env("smtp-addr"), Usage: "`HOST:PORT` of the mail server", Category: category},
+		&cli.StringFlag{Name: "smtp-from", Value: def.SMTP.From, EnvVars: env("smtp-from"), Usage: "sender `ADDRESS`", Category: category},
+		&cli.StringFlag{
+			Name: "smtp-tls", EnvVars: env("smtp-tls"), Category: category,
+			Usage: "`MODE`: none, starttls or tls; when not set, none for a server on loopback, else starttls",
+		},
+		&cli.IntFlag{Name: "smtp-queue", Value: def.SMTP.Queue, EnvVars: env("smtp-queue"), Usage: "`NUMBER` of mails that may wait", Category: category},
+	}
+}
+
+func accountFlags(def gate.Config) []cli.Flag {
+	const category = "Accounts (limits are COUNT/DURATION, 0 is none)"
+	limit := func(name string, value gate.Limit, usage string) cli.Flag {
+		return &cli.GenericFlag{Name: name, Value: &value, EnvVars: env(name), Usage: usage, Category: category}
+	}
+	return []cli.Flag{
+		&cli.DurationFlag{Name: "session-lifetime", Value: def.SessionLifetime, EnvVars: env("session-lifetime"), Usage: "log-ins last for this `DURATION`", Category: category},
+		&cli.DurationFlag{Name: "code-lifetime", Value: def.Codes.Lifetime, EnvVars: env("code-lifetime"), Usage: "codes are valid for this `DURATION`", Category: category},
+		&cli.IntFlag{Name: "code-tries", Value: def.Codes.Tries, EnvVars: env("code-tries"), Usage: "`NUMBER` of wrong codes that kill the right one", Category: category},
+		&cli.DurationFlag{Name: "code-pause", Value: def.Codes.Pause, EnvVars: env("code-pause"), Usage: "least `DURATION` between two codes to one address", Category: category},
+		&cli.StringFlag{
+			Name: "code-secret-file", EnvVars: env("code-secret-file"), Category: category,
+			Usage: "`FILE` with a secret that keys the codes' hashes, the same on every gate (else the environment variable MSRCHAT_CODE_SECRET)",
+		},
+		limit("codes-per-address", def.Codes.PerAddress, "`LIMIT` of codes to one address"),
+		limit("codes-per-address-long", def.Codes.PerAddressLong, "`LIMIT` of codes to one address in the long run"),
+		limit("codes-per-client", def.Codes.PerClient, "`LIMIT` of codes asked for by one IP address"),
+		limit("registrations-per-client", def.LogIns.RegistrationsPerClient, "`LIMIT` of attempts to register from one IP address"),
+		limit("logins-per-account-and-client", def.LogIns.PerAccountAndClient, "`LIMIT` of wrong passwords for one account from one IP address"),
+		limit("logins-per-account", def.LogIns.PerAccount, "`LIMIT` of wrong passwords for one account"),
+		limit("logins-per-client", def.LogIns.PerClient, "`LIMIT` of wrong passwords from one IP address"),
+		&cli.UintFlag{Name: "password-memory", Value: uint(def.Passwords.MemoryKiB), EnvVars: env("password-memory"), Usage: "`KIB` of memory to hash a password", Category: category},
+		&cli.IntFlag{Name: "password-passes", Value: def.Passwords.Passes, EnvVars: env("password-passes"), Usage: "`NUMBER` of passes to hash a password", Category: category},
+		&cli.IntFlag{Name: "password-lanes", Value: def.Passwords.Lanes, EnvVars: env("password-lanes"), Usage: "`NUMBER` of lanes to hash a password", Category: category},
+		&cli.IntFlag{Name: "passwords-at-once", EnvVars: env("passwords-at-once"), Usage: "`NUMBER` of passwords hashed at the same time; the cores when not set", Category: category},
+		&cli.IntFlag{Name: "passwords-waiting", Value: def.Passwords.Waiting, EnvVars: env("passwords-waiting"), Usage: "`NUMBER` of passwords that may wait for their turn", Category: category},
+		&cli.DurationFlag{Name: "passwords-wait", Value: def.Passwords.Wait, EnvVars: env("passwords-wait"), Usage: "a password waits for its turn for this `DURATION`", Category: category},
+	}
+}
+
+// config reads the flags and the secrets.
+func config(c *cli.Context) (gate.Config, error) {
+	cfg := gate.Defaults()
+	cfg.Instance, cfg.Release, cfg.Zone = c.String("instance"), c.String("release"), c.String("zone")
+	if cfg.Instance == "" {
+		var b [8]byte
+		_, _ = rand.Read(b[:]) // never fails: the program would end
+		cfg.Instance = "gate-" + hex.EncodeToString(b[:])
+	}
+	cfg.Register, cfg.StatusTarget = c.Bool("register"), c.String("status-target")
+	cfg.Bind, cfg.Advertise = c.String("http-bind"), c.String("http-advertise")
+	cfg.HTTP.IdleTimeout, cfg.Drain = c.Duration("http-idle-timeout"), c.Duration("drain")
+	cfg.Grace += cfg.Drain
+	var err error
+	if cfg.Consul, err = discovery.NewClient(c.String("consul-addr")); err != nil {
+		return cfg, err
+	}
+	if cfg.MySQL, err = database.FromCLI(c); err != nil {
+		return cfg, err
+	}
+	if cfg.Redis, err = cache.FromCLI(c); err != nil {
+		return cfg, err
+	}
+	for _, s := range c.StringSlice("trusted-proxy") {
+		network, err := netip.ParsePrefix(s)
+		if err != nil {
+			return cfg, fmt.Errorf("--trusted-proxy %q is not a network such as 10.0.0.0/8", s)
+		}
+		cfg.TrustedProxies = append(cfg.TrustedProxies, network.Masked())
+	}
+	cfg.SMTP.Addr, cfg.SMTP.From, cfg.SMTP.TLS = c.String("smtp-addr"), c.String("smtp-from"), c.String("smtp-tls")
+	cfg.SMTP.User, cfg.SMTP.Password = os.Getenv("MSRCHAT_SMTP_USER"), os.Getenv("MSRCHAT_SMTP_PASSWORD")
+	cfg.SMTP.Queue = c.Int("smtp-queue")
+	return cfg, accounts(c, &cfg)
+}
+
+func accounts(c *cli.Context, cfg *gate.Config) error {
+	cfg.SessionLifetime = c.Duration("session-lifetime")
+	cfg.Codes.Lifetime, cfg.Codes.Tries, cfg.Codes.Pause = c.Duration("code-lifetime"), c.Int("code-tries"), c.Duration("code-pause")
+	for name, into := range map[string]*gate.Limit{
+		"codes-per-address": &cfg.Codes.PerAddress, "codes-per-address-long": &cfg.Codes.PerAddressLong,
+		"codes-per-client": &cfg.Codes.PerClient, "registrations-per-client": &cfg.LogIns.RegistrationsPerClient,
+		"logins-per-account-and-client": &cfg.LogIns.PerAccountAndClient,
+		"logins-per-account":            &cfg.LogIns.PerAccount, "logins-per-client": &cfg.LogIns.PerClient,
+	} {
+		limit, ok := c.Generic(name).(*gate.Limit)
+		if !ok {
+			return fmt.Errorf("--%s cannot be read", name)
+		}
+		*into = *limit
+	}
+	cfg.Codes.Secret = []byte(os.Getenv("MSRCHAT_CODE_SECRET"))
+	if file := c.String("code-secret-file"); file != "" {
+		secret, err := os.ReadFile(file)
+		if err != nil {
+			return fmt.Errorf("read --code-secret-file: %w", err)
+		}
+		cfg.Codes.Secret = []byte(strings.TrimRight(string(secret), "\r\n"))
+	}
+	p := &cfg.Passwords
+	p.MemoryKiB, p.Passes, p.Lanes = uint32(min(c.Uint("password-memory"), 1<<31)), c.Int("password-passes"), c.Int("password-lanes")
+	if n := c.Int("passwords-at-once"); n != 0 {
+		p.AtOnce = n
+	}
+	p.Waiting, p.Wait = c.Int("passwords-waiting"), c.Duration("passwords-wait")
+	return nil
+}

@@ -1,0 +1,210 @@
+// Package gate is the HTTP front door: accounts, verification codes, sessions,
+// and the way to a chat server.
+package gate
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
+	"google.golang.org/grpc"
+
+	"github.com/msrchat/msrchat/gate/internal/account"
+	"github.com/msrchat/msrchat/gate/internal/api"
+	"github.com/msrchat/msrchat/gate/internal/assign"
+	"github.com/msrchat/msrchat/gate/internal/code"
+	"github.com/msrchat/msrchat/gate/internal/limit"
+	"github.com/msrchat/msrchat/gate/internal/mail"
+	"github.com/msrchat/msrchat/gate/internal/password"
+	"github.com/msrchat/msrchat/gate/internal/web"
+	"github.com/msrchat/msrchat/shared/admin"
+	"github.com/msrchat/msrchat/shared/cache"
+	"github.com/msrchat/msrchat/shared/database"
+	"github.com/msrchat/msrchat/shared/discovery"
+	"github.com/msrchat/msrchat/shared/lifecycle"
+	"github.com/msrchat/msrchat/shared/schema"
+	"github.com/msrchat/msrchat/shared/session"
+)
+
+// Service is gate's name in Consul.
+const Service = "gate"
+
+// Server is one gate.
+type Server struct {
+	cfg         Config
+	log         *slog.Logger
+	registry    *prometheus.Registry
+	listener    net.Listener
+	http        *http.Server
+	connections *web.Connections
+	redis       redis.UniversalClient
+	status      *grpc.ClientConn
+	mail        *mail.Queue
+	codes       *code.Store
+	limits      *limit.Limiter
+	passwords   *password.Hasher
+	ready       *readiness
+
+	// db and backend are nil until start found the database with its schema.
+	db      atomic.Pointer[sql.DB]
+	backend atomic.Pointer[api.Backend]
+}
+
+// New binds the listener and prepares the rest. It dials nothing: the server
+// starts and answers while what it depends on is still away. A Server that is
+// not run must be closed.
+func New(cfg Config, log *slog.Logger) (*Server, error) {
+	if cfg.Instance == "" {
+		var b [8]byte
+		_, _ = rand.Read(b[:]) // never fails: the program would end
+		cfg.Instance = "gate-" + hex.EncodeToString(b[:])
+	}
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	s := &Server{cfg: cfg, log: log.With("service", Service, "instance", cfg.Instance), registry: admin.NewRegistry()}
+	transport, err := mail.NewSMTP(cfg.smtp())
+	if err != nil {
+		return nil, err
+	}
+	if s.passwords, err = password.NewHasher(cfg.passwords(), s.registry); err != nil {
+		return nil, err
+	}
+	if s.redis, err = cache.Open(cfg.Redis); err != nil {
+		return nil, err
+	}
+	if s.status, err = dialStatus(cfg); err != nil {
+		return nil, errors.Join(err, s.redis.Close())
+	}
+	if s.listener, err = net.Listen("tcp", cfg.Bind); err != nil {
+		return nil, errors.Join(fmt.Errorf("bind the HTTP port: %w", err), s.status.Close(), s.redis.Close())
+	}
+	s.registry.MustRegister(cache.Metrics(s.redis))
+	s.mail = mail.NewQueue(cfg.queue(), transport, s.log, s.registry)
+	s.codes = code.NewStore(code.Config{Lifetime: cfg.Codes.Lifetime, Tries: cfg.Codes.Tries, Secret: cfg.Codes.Secret}, s.redis, s.registry)
+	s.limits = limit.New(s.redis, s.registry)
+	s.ready = newReadiness(s)
+	s.http, s.connections, err = s.newHTTP()
+	if err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+// Close lets go of what New took. It is for a Server that is not run.
+func (s *Server) Close() error {
+	return errors.Join(s.listener.Close(), s.status.Close(), s.redis.Close())
+}
+
+// HTTPAddr is where it listens.
+func (s *Server) HTTPAddr() string { return s.listener.Addr().String() }
+
+func (s *Server) advertised() string {
+	if s.cfg.Advertise != "" {
+		return s.cfg.Advertise
+	}
+	return s.HTTPAddr()
+}
+
+// Run serves until ctx ends or something fails for good. Then /readyz fails and
+// the instance leaves Consul; after Drain the listener closes, requests in
+// flight are answered, and the mail that was taken is sent, all within Grace.
+// It blocks and returns nil after a clean stop. It is called once.
+func (s *Server) Run(ctx context.Context) error {
+	var g lifecycle.Group // stops from the last to the first
+	g.OnStop("redis", func(context.Context) error { return s.redis.Close() })
+	g.OnStop("status", func(context.Context) error { return s.status.Close() })
+	g.OnStop("database", func(context.Context) error {
+		if db := s.db.Load(); db != nil {
+			return db.Close()
+		}
+		return nil
+	})
+	g.Go("mail", s.mail.Run)
+	g.Go("http", s.serve)
+	g.Go("start", s.start)
+	leave, err := s.join(ctx)
+	if err != nil {
+		return errors.Join(err, s.Close())
+	}
+	g.OnStop("leave", leave)
+	s.log.Info("listening", "http", s.HTTPAddr(), "advertised", s.advertised(), "release", s.cfg.Release)
+	return g.Run(ctx, s.cfg.Grace)
+}
+
+// join registers the process where that is its own job and returns how it
+// leaves: nobody is sent here any more, then it waits for that to be noticed.
+func (s *Server) join(ctx context.Context) (leave func(context.Context) error, err error) {
+	deregister := func(context.Context) error { return nil }
+	if s.cfg.Register {
+		deregister, err = discovery.Register(context.WithoutCancel(ctx), s.cfg.Consul, discovery.Registration{
+			Service: Service, Instance: s.cfg.Instance, Address: s.advertised(), Log: s.log,
+			Meta:   map[string]string{"release": s.cfg.Release, "zone": s.cfg.Zone},
+			Checks: []discovery.Check{{Name: "ready", HTTP: "http://" + s.advertised() + "/readyz"}},
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return func(ctx context.Context) error {
+		s.log.Info("draining")
+		s.ready.leave()
+		err := deregister(ctx)
+		if s.cfg.Drain > 0 {
+			pause := time.NewTimer(s.cfg.Drain)
+			defer pause.Stop()
+			select {
+			case <-pause.C:
+			case <-ctx.Done():
+			}
+		}
+		return err
+	}, nil
+}
+
+// start waits for the database and its schema, then lets the operations in.
+func (s *Server) start(ctx context.Context) error {
+	db, err := database.OpenWait(ctx, s.cfg.MySQL, s.log)
+	if err != nil {
+		return s.unlessOver(ctx, err)
+	}
+	s.db.Store(db)
+	if err := schema.WaitFor(ctx, db, schema.Latest(), s.log); err != nil {
+		return s.unlessOver(ctx, err)
+	}
+	sessions := session.NewStore(db, s.redis, session.WithLifetime(s.cfg.SessionLifetime))
+	s.registry.MustRegister(database.Metrics(db), sessions.Metrics())
+	s.backend.Store(&api.Backend{
+		Accounts: account.NewService(account.Parts{
+			Store: account.NewStore(db), Codes: s.codes, Limits: s.limits, Passwords: s.passwords, Mail: s.mail,
+			Sessions: sessions, Rules: s.cfg.rules(), CodeLifetime: s.cfg.Codes.Lifetime, Log: s.log,
+		}),
+		Assigner: assign.New(s.status, s.cfg.Zone, s.cfg.StatusTimeout, s.registry),
+	})
+	s.log.Info("ready")
+	return nil
+}
+
+// unlessOver keeps quiet about what failed because the server is to stop.
+func (s *Server) unlessOver(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// OpenAPI returns the API's document as YAML.
+func OpenAPI() ([]byte, error) {
+	yaml, _, err := api.New(http.NewServeMux(), func() *api.Backend { return nil }).OpenAPI()
+	return yaml, err
+}

@@ -1,0 +1,124 @@
+package gate
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/msrchat/msrchat/gate/internal/api"
+	"github.com/msrchat/msrchat/gate/internal/problem"
+	"github.com/msrchat/msrchat/gate/internal/web"
+	"github.com/msrchat/msrchat/shared/admin"
+	"github.com/msrchat/msrchat/shared/discovery"
+)
+
+// newHTTP puts the operations, the operators' paths and what surrounds them
+// together.
+func (s *Server) newHTTP() (*http.Server, *web.Connections, error) {
+	router := web.NewRouter()
+	yaml, asJSON, err := api.New(router, s.backend.Load).OpenAPI()
+	if err != nil {
+		return nil, nil, err
+	}
+	router.Handle("GET /openapi.yaml", document("application/yaml", yaml))
+	router.Handle("GET /openapi.json", document("application/json", asJSON))
+	operators := admin.Handler(s.registry, nil)
+	router.Handle("GET /healthz", operators)
+	router.Handle("GET /metrics", operators)
+	router.Handle("GET /readyz", s.ready)
+
+	limits := s.cfg.HTTP
+	observer := web.NewObserver(s.log, s.registry, web.NewClientFinder(s.cfg.TrustedProxies), limits.RequestTimeout)
+	connections := web.NewConnections(s.registry)
+	return &http.Server{
+		Handler:           observer.Wrap(web.Bodies(limits.BodyTimeout, router)),
+		ReadHeaderTimeout: limits.HeaderTimeout,
+		// The parts have their own limits; these are for what they overlook, and
+		// longer: when a read's deadline passes, net/http ends the request.
+		ReadTimeout:    limits.HeaderTimeout + limits.BodyTimeout + limits.RequestTimeout,
+		WriteTimeout:   limits.BodyTimeout + limits.RequestTimeout + 5*time.Second,
+		IdleTimeout:    limits.IdleTimeout,
+		MaxHeaderBytes: limits.MaxHeaderBytes,
+		ConnContext:    connections.Context,
+		ConnState:      connections.State,
+		ErrorLog:       slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+	}, connections, nil
+}
+
+func document(contentType string, body []byte) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", contentType)
+		_, _ = w.Write(body) // the client left: nobody to tell
+	})
+}
+
+// requestGrace is for requests in flight at the stop; their own timeout is
+// shorter than this.
+const requestGrace = 12 * time.Second
+
+// serve serves until ctx ends, then waits for requests in flight.
+func (s *Server) serve(ctx context.Context) error {
+	served := make(chan error, 1)
+	go func() { served <- s.http.Serve(s.connections.Listener(s.listener)) }()
+	select {
+	case err := <-served:
+		return fmt.Errorf("serve http on %s: %w", s.HTTPAddr(), err)
+	case <-ctx.Done():
+	}
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestGrace)
+	defer cancel()
+	if err := s.http.Shutdown(stop); err != nil {
+		return errors.Join(fmt.Errorf("requests in flight were cut off: %w", err), s.http.Close())
+	}
+	return nil
+}
+
+// dialStatus returns a connection to all status replicas, without connecting.
+func dialStatus(cfg Config) (*grpc.ClientConn, error) {
+	opts := []grpc.DialOption{
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		// A replica that is back is used within a second; gRPC's own backoff goes
+		// up to two minutes.
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
+			MinConnectTimeout: time.Second,
+		}),
+	}
+	target := cfg.StatusTarget
+	if target == "" {
+		target = discovery.Scheme + ":///status"
+		opts = append(opts, discovery.DialOptions(cfg.Consul)...)
+	} else {
+		opts = append(opts, grpc.WithDefaultServiceConfig(discovery.ServiceConfig))
+	}
+	conn, err := grpc.NewClient(target, opts...)
+	if err != nil {
+		return nil, fmt.Errorf("status target: %w", err)
+	}
+	return conn, nil
+}
+
+// ServeHTTP answers /readyz.
+func (r *readiness) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	degraded, err := r.check(req.Context())
+	if err != nil {
+		p := problem.From(req.Context(), err)
+		p.Status = http.StatusServiceUnavailable // what balancers expect
+		p.Title = http.StatusText(p.Status)
+		problem.Write(w, p)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(struct { // the asker left: nobody to tell
+		Status   string   `json:"status"`
+		Degraded []string `json:"degraded"`
+	}{"ready", degraded})
+}

@@ -1,0 +1,123 @@
+// Package account is people's accounts: how they are made, and how their owners
+// prove who they are.
+package account
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/go-sql-driver/mysql"
+
+	"github.com/msrchat/msrchat/shared/database"
+	"github.com/msrchat/msrchat/shared/errs"
+)
+
+// Account is one person's.
+type Account struct {
+	ID    uint64
+	Name  string
+	Email string
+
+	passwordHash string
+}
+
+// Store is the accounts in MySQL. What is unique is so by constraint: of two
+// who want the same, the database picks one.
+type Store struct{ db *sql.DB }
+
+// NewStore returns a store on a database that has the schema.
+func NewStore(db *sql.DB) *Store { return &Store{db} }
+
+// identity is a name or an address as its owner writes it, and its unique key.
+type identity struct{ display, key string }
+
+// insert makes an account. A name or an address that is taken is a conflict
+// that names the field.
+func (s *Store) insert(ctx context.Context, name, email identity, passwordHash string) (Account, error) {
+	res, err := s.db.ExecContext(ctx,
+		"INSERT INTO users (name, name_key, email, email_key, password_hash, created_at) VALUES (?, ?, ?, ?, ?, ?)",
+		name.display, name.key, email.display, email.key, passwordHash, time.Now().UnixMilli())
+	if database.IsDuplicate(err) {
+		if duplicateKey(err) == "uk_users_email" {
+			return Account{}, errs.Wrap(errs.CodeConflict, err, "this address has an account already; log in instead").In("email")
+		}
+		return Account{}, errs.Wrap(errs.CodeConflict, err, "this name is taken; choose another").In("name")
+	}
+	if err != nil {
+		return Account{}, outage(fmt.Errorf("insert user: %w", err))
+	}
+	id, err := res.LastInsertId()
+	if err != nil {
+		return Account{}, fmt.Errorf("insert user: %w", err)
+	}
+	return Account{ID: uint64(id), Name: name.display, Email: email.display, passwordHash: passwordHash}, nil
+}
+
+// duplicateKey reads the key's name out of "Duplicate entry 'VALUE' for key
+// 'TABLE.KEY'"; MariaDB leaves the table out. VALUE is somebody's text, so the
+// end of the message counts.
+func duplicateKey(err error) string {
+	var e *mysql.MySQLError
+	if !errors.As(err, &e) {
+		return ""
+	}
+	_, name, _ := cutLast(strings.TrimSuffix(e.Message, "'"), "'")
+	if _, bare, ok := cutLast(name, "."); ok {
+		return bare
+	}
+	return name
+}
+
+func cutLast(s, sep string) (before, after string, found bool) {
+	if i := strings.LastIndex(s, sep); i >= 0 {
+		return s[:i], s[i+len(sep):], true
+	}
+	return s, "", false
+}
+
+const columns = "SELECT id, name, email, password_hash FROM users WHERE "
+
+// ByID returns the account, or not_found.
+func (s *Store) ByID(ctx context.Context, id uint64) (Account, error) {
+	return s.one(ctx, columns+"id = ?", id)
+}
+
+func (s *Store) byName(ctx context.Context, key string) (Account, error) {
+	return s.one(ctx, columns+"name_key = ?", []byte(key))
+}
+
+func (s *Store) byEmail(ctx context.Context, key string) (Account, error) {
+	return s.one(ctx, columns+"email_key = ?", []byte(key))
+}
+
+func (s *Store) one(ctx context.Context, query string, arg any) (Account, error) {
+	var a Account
+	err := s.db.QueryRowContext(ctx, query, arg).Scan(&a.ID, &a.Name, &a.Email, &a.passwordHash)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return Account{}, errs.Wrap(errs.CodeNotFound, err, "there is no such account")
+	case err != nil:
+		return Account{}, outage(fmt.Errorf("read user: %w", err))
+	}
+	return a, nil
+}
+
+// replaceHash stores a new hash of an unchanged password, unless the password
+// was changed in between.
+func (s *Store) replaceHash(ctx context.Context, a Account, newHash string) error {
+	_, err := s.db.ExecContext(ctx, "UPDATE users SET password_hash = ? WHERE id = ? AND password_hash = ?", newHash, a.ID, a.passwordHash)
+	return err
+}
+
+// outage tells a database that is away from one that refused a statement of
+// ours, which is our fault.
+func outage(err error) error {
+	if database.Answered(err) && !database.IsContention(err) {
+		return err
+	}
+	return errs.Wrap(errs.CodeUnavailable, err, "accounts cannot be reached at present; try again").Retry(time.Second)
+}

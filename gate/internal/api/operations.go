@@ -1,0 +1,147 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"reflect"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/msrchat/msrchat/gate/internal/account"
+	"github.com/msrchat/msrchat/gate/internal/problem"
+	"github.com/msrchat/msrchat/gate/internal/request"
+	"github.com/msrchat/msrchat/shared/errs"
+	"github.com/msrchat/msrchat/shared/session"
+)
+
+var problemType = reflect.TypeFor[problem.Problem]()
+
+// session marks an operation that needs a token.
+func withToken(op huma.Operation) huma.Operation {
+	op.Security = []map[string][]string{{"token": {}}}
+	return op
+}
+
+func (a *API) register() {
+	open(a, a.operation(http.MethodPost, "/v1/codes", "send-code", http.StatusAccepted,
+		"Mail a verification code",
+		"Six digits, valid for some minutes, for one use and a few tries; a new code replaces the old one. "+
+			"The answer is the same whether or not the address has an account: one that has gets a mail that says so.",
+		http.StatusTooManyRequests), sendCode)
+
+	open(a, a.operation(http.MethodPost, "/v1/accounts", "register", http.StatusCreated,
+		"Register and log in",
+		"Makes an account for the address that the code was mailed to. A name or an address that is taken is a conflict "+
+			"whose `errors` name it; the code stays valid then.",
+		http.StatusConflict, http.StatusTooManyRequests, http.StatusServiceUnavailable), register)
+
+	open(a, a.operation(http.MethodPost, "/v1/sessions", "log-in", http.StatusCreated,
+		"Log in", "By name or by address. A log-in ends the older session of the same device.",
+		http.StatusUnauthorized, http.StatusTooManyRequests, http.StatusServiceUnavailable), logIn)
+
+	huma.Register(a.huma, withToken(a.operation(http.MethodDelete, "/v1/sessions/current", "log-out", http.StatusNoContent,
+		"Log out", "Ends the session whose token is sent; open chat connections of it end within a heartbeat.",
+		http.StatusUnauthorized)), a.logOut)
+
+	open(a, withToken(a.operation(http.MethodGet, "/v1/me", "me", http.StatusOK,
+		"Who am I", "The account and the session of the token.",
+		http.StatusUnauthorized)), me)
+
+	open(a, withToken(a.operation(http.MethodPost, "/v1/assignments", "assign", http.StatusOK,
+		"Get a chat server",
+		"The chat server to connect to, chosen by load. 503 with a retry time when all are full, 502 when nobody can tell.",
+		http.StatusUnauthorized, http.StatusServiceUnavailable)), assign)
+}
+
+func sendCode(ctx context.Context, b *Backend, req *in[codesRequest]) (empty, error) {
+	// The schema allows no other purpose than to register yet.
+	return empty{}, b.Accounts.SendCode(ctx, request.From(ctx).Client, req.Body.Email)
+}
+
+func register(ctx context.Context, b *Backend, req *in[accountsRequest]) (LoginReply, error) {
+	r := req.Body
+	done, err := b.Accounts.Register(ctx, request.From(ctx).Client, account.Registration{
+		Email: r.Email, Name: r.Name, Password: r.Password, Code: r.Code, Device: r.Device,
+	})
+	if err != nil {
+		return LoginReply{}, err
+	}
+	return withAssignment(ctx, b, done), nil
+}
+
+func logIn(ctx context.Context, b *Backend, req *in[sessionsRequest]) (LoginReply, error) {
+	r := req.Body
+	done, err := b.Accounts.LogIn(ctx, request.From(ctx).Client, account.Credentials{
+		Name: r.Name, Email: r.Email, Password: r.Password, Device: r.Device,
+	})
+	if err != nil {
+		return LoginReply{}, err
+	}
+	return withAssignment(ctx, b, done), nil
+}
+
+// withAssignment saves the client a request. Without one it is logged in all
+// the same; the assigner's metrics show that it failed.
+func withAssignment(ctx context.Context, b *Backend, done account.LoggedIn) LoginReply {
+	where, err := b.Assigner.Assign(ctx, done.Account.ID, nil)
+	if err != nil {
+		where = nil
+	}
+	return loginReply(done, where)
+}
+
+// logOut has no body to answer with, so it is not made by open.
+func (a *API) logOut(ctx context.Context, req *bearer) (*struct{}, error) {
+	b, err := a.ready()
+	var current session.Session
+	if err == nil {
+		current, err = authenticate(ctx, b, *req)
+	}
+	if err == nil {
+		err = b.Accounts.LogOut(ctx, current.ID)
+	}
+	if err != nil {
+		return nil, problem.From(ctx, err)
+	}
+	return nil, nil
+}
+
+func me(ctx context.Context, b *Backend, req *bearer) (MeReply, error) {
+	current, err := authenticate(ctx, b, *req)
+	if err != nil {
+		return MeReply{}, err
+	}
+	who, err := b.Accounts.Me(ctx, current)
+	if err != nil {
+		return MeReply{}, err
+	}
+	return MeReply{
+		User:    Profile{ID: id(who.ID), Name: who.Name, Email: who.Email},
+		Session: CurrentSession{ID: id(current.ID), Device: current.Device, ExpiresAtMS: current.ExpiresAt.UnixMilli()},
+	}, nil
+}
+
+type assignRequest struct {
+	bearer
+	Body assignmentsRequest
+}
+
+// maxInstance is longer than any instance id: those of Nomad have 36 bytes.
+const maxInstance = 128
+
+func assign(ctx context.Context, b *Backend, req *assignRequest) (*Assignment, error) {
+	current, err := authenticate(ctx, b, req.bearer)
+	if err != nil {
+		return nil, err
+	}
+	for _, instance := range req.Body.Avoid {
+		if len(instance) > maxInstance {
+			return nil, errs.New(errs.CodeInvalid, "an instance in avoid is longer than %d bytes", maxInstance).In("avoid")
+		}
+	}
+	where, err := b.Assigner.Assign(ctx, current.UserID, req.Body.Avoid)
+	if err != nil {
+		return nil, err
+	}
+	return assignment(where), nil
+}

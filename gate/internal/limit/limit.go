@@ -1,0 +1,145 @@
+// Package limit bounds how often something may be done, over all replicas.
+//
+// The counts live in Redis. While Redis is away each process counts by itself:
+// a limit is then as many times looser as there are gates, but nobody is locked
+// out and nobody is let loose.
+package limit
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/msrchat/msrchat/shared/cache"
+	"github.com/msrchat/msrchat/shared/errs"
+)
+
+// Rule allows Count events in any window of length Per that begins with an
+// event. A zero Count allows everything.
+type Rule struct {
+	Count int
+	Per   time.Duration
+}
+
+const (
+	// exchange bounds what one question to Redis may cost.
+	exchange = 250 * time.Millisecond
+	// pause is how long Redis is not asked again after it failed.
+	pause = time.Second
+)
+
+// Limiter is safe for concurrent use.
+type Limiter struct {
+	rdb   redis.UniversalClient
+	local *Local
+	now   func() time.Time
+	// resume is when Redis is asked again, in Unix nanoseconds.
+	resume atomic.Int64
+
+	refused  *prometheus.CounterVec
+	fallback prometheus.Counter
+}
+
+// New returns a limiter whose metrics are registered with reg.
+func New(rdb redis.UniversalClient, reg prometheus.Registerer) *Limiter {
+	l := &Limiter{
+		rdb: rdb, local: NewLocal(maxLocal, time.Now), now: time.Now,
+		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "msrchat_gate_limited_total", Help: "Requests refused because something was done too often, by what.",
+		}, []string{"limit"}),
+		fallback: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "msrchat_gate_limit_fallbacks_total", Help: "Limits counted in this process because Redis was away.",
+		}),
+	}
+	reg.MustRegister(l.refused, l.fallback)
+	return l
+}
+
+// take counts one event unless the window is full: then it returns the
+// milliseconds until it ends. An event that is refused does not count.
+var take = redis.NewScript(`
+if tonumber(redis.call('GET', KEYS[1]) or '0') >= tonumber(ARGV[1]) then
+  local left = redis.call('PTTL', KEYS[1])
+  if left > 0 then return left end
+  redis.call('DEL', KEYS[1])
+end
+if redis.call('INCR', KEYS[1]) == 1 then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
+return 0`)
+
+// giveBack takes one event back and never leaves a key without an expiry.
+var giveBack = redis.NewScript(`
+if tonumber(redis.call('GET', KEYS[1]) or '0') > 0 then redis.call('DECR', KEYS[1]) end
+return 0`)
+
+// Take counts one event of the named limit for key, which is whom or what is
+// limited. It returns rate_limited with a retry time when there were too many,
+// with message for a text, and nothing else.
+func (l *Limiter) Take(ctx context.Context, name, key string, rule Rule, message string) error {
+	if rule.Count <= 0 {
+		return nil
+	}
+	id := redisKey(name, key)
+	left, err := l.ask(ctx, take, id, rule.Count, rule.Per.Milliseconds())
+	wait := time.Duration(left) * time.Millisecond
+	if err != nil {
+		l.fallback.Inc()
+		wait = l.local.Take(id, rule)
+	}
+	if wait <= 0 {
+		return nil
+	}
+	l.refused.WithLabelValues(name).Inc()
+	return errs.New(errs.CodeRateLimited, "%s", message).Retry(wait)
+}
+
+// Refund takes back one event: it did not deserve to count.
+func (l *Limiter) Refund(ctx context.Context, name, key string, rule Rule) {
+	if rule.Count <= 0 {
+		return
+	}
+	id := redisKey(name, key)
+	if _, err := l.ask(context.WithoutCancel(ctx), giveBack, id); err != nil {
+		l.local.Refund(id)
+	}
+}
+
+var errPaused = errors.New("redis failed a moment ago")
+
+func (l *Limiter) ask(ctx context.Context, script *redis.Script, id string, args ...any) (int64, error) {
+	if l.now().UnixNano() < l.resume.Load() {
+		return 0, errPaused
+	}
+	bounded, cancel := context.WithTimeout(ctx, exchange)
+	defer cancel()
+	left, err := script.Run(bounded, l.rdb, []string{id}, args...).Int64()
+	if err != nil && ctx.Err() == nil {
+		l.resume.Store(l.now().Add(pause).UnixNano())
+	}
+	return left, err
+}
+
+// redisKey has a bounded length and repeats no address of anybody.
+func redisKey(name, key string) string {
+	sum := sha256.Sum256([]byte(key))
+	return cache.Prefix + "limit:" + name + ":" + base64.RawURLEncoding.EncodeToString(sum[:18])
+}
+
+// Network is what a limit per address is kept for: an IPv4 address, or the /64
+// that one IPv6 customer has at least.
+func Network(a netip.Addr) string {
+	if a.Is4() || !a.IsValid() {
+		return a.String()
+	}
+	p, err := a.Prefix(64)
+	if err != nil {
+		return a.String()
+	}
+	return p.String()
+}

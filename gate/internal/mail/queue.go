@@ -1,0 +1,255 @@
+// Package mail sends the few mails that gate writes: it takes them into a
+// bounded queue and tries until the mail server took them or they are of no use
+// any more.
+package mail
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/msrchat/msrchat/shared/errs"
+)
+
+// Message is one mail to one address.
+type Message struct {
+	To      string
+	Subject string
+	Text    string
+	// Expires is when it has become useless.
+	Expires time.Time
+}
+
+// Transport hands one message to a mail server and returns once that took it.
+// An error for which Permanent is true is not worth another attempt. It is
+// called by several goroutines at once.
+type Transport interface {
+	Send(ctx context.Context, m Message) error
+}
+
+// permanent marks an error that will not go away.
+type permanent struct{ error }
+
+// Unwrap returns the error itself.
+func (p permanent) Unwrap() error { return p.error }
+
+// Permanent says that sending again is pointless.
+func Permanent(err error) bool {
+	var p permanent
+	return errors.As(err, &p)
+}
+
+// QueueConfig bounds a Queue.
+type QueueConfig struct {
+	// Size is how many messages may wait, those between two attempts included.
+	Size int
+	// Workers is how many are sent at once.
+	Workers int
+	// FirstRetry and LastRetry are the pauses between attempts: the first one,
+	// doubled each time up to the last.
+	FirstRetry, LastRetry time.Duration
+	// Flush is how long Run goes on sending after its context ended.
+	Flush time.Duration
+}
+
+// Queue owns the messages from Enqueue until they were sent or given up.
+type Queue struct {
+	cfg       QueueConfig
+	transport Transport
+	log       *slog.Logger
+	// ready holds what is to be sent now. Its capacity is Size, and there are
+	// never more items than that, so that a send on it never blocks.
+	ready chan *item
+
+	mu      sync.Mutex            // owns what follows
+	items   int                   // taken and not finished
+	delayed map[*item]*time.Timer // waiting for their next attempt
+	closing bool                  // Run's context ended: nothing is taken any more
+	idle    chan struct{}         // closed once closing and items is 0
+
+	results *prometheus.CounterVec
+	retries prometheus.Counter
+	length  prometheus.GaugeFunc
+}
+
+type item struct {
+	Message
+	attempts int
+}
+
+// NewQueue returns a queue whose metrics are registered with reg. Nothing is
+// sent before Run.
+func NewQueue(cfg QueueConfig, t Transport, log *slog.Logger, reg prometheus.Registerer) *Queue {
+	q := &Queue{
+		cfg: cfg, transport: t, log: log,
+		ready: make(chan *item, cfg.Size), delayed: map[*item]*time.Timer{}, idle: make(chan struct{}),
+		results: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "msrchat_gate_mails_total", Help: "Mails by how they ended: sent, refused (by the mail server), expired, dropped (at the end of the process), full (never taken).",
+		}, []string{"result"}),
+		retries: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "msrchat_gate_mail_retries_total", Help: "Attempts to send a mail that failed and are made again.",
+		}),
+	}
+	q.length = prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "msrchat_gate_mail_queue", Help: "Mails that wait to be sent.",
+	}, func() float64 { return float64(q.Len()) })
+	for _, result := range []string{sent, refused, expired, dropped, full} {
+		q.results.WithLabelValues(result)
+	}
+	reg.MustRegister(q.results, q.retries, q.length)
+	return q
+}
+
+// How a mail can end.
+const (
+	sent    = "sent"
+	refused = "refused"
+	expired = "expired"
+	dropped = "dropped"
+	full    = "full"
+)
+
+// Len is how many messages were taken and are not finished.
+func (q *Queue) Len() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.items
+}
+
+// Enqueue takes a message. It never blocks; a full queue, or one that is about
+// to end, is unavailable.
+func (q *Queue) Enqueue(m Message) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closing || q.items >= q.cfg.Size {
+		q.results.WithLabelValues(full).Inc()
+		return errs.New(errs.CodeUnavailable, "mail cannot be sent at present; try again in a minute").Retry(time.Minute)
+	}
+	q.items++
+	q.ready <- &item{Message: m}
+	return nil
+}
+
+// Run sends until ctx ends, then goes on for Flush with what it has. It blocks
+// and always returns nil; what could not be sent is counted and logged. It is
+// called once.
+func (q *Queue) Run(ctx context.Context) error {
+	sending, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	var workers sync.WaitGroup
+	for range q.cfg.Workers {
+		workers.Go(func() { q.work(sending) })
+	}
+	<-ctx.Done()
+	q.close()
+	flush := time.NewTimer(q.cfg.Flush)
+	defer flush.Stop()
+	select {
+	case <-q.idle:
+	case <-flush.C:
+	}
+	stop()
+	workers.Wait()
+	if left := q.Len(); left > 0 {
+		q.results.WithLabelValues(dropped).Add(float64(left))
+		q.log.Warn("mails dropped at the end", "mails", left)
+	}
+	return nil
+}
+
+// close stops taking messages and brings forward what waits for a retry.
+func (q *Queue) close() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.closing = true
+	for it, timer := range q.delayed {
+		if timer.Stop() {
+			delete(q.delayed, it)
+			q.ready <- it
+		}
+	}
+	if q.items == 0 {
+		close(q.idle)
+	}
+}
+
+func (q *Queue) work(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case it := <-q.ready:
+			if ctx.Err() == nil { // both were ready: the end wins
+				q.attempt(ctx, it)
+			}
+		}
+	}
+}
+
+func (q *Queue) attempt(ctx context.Context, it *item) {
+	if time.Now().After(it.Expires) {
+		q.log.Warn("mail expired before it could be sent", "domain", domain(it.To), "attempts", it.attempts)
+		q.finish(expired)
+		return
+	}
+	it.attempts++
+	err := q.transport.Send(ctx, it.Message)
+	switch {
+	case err == nil:
+		q.finish(sent)
+	case Permanent(err):
+		q.log.Warn("mail refused", "domain", domain(it.To), "err", safe(err, it.To))
+		q.finish(refused)
+	default:
+		q.log.Warn("mail not sent, trying again", "domain", domain(it.To), "attempts", it.attempts, "err", safe(err, it.To))
+		q.retries.Inc()
+		q.delay(it)
+	}
+}
+
+func (q *Queue) finish(result string) {
+	q.results.WithLabelValues(result).Inc()
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.items--
+	if q.closing && q.items == 0 {
+		close(q.idle)
+	}
+}
+
+// lastPause is between attempts after the end: there is not much time left.
+const lastPause = 500 * time.Millisecond
+
+// delay puts an item back when its pause is over.
+func (q *Queue) delay(it *item) {
+	pause := q.cfg.FirstRetry << min(it.attempts-1, 20)
+	if pause <= 0 || pause > q.cfg.LastRetry {
+		pause = q.cfg.LastRetry
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closing {
+		pause = min(pause, lastPause)
+	}
+	q.delayed[it] = time.AfterFunc(pause, func() {
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		delete(q.delayed, it)
+		q.ready <- it
+	})
+}
+
+// domain is as much of an address as an operator needs.
+func domain(address string) string {
+	return address[strings.LastIndexByte(address, '@')+1:]
+}
+
+// safe is an error's text without the address, which mail servers repeat.
+func safe(err error, address string) string {
+	return strings.ReplaceAll(err.Error(), address, "…@"+domain(address))
+}

@@ -1,0 +1,160 @@
+// Package password hashes passwords with argon2id, and bounds how many are
+// hashed at once: each one takes a core for a while and memory by the megabyte.
+package password
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/crypto/argon2"
+	"golang.org/x/text/unicode/norm"
+
+	"github.com/msrchat/msrchat/shared/errs"
+)
+
+// Params is the work that one hash takes.
+type Params struct {
+	MemoryKiB uint32
+	Passes    uint32
+	Lanes     uint8
+}
+
+// Config is the work and how much of it is done at once.
+type Config struct {
+	Params
+	// AtOnce bounds the hashes that are computed at the same time, and with
+	// MemoryKiB the memory.
+	AtOnce int
+	// Waiting bounds those that wait for their turn, Wait how long they do.
+	Waiting int
+	Wait    time.Duration
+}
+
+// Validate says what is wrong with a configuration.
+func (c Config) Validate() error {
+	switch {
+	case c.MemoryKiB < 8*uint32(c.Lanes) || c.MemoryKiB > maxMemoryKiB:
+		return fmt.Errorf("password memory of %d KiB: want 8 KiB for each lane to %d", c.MemoryKiB, maxMemoryKiB)
+	case c.Passes < 1 || c.Passes > maxPasses:
+		return fmt.Errorf("%d password passes: want 1 to %d", c.Passes, maxPasses)
+	case c.Lanes < 1 || c.Lanes > maxLanes:
+		return fmt.Errorf("%d password lanes: want 1 to %d", c.Lanes, maxLanes)
+	case c.AtOnce < 1 || c.Waiting < 0 || c.Wait < 0:
+		return errors.New("passwords hashed at once must be at least 1, the waiting and the wait not negative")
+	}
+	return nil
+}
+
+// Hasher is safe for concurrent use.
+type Hasher struct {
+	cfg Config
+	// places has one element for everybody who computes or waits, turns one for
+	// everybody who computes.
+	places chan struct{}
+	turns  chan struct{}
+	// decoy is what is computed for a user who does not exist.
+	decoy hash
+
+	seconds prometheus.Histogram
+	full    prometheus.Counter
+}
+
+// NewHasher returns a hasher whose metrics are registered with reg.
+func NewHasher(cfg Config, reg prometheus.Registerer) (*Hasher, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	h := &Hasher{
+		cfg:    cfg,
+		places: make(chan struct{}, cfg.AtOnce+cfg.Waiting), turns: make(chan struct{}, cfg.AtOnce),
+		decoy: hash{params: cfg.Params, salt: random(saltBytes), key: random(keyBytes)},
+		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "msrchat_gate_password_wait_seconds", Help: "Time that a password waited for its turn to be hashed.",
+			Buckets: []float64{.0001, .001, .01, .05, .1, .25, .5, 1, 2, 5},
+		}),
+		full: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "msrchat_gate_passwords_refused_total", Help: "Passwords not hashed because too many were waiting, or for too long.",
+		}),
+	}
+	reg.MustRegister(h.seconds, h.full)
+	return h, nil
+}
+
+// Hash returns what to store for a password. When too many wait, or this one
+// did for too long, it is exhausted with a retry time.
+func (h *Hasher) Hash(ctx context.Context, password string) (string, error) {
+	done, err := h.turn(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer done()
+	made := hash{params: h.cfg.Params, salt: random(saltBytes)}
+	made.key = made.derive(password, keyBytes)
+	return made.String(), nil
+}
+
+// Verify tells whether password is the one that stored was made of, and whether
+// it should be hashed anew because the wanted work has changed since. An empty
+// stored is a user who does not exist: never right, after the same work. Errors
+// are those of Hash, and internal for a malformed stored.
+func (h *Hasher) Verify(ctx context.Context, stored, password string) (right, stale bool, err error) {
+	have := h.decoy
+	if stored != "" {
+		if have, err = parse(stored); err != nil {
+			return false, false, err
+		}
+	}
+	done, err := h.turn(ctx)
+	if err != nil {
+		return false, false, err
+	}
+	defer done()
+	key := have.derive(password, uint32(len(have.key)))
+	right = subtle.ConstantTimeCompare(key, have.key) == 1 && stored != ""
+	return right, have.params != h.cfg.Params, nil
+}
+
+// derive does the work. The same password typed on another system may be
+// composed of other code points (é as one or as two); NFC makes them one.
+func (h hash) derive(password string, length uint32) []byte {
+	return argon2.IDKey(norm.NFC.Bytes([]byte(password)), h.salt, h.params.Passes, h.params.MemoryKiB, h.params.Lanes, length)
+}
+
+// turn waits for a turn and returns how to give it back.
+func (h *Hasher) turn(ctx context.Context) (done func(), err error) {
+	select {
+	case h.places <- struct{}{}:
+	default:
+		return nil, h.refuse(nil)
+	}
+	started := time.Now()
+	patience := time.NewTimer(h.cfg.Wait)
+	defer patience.Stop()
+	select {
+	case h.turns <- struct{}{}:
+		h.seconds.Observe(time.Since(started).Seconds())
+		return func() { <-h.turns; <-h.places }, nil
+	case <-patience.C:
+	case <-ctx.Done():
+	}
+	<-h.places
+	return nil, h.refuse(ctx.Err())
+}
+
+// refuse tells the caller to come back when those before it are through.
+func (h *Hasher) refuse(cause error) error {
+	h.full.Inc()
+	return errs.Wrap(errs.CodeExhausted, cause, "too many people are logging in at this moment; try again in a few seconds").
+		Retry(max(h.cfg.Wait, time.Second))
+}
+
+func random(n int) []byte {
+	b := make([]byte, n)
+	_, _ = rand.Read(b) // never fails: the program would end
+	return b
+}

@@ -1,0 +1,196 @@
+package password
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/msrchat/msrchat/shared/errs"
+)
+
+var cheap = Config{Params: Params{MemoryKiB: 64, Passes: 1, Lanes: 1}, AtOnce: 2, Waiting: 2, Wait: 5 * time.Second}
+
+func newHasher(t *testing.T, cfg Config) *Hasher {
+	t.Helper()
+	h, err := NewHasher(cfg, prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+func hashed(t *testing.T, h *Hasher, password string) string {
+	t.Helper()
+	s, err := h.Hash(t.Context(), password)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestHashAndVerify(t *testing.T) {
+	h := newHasher(t, cheap)
+	stored := hashed(t, h, "correct horse")
+	if !strings.HasPrefix(stored, "$argon2id$v=19$m=64,t=1,p=1$") || stored == hashed(t, h, "correct horse") {
+		t.Errorf("stored %q, or without its own salt", stored)
+	}
+	for _, c := range []struct {
+		name, stored, password string
+		right                  bool
+	}{
+		{"right", stored, "correct horse", true},
+		{"wrong", stored, "correct horsf", false},
+		{"empty", stored, "", false},
+		{"no such user", "", "correct horse", false},
+		{"composed otherwise", hashed(t, h, "caf\u00e9 caf\u00e9"), "cafe\u0301 cafe\u0301", true},
+		{"CJK and emoji", hashed(t, h, "密码很长很长🎉"), "密码很长很长🎉", true},
+	} {
+		right, stale, err := h.Verify(t.Context(), c.stored, c.password)
+		if err != nil || right != c.right || stale {
+			t.Errorf("%s: %v, stale %v, %v; want %v", c.name, right, stale, err, c.right)
+		}
+	}
+}
+
+// A known answer of the reference implementation, so that hashes outlive this
+// code: argon2 -id -v 13 -t 2 -k 65536 -p 1 "password", salt "somesalt".
+func TestReferenceVector(t *testing.T) {
+	const stored = "$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc"
+	right, stale, err := newHasher(t, cheap).Verify(t.Context(), stored, "password")
+	if err != nil || !right || !stale {
+		t.Errorf("right %v, stale %v, %v; want both", right, stale, err)
+	}
+}
+
+func TestAnUnknownUserTakesAsLong(t *testing.T) {
+	cfg := cheap
+	cfg.MemoryKiB, cfg.Passes = 1<<10, 3
+	h := newHasher(t, cfg)
+	stored := hashed(t, h, "correct horse")
+	known, unknown := time.Hour, time.Hour
+	for range 25 { // the least of many, in turns: what else runs here matters little
+		for _, c := range []struct {
+			stored string
+			least  *time.Duration
+		}{{stored, &known}, {"", &unknown}} {
+			started := time.Now()
+			if _, _, err := h.Verify(t.Context(), c.stored, "wrong horse"); err != nil {
+				t.Fatal(err)
+			}
+			*c.least = min(*c.least, time.Since(started))
+		}
+	}
+	if unknown < known/2 || unknown > known*2 {
+		t.Errorf("a known user takes %v, an unknown one %v", known, unknown)
+	}
+}
+
+func TestOnlySoManyAtOnce(t *testing.T) {
+	h := newHasher(t, cheap)
+	for range cheap.AtOnce { // as if that many were being computed
+		h.turns <- struct{}{}
+		h.places <- struct{}{}
+	}
+	var waiting sync.WaitGroup
+	for range cheap.Waiting {
+		waiting.Go(func() {
+			if _, err := h.Hash(t.Context(), "correct horse"); err != nil {
+				t.Errorf("one that waited: %v", err)
+			}
+		})
+	}
+	full := cheap.AtOnce + cheap.Waiting
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(10 * time.Second); len(h.places) < full && time.Now().Before(deadline); {
+		<-tick.C
+	}
+	wantExhausted(t, "one too many", h, t.Context())
+	for range cheap.AtOnce {
+		<-h.turns
+		<-h.places
+	}
+	waiting.Wait()
+	if len(h.places) != 0 || len(h.turns) != 0 {
+		t.Errorf("%d places and %d turns were not given back", len(h.places), len(h.turns))
+	}
+}
+
+func TestTheWaitIsBounded(t *testing.T) {
+	cfg := cheap
+	cfg.Wait = 20 * time.Millisecond
+	h := newHasher(t, cfg)
+	for range cfg.AtOnce {
+		h.turns <- struct{}{}
+		h.places <- struct{}{}
+	}
+	wantExhausted(t, "waited too long", h, t.Context())
+	cfg.Wait = time.Hour
+	h.cfg = cfg
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	wantExhausted(t, "left", h, gone)
+	if len(h.places) != cfg.AtOnce {
+		t.Errorf("%d places taken, want %d", len(h.places), cfg.AtOnce)
+	}
+}
+
+func wantExhausted(t *testing.T, what string, h *Hasher, ctx context.Context) {
+	t.Helper()
+	_, err := h.Hash(ctx, "correct horse")
+	if e := errs.From(err); e == nil || e.Code != errs.CodeExhausted || e.RetryAfter < time.Second {
+		t.Errorf("%s: %v, want exhausted with a retry time", what, err)
+	}
+}
+
+func TestAMalformedHashIsOurFault(t *testing.T) {
+	h := newHasher(t, cheap)
+	good := hashed(t, h, "correct horse")
+	for _, bad := range []string{
+		"x", "plain", "$2y$10$abc", strings.Replace(good, "argon2id", "argon2i", 1), strings.Replace(good, "v=19", "v=16", 1),
+		strings.Replace(good, "m=64", "m=99999999", 1), strings.Replace(good, "t=1", "t=0", 1), strings.Replace(good, "p=1", "p=+1", 1),
+		strings.Replace(good, "m=64", "m=064", 1), good + "$", good + "=", good[:len(good)-30], strings.Repeat("$", 300),
+	} {
+		right, _, err := h.Verify(t.Context(), bad, "correct horse")
+		if right || errs.CodeOf(err) != errs.CodeInternal {
+			t.Errorf("%q: right %v, %v; want internal", bad, right, err)
+		}
+	}
+}
+
+func TestConfigurationsThatCannotWork(t *testing.T) {
+	for name, change := range map[string]func(*Config){
+		"no memory": func(c *Config) { c.MemoryKiB = 0 }, "too much": func(c *Config) { c.MemoryKiB = 1 << 30 },
+		"no pass": func(c *Config) { c.Passes = 0 }, "no lane": func(c *Config) { c.Lanes = 0 },
+		"memory below lanes": func(c *Config) { c.Lanes = 60 }, "none at once": func(c *Config) { c.AtOnce = 0 },
+		"negative waiting": func(c *Config) { c.Waiting = -1 },
+	} {
+		bad := cheap
+		change(&bad)
+		if _, err := NewHasher(bad, prometheus.NewRegistry()); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add("$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc")
+	f.Add("$argon2id$v=19$m=1,t=1,p=1$$")
+	f.Add("$$$$$")
+	f.Fuzz(func(t *testing.T, s string) {
+		h, err := parse(s)
+		if err != nil {
+			return
+		}
+		if h.String() != s {
+			t.Errorf("%q is written %q", s, h)
+		}
+		if p := h.params; p.MemoryKiB > maxMemoryKiB || p.Passes > maxPasses || p.Lanes > maxLanes || p.Lanes == 0 {
+			t.Errorf("%q asks for %+v", s, p)
+		}
+	})
+}

@@ -1,0 +1,45 @@
+package web
+
+import (
+	"net/http"
+	"strings"
+
+	"github.com/msrchat/msrchat/gate/internal/problem"
+)
+
+// Router is an http.ServeMux that answers with problems where the mux would
+// answer with plain text: unknown paths and wrong methods.
+type Router struct{ *http.ServeMux }
+
+// NewRouter returns a router without routes.
+func NewRouter() Router { return Router{http.NewServeMux()} }
+
+// ServeHTTP implements http.Handler.
+func (m Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	handler, pattern := m.Handler(r)
+	if pattern != "" {
+		m.ServeMux.ServeHTTP(w, r)
+		return
+	}
+	// The mux's own handler knows which of the two it is, and the methods.
+	probe := &probe{header: http.Header{}}
+	handler.ServeHTTP(probe, r)
+	if probe.status != http.StatusMethodNotAllowed {
+		problem.Write(w, problem.New(r.Context(), http.StatusNotFound, "there is nothing at this path; /openapi.json lists what there is"))
+		return
+	}
+	allowed := probe.header.Get("Allow")
+	w.Header().Set("Allow", allowed)
+	problem.Write(w, problem.New(r.Context(), http.StatusMethodNotAllowed,
+		"this path does not have that method, only "+strings.ReplaceAll(allowed, ", ", " and ")))
+}
+
+// probe is an http.ResponseWriter that keeps only the header and the status.
+type probe struct {
+	header http.Header
+	status int
+}
+
+func (p *probe) Header() http.Header         { return p.header }
+func (p *probe) Write(b []byte) (int, error) { return len(b), nil }
+func (p *probe) WriteHeader(status int)      { p.status = status }

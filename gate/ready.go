@@ -1,0 +1,118 @@
+package gate
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc/connectivity"
+
+	"github.com/msrchat/msrchat/shared/database"
+	"github.com/msrchat/msrchat/shared/errs"
+	"github.com/msrchat/msrchat/shared/schema"
+)
+
+const (
+	// checkAge is how long an outcome is good for: whoever asks, however often,
+	// costs the databases one question a second.
+	checkAge = time.Second
+	// checkTimeout is below the 3 s that a check in Consul waits.
+	checkTimeout = 2 * time.Second
+)
+
+// readiness tells whether this gate should be sent people.
+//
+// Without the database it can do nothing for them, and another gate perhaps
+// can. Without Redis it still logs people in, and without status it does so and
+// only cannot say where to connect; no other gate would do better. So those two
+// are told but do not count.
+type readiness struct {
+	server   *Server
+	degraded *prometheus.GaugeVec
+
+	leaving atomic.Bool
+
+	mu      sync.Mutex // owns what follows, and lets one check run at a time
+	at      time.Time
+	missing []string
+	err     error
+}
+
+func newReadiness(s *Server) *readiness {
+	r := &readiness{server: s, degraded: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "msrchat_gate_dependency_away", Help: "1 while something behind gate did not answer at the last readiness check: mysql, redis or status.",
+	}, []string{"dependency"})}
+	for _, name := range []string{"mysql", "redis", "status"} {
+		r.degraded.WithLabelValues(name)
+	}
+	s.registry.MustRegister(r.degraded)
+	return r
+}
+
+// leave makes every later check fail.
+func (r *readiness) leave() { r.leaving.Store(true) }
+
+// check returns what is missing but not needed, or why this gate is not ready.
+func (r *readiness) check(ctx context.Context) (missing []string, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.leaving.Load() {
+		return nil, errs.New(errs.CodeUnavailable, "not ready: the gate is stopping")
+	}
+	if time.Since(r.at) < checkAge {
+		return r.missing, r.err
+	}
+	// The outcome is for everybody: it must not depend on this asker's patience.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), checkTimeout)
+	defer cancel()
+	r.err = r.database(ctx)
+	r.missing = []string{} // an empty list in JSON, not null
+	if r.err == nil {
+		r.optional("redis", r.server.redis.Ping(ctx).Err() != nil)
+		r.optional("status", r.statusAway())
+	}
+	r.at = time.Now()
+	return r.missing, r.err
+}
+
+func (r *readiness) database(ctx context.Context) error {
+	db := r.server.db.Load()
+	if db == nil {
+		r.degraded.WithLabelValues("mysql").Set(1)
+		return errs.New(errs.CodeUnavailable, "not ready: waiting for the database")
+	}
+	err := schema.Check(ctx, db, schema.Latest())
+	if err == nil && r.server.backend.Load() != nil {
+		r.degraded.WithLabelValues("mysql").Set(0)
+		return nil
+	}
+	r.degraded.WithLabelValues("mysql").Set(1)
+	if err == nil || errors.Is(err, schema.ErrTooOld) || database.Answered(err) { // no table is an answer
+		return errs.Wrap(errs.CodeUnavailable, err, "not ready: waiting for the database schema")
+	}
+	return errs.Wrap(errs.CodeUnavailable, err, "not ready: the database does not answer")
+}
+
+func (r *readiness) optional(name string, away bool) {
+	if away {
+		r.missing = append(r.missing, name)
+		r.degraded.WithLabelValues(name).Set(1)
+		return
+	}
+	r.degraded.WithLabelValues(name).Set(0)
+}
+
+// statusAway looks at the connection to status; one that nobody has needed for
+// a while is told to connect and is fine.
+func (r *readiness) statusAway() bool {
+	switch r.server.status.GetState() {
+	case connectivity.TransientFailure, connectivity.Shutdown:
+		return true
+	case connectivity.Idle:
+		r.server.status.Connect()
+	}
+	return false
+}
