@@ -42,7 +42,7 @@ func run(ctx context.Context, args []string) int {
 	case err == nil:
 		return exitOK
 	case ctx.Err() != nil:
-		fmt.Fprintln(os.Stderr, "interrupted; ./justw up goes on from here, ./justw down takes down what runs")
+		fmt.Fprintln(os.Stderr, "interrupted; the same again goes on from here, ./justw down (./justw destroy local after an apply) takes down what runs")
 		return exitInterrupted
 	case errors.As(err, &usage):
 		fmt.Fprintln(os.Stderr, "error:", err)
@@ -90,6 +90,16 @@ func commands() []*cli.Command {
 			Name: "agents", Usage: "start Consul and Nomad and build the programs, for Terraform; writes the jobs' variables as JSON",
 			Flags:  []cli.Flag{timeout},
 			Action: limited(func(ctx context.Context, _ *cli.Context, f *fleet.Fleet) error { return f.Agents(ctx) }),
+		},
+		{
+			Name: "vars", Usage: "write the jobs' variables as agents does, but start nothing",
+			Flags:  []cli.Flag{timeout},
+			Action: limited(func(ctx context.Context, _ *cli.Context, f *fleet.Fleet) error { return f.Vars(ctx) }),
+		},
+		{
+			Name: "secrets", Usage: "print what Nomad holds for the jobs, for Terraform",
+			Hidden: true, // for a pipe, not for a screen
+			Action: with(func(ctx context.Context, _ *cli.Context, f *fleet.Fleet) error { return f.Secrets(ctx) }),
 		},
 		{
 			Name: "wait", Usage: "wait until every check passes of jobs that Terraform runs",

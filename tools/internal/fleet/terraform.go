@@ -7,7 +7,10 @@ import (
 	"os"
 	"path/filepath"
 
+	nomad "github.com/hashicorp/nomad/api"
+
 	"github.com/msrchat/msrchat/tools/internal/job"
+	"github.com/msrchat/msrchat/tools/internal/release"
 	"github.com/msrchat/msrchat/tools/internal/state"
 )
 
@@ -21,9 +24,9 @@ type terraformVars struct {
 	Jobs          map[string]job.Vars `json:"jobs"` // HCL2 variables by job name, only what the job's file declares
 }
 
-// Agents starts Consul and Nomad and builds the programs, but runs no job: that
-// is Terraform's. It writes the jobs' variables to a JSON file and prints its
-// path as the last line.
+// Agents starts Consul and Nomad and builds the programs, but runs no job and
+// makes no secret: that is Terraform's. It writes the jobs' variables to a JSON
+// file and prints its path as the last line.
 func (f *Fleet) Agents(ctx context.Context) error {
 	unlock, err := f.dir.Lock()
 	if err != nil {
@@ -34,6 +37,35 @@ func (f *Fleet) Agents(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	return f.writeVars(built)
+}
+
+// Vars builds the programs and writes the jobs' variables as Agents does, but
+// starts and claims nothing: a plan changes nothing. It is refused while up
+// manages the fleet, whose jobs Terraform does not know.
+func (f *Fleet) Vars(ctx context.Context) error {
+	unlock, err := f.dir.Lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	holder, err := f.dir.Manager()
+	if err != nil {
+		return err
+	}
+	if holder == state.ByUp {
+		return f.dir.Claim(state.ByTerraform) // refuses, and says how to take it down
+	}
+	built, err := f.build(ctx, job.All(), true)
+	if err != nil {
+		return err
+	}
+	return f.writeVars(built)
+}
+
+// writeVars writes the variables of Terraform's local environment, and prints
+// the file's path.
+func (f *Fleet) writeVars(built release.Release) error {
 	vars := terraformVars{
 		NomadAddress:  f.nomadURL(),
 		ConsulAddress: f.consulAddr(),
@@ -41,6 +73,7 @@ func (f *Fleet) Agents(ctx context.Context) error {
 	}
 	for _, j := range job.All() {
 		binDir := built.Folder
+		var err error
 		if j.Program != "" {
 			if binDir, err = f.builder().FolderOf(j.Program, built); err != nil {
 				return err
@@ -54,7 +87,7 @@ func (f *Fleet) Agents(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(f.dir.Path(), varsFile)
+	path := f.varsPath()
 	if err := os.WriteFile(path, append(text, '\n'), 0o644); err != nil {
 		return fmt.Errorf("write terraform's variables: %w", err)
 	}
@@ -62,16 +95,43 @@ func (f *Fleet) Agents(ctx context.Context) error {
 	return nil
 }
 
-// Wait returns when every check of the jobs that run passes, and shows them.
+func (f *Fleet) varsPath() string { return filepath.Join(f.dir.Path(), varsFile) }
+
+// Secrets writes what Nomad holds at secretsPath as a JSON object, {} when there
+// is nothing. It is for a pipe: Terraform, whose state may have been lost, must
+// not write new secrets under databases that run with these.
+func (f *Fleet) Secrets(ctx context.Context) error {
+	variable, _, err := f.nomad.Variables().Peek(secretsPath, (&nomad.QueryOptions{}).WithContext(ctx))
+	if err != nil {
+		return fmt.Errorf("read nomad variable %s: %w", secretsPath, err)
+	}
+	items := nomad.VariableItems{}
+	if variable != nil {
+		items = variable.Items
+	}
+	return json.NewEncoder(f.out).Encode(items)
+}
+
+// Wait returns when every check of the jobs that run passes, and shows them. It
+// is an error when a job runs another release than the one that was applied:
+// Nomad rolls a failed deployment back, and Terraform does not see it.
 func (f *Fleet) Wait(ctx context.Context) error {
 	if !f.running() {
 		return ErrDown
+	}
+	applied, err := f.appliedReleases()
+	if err != nil {
+		return err
 	}
 	var running []job.Submitted
 	for _, j := range job.All() {
 		s, err := j.Running(ctx, f.nomad)
 		if err != nil {
 			return err
+		}
+		if want := applied[j.Name]; want != "" && s.Release != want {
+			return fmt.Errorf("%s runs release %s, not %s which was applied: Nomad rolled it back, or somebody changed it (./justw logs %s)",
+				j.Name, s.Release, want, j.Name)
 		}
 		running = append(running, s)
 	}
@@ -82,6 +142,26 @@ func (f *Fleet) Wait(ctx context.Context) error {
 		return err
 	}
 	f.printf("\n")
-	f.howTo(job.All())
+	f.howTo(job.All(), "./justw destroy local")
 	return nil
+}
+
+// appliedReleases returns the release of each job that has a program, as
+// writeVars gave it to Terraform.
+func (f *Fleet) appliedReleases() (map[string]string, error) {
+	text, err := os.ReadFile(f.varsPath())
+	if err != nil {
+		return nil, fmt.Errorf("read terraform's variables: %w", err)
+	}
+	var vars terraformVars
+	if err := json.Unmarshal(text, &vars); err != nil {
+		return nil, fmt.Errorf("read terraform's variables: %s: %w", f.varsPath(), err)
+	}
+	releases := map[string]string{}
+	for name, values := range vars.Jobs {
+		if folder := values["bin_dir"]; folder != "" {
+			releases[name] = filepath.Base(folder) // as the job files derive it
+		}
+	}
+	return releases, nil
 }

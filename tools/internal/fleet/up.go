@@ -59,12 +59,12 @@ func (f *Fleet) Up(ctx context.Context, names []string) error {
 		return err
 	}
 	f.printf("\nThe fleet is up, after %s.\n\n", seconds(time.Since(start)))
-	f.howTo(jobs)
+	f.howTo(jobs, "./justw down")
 	return nil
 }
 
-// prepare claims the fleet, and brings agents, programs and the password to
-// where jobs can run.
+// prepare claims the fleet, and brings agents, programs and, for Up, the secrets
+// to where jobs can run.
 func (f *Fleet) prepare(ctx context.Context, manager string, jobs []job.Job, withClient bool) (nomadProgram string, built release.Release, err error) {
 	consulProgram, nomadProgram, err := lookTools()
 	if err != nil {
@@ -99,8 +99,10 @@ func (f *Fleet) prepare(ctx context.Context, manager string, jobs []job.Job, wit
 	if err := f.startAgents(ctx, consulProgram, nomadProgram); err != nil {
 		return "", release.Release{}, err
 	}
-	if err := f.ensureSecrets(ctx); err != nil {
-		return "", release.Release{}, err
+	if manager == state.ByUp { // Terraform makes its own
+		if err := f.ensureSecrets(ctx); err != nil {
+			return "", release.Release{}, err
+		}
 	}
 	result := <-building
 	return nomadProgram, result.Release, result.err
@@ -255,8 +257,8 @@ func programs() []string {
 	return names
 }
 
-// howTo tells what to do next with a whole fleet.
-func (f *Fleet) howTo(jobs []job.Job) {
+// howTo tells what to do next with a whole fleet, and how it is taken down.
+func (f *Fleet) howTo(jobs []job.Job, takeDown string) {
 	f.printf("Gate %s   Consul http://%s/ui   Nomad %s/ui\n", f.gateURL(), f.consulAddr(), f.nomadURL())
 	if len(jobs) < len(job.All()) {
 		return
@@ -267,6 +269,6 @@ To chat, in one terminal (and the same as ben in another):
   ./justw mail anna@example.org                      # shows the code
   ./justw chat --profile anna register --email anna@example.org --name anna --code CODE
   ./justw chat --profile anna                        # the terminal program
-Also: ./justw ps, ./justw logs SERVICE, ./justw down.
-`)
+Also: ./justw ps, ./justw logs SERVICE, %s.
+`, takeDown)
 }

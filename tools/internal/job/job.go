@@ -130,6 +130,7 @@ type Runner struct {
 type Submitted struct {
 	Job
 	Version uint64
+	Release string // meta "release", "" for a job without a program of ours
 }
 
 // Run submits the job and returns without waiting for what becomes of it. A job
@@ -155,7 +156,7 @@ func (j Job) Running(ctx context.Context, client *nomad.Client) (Submitted, erro
 	if err != nil {
 		return Submitted{}, fmt.Errorf("job %s: %w", j.Name, err)
 	}
-	return Submitted{Job: j, Version: *info.Version}, nil
+	return Submitted{Job: j, Version: *info.Version, Release: info.Meta["release"]}, nil
 }
 
 // cliEnv is the caller's environment without what would point Nomad's command

@@ -111,6 +111,9 @@ func (d Dir) Remove(everything bool) error {
 // Lock keeps two commands from changing one fleet at the same time. The kernel
 // drops it with the process. Call the returned function to drop it earlier.
 func (d Dir) Lock() (unlock func(), err error) {
+	if err := os.MkdirAll(d.path, 0o755); err != nil { // removed since it was opened
+		return nil, fmt.Errorf("lock the fleet: %w", err)
+	}
 	path := filepath.Join(d.path, "lock")
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
