@@ -1,0 +1,78 @@
+# The whole fleet on the Nomad of this machine: the jobs that `./justw up` runs,
+# from the same files.
+
+locals {
+  jobs_dir = "${path.module}/../../../nomad"
+}
+
+# Every job may read this path without a policy. The values are write-only: they
+# are in no plan and in no state. They are written when the variable is made and
+# never again, so what Nomad holds stays. A fleet that was destroyed gets new
+# ones: the mysql job gives the password to the database at each start.
+resource "nomad_variable" "secrets" {
+  path             = "nomad/jobs"
+  items_wo_version = 1
+  items_wo = jsonencode(merge(
+    {
+      mysql_password = sha256("${uuid()}${uuid()}") # 244 random bits
+      code_secret    = sha256("${uuid()}${uuid()}")
+    },
+    var.secrets,
+  ))
+}
+
+module "mysql" {
+  source     = "../../modules/job"
+  file       = "${local.jobs_dir}/mysql.nomad.hcl"
+  vars       = var.jobs["mysql"]
+  timeout    = var.timeout
+  depends_on = [nomad_variable.secrets]
+}
+
+module "redis" {
+  source     = "../../modules/job"
+  file       = "${local.jobs_dir}/redis.nomad.hcl"
+  vars       = var.jobs["redis"]
+  timeout    = var.timeout
+  depends_on = [nomad_variable.secrets]
+}
+
+module "mail" {
+  source  = "../../modules/job"
+  file    = "${local.jobs_dir}/mail.nomad.hcl"
+  vars    = var.jobs["mail"]
+  timeout = var.timeout
+}
+
+module "migrate" {
+  source        = "../../modules/job"
+  file          = "${local.jobs_dir}/migrate.nomad.hcl"
+  vars          = var.jobs["migrate"]
+  timeout       = var.timeout
+  rerun_if_dead = false # it is done, not broken
+  depends_on    = [module.mysql]
+}
+
+module "status" {
+  source  = "../../modules/job"
+  file    = "${local.jobs_dir}/status.nomad.hcl"
+  vars    = var.jobs["status"]
+  timeout = var.timeout
+}
+
+# chat and gate wait by themselves for the schema that migrate is making.
+module "chat" {
+  source     = "../../modules/job"
+  file       = "${local.jobs_dir}/chat.nomad.hcl"
+  vars       = var.jobs["chat"]
+  timeout    = var.timeout
+  depends_on = [module.migrate, module.redis, module.status]
+}
+
+module "gate" {
+  source     = "../../modules/job"
+  file       = "${local.jobs_dir}/gate.nomad.hcl"
+  vars       = var.jobs["gate"]
+  timeout    = var.timeout
+  depends_on = [module.migrate, module.redis, module.status, module.mail]
+}

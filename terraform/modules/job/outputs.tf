@@ -1,0 +1,14 @@
+output "name" {
+  description = "Name of the job in Nomad."
+  value       = nomad_job.this.name
+}
+
+output "version" {
+  description = "Version of the job that Nomad has. It grows with each change, also with those made past Terraform: a roll-back, a scaling by hand."
+  value       = nomad_job.this.version
+}
+
+output "deployment_status" {
+  description = "How the last deployment that Terraform waited for ended; empty for a batch job."
+  value       = nomad_job.this.deployment_status
+}
