@@ -113,8 +113,9 @@ func (f *Fleet) Secrets(ctx context.Context) error {
 }
 
 // Wait returns when every check of the jobs that run passes, and shows them. It
-// is an error when a job runs another release than the one that was applied:
-// Nomad rolls a failed deployment back, and Terraform does not see it.
+// is an error when a job runs another release than the one that was applied, as
+// far as it says which: Nomad rolls a failed deployment back, and Terraform does
+// not see it.
 func (f *Fleet) Wait(ctx context.Context) error {
 	if !f.running() {
 		return ErrDown
@@ -129,7 +130,7 @@ func (f *Fleet) Wait(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if want := applied[j.Name]; want != "" && s.Release != want {
+		if want := applied[j.Name]; want != "" && s.Release != "" && s.Release != want {
 			return fmt.Errorf("%s runs release %s, not %s which was applied: Nomad rolled it back, or somebody changed it (./justw logs %s)",
 				j.Name, s.Release, want, j.Name)
 		}
