@@ -173,7 +173,8 @@ func Defaults() Config {
 			AtOnce: runtime.NumCPU(), Waiting: 64, Wait: 2 * time.Second,
 		},
 		SessionLifetime: 90 * 24 * time.Hour,
-		Grace:           20 * time.Second,
+		// Below the 20 s that the Nomad job lets it live after the signal.
+		Grace: 18 * time.Second,
 	}
 }
 

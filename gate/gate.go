@@ -176,11 +176,11 @@ func (s *Server) join(ctx context.Context) (leave func(context.Context) error, e
 func (s *Server) start(ctx context.Context) error {
 	db, err := database.OpenWait(ctx, s.cfg.MySQL, s.log)
 	if err != nil {
-		return s.unlessOver(ctx, err)
+		return unlessOver(ctx, err)
 	}
 	s.db.Store(db)
 	if err := schema.WaitFor(ctx, db, schema.Latest(), s.log); err != nil {
-		return s.unlessOver(ctx, err)
+		return unlessOver(ctx, err)
 	}
 	sessions := session.NewStore(db, s.redis, session.WithLifetime(s.cfg.SessionLifetime))
 	s.registry.MustRegister(database.Metrics(db), sessions.Metrics())
@@ -196,11 +196,11 @@ func (s *Server) start(ctx context.Context) error {
 }
 
 // unlessOver keeps quiet about what failed because the server is to stop.
-func (s *Server) unlessOver(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return nil
+func unlessOver(ctx context.Context, err error) error {
+	if ctx.Err() == nil {
+		return err
 	}
-	return err
+	return nil
 }
 
 // OpenAPI returns the API's document as YAML.

@@ -9,7 +9,7 @@ import (
 )
 
 const (
-	passwordEnv      = "MSRCHAT_REDIS_PASSWORD"
+	passwordEnv      = "MSRCHAT_REDIS_PASSWORD" //nolint:gosec // a variable's name, not its value
 	passwordFileFlag = "redis-password-file"
 )
 

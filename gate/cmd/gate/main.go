@@ -53,7 +53,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 			}
 			return nil
 		},
-		Action: func(c *cli.Context) error { return serve(c, stderr) },
+		Action: func(c *cli.Context) error { return serve(c.Context, c, stderr) },
 		Commands: []*cli.Command{{
 			Name: "openapi", Usage: "print the API's OpenAPI document (YAML) and exit",
 			Action: func(*cli.Context) error {
@@ -86,7 +86,7 @@ type usageError struct{ error }
 
 func usage(err error) error { return usageError{err} }
 
-func serve(c *cli.Context, stderr io.Writer) error {
+func serve(ctx context.Context, c *cli.Context, stderr io.Writer) error {
 	log, err := admin.Logger(c.String("log-level"), stderr)
 	if err != nil {
 		return usage(err)
@@ -102,7 +102,7 @@ func serve(c *cli.Context, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	ctx, stop := signal.NotifyContext(c.Context, syscall.SIGTERM, syscall.SIGINT)
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	context.AfterFunc(ctx, stop) // from then on a signal ends the process
 	return server.Run(ctx)

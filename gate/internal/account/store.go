@@ -65,18 +65,9 @@ func duplicateKey(err error) string {
 	if !errors.As(err, &e) {
 		return ""
 	}
-	_, name, _ := cutLast(strings.TrimSuffix(e.Message, "'"), "'")
-	if _, bare, ok := cutLast(name, "."); ok {
-		return bare
-	}
-	return name
-}
-
-func cutLast(s, sep string) (before, after string, found bool) {
-	if i := strings.LastIndex(s, sep); i >= 0 {
-		return s[:i], s[i+len(sep):], true
-	}
-	return s, "", false
+	quoted := strings.TrimSuffix(e.Message, "'")
+	name := quoted[strings.LastIndexByte(quoted, '\'')+1:]
+	return name[strings.LastIndexByte(name, '.')+1:]
 }
 
 const columns = "SELECT id, name, email, password_hash FROM users WHERE "

@@ -15,7 +15,7 @@ func TestDuplicateKey(t *testing.T) {
 		"Duplicate entry 'ann' for key 'users.uk_users_name'":                        "uk_users_name",  // MySQL 8.4
 		"Duplicate entry 'ann@example.org' for key 'uk_users_email'":                 "uk_users_email", // MariaDB
 		"Duplicate entry 'x' for key 'users.uk_users_email' for key 'uk_users_name'": "uk_users_name",
-		"": "", "'": "", "Duplicate entry": "",
+		"": "", "'": "", "Duplicate entry": "Duplicate entry",
 	} {
 		if got := duplicateKey(fmt.Errorf("insert: %w", &mysql.MySQLError{Number: 1062, Message: message})); got != want {
 			t.Errorf("%q: got %q, want %q", message, got, want)
@@ -37,7 +37,9 @@ func TestInsertNamesTheFieldThatIsTaken(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, c := range []struct{ name, email, field string }{
-		{"ann", "other@example.org", "name"}, {"other", "ann@example.org", "email"}, {"ann", "ann@example.org", "name"},
+		{"ann", "other@example.org", "name"},
+		{"other", "ann@example.org", "email"},
+		{"ann", "ann@example.org", "name"},
 		{"other", "ann@example.org", "email"},
 	} {
 		if e := errs.From(add(c.name, c.email)); e == nil || e.Code != errs.CodeConflict || e.Field != c.field {

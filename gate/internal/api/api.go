@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -114,7 +115,7 @@ func (a *API) operation(method, path, operationID string, status int, summary, d
 	}
 	schema := a.huma.OpenAPI().Components.Schemas.Schema(problemType, true, "Problem")
 	for _, status := range append(failures, http.StatusBadRequest, http.StatusUnprocessableEntity, http.StatusBadGateway) {
-		op.Responses[fmt.Sprint(status)] = &huma.Response{
+		op.Responses[strconv.Itoa(status)] = &huma.Response{
 			Description: http.StatusText(status),
 			Content:     map[string]*huma.MediaType{problem.ContentType: {Schema: schema}},
 		}
@@ -141,12 +142,12 @@ func open[I, O any](a *API, op huma.Operation, run func(context.Context, *Backen
 	})
 }
 
-// bearer is the part of a request that says who asks.
-type bearer struct {
+// Bearer is the part of a request that says who asks.
+type Bearer struct {
 	Authorization string `header:"Authorization" hidden:"true"`
 }
 
-func (b bearer) token() ([]byte, error) {
+func (b Bearer) token() ([]byte, error) {
 	scheme, value, _ := strings.Cut(b.Authorization, " ")
 	if !strings.EqualFold(scheme, "Bearer") {
 		return nil, errs.New(errs.CodeUnauthenticated, "this needs a session: send Authorization: Bearer TOKEN")
@@ -155,7 +156,7 @@ func (b bearer) token() ([]byte, error) {
 }
 
 // authenticate tells whose request it is.
-func authenticate(ctx context.Context, b *Backend, who bearer) (session.Session, error) {
+func authenticate(ctx context.Context, b *Backend, who Bearer) (session.Session, error) {
 	token, err := who.token()
 	if err != nil {
 		return session.Session{}, err

@@ -91,7 +91,7 @@ func withAssignment(ctx context.Context, b *Backend, done account.LoggedIn) Logi
 }
 
 // logOut has no body to answer with, so it is not made by open.
-func (a *API) logOut(ctx context.Context, req *bearer) (*struct{}, error) {
+func (a *API) logOut(ctx context.Context, req *Bearer) (*struct{}, error) {
 	b, err := a.ready()
 	var current session.Session
 	if err == nil {
@@ -106,7 +106,7 @@ func (a *API) logOut(ctx context.Context, req *bearer) (*struct{}, error) {
 	return nil, nil
 }
 
-func me(ctx context.Context, b *Backend, req *bearer) (MeReply, error) {
+func me(ctx context.Context, b *Backend, req *Bearer) (MeReply, error) {
 	current, err := authenticate(ctx, b, *req)
 	if err != nil {
 		return MeReply{}, err
@@ -122,15 +122,15 @@ func me(ctx context.Context, b *Backend, req *bearer) (MeReply, error) {
 }
 
 type assignRequest struct {
-	bearer
-	Body assignmentsRequest
+	Bearer // exported: huma does not look into an embedded type that is not
+	Body   assignmentsRequest
 }
 
 // maxInstance is longer than any instance id: those of Nomad have 36 bytes.
 const maxInstance = 128
 
 func assign(ctx context.Context, b *Backend, req *assignRequest) (*Assignment, error) {
-	current, err := authenticate(ctx, b, req.bearer)
+	current, err := authenticate(ctx, b, req.Bearer)
 	if err != nil {
 		return nil, err
 	}

@@ -47,7 +47,7 @@ func issued(t *testing.T, s *code.Store, email string) string {
 
 // other returns six digits that are not these.
 func other(digits string) string {
-	last := byte('0' + (digits[5]-'0'+1)%10)
+	last := '0' + (digits[5]-'0'+1)%10
 	return digits[:5] + string(last)
 }
 
@@ -185,7 +185,8 @@ func TestCodesEnd(t *testing.T) {
 }
 
 func TestRedisHoldsNoCode(t *testing.T) {
-	s, rdb := newStore(t, testenv.Redis(t), nil)
+	addr := testenv.Redis(t)
+	s, rdb := newStore(t, addr, nil)
 	digits := issued(t, s, ann)
 	keys, err := rdb.Keys(t.Context(), "*").Result()
 	if err != nil || len(keys) != 1 || strings.Contains(keys[0], "ann") {
@@ -204,7 +205,6 @@ func TestRedisHoldsNoCode(t *testing.T) {
 		t.Errorf("it lives for %v", ttl)
 	}
 	// Another secret does not accept it: what Redis holds is not enough.
-	_, addr := rdb.(*redis.Client).Options().Network, rdb.(*redis.Client).Options().Addr
 	thief, _ := newStore(t, addr, func(c *code.Config) { c.Secret = []byte("other") })
 	_, err = thief.Check(t.Context(), code.Register, ann, digits)
 	wantInvalid(t, err, "wrong")

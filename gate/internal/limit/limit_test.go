@@ -182,8 +182,10 @@ func TestLocalKeepsABoundedNumber(t *testing.T) {
 	if full("a") || full("b") || !full("a") || !full("b") {
 		t.Error("two keys are not limited")
 	}
-	if full("c") || full("c") {
-		t.Error("a key beyond the bound is limited")
+	for range 2 {
+		if full("c") {
+			t.Error("a key beyond the bound is limited")
+		}
 	}
 	now = now.Add(time.Minute)
 	if full("c") || !full("c") {

@@ -38,17 +38,17 @@ type Server struct {
 }
 
 // Start starts a server that ends with the test.
-func Start(t testing.TB) *Server {
-	t.Helper()
-	return StartAt(t, "127.0.0.1:0")
+func Start(tb testing.TB) *Server {
+	tb.Helper()
+	return StartAt(tb, "127.0.0.1:0")
 }
 
 // StartAt starts a server on an address.
-func StartAt(t testing.TB, addr string) *Server {
-	t.Helper()
+func StartAt(tb testing.TB, addr string) *Server {
+	tb.Helper()
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	s := &Server{Addr: l.Addr().String()}
 	s.smtp = smtp.NewServer(s)
@@ -58,10 +58,10 @@ func StartAt(t testing.TB, addr string) *Server {
 	go func() {
 		defer close(done)
 		if err := s.smtp.Serve(l); err != nil && !errors.Is(err, smtp.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
-			t.Errorf("mail server: %v", err)
+			tb.Errorf("mail server: %v", err)
 		}
 	}()
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		_ = s.smtp.Close()
 		_ = l.Close() // Serve may not have begun when the test ended
 		<-done
@@ -99,8 +99,8 @@ func (s *Server) To(address string) []Mail {
 }
 
 // Wait waits until an address has n mails and returns the last of them.
-func (s *Server) Wait(t testing.TB, address string, n int) Mail {
-	t.Helper()
+func (s *Server) Wait(tb testing.TB, address string, n int) Mail {
+	tb.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); <-tick.C {
@@ -108,7 +108,7 @@ func (s *Server) Wait(t testing.TB, address string, n int) Mail {
 			return found[n-1]
 		}
 	}
-	t.Fatalf("mail %d to %s did not arrive", n, address)
+	tb.Fatalf("mail %d to %s did not arrive", n, address)
 	return Mail{}
 }
 
@@ -131,7 +131,7 @@ func (c *session) Data(r io.Reader) error {
 	if err != nil {
 		return err
 	}
-	var body io.Reader = parsed.Body
+	body := parsed.Body
 	if parsed.Header.Get("Content-Transfer-Encoding") == "quoted-printable" {
 		body = quotedprintable.NewReader(body)
 	}

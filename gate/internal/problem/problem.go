@@ -22,6 +22,8 @@ import (
 const ContentType = "application/problem+json"
 
 // Problem is the body of every answer that is not a success.
+//
+//nolint:errname // it is what RFC 9457 calls it, and the schema's name
 type Problem struct {
 	_ struct{} `additionalProperties:"true"`
 

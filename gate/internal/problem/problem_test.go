@@ -3,6 +3,7 @@ package problem
 import (
 	"context"
 	"errors"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -46,7 +47,7 @@ func TestFrom(t *testing.T) {
 
 // What huma says about a request is shown only in words that are huma's own.
 func TestTransformRepeatsNothing(t *testing.T) {
-	ctx := humago.NewContext(&huma.Operation{}, httptest.NewRequest("POST", "/", nil), httptest.NewRecorder())
+	ctx := humago.NewContext(&huma.Operation{}, httptest.NewRequest(http.MethodPost, "/", nil), httptest.NewRecorder())
 	const secret = "hunter2"
 	model := &huma.ErrorModel{Status: 422, Detail: "validation failed", Errors: []*huma.ErrorDetail{
 		{Message: "expected string", Location: "body.password", Value: secret},
@@ -59,8 +60,12 @@ func TestTransformRepeatsNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	p, ok := got.(*Problem)
+	if !ok {
+		t.Fatalf("got %T", got)
+	}
 	w := httptest.NewRecorder()
-	Write(w, got.(*Problem))
+	Write(w, p)
 	body := w.Body.String()
 	if strings.Contains(body, secret) || strings.Contains(body, "script") {
 		t.Errorf("repeated: %s", body)
