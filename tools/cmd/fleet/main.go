@@ -39,7 +39,7 @@ func run(ctx context.Context, args []string) int {
 	err := app().RunContext(ctx, args)
 	var usage usageError
 	switch {
-	case err == nil:
+	case err == nil: // also a log that was followed until Ctrl-C
 		return exitOK
 	case ctx.Err() != nil:
 		fmt.Fprintln(os.Stderr, "interrupted; the same again goes on from here, ./justw down (./justw destroy local after an apply) takes down what runs")
@@ -129,7 +129,7 @@ func commands() []*cli.Command {
 				if err != nil {
 					return err
 				}
-				return endedByUser(ctx, f.Logs(ctx, service, c.Bool("follow")))
+				return f.Logs(ctx, service, c.Bool("follow"))
 			}),
 		},
 		{
@@ -209,12 +209,4 @@ func oneArgument(c *cli.Context, what string) (string, error) {
 		return "", usageError{fmt.Errorf("one argument is expected: %s", what)}
 	}
 	return c.Args().First(), nil
-}
-
-// endedByUser makes nothing of the end of something that only the user ends.
-func endedByUser(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return nil
-	}
-	return err
 }

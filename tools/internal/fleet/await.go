@@ -58,7 +58,7 @@ func (f *Fleet) await(ctx context.Context, jobs []job.Submitted, g goal) error {
 			if errors.Is(ctx.Err(), context.Canceled) {
 				return ctx.Err()
 			}
-			return f.explain(fmt.Sprintf("not up in time: %s", describe(obstacles)), obstacles)
+			return f.explain(ctx, fmt.Sprintf("not up in time: %s", describe(obstacles)), obstacles)
 		case <-tick.C:
 		}
 	}
@@ -69,7 +69,7 @@ func (f *Fleet) await(ctx context.Context, jobs []job.Submitted, g goal) error {
 func (f *Fleet) obstacles(ctx context.Context, jobs []job.Submitted, g goal) ([]obstacle, error) {
 	list, err := catalog.Read(ctx, f.consul)
 	if err != nil {
-		return []obstacle{{"consul", err.Error()}}, nil
+		return []obstacle{{"consul", err.Error()}}, nil //nolint:nilerr // it is told as an obstacle
 	}
 	var found []obstacle
 	for _, i := range list {
@@ -82,7 +82,7 @@ func (f *Fleet) obstacles(ctx context.Context, jobs []job.Submitted, g goal) ([]
 		progress, err := j.Check(ctx, f.nomad)
 		switch {
 		case errors.Is(err, job.ErrFailed):
-			return nil, f.explain(fmt.Sprintf("%s %v", j.Name, err), []obstacle{{service: j.Name}})
+			return nil, f.explain(ctx, fmt.Sprintf("%s %v", j.Name, err), []obstacle{{service: j.Name}})
 		case err != nil:
 			found = append(found, obstacle{"nomad", err.Error()})
 		case progress.Done || g == passing && len(progress.Running) > 0:
@@ -146,9 +146,9 @@ func describe(obstacles []obstacle) string {
 }
 
 // explain makes an error that says what is wrong with each service and where to
-// look. It asks with a context of its own: the caller's may be over.
-func (f *Fleet) explain(what string, obstacles []obstacle) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+// look. It asks for a few seconds, also when the caller's time is up.
+func (f *Fleet) explain(ctx context.Context, what string, obstacles []obstacle) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	var text strings.Builder
 	text.WriteString(what + "\n")

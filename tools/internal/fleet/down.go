@@ -77,7 +77,7 @@ func (f *Fleet) stopJobs(ctx context.Context) error {
 	query := (&nomad.QueryOptions{}).WithContext(ctx)
 	list, _, err := f.nomad.Jobs().List(query)
 	if err != nil {
-		return nil //nolint:nilerr // no Nomad: its tasks are found by their processes
+		return nil // no Nomad: its tasks are found by their processes
 	}
 	stages := map[int][]string{}
 	for _, stub := range list {

@@ -139,11 +139,8 @@ func (f *Fleet) agentLog(ctx context.Context, path string, follow bool) error {
 	}
 	defer file.Close()
 	for {
-		if _, err := io.Copy(f.out, file); err != nil || !follow {
+		if _, err := io.Copy(f.out, file); err != nil || !follow || !pause(ctx, pollEvery) {
 			return err
-		}
-		if !pause(ctx, pollEvery) {
-			return nil
 		}
 	}
 }

@@ -171,7 +171,14 @@ func TestListeningNamesTheHolder(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	port := listener.Addr().(*net.TCPAddr).Port
+	_, text, err := net.SplitHostPort(listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	port, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatal(err)
+	}
 	taken, holder, known := process.Listening(port)
 	if !taken || !known || holder.PID != os.Getpid() {
 		t.Errorf("taken %v, known %v, holder %v; want this process", taken, known, holder)

@@ -18,11 +18,11 @@ const maxOutput = 400
 
 // event is a line of go test -json (see go doc test2json).
 type event struct {
-	Action  string
-	Package string
-	Test    string
-	Output  string
-	Elapsed float64 // seconds
+	Action  string  `json:"Action"`
+	Package string  `json:"Package"`
+	Test    string  `json:"Test"`
+	Output  string  `json:"Output"`
+	Elapsed float64 `json:"Elapsed"` // seconds
 }
 
 // Log collects events and writes the account. It is for one goroutine.
@@ -105,14 +105,14 @@ func (l *Log) endTest(e event, output []string) {
 
 func (l *Log) endPackage(e event, output []string) {
 	took := time.Duration(e.Elapsed * float64(time.Second)).Round(10 * time.Millisecond)
-	switch {
-	case e.Action == "fail":
+	switch e.Action {
+	case "fail":
 		l.failed = true
 		for _, line := range output { // a panic, a timeout, a failed build
 			fmt.Fprint(l.out, line)
 		}
 		fmt.Fprintf(l.out, "FAIL  %s  %s\n", shorten(e.Package), took)
-	case e.Action == "skip": // no test files
+	case "skip": // no test files
 	default:
 		fmt.Fprintf(l.out, "ok    %s  %d tests, %s\n", shorten(e.Package), l.passed[e.Package], took)
 	}
