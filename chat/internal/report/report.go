@@ -18,6 +18,9 @@ import (
 const (
 	// Interval is how often a report is sent; status believes one for three.
 	Interval = time.Second
+	// soonest is how soon after a report the next one follows when assignments
+	// arrived, so that all replicas know of them before they hand out many more.
+	soonest = 50 * time.Millisecond
 	// sendLimit is how long a replica may keep a report from being sent.
 	sendLimit = 3 * time.Second
 	minPause  = 100 * time.Millisecond
@@ -66,6 +69,15 @@ func (r *Reporter) Used(assignment string) {
 		if len(to.used) < maxUsed {
 			to.used = append(to.used, assignment)
 		}
+		to.hurry()
+	}
+}
+
+// hurry asks for a report before its time.
+func (to *replica) hurry() {
+	select {
+	case to.now <- struct{}{}:
+	default:
 	}
 }
 
@@ -74,10 +86,7 @@ func (r *Reporter) Now() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, to := range r.replicas {
-		select {
-		case to.now <- struct{}{}:
-		default:
-		}
+		to.hurry()
 	}
 }
 
@@ -165,14 +174,22 @@ func (r *Reporter) stream(parent context.Context, to *replica) error {
 			return <-ended // Recv knows why
 		}
 		limit.Stop()
-		select {
-		case <-parent.Done():
-			return nil
-		case err := <-ended:
-			return err
-		case <-ticker.C:
-		case <-to.now:
+		hurry := (<-chan struct{})(nil)
+		rest := time.NewTimer(soonest)
+		for again := true; again; {
+			again = false
+			select {
+			case <-parent.Done():
+				return nil
+			case err := <-ended:
+				return err
+			case <-ticker.C:
+			case <-rest.C:
+				hurry, again = to.now, true
+			case <-hurry:
+			}
 		}
+		rest.Stop()
 	}
 }
 
