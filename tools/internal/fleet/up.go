@@ -12,6 +12,7 @@ import (
 
 	"github.com/msrchat/msrchat/tools/internal/agent"
 	"github.com/msrchat/msrchat/tools/internal/job"
+	"github.com/msrchat/msrchat/tools/internal/ports"
 	"github.com/msrchat/msrchat/tools/internal/process"
 	"github.com/msrchat/msrchat/tools/internal/release"
 	"github.com/msrchat/msrchat/tools/internal/state"
@@ -81,8 +82,7 @@ func (f *Fleet) prepare(ctx context.Context, manager string, jobs []job.Job, wit
 		if before == "" { // nothing was started: nobody manages it
 			_ = f.dir.Remove(false)
 		}
-		return "", release.Release{}, fmt.Errorf("the fleet's ports are not free:\n  %s\nend that program, or move this fleet, for example with MSRCHAT_PORT_BASE=%d",
-			strings.Join(lines, "\n  "), f.ports.Base()+1000)
+		return "", release.Release{}, portsTaken(lines, f.ports.Base())
 	}
 	if err := f.dir.SetPortBase(f.ports.Base()); err != nil {
 		return "", release.Release{}, err
@@ -106,6 +106,20 @@ func (f *Fleet) prepare(ctx context.Context, manager string, jobs []job.Job, wit
 	}
 	result := <-building
 	return nomadProgram, result.Release, result.err
+}
+
+// portsTaken says who is in the way, and how to get around it.
+func portsTaken(lines []string, base int) error {
+	const shown = 3 // the rest is mostly the same program: another fleet
+	if more := len(lines) - shown; more > 0 {
+		lines = append(lines[:shown:shown], fmt.Sprintf("and %d more ports", more))
+	}
+	elsewhere := base + 1000
+	if _, err := ports.New(elsewhere); err != nil {
+		elsewhere = ports.DefaultBase
+	}
+	return fmt.Errorf("the fleet's ports are not free:\n  %s\nend that program, or move this fleet, for example with %s=%d",
+		strings.Join(lines, "\n  "), ports.EnvBase, elsewhere)
 }
 
 // build compiles what the jobs run, and the client too, so that it is there at
@@ -259,7 +273,7 @@ func programs() []string {
 
 // howTo tells what to do next with a whole fleet, and how it is taken down.
 func (f *Fleet) howTo(jobs []job.Job, takeDown string) {
-	f.printf("Gate %s   Consul http://%s/ui   Nomad %s/ui\n", f.gateURL(), f.consulAddr(), f.nomadURL())
+	f.printf("Gate %s   Consul http://%s/ui   Nomad %s\n", f.gateURL(), f.consulAddr(), f.nomadURL())
 	if len(jobs) < len(job.All()) {
 		return
 	}

@@ -94,6 +94,9 @@ func deploymentState(deployment *nomad.Deployment) string {
 		healthy += group.HealthyAllocs
 		wanted += max(group.DesiredTotal, group.DesiredCanaries)
 	}
+	if healthy >= wanted && wanted > 0 {
+		return "healthy, the deployment ends"
+	}
 	return fmt.Sprintf("%d of %d healthy", healthy, wanted)
 }
 
