@@ -39,6 +39,6 @@ variable "secrets" {
 
 variable "timeout" {
   type        = string
-  default     = "5m"
-  description = "How long to wait for each job, as long as `./justw up` waits: on a laptop somebody sits before it."
+  default     = "6m"
+  description = "How long to wait for each job: somebody sits before it. Nomad's own verdict on status and gate comes after 5m; the deadlines of chat and mysql are longer."
 }
