@@ -20,3 +20,11 @@ resource "nomad_job" "this" {
     update = var.timeout
   }
 }
+
+# The resource tells the version it had when it was planned. This is read
+# afterwards, and again by each plan, so a plan shows a version that came from
+# elsewhere.
+data "nomad_job" "running" {
+  job_id     = nomad_job.this.name
+  depends_on = [nomad_job.this]
+}

@@ -5,7 +5,7 @@ output "name" {
 
 output "version" {
   description = "Version of the job that Nomad has. It grows with each change, also with those made past Terraform: a roll-back, a scaling by hand."
-  value       = nomad_job.this.version
+  value       = data.nomad_job.running.version
 }
 
 output "deployment_status" {
