@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"sync"
@@ -119,6 +120,9 @@ func (h *HealthServer) Run(ctx context.Context) error {
 	hard := time.AfterFunc(healthGrace, srv.Stop)
 	defer hard.Stop()
 	srv.GracefulStop()
-	<-served
+	// Stopped: the end came before the beginning.
+	if err := <-served; err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+		return fmt.Errorf("stop health on %s: %w", h.Addr(), err)
+	}
 	return nil
 }

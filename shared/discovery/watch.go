@@ -102,23 +102,24 @@ func (w *Watcher) Age() (age time.Duration, ok bool) {
 // quiet and asks again. fn is called from this goroutine and should not block;
 // it may keep the slice. Run returns nil once ctx ended; it is called once.
 func (w *Watcher) Run(ctx context.Context, fn func([]Instance)) error {
-	for ctx.Err() == nil {
-		asked := time.Now()
-		list, err := w.ask(ctx)
-		if ctx.Err() != nil {
-			return nil
-		}
-		pause := w.opts.MinInterval - time.Since(asked)
-		if err != nil {
-			pause = w.failed(err)
-		} else if w.believe(list, time.Now()) {
-			fn(slices.Clone(w.last))
-		}
-		if !sleep(ctx, pause) {
-			return nil
-		}
+	for ctx.Err() == nil && sleep(ctx, w.turn(ctx, fn)) {
 	}
 	return nil
+}
+
+// turn asks once and returns how long to pause.
+func (w *Watcher) turn(ctx context.Context, fn func([]Instance)) time.Duration {
+	asked := time.Now()
+	list, err := w.ask(ctx)
+	switch {
+	case ctx.Err() != nil:
+		return 0 // err, if any, is about that
+	case err != nil:
+		return w.failed(err)
+	case w.believe(list, time.Now()):
+		fn(slices.Clone(w.last))
+	}
+	return w.opts.MinInterval - time.Since(asked)
 }
 
 // ask runs one blocking query.

@@ -37,6 +37,7 @@ type agent struct {
 }
 
 func newAgent(t *testing.T, script ...answer) *agent {
+	t.Helper()
 	a := &agent{t: t, script: script, more: make(chan struct{})}
 	srv := httptest.NewServer(a)
 	a.url = srv.Listener.Addr().String()
