@@ -5,6 +5,8 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"log/slog"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -64,6 +66,29 @@ func TestAReplicaLeavesInOrder(t *testing.T) {
 		}
 	case <-time.After(10 * time.Second):
 		t.Fatal("it stays")
+	}
+}
+
+func TestAReplicaMayEndAtOnce(t *testing.T) {
+	for range 20 {
+		s, err := status.New(status.Config{
+			Instance: "s", Release: "v1", GRPCBind: "127.0.0.1:0", HealthBind: "127.0.0.1:0", HTTPBind: "127.0.0.1:0",
+			ConsulAddr: "127.0.0.1:1", Register: true, DrainDelay: time.Millisecond,
+		}, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := s.Run(ctx); err != nil { // though Consul is not there to be told
+			t.Fatal(err)
+		}
+		for _, addr := range []string{s.GRPCAddr(), s.HealthAddr(), s.HTTPAddr()} {
+			if conn, err := net.Dial("tcp", addr); err == nil {
+				conn.Close()
+				t.Fatalf("%s is still open", addr)
+			}
+		}
 	}
 }
 

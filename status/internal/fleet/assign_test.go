@@ -101,6 +101,7 @@ func TestPreferences(t *testing.T) {
 
 func TestAPlaceIsKept(t *testing.T) {
 	one := func(t *testing.T) *world {
+		t.Helper()
 		w := two(t)
 		w.drain("b")
 		w.change("a", func(r *fleet.Report) { r.Load.Capacity = 3 })

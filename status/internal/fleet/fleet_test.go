@@ -22,6 +22,7 @@ type world struct {
 }
 
 func newWorld(t *testing.T) *world {
+	t.Helper()
 	w := &world{
 		t: t, now: time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC),
 		rows: map[string]discovery.Instance{}, streams: map[string]*fleet.Stream{}, reports: map[string]fleet.Report{},
@@ -125,6 +126,7 @@ func (w *world) hangUp(id string) {
 
 // two returns a settled world with servers a and b, past the warm-up.
 func two(t *testing.T) *world {
+	t.Helper()
 	w := newWorld(t)
 	w.list("a", "b")
 	w.open("a", "b")

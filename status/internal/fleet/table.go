@@ -58,7 +58,8 @@ type Report struct {
 	Used          []string // assignments that arrived since the last report
 }
 
-// Order is what a server is told in return.
+// Order is what a server is told in return. No rule gives one yet; an order may
+// be repeated with every report, so replicas need not agree on who gives it.
 type Order struct {
 	// KeepAtMost: shed what is above; 0 is no order.
 	KeepAtMost uint32
@@ -189,7 +190,8 @@ func (t *Table) Join(r Report) (*Stream, Order, error) {
 	}
 	s = t.server(r.Instance)
 	s.stream = &Stream{table: t, instance: r.Instance, bootID: r.BootID, replaced: make(chan struct{})}
-	return s.stream, t.take(s, r, now), nil
+	t.take(s, r, now)
+	return s.stream, Order{}, nil
 }
 
 // Report takes a further report. CodeConflict: the stream was replaced;
@@ -205,7 +207,8 @@ func (s *Stream) Report(r Report) (Order, error) {
 	if row == nil || row.stream != s {
 		return Order{}, errs.New(errs.CodeConflict, "a newer stream reports for this instance")
 	}
-	return t.take(row, r, t.now()), nil
+	t.take(row, r, t.now())
+	return Order{}, nil
 }
 
 // Close ends the stream; what it reported last holds for another second.
@@ -218,9 +221,8 @@ func (s *Stream) Close() {
 	}
 }
 
-// take stores a report. Orders to shed would be decided here: the whole fleet
-// is at hand, and an order may be repeated with every report.
-func (t *Table) take(s *server, r Report, now time.Time) Order {
+// take stores a report.
+func (t *Table) take(s *server, r Report, now time.Time) {
 	used := r.Used
 	r.Used = nil // read below, not worth keeping
 	s.report, s.reportedAt = &r, now
@@ -228,7 +230,6 @@ func (t *Table) take(s *server, r Report, now time.Time) Order {
 		t.releases[s.release()] = r.StartedAt
 	}
 	t.kept.arrived(used, now)
-	return Order{}
 }
 
 func (t *Table) server(id string) *server {
