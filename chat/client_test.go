@@ -99,12 +99,9 @@ func linked(t *testing.T, servers ...*running) {
 	t.Helper()
 	want := fmt.Sprintf("\nmsrchat_peer_links %d\n", len(servers)-1)
 	for _, s := range servers {
-		for deadline := time.Now().Add(patience); !strings.Contains(get(t, "http://"+s.HTTPAddr()+"/metrics"), want); {
-			if time.Now().After(deadline) {
-				t.Fatal("the servers do not link")
-			}
-			time.Sleep(10 * time.Millisecond) // polls a condition
-		}
+		testenv.Until(t, "the servers link", func() bool {
+			return strings.Contains(get(t, "http://"+s.HTTPAddr()+"/metrics"), want)
+		})
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 
 	"github.com/msrchat/msrchat/chat"
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
+	"github.com/msrchat/msrchat/shared/testenv"
 	"github.com/msrchat/msrchat/shared/text"
 )
 
@@ -380,11 +381,8 @@ func TestACutOffServerKeepsNoGhosts(t *testing.T) {
 	}
 	f.maria.Signal(t, syscall.SIGCONT)
 	f.consul.Signal(t, syscall.SIGCONT)
-	for deadline := time.Now().Add(patience); !strings.Contains(get(t, "http://"+s.HTTPAddr()+"/readyz"), "ok"); {
-		if time.Now().After(deadline) {
-			t.Fatal("not ready after the cut has healed")
-		}
-		time.Sleep(10 * time.Millisecond) // polls a condition
-	}
+	testenv.Until(t, "ready after the cut has healed", func() bool {
+		return strings.Contains(get(t, "http://"+s.HTTPAddr()+"/readyz"), "ok")
+	})
 	login(t, s, ann)
 }

@@ -12,6 +12,8 @@ import (
 	"github.com/msrchat/msrchat/client"
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
 
+	"github.com/msrchat/msrchat/shared/testenv"
+
 	"github.com/msrchat/msrchat/e2e/cluster"
 )
 
@@ -21,7 +23,7 @@ func pair(t *testing.T, c *cluster.Cluster) (ann, bob *cluster.Talker) {
 	t.Helper()
 	ann = cluster.NewTalker(c.Register("ann").Connect(), "ann", "bob")
 	for _, s := range c.Status {
-		cluster.Until(t, s.Name+" knows of ann", func() bool { return connections(t, s.Server.GRPCAddr()) == 1 })
+		testenv.Until(t, s.Name+" knows of ann", func() bool { return connections(t, s.Server.GRPCAddr()) == 1 })
 	}
 	return ann, cluster.NewTalker(c.Register("bob").Connect(), "bob", "ann")
 }
@@ -43,7 +45,7 @@ func TestTwoPeopleChat(t *testing.T) {
 		ann.Send(t, text)
 		bob.Send(t, text)
 		if i == each/2 { // the second device comes late
-			cluster.Until(t, "bob sees something", func() bool { return bob.Shown() > 0 })
+			testenv.Until(t, "bob sees something", func() bool { return bob.Shown() > 0 })
 		}
 	}
 	cluster.Check(t, 2*each, ann, bob)
@@ -69,14 +71,14 @@ func TestAssignmentFollowsLoad(t *testing.T) {
 		here, there := c.Chats[full], c.Chats[1-full]
 		at := &client.Assignment{
 			Server:    client.Endpoint{Instance: here.Name, Address: here.Server.ClientAddr()},
-			ExpiresAt: time.Now().Add(cluster.Patience),
+			ExpiresAt: time.Now().Add(testenv.Patience),
 		}
 		var held []*client.Client
 		for range 6 {
 			held = append(held, crowd.Connect(func(o *client.Options) { o.Assignment = at }))
 		}
 		for _, s := range c.Status {
-			cluster.Until(t, s.Name+" knows the load", func() bool {
+			testenv.Until(t, s.Name+" knows the load", func() bool {
 				for _, server := range cluster.Fleet(t, s.Server.GRPCAddr()).GetServers() {
 					if server.GetEndpoint().GetInstance() == here.Name && server.GetLoad().GetConnections() >= 6 {
 						return true
@@ -96,7 +98,7 @@ func TestAssignmentFollowsLoad(t *testing.T) {
 		for _, cl := range held {
 			cl.Close()
 		}
-		cluster.Until(t, "everybody has left", func() bool { return load(here.Name)+load(there.Name) == 0 })
+		testenv.Until(t, "everybody has left", func() bool { return load(here.Name)+load(there.Name) == 0 })
 	}
 }
 
@@ -104,32 +106,32 @@ func TestAssignmentFollowsLoad(t *testing.T) {
 func TestMessagesSurviveRestarts(t *testing.T) {
 	c := cluster.Run(t, cluster.Config{})
 	ann, bob := pair(t, c)
-	cluster.Until(t, "both are online", func() bool { return len(ann.Instances()) > 0 && len(bob.Instances()) > 0 })
+	testenv.Until(t, "both are online", func() bool { return len(ann.Instances()) > 0 && len(bob.Instances()) > 0 })
 	rdb := redis.NewClient(&redis.Options{Addr: c.Redis.Addr})
 	defer rdb.Close()
 	sent := 0
 	for _, step := range []struct {
 		name string
-		do   func(t *testing.T)
+		do   func()
 	}{
-		{"a chat server drains", func(t *testing.T) { c.Chats[0].Stop(); c.AddChat() }},
-		{"both status servers", func(t *testing.T) {
+		{"a chat server drains", func() { c.Chats[0].Stop(); c.AddChat() }},
+		{"both status servers", func() {
 			c.Status[0].Stop()
 			c.Status[1].Stop()
 			c.AddStatus()
 			c.AddStatus()
 		}},
-		{"the gate", func(t *testing.T) { c.Gate.Stop(); c.StartGate() }},
-		{"redis, flushed", func(t *testing.T) {
+		{"the gate", func() { c.Gate.Stop(); c.StartGate() }},
+		{"redis, flushed", func() {
 			if err := rdb.FlushAll(t.Context()).Err(); err != nil {
 				t.Fatal(err)
 			}
 			c.Redis.Kill()
 			c.Redis.Start(t)
 		}},
-		{"mariadb, killed", func(t *testing.T) { c.MariaDB.Kill(); c.MariaDB.Start(t) }},
-		{"consul", func(t *testing.T) { c.Consul.Kill(); c.Consul.Start(t) }},
-		{"the other chat server drains", func(t *testing.T) { c.Chats[1].Stop() }},
+		{"mariadb, killed", func() { c.MariaDB.Kill(); c.MariaDB.Start(t) }},
+		{"consul", func() { c.Consul.Kill(); c.Consul.Start(t) }},
+		{"the other chat server drains", func() { c.Chats[1].Stop() }},
 	} {
 		t.Run(step.name, func(t *testing.T) {
 			const each = 50
@@ -145,8 +147,8 @@ func TestMessagesSurviveRestarts(t *testing.T) {
 					}
 				}
 			}()
-			cluster.Until(t, "half is sent", half.Load)
-			step.do(t)
+			testenv.Until(t, "half is sent", half.Load)
+			step.do()
 			<-done
 			sent += 2 * each
 			cluster.Check(t, sent, ann, bob)
@@ -177,7 +179,7 @@ func TestTheLastMessageAppearsThoughItsPushWasDropped(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		cluster.Until(t, "bob sees it", func() bool { return bob.Shown() == i+2 })
+		testenv.Until(t, "bob sees it", func() bool { return bob.Shown() == i+2 })
 		if took := time.Since(at); took > cluster.Heartbeat {
 			t.Errorf("flushed %v: shown after %v, a heartbeat is %v", flush, took, cluster.Heartbeat)
 		}

@@ -14,20 +14,8 @@ import (
 	"github.com/msrchat/msrchat/client"
 	"github.com/msrchat/msrchat/client/store"
 	statusv1 "github.com/msrchat/msrchat/proto/msrchat/status/v1"
+	"github.com/msrchat/msrchat/shared/testenv"
 )
-
-// Patience bounds every wait of a test for something that has to happen.
-const Patience = 60 * time.Second
-
-// Until polls a condition.
-func Until(t testing.TB, what string, done func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(Patience); !done(); time.Sleep(10 * time.Millisecond) { // polls a condition
-		if time.Now().After(deadline) {
-			t.Fatalf("waited %v for: %s", Patience, what)
-		}
-	}
-}
 
 // Fleet asks a status server what it knows.
 func Fleet(t testing.TB, address string) *statusv1.FleetResponse {
@@ -52,7 +40,7 @@ func Fleet(t testing.TB, address string) *statusv1.FleetResponse {
 func (c *Cluster) Settle() {
 	c.t.Helper()
 	for _, s := range c.Status {
-		Until(c.t, "every chat server is eligible at "+s.Name, func() bool {
+		testenv.Until(c.t, "every chat server is eligible at "+s.Name, func() bool {
 			n := 0
 			for _, server := range Fleet(c.t, s.Server.GRPCAddr()).GetServers() {
 				if server.GetEligible() && server.GetLoad() != nil {
@@ -62,8 +50,12 @@ func (c *Cluster) Settle() {
 			return n >= len(c.Chats)
 		})
 	}
-	Until(c.t, "the gate is ready", func() bool {
-		resp, err := http.Get(c.GateURL() + "/readyz")
+	testenv.Until(c.t, "the gate is ready", func() bool {
+		req, err := http.NewRequestWithContext(c.t.Context(), http.MethodGet, c.GateURL()+"/readyz", nil)
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		resp, err := http.DefaultClient.Do(req)
 		if err != nil {
 			return false
 		}
@@ -101,7 +93,7 @@ func (c *Cluster) Register(name string) *Person {
 		c.t.Fatalf("code for %s: %v", name, err)
 	}
 	var digits string
-	Until(c.t, "the mail with the code", func() bool {
+	testenv.Until(c.t, "the mail with the code", func() bool {
 		mail, ok := c.Mail.Newest(p.Email)
 		digits = code.FindString(mail.Text)
 		return ok && digits != ""
@@ -120,7 +112,10 @@ const keep = 1000
 // Connect opens a client with an empty store; it closes with the test.
 func (p *Person) Connect(change ...func(*client.Options)) *client.Client {
 	p.cluster.t.Helper()
-	opt := client.Options{Gate: p.cluster.gate(), Session: p.Session, Store: store.NewMemory(keep), Program: "e2e", Assignment: p.assignment}
+	opt := client.Options{
+		Gate: p.cluster.gate(), Session: p.Session, Store: store.NewMemory(keep), Program: "e2e", Assignment: p.assignment,
+		FirstPage: keep, // the checks want every message from the first on
+	}
 	p.assignment = nil
 	for _, c := range change {
 		c(&opt)

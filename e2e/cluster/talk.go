@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/msrchat/msrchat/client"
+	"github.com/msrchat/msrchat/shared/testenv"
 )
 
 // Talker is one side of a conversation: a client, what it sent, and everything
@@ -113,8 +114,8 @@ func Check(tb testing.TB, total int, talkers ...*Talker) uint64 {
 		}
 	})
 	for _, t := range talkers {
-		Until(tb, fmt.Sprintf("%s sees %d messages", t.Name, total), func() bool { return t.Shown() >= total })
-		Until(tb, t.Name+"'s outbox is empty", func() bool { return t.Unsettled() == 0 })
+		testenv.Until(tb, fmt.Sprintf("%s sees %d messages", t.Name, total), func() bool { return t.Shown() >= total })
+		testenv.Until(tb, t.Name+"'s outbox is empty", func() bool { return t.Unsettled() == 0 })
 	}
 	var conversation uint64
 	var first []client.Message

@@ -84,6 +84,7 @@ func TestBadFramesAreRefused(t *testing.T) {
 func TestAnAnnouncedLengthIsNotAllocatedAhead(t *testing.T) {
 	wire := append(binary.BigEndian.AppendUint32(nil, 1<<20), make([]byte, 10)...)
 	got := testing.Benchmark(func(b *testing.B) {
+		b.Helper()
 		for b.Loop() {
 			_, err := frame.Read(bytes.NewReader(wire), 1<<20, nil, &chatv1.ClientFrame{})
 			if !errors.Is(err, io.ErrUnexpectedEOF) {

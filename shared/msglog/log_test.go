@@ -262,9 +262,7 @@ func TestTheDatabaseIsKilledUnderLoad(t *testing.T) {
 	}
 	for kill := range kills {
 		goal := int64((kill + 1) * senders * messages / (kills + 1))
-		for acked.n.Load() < goal && ctx.Err() == nil {
-			time.Sleep(time.Millisecond) // polls a condition
-		}
+		testenv.Until(t, "the writers get on", func() bool { return acked.n.Load() >= goal })
 		server.Kill()
 		server.Start(t)
 	}
@@ -283,9 +281,7 @@ func TestCloseAnswersEverybody(t *testing.T) {
 		_, err := l.Append(context.Background(), 1, nil, []msglog.Entry{entry(1, 2, "two")})
 		answered <- err
 	}()
-	for l.QueueDelay() == 0 {
-		time.Sleep(time.Millisecond) // polls a condition
-	}
+	testenv.Until(t, "the append waits", func() bool { return l.QueueDelay() > 0 })
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	if err := l.Close(ctx); err == nil {

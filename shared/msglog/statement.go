@@ -23,11 +23,11 @@ func appendInsert(b []byte, rows []*row, now int64) []byte {
 			b = append(b, ',')
 		}
 		b = append(b, '(')
-		b = appendUint(b, r.req.conversationID, ',')
-		b = appendUint(b, r.seq, ',')
-		b = appendUint(b, e.SenderID, ',')
+		b = appendUint(b, r.req.conversationID)
+		b = appendUint(b, r.seq)
+		b = appendUint(b, e.SenderID)
 		b = append(appendHex(b, e.ClientMsgID[:]), ',')
-		b = appendUint(b, uint64(e.Kind), ',')
+		b = appendUint(b, uint64(e.Kind))
 		b = append(appendHex(b, e.Body), ',')
 		b = append(strconv.AppendInt(b, now, 10), ')')
 	}
@@ -42,8 +42,8 @@ func appendLookUp(b []byte, rows []*row) []byte {
 			b = append(b, ',')
 		}
 		b = append(b, '(')
-		b = appendUint(b, r.req.conversationID, ',')
-		b = appendUint(b, e.SenderID, ',')
+		b = appendUint(b, r.req.conversationID)
+		b = appendUint(b, e.SenderID)
 		b = append(appendHex(b, e.ClientMsgID[:]), ')')
 	}
 	return append(b, ')')
@@ -81,8 +81,9 @@ func appendLockConversations(b []byte, ids []uint64) []byte {
 	return append(b, ") ORDER BY id FOR UPDATE"...)
 }
 
-func appendUint(b []byte, v uint64, sep byte) []byte {
-	return append(strconv.AppendUint(b, v, 10), sep)
+// appendUint appends a number and a comma.
+func appendUint(b []byte, v uint64) []byte {
+	return append(strconv.AppendUint(b, v, 10), ',')
 }
 
 func appendHex(b, v []byte) []byte {

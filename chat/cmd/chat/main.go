@@ -4,6 +4,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -29,17 +30,17 @@ func app() *cli.App {
 }
 
 func flags() []cli.Flag {
-	port := func(name, bind, usage string) []cli.Flag {
-		env := map[string]string{"client": "CLIENT", "relay": "RELAY", "health": "HEALTH", "http": "HTTP"}[name]
+	port := func(name, usage string) []cli.Flag {
+		env := strings.ToUpper(name)
 		return []cli.Flag{
-			&cli.StringFlag{Name: name + "-bind", Value: bind, EnvVars: []string{"MSRCHAT_" + env + "_BIND"}, Usage: "`HOST:PORT` " + usage, Category: "Ports"},
+			&cli.StringFlag{Name: name + "-bind", Value: "127.0.0.1:0", EnvVars: []string{"MSRCHAT_" + env + "_BIND"}, Usage: "`HOST:PORT` " + usage, Category: "Ports"},
 			&cli.StringFlag{Name: name + "-advertise", EnvVars: []string{"MSRCHAT_" + env + "_ADVERTISE"}, Usage: "`HOST:PORT` under which others reach it (default: the bound one)", Category: "Ports"},
 		}
 	}
-	out := port("client", "127.0.0.1:0", "for users")
-	out = append(out, port("relay", "127.0.0.1:0", "for other chat servers (gRPC)")...)
-	out = append(out, port("health", "127.0.0.1:0", "for health checks (grpc.health.v1)")...)
-	out = append(out, port("http", "127.0.0.1:0", "for /metrics, /healthz and /readyz")...)
+	out := port("client", "for users")
+	out = append(out, port("relay", "for other chat servers (gRPC)")...)
+	out = append(out, port("health", "for health checks (grpc.health.v1)")...)
+	out = append(out, port("http", "for /metrics, /healthz and /readyz")...)
 	return append(out,
 		&cli.IntFlag{Name: "capacity", Value: chat.DefaultCapacity, EnvVars: []string{"MSRCHAT_CAPACITY"}, Usage: "let in at most this `NUMBER` of connections"},
 		&cli.DurationFlag{Name: "heartbeat", Value: chat.DefaultHeartbeat, EnvVars: []string{"MSRCHAT_HEARTBEAT"}, Usage: "expect a sign of life at least every `DURATION`"},

@@ -37,7 +37,7 @@ func (c *Conn) handle(ctx context.Context, f *chatv1.ClientFrame) error {
 	case *chatv1.ClientFrame_ListConversations:
 		err = c.listConversations(ctx, request, body.ListConversations)
 	case *chatv1.ClientFrame_Hello:
-		return protocolError{errors.New("Hello comes once")}
+		return protocolError{errors.New("a second Hello")}
 	default:
 		err = errs.New(errs.CodeInvalid, "this server does not know that request")
 	}

@@ -233,8 +233,9 @@ func (l *link) serve(parent context.Context) error {
 	if err == nil {
 		_ = stream.CloseSend() // the peer then ends the stream
 	}
-	<-ended
-	<-ended
+	for range 2 {
+		_ = <-ended // the others end for the same reason
+	}
 	return err
 }
 
