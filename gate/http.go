@@ -23,7 +23,8 @@ import (
 // newHTTP puts the operations, the operators' paths and what surrounds them
 // together.
 func (s *Server) newHTTP() (*http.Server, *web.Connections, error) {
-	router := web.NewRouter()
+	limits := s.cfg.HTTP
+	router := web.NewRouter(limits.BodyTimeout)
 	yaml, asJSON, err := api.New(router, s.backend.Load).OpenAPI()
 	if err != nil {
 		return nil, nil, err
@@ -35,11 +36,10 @@ func (s *Server) newHTTP() (*http.Server, *web.Connections, error) {
 	router.Handle("GET /metrics", operators)
 	router.Handle("GET /readyz", s.ready)
 
-	limits := s.cfg.HTTP
 	observer := web.NewObserver(s.log, s.registry, web.NewClientFinder(s.cfg.TrustedProxies), limits.RequestTimeout)
 	connections := web.NewConnections(s.registry)
 	return &http.Server{
-		Handler:           observer.Wrap(web.Bodies(limits.BodyTimeout, router)),
+		Handler:           observer.Wrap(router),
 		ReadHeaderTimeout: limits.HeaderTimeout,
 		// The parts have their own limits; these are for what they overlook, and
 		// longer: when a read's deadline passes, net/http ends the request.

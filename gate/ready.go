@@ -16,9 +16,11 @@ import (
 )
 
 const (
-	// checkAge is how long an outcome is good for: whoever asks, however often,
-	// costs the databases one question a second.
-	checkAge = time.Second
+	// checkAge and failureAge are how long an outcome is good for: whoever asks,
+	// however often, costs the databases one question a second, and five while
+	// they fail, when it matters to see them come back.
+	checkAge   = time.Second
+	failureAge = 200 * time.Millisecond
 	// checkTimeout is below the 0.9 s that our checks in Consul wait, so that they
 	// read the reason and not their own timeout.
 	checkTimeout = 700 * time.Millisecond
@@ -63,7 +65,11 @@ func (r *readiness) check(ctx context.Context) (missing []string, err error) {
 	if r.leaving.Load() {
 		return nil, errs.New(errs.CodeUnavailable, "not ready: the gate is stopping")
 	}
-	if time.Since(r.at) < checkAge {
+	age := checkAge
+	if r.err != nil {
+		age = failureAge
+	}
+	if time.Since(r.at) < age {
 		return r.missing, r.err
 	}
 	// The outcome is for everybody: it must not depend on this asker's patience.

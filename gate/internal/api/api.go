@@ -65,6 +65,9 @@ func New(mux humago.Mux, backend func() *Backend) *API {
 	a := &API{backend: backend, huma: humago.New(mux, config)}
 	a.register()
 	a.nullable("LoginReply", "assignment")
+	for _, unused := range []string{"ErrorModel", "ErrorDetail"} { // see problem.Transform
+		delete(a.huma.OpenAPI().Components.Schemas.Map(), unused)
+	}
 	return a
 }
 

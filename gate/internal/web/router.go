@@ -3,22 +3,32 @@ package web
 import (
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/msrchat/msrchat/gate/internal/problem"
 )
 
 // Router is an http.ServeMux that answers with problems where the mux would
 // answer with plain text: unknown paths and wrong methods.
-type Router struct{ *http.ServeMux }
+//
+// What it does route goes through Bodies first.
+type Router struct {
+	*http.ServeMux
+	routed http.Handler
+}
 
-// NewRouter returns a router without routes.
-func NewRouter() Router { return Router{http.NewServeMux()} }
+// NewRouter returns a router without routes; see Bodies for bodyWait.
+func NewRouter(bodyWait time.Duration) Router {
+	mux := http.NewServeMux()
+	return Router{mux, Bodies(bodyWait, mux)}
+}
 
 // ServeHTTP implements http.Handler.
 func (m Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	handler, pattern := m.Handler(r)
 	if pattern != "" {
-		m.ServeMux.ServeHTTP(w, r)
+		r.Pattern = pattern // for the metrics, also when Bodies refuses
+		m.routed.ServeHTTP(w, r)
 		return
 	}
 	// The mux's own handler knows which of the two it is, and the methods.

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -62,7 +63,7 @@ func FuzzClient(f *testing.F) {
 }
 
 func TestTheRouterAnswersWithProblems(t *testing.T) {
-	m := NewRouter()
+	m := NewRouter(time.Second)
 	m.HandleFunc("GET /thing/{id}", func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write([]byte(r.PathValue("id"))) })
 	m.HandleFunc("POST /thing/{id}", func(http.ResponseWriter, *http.Request) {})
 	for _, c := range []struct {
