@@ -249,7 +249,10 @@ func TestTheFleetCommand(t *testing.T) {
 
 	a := startChat(t, client, "a")
 	a.set(func(l *statusv1.Load) { l.Connections = 7 })
-	newCaller(t, r.GRPCAddr()).settled("a")
+	eventually(t, "a reports 7 users", 20*time.Second, func() bool {
+		s := newCaller(t, r.GRPCAddr()).server("a")
+		return s.GetEligible() && s.GetLoad().GetConnections() == 7
+	})
 	for _, args := range [][]string{{"fleet"}, {"fleet", "--addr", r.GRPCAddr()}, {"--consul-addr", agent.Addr, "fleet"}, {"fleet", "--consul-addr", agent.Addr}} {
 		out, errout, code := fleet(args...)
 		if code != 0 || !strings.Contains(out, "replica status-1") || !strings.Contains(out, a.health.Addr()) || !strings.Contains(out, "7/1000") {
