@@ -26,6 +26,7 @@ import (
 	"github.com/msrchat/msrchat/shared/cache"
 	"github.com/msrchat/msrchat/shared/database"
 	"github.com/msrchat/msrchat/shared/discovery"
+	"github.com/msrchat/msrchat/shared/errs"
 	"github.com/msrchat/msrchat/shared/lifecycle"
 	"github.com/msrchat/msrchat/shared/msglog"
 	"github.com/msrchat/msrchat/shared/schema"
@@ -70,7 +71,8 @@ type Server struct {
 	health   *admin.HealthServer
 	meter    report.Meter
 	epoch    atomic.Uint64
-	draining atomic.Bool
+	// serving is set once everything is built, draining once the server leaves.
+	serving, draining atomic.Bool
 }
 
 // New checks the configuration and binds the ports, so that the addresses are
@@ -127,9 +129,21 @@ func (s *Server) HTTPAddr() string { return s.address("http", s.cfg.HTTP) }
 const farewellLimit = 15 * time.Second
 
 // Run serves until ctx ends, then drains and stops. It waits for the database
-// and its schema first. It is called once.
+// and its schema first, in which time only HTTPAddr answers. It is called once.
 func (s *Server) Run(ctx context.Context) error {
 	defer s.release()
+	var g lifecycle.Group
+	g.Go("http", func(ctx context.Context) error {
+		return admin.Serve(ctx, s.listeners["http"], admin.Handler(s.registry, s.ready))
+	})
+	g.Go("server", s.serve)
+	return g.Run(ctx, s.grace()+time.Second)
+}
+
+// grace is what serve takes to stop, at most.
+func (s *Server) grace() time.Duration { return s.cfg.Drain + farewellLimit }
+
+func (s *Server) serve(ctx context.Context) error {
 	if err := s.open(ctx); err != nil {
 		if ctx.Err() != nil {
 			return nil
@@ -140,9 +154,6 @@ func (s *Server) Run(ctx context.Context) error {
 	var g lifecycle.Group
 	g.OnStop("database", func(context.Context) error { return errors.Join(s.redis.Close(), s.db.Close()) })
 	g.OnStop("message log", s.msgs.Close)
-	g.Go("http", func(ctx context.Context) error {
-		return admin.Serve(ctx, s.listeners["http"], admin.Handler(s.registry, s.ready))
-	})
 	g.Go("health", s.health.Run)
 	g.Go("relay", s.serveRelay)
 	g.Go("peers", func(ctx context.Context) error { return s.peers.Run(ctx, s.watch(Service, false)) })
@@ -158,8 +169,9 @@ func (s *Server) Run(ctx context.Context) error {
 		return errors.Join(err, s.msgs.Close(ctx), s.redis.Close(), s.db.Close())
 	}
 	s.health.Set(true)
+	s.serving.Store(true)
 	s.log.Info("chat server runs", "client", s.ClientAddr(), "relay", s.RelayAddr(), "release", s.cfg.Release)
-	return g.Run(ctx, s.cfg.Drain+farewellLimit)
+	return g.Run(ctx, s.grace())
 }
 
 // open connects to what is outside.
@@ -288,10 +300,12 @@ func (s *Server) register(ctx context.Context, g *lifecycle.Group) error {
 
 func (s *Server) ready(ctx context.Context) error {
 	switch {
+	case !s.serving.Load():
+		return errs.New(errs.CodeUnavailable, "waiting for the database and its schema")
 	case s.draining.Load():
-		return errors.New("draining")
+		return errs.New(errs.CodeUnavailable, "draining")
 	case s.fence.IsCut():
-		return errors.New("cut off")
+		return errs.New(errs.CodeUnavailable, "cut off from database and Consul")
 	}
 	return s.db.PingContext(ctx)
 }

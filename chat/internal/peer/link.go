@@ -234,7 +234,7 @@ func (l *link) serve(parent context.Context) error {
 		_ = stream.CloseSend() // the peer then ends the stream
 	}
 	for range 2 {
-		_ = <-ended // the others end for the same reason
+		<-ended // the others end for the same reason
 	}
 	return err
 }
