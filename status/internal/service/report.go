@@ -23,8 +23,10 @@ import (
 const MaxMessage = 1 << 20
 
 const (
-	// maxRate is how many reports a second one stream may send.
-	maxRate = 50
+	// maxRate is how many reports a second one stream may send. Servers send up
+	// to 20 while users arrive, and a connection that hung for some seconds
+	// delivers them at once.
+	maxRate = 500
 	// maxUsed assignments fit a second's report: ten times the logins that one
 	// server survives.
 	maxUsed = 20_000
