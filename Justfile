@@ -20,6 +20,21 @@ up *ARGS:
 down *ARGS:
     @tools/fleet down "$@"
 
+# the same fleet by Terraform (ENV: local): plan, make and wait until every check passes
+[no-exit-message]
+apply *ENV:
+    @terraform/run apply "$@"
+
+# show what apply would change (ENV: local); exits with 0 for nothing, 2 for something, 1 for failed
+[no-exit-message]
+plan *ENV:
+    @terraform/run plan "$@"
+
+# take down what apply made (ENV: local); the databases' files stay
+[no-exit-message]
+destroy *ENV:
+    @terraform/run destroy "$@"
+
 # show services, addresses and checks
 [no-exit-message]
 ps:
