@@ -315,6 +315,19 @@ func (h *house) metric(prefix string) float64 {
 	return sum
 }
 
+// flush empties Redis.
+func (h *house) flush() {
+	h.t.Helper()
+	rdb, err := cache.Open(h.cfg.Redis)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	defer rdb.Close()
+	if err := rdb.FlushAll(h.t.Context()).Err(); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
 // fakeStatus answers like a status server would; its mutex owns the rest.
 type fakeStatus struct {
 	statusv1.UnimplementedStatusServiceServer

@@ -85,10 +85,10 @@ func (s *Server) serve(ctx context.Context) error {
 func dialStatus(cfg Config) (*grpc.ClientConn, error) {
 	opts := []grpc.DialOption{
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		// A replica that is back is used within a second; gRPC's own backoff goes
-		// up to two minutes.
+		// A replica that is back is used within the time of one attempt; gRPC's own
+		// backoff goes up to two minutes.
 		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
+			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 500 * time.Millisecond},
 			MinConnectTimeout: time.Second,
 		}),
 	}

@@ -11,9 +11,11 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/logging"
 	"github.com/redis/go-redis/v9/maintnotifications"
 )
 
@@ -70,6 +72,7 @@ func Open(cfg Config) (redis.UniversalClient, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
+	silence()
 	timeout := orDefault(cfg.Timeout, DefaultTimeout)
 	opts := &redis.UniversalOptions{
 		Addrs: cfg.Addrs, IsClusterMode: cfg.Cluster,
@@ -91,6 +94,11 @@ func Open(cfg Config) (redis.UniversalClient, error) {
 	}
 	return redis.NewUniversalClient(opts), nil
 }
+
+// silence switches off what go-redis prints to stderr, a line for every dial
+// that fails: whoever made the call gets the error, counts it and says it once.
+// The library has one logger for the process.
+var silence = sync.OnceFunc(logging.Disable)
 
 func orDefault[T int | time.Duration](v, def T) T {
 	if v > 0 {
