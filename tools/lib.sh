@@ -1,6 +1,10 @@
 # lib.sh: what the scripts here share. Sourced, never run.
 # shellcheck shell=bash
 
+# Go would write the state of the git tree into programs: it makes equal builds
+# differ, and fails where git does not trust the folder's owner.
+export GOFLAGS="${GOFLAGS:+$GOFLAGS }-buildvcs=false"
+
 # die TEXT: say what is wrong and what to do, and leave with 1.
 die() {
 	printf 'error: %s\n' "$1" >&2
