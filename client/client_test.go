@@ -366,10 +366,10 @@ func TestAMessageFromANewerServerKeepsItsPlace(t *testing.T) {
 		}
 	})
 	alice := w.open(t, "alice")
-	alice.untilState(client.Online)
-	for _, text := range []string{"a", "future", "b"} {
-		w.log.Say(w.conv, "bob", text)
-	}
+	w.log.Say(w.conv, "bob", "a")
+	alice.untilTexts(w.conv, []string{"a"}) // from here on by pushes
+	w.log.Say(w.conv, "bob", "future")
+	w.log.Say(w.conv, "bob", "b")
 	alice.untilTexts(w.conv, []string{"a", "", "b"})
 	alice.mu.Lock()
 	defer alice.mu.Unlock()

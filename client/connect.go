@@ -214,7 +214,7 @@ func (o *owner) onLost(err error) {
 	if time.Since(o.since) >= o.opt.Backoff.Stable {
 		o.attempts = 0
 	}
-	o.live, o.frames = nil, nil
+	o.live, o.frames, o.state = nil, nil, Offline
 	o.dropPending()
 	o.flush()
 	o.unlock()
@@ -236,6 +236,7 @@ func (o *owner) onLost(err error) {
 // retry plans the next attempt after a failure, or stops for good.
 func (o *owner) retry(err error) {
 	if o.ctx.Err() != nil {
+		o.state = Offline // for the last turns of run
 		return
 	}
 	asked := time.Duration(0)

@@ -33,31 +33,20 @@ func refuseText(text string, err error) func(*chatv1.Send) (fate, error) {
 	}
 }
 
-// refusals refuses for a while, with the promise that a real server keeps: once
-// a message of a conversation was refused so, those that were sent after it
-// without knowing are refused, too, until the first one is tried again.
+// refusals refuses for a while.
 type refusals struct {
-	mu    sync.Mutex
-	n     int    // refused so far
-	first string // id of the refused message that must come first
+	mu sync.Mutex
+	n  int // refused so far
 }
 
 func (r *refusals) some(conv uint64, times int) func(*chatv1.Send) (fate, error) {
 	return func(s *chatv1.Send) (fate, error) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		id := string(s.GetClientMsgId())
-		switch {
-		case s.GetConversationId() != conv:
-			return fake.Answer, nil
-		case r.first != "" && id != r.first:
-			return fake.Answer, fake.Unavailable(time.Millisecond)
-		case r.n < times:
+		if s.GetConversationId() == conv && r.n < times {
 			r.n++
-			r.first = id
 			return fake.Answer, fake.Unavailable(time.Millisecond)
 		}
-		r.first = ""
 		return fake.Answer, nil
 	}
 }
@@ -83,6 +72,8 @@ func goodbyeOnce() func(*chatv1.Hello) *chatv1.Goodbye {
 		return bye
 	}
 }
+
+type ctxT = context.Context
 
 func contextWithTimeout(t testing.TB, d time.Duration) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(t.Context(), d)

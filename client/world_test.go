@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
+
 	"github.com/msrchat/msrchat/client"
 	"github.com/msrchat/msrchat/client/internal/fake"
 	"github.com/msrchat/msrchat/client/store"
@@ -52,6 +54,18 @@ func newWorld(t testing.TB, servers int) *world {
 func (w *world) user(name string) {
 	id, token := w.log.AddUser(name)
 	w.session[name] = client.Session{Token: token, User: client.User{ID: id, Name: name}}
+}
+
+// shut has every server refuse and drop its clients.
+func (w *world) shut() {
+	for _, s := range w.servers {
+		s.Do(func(f *fake.Faults) {
+			f.Hello = func(*chatv1.Hello) *chatv1.Goodbye {
+				return &chatv1.Goodbye{Code: chatv1.GoodbyeCode_GOODBYE_CODE_UNAVAILABLE, Reconnect: true}
+			}
+		})
+		s.Cut()
+	}
 }
 
 // fresh is a store as it is right after registering.

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
 
 	"github.com/msrchat/msrchat/shared/errs"
@@ -234,7 +236,13 @@ func (l *Log) Restore(conv uint64, keep int) {
 func (l *Log) Rename(conv, id uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.conv(conv).id = id
+	c := l.conv(conv)
+	c.id = id
+	for i, ev := range c.events {
+		moved := proto.Clone(ev).(*chatv1.Event)
+		moved.ConversationId = id
+		c.events[i] = moved
+	}
 }
 
 func (l *Log) history(u *user, q *chatv1.History, maxPage int) (*chatv1.HistoryPage, error) {

@@ -28,23 +28,40 @@ func (s *Server) open(c *serverConn, name string) *chatv1.ServerFrame {
 	return &chatv1.ServerFrame{Body: &chatv1.ServerFrame_Conversation{Conversation: conv}}
 }
 
+// decide asks the test for a message's fate, and keeps held lanes held.
+func (s *Server) decide(c *serverConn, m *chatv1.Send) (Fate, error) {
+	id, conv := string(m.GetClientMsgId()), m.GetConversationId()
+	if lane, ok := c.held[conv]; ok && lane.id != id {
+		return Answer, lane.err
+	}
+	delete(c.held, conv)
+	decide := s.now().Send
+	if decide == nil {
+		return Answer, nil
+	}
+	fate, err := decide(m)
+	if errs.CodeOf(err) == errs.CodeUnavailable {
+		c.held[conv] = heldLane{id, err}
+	}
+	return fate, err
+}
+
 // send does with a Send what its fate is.
 func (s *Server) send(c *serverConn, id uint64, m *chatv1.Send) bool {
-	fate := Answer
-	if decide := s.now().Send; decide != nil {
-		var err error
-		if fate, err = decide(m); err != nil {
-			refusal := failure(err)
-			refusal.RequestId = id
-			s.write(c, refusal)
-			return true
-		}
+	fate, err := s.decide(c, m)
+	if err != nil {
+		refusal := failure(err)
+		refusal.RequestId = id
+		s.write(c, refusal)
+		return true
 	}
 	if fate == CutBefore {
 		return false
 	}
 	s.log.mu.Lock()
-	ev, existing, err := s.log.append(c.user, m)
+	var ev *chatv1.Event
+	var existing bool
+	ev, existing, err = s.log.append(c.user, m)
 	s.log.mu.Unlock()
 	if err == nil && !existing {
 		defer s.log.push(ev)

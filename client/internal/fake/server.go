@@ -4,6 +4,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -66,11 +67,22 @@ type Server struct {
 }
 
 type serverConn struct {
-	conn net.Conn
-	user *user
+	conn    net.Conn
+	user    *user
+	leaving atomic.Bool // its requests are not heard any more
+
+	// held are the lanes in which a message was refused for a while: until it
+	// comes again, later ones are refused too, so that those which were sent
+	// without knowing do not overtake it. Owned by the connection's goroutine.
+	held map[uint64]heldLane
 
 	mu      sync.Mutex
 	waiting int // sends read, not answered; under mu
+}
+
+type heldLane struct {
+	id  string
+	err error
 }
 
 // NewServer starts a server. It ends with the test.
@@ -134,11 +146,14 @@ func (s *Server) Cut() {
 	}
 }
 
-// Goodbye sends a Goodbye on all connections and closes them.
+// Goodbye sends a Goodbye on all connections and ends them. It closes one
+// direction only: a close with unread requests would reset the connection, and
+// the Goodbye could be lost.
 func (s *Server) Goodbye(g *chatv1.Goodbye) {
 	for _, c := range s.connections() {
 		s.write(c, &chatv1.ServerFrame{Body: &chatv1.ServerFrame_Goodbye{Goodbye: g}})
-		_ = c.conn.Close()
+		c.leaving.Store(true)
+		_ = c.conn.(*net.TCPConn).CloseWrite()
 	}
 }
 
@@ -196,7 +211,7 @@ func (s *Server) accept() {
 		if err != nil {
 			return
 		}
-		s.wg.Go(func() { s.serve(&serverConn{conn: conn}) })
+		s.wg.Go(func() { s.serve(&serverConn{conn: conn, held: map[uint64]heldLane{}}) })
 	}
 }
 
@@ -220,7 +235,7 @@ func (s *Server) serve(c *serverConn) {
 		if buf, err = frame.Read(c.conn, 1<<20, buf, f); err != nil {
 			return
 		}
-		if !s.request(c, f) {
+		if !c.leaving.Load() && !s.request(c, f) {
 			return
 		}
 	}

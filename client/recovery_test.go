@@ -1,0 +1,559 @@
+package client_test
+
+import (
+	"errors"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
+
+	"github.com/msrchat/msrchat/client"
+	"github.com/msrchat/msrchat/client/internal/fake"
+	"github.com/msrchat/msrchat/client/store"
+	"github.com/msrchat/msrchat/client/store/sqlite"
+	"github.com/msrchat/msrchat/shared/errs"
+)
+
+func TestPushesMayBeLostDoubledReorderedOrLate(t *testing.T) {
+	for name, change := range map[string]func() func(*chatv1.Event) []*chatv1.Event{
+		"every second lost": func() func(*chatv1.Event) []*chatv1.Event {
+			return func(ev *chatv1.Event) []*chatv1.Event {
+				if ev.GetSeq()%2 == 0 {
+					return nil
+				}
+				return []*chatv1.Event{ev}
+			}
+		},
+		"doubled": func() func(*chatv1.Event) []*chatv1.Event {
+			return func(ev *chatv1.Event) []*chatv1.Event { return []*chatv1.Event{ev, ev} }
+		},
+		"swapped and late": func() func(*chatv1.Event) []*chatv1.Event {
+			var mu sync.Mutex
+			var held []*chatv1.Event
+			return func(ev *chatv1.Event) []*chatv1.Event {
+				mu.Lock()
+				defer mu.Unlock()
+				if held = append(held, ev); len(held) < 7 {
+					return nil
+				}
+				out := slices.Clone(held)
+				slices.Reverse(out)
+				held = nil
+				return out
+			}
+		},
+		"of the past": func() func(*chatv1.Event) []*chatv1.Event {
+			var mu sync.Mutex
+			var all []*chatv1.Event
+			return func(ev *chatv1.Event) []*chatv1.Event {
+				mu.Lock()
+				defer mu.Unlock()
+				all = append(all, ev)
+				return slices.Clone(all)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, 1)
+			w.servers[0].Do(func(f *fakeFaults) { f.Push = change() })
+			alice, bob := w.open(t, "alice"), w.open(t, "bob")
+			alice.untilState(client.Online)
+			bob.untilState(client.Online)
+			want := numbered("m", 61)
+			for i, text := range want {
+				w.log.Say(w.conv, []string{"alice", "bob"}[i%2], text)
+			}
+			// The last push may be among the lost: the server repairs it.
+			w.servers[0].Repair()
+			alice.untilTexts(w.conv, want)
+			bob.untilTexts(w.conv, want)
+		})
+	}
+}
+
+func TestTheLastMessageOfASilentConversationIsRepaired(t *testing.T) {
+	w := newWorld(t, 1)
+	bob := w.open(t, "bob")
+	bob.untilState(client.Online)
+	w.servers[0].Do(func(f *fakeFaults) { f.Push = func(*chatv1.Event) []*chatv1.Event { return nil } })
+	w.log.Say(w.conv, "alice", "did you get this?")
+	if _, err := bob.Conversations(bounded(t)); err != nil {
+		t.Fatal(err)
+	}
+	if got := bob.texts(w.conv); len(got) != 0 {
+		t.Fatalf("received %q without a push", got)
+	}
+	w.servers[0].Repair()
+	bob.untilTexts(w.conv, []string{"did you get this?"})
+}
+
+func TestTheConnectionBreaksAtEveryPointOfASend(t *testing.T) {
+	for name, f := range map[string]fate{
+		"before the append": fake.CutBefore, "after the append": fake.CutAfter, "inside the answer": fake.CutInside,
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, 2)
+			var mu sync.Mutex
+			seen, cuts := map[string]bool{}, 0
+			for _, s := range w.servers {
+				s.Do(func(fs *fakeFaults) {
+					fs.Send = func(m *chatv1.Send) (fate, error) {
+						mu.Lock()
+						defer mu.Unlock()
+						// Every third message breaks its connection when it first comes.
+						id := string(m.GetClientMsgId())
+						if !seen[id] && len(seen)%3 == 2 {
+							seen[id] = true
+							cuts++
+							return f, nil
+						}
+						seen[id] = true
+						return fake.Answer, nil
+					}
+				})
+			}
+			alice, bob := w.open(t, "alice"), w.open(t, "bob")
+			want := numbered("m", 24)
+			var outs []client.Outgoing
+			for _, text := range want {
+				outs = append(outs, alice.send(toBob(), text))
+			}
+			for i, out := range outs {
+				if got := alice.wait(out); got.Seq != uint64(i+1) {
+					t.Errorf("message %d got number %d", i+1, got.Seq)
+				}
+			}
+			if got := w.log.Texts(w.conv); !slices.Equal(got, want) {
+				t.Errorf("log: %q", got)
+			}
+			alice.untilTexts(w.conv, want)
+			bob.untilTexts(w.conv, want)
+			if mu.Lock(); cuts < 5 {
+				t.Errorf("only %d connections broke", cuts)
+			}
+			mu.Unlock()
+		})
+	}
+}
+
+func TestAnAcknowledgementThatCameLateSaysSo(t *testing.T) {
+	w := newWorld(t, 1)
+	w.servers[0].Do(func(f *fakeFaults) { f.Send = always(fake.CutAfter) })
+	alice := w.open(t, "alice")
+	out := alice.send(toBob(), "once")
+	until(t, "append", func() bool { return len(w.log.Texts(w.conv)) == 1 })
+	w.servers[0].Do(func(f *fakeFaults) { f.Send = nil })
+	if got := alice.wait(out); !got.Existing || got.Seq != 1 {
+		t.Errorf("outcome: %+v", got)
+	}
+}
+
+func TestGoodbyes(t *testing.T) {
+	bye := func(code chatv1.GoodbyeCode, reconnect bool) *chatv1.Goodbye {
+		return &chatv1.Goodbye{Code: code, Text: "because", Reconnect: reconnect}
+	}
+	for _, c := range []struct {
+		name string
+		bye  *chatv1.Goodbye
+		want client.LinkState
+		code errs.Code
+		away bool // reconnects elsewhere
+	}{
+		{"draining", bye(chatv1.GoodbyeCode_GOODBYE_CODE_DRAINING, true), client.Online, "", true},
+		{"full", bye(chatv1.GoodbyeCode_GOODBYE_CODE_FULL, true), client.Online, "", true},
+		{"rebalance", bye(chatv1.GoodbyeCode_GOODBYE_CODE_REBALANCE, true), client.Online, "", true},
+		{"unavailable", bye(chatv1.GoodbyeCode_GOODBYE_CODE_UNAVAILABLE, true), client.Online, "", true},
+		{"slow", bye(chatv1.GoodbyeCode_GOODBYE_CODE_SLOW, true), client.Online, "", false},
+		{"unauthenticated", bye(chatv1.GoodbyeCode_GOODBYE_CODE_UNAUTHENTICATED, false), client.LoggedOut, errs.CodeUnauthenticated, false},
+		{"unauthenticated, yet reconnect", bye(chatv1.GoodbyeCode_GOODBYE_CODE_UNAUTHENTICATED, true), client.LoggedOut, errs.CodeUnauthenticated, false},
+		{"version", bye(chatv1.GoodbyeCode_GOODBYE_CODE_VERSION, false), client.Stopped, errs.CodeForbidden, false},
+		{"protocol", bye(chatv1.GoodbyeCode_GOODBYE_CODE_PROTOCOL, false), client.Stopped, errs.CodeForbidden, false},
+		{"unknown code", bye(77, true), client.Online, "", true},
+	} {
+		for _, early := range []bool{false, true} {
+			name := c.name + ", later"
+			if early {
+				name = c.name + ", instead of welcome"
+			}
+			t.Run(name, func(t *testing.T) {
+				w := newWorld(t, 2)
+				w.gate.Only("s1")
+				if early {
+					w.servers[0].Do(func(f *fakeFaults) { f.Hello = func(*chatv1.Hello) *chatv1.Goodbye { return c.bye } })
+				}
+				alice := w.open(t, "alice", func(o *client.Options) { o.Backoff = client.Backoff{First: time.Millisecond, Base: time.Millisecond} })
+				if !early {
+					alice.untilState(client.Online)
+				}
+				if !early || c.away {
+					w.gate.Only() // from now on any
+				}
+				if !early {
+					w.servers[0].Goodbye(c.bye)
+				}
+				if c.want != client.Online {
+					link := alice.untilState(c.want)
+					if errs.CodeOf(link.Cause) != c.code {
+						t.Errorf("cause: %v", link.Cause)
+					}
+					out := alice.send(toBob(), "kept")
+					if _, err := alice.Wait(bounded(t), out.ID); errs.CodeOf(err) != c.code {
+						t.Errorf("wait: %v", err)
+					}
+					if _, err := alice.Conversations(bounded(t)); errs.CodeOf(err) != c.code {
+						t.Errorf("call: %v", err)
+					}
+					if _, err := alice.WaitOnline(bounded(t)); errs.CodeOf(err) != c.code {
+						t.Errorf("wait online: %v", err)
+					}
+					if unsent, err := alice.Unsent(t.Context()); err != nil || len(unsent) != 1 {
+						t.Errorf("unsent: %+v, %v", unsent, err)
+					}
+					return
+				}
+				if early && !c.away {
+					return // it would come back for ever, as asked
+				}
+				alice.wait(alice.send(toBob(), "after"))
+				if got := alice.Link().Instance; c.away && got != "s2" {
+					t.Errorf("reconnected to %s", got)
+				}
+			})
+		}
+	}
+}
+
+func TestAGoodbyesTimeIsObeyed(t *testing.T) {
+	w := newWorld(t, 2)
+	alice := w.open(t, "alice")
+	first := alice.untilState(client.Online).Instance
+	const after = 300 * time.Millisecond
+	start := time.Now()
+	for _, s := range w.servers {
+		s.Goodbye(&chatv1.Goodbye{Code: chatv1.GoodbyeCode_GOODBYE_CODE_DRAINING, Reconnect: true, ReconnectAfterMs: uint32(after / time.Millisecond)})
+	}
+	until(t, "another server", func() bool { l := alice.Link(); return l.State == client.Online && l.Instance != first })
+	if took := time.Since(start); took < after {
+		t.Errorf("back after %v, asked for %v", took, after)
+	}
+	avoids := w.gate.Avoids()
+	if got := avoids[len(avoids)-1]; !slices.Equal(got, []string{first}) {
+		t.Errorf("avoided %q, want %s", got, first)
+	}
+	// A person may be less patient.
+	for _, s := range w.servers {
+		s.Goodbye(&chatv1.Goodbye{Code: chatv1.GoodbyeCode_GOODBYE_CODE_DRAINING, Reconnect: true, ReconnectAfterMs: 3_600_000})
+	}
+	alice.untilState(client.Offline)
+	if err := alice.Reconnect(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	alice.untilState(client.Online)
+}
+
+func TestASilentServerIsLeft(t *testing.T) {
+	w := newWorld(t, 2)
+	for _, s := range w.servers {
+		s.Heartbeat = 60 * time.Millisecond
+	}
+	alice := w.open(t, "alice")
+	first := alice.untilState(client.Online).Instance
+	silent := w.servers[0]
+	if first == "s2" {
+		silent = w.servers[1]
+	}
+	until(t, "pings on an idle connection", func() bool { return silent.Pings() >= 2 })
+	silent.Silence(true)
+	until(t, "another server", func() bool { l := alice.Link(); return l.State == client.Online && l.Instance != first })
+}
+
+func TestAServerThatDoesNotAnswerIsLeftBeforeTheHeartbeatEnds(t *testing.T) {
+	w := newWorld(t, 2)
+	alice := w.open(t, "alice", func(o *client.Options) { o.Patience = 100 * time.Millisecond })
+	first := alice.untilState(client.Online).Instance
+	for _, s := range w.servers {
+		if s.Instance == first {
+			s.Silence(true)
+		}
+	}
+	start := time.Now()
+	alice.wait(alice.send(toBob(), "hello?"))
+	if took := time.Since(start); took > 10*time.Second {
+		t.Errorf("took %v", took)
+	}
+	if got := w.log.Texts(w.conv); !slices.Equal(got, []string{"hello?"}) {
+		t.Errorf("log: %q", got)
+	}
+}
+
+func TestABusyServerThatStillAnswersPingsIsKept(t *testing.T) {
+	w := newWorld(t, 1)
+	s := w.servers[0]
+	s.Do(func(f *fakeFaults) { f.Send = always(swallow) }) // as while the database is away
+	alice := w.open(t, "alice", func(o *client.Options) { o.Patience = 40 * time.Millisecond })
+	alice.send(toBob(), "held")
+	until(t, "pings", func() bool { return s.Pings() >= 2 })
+	if n := len(s.Hellos()); n != 1 {
+		t.Errorf("%d connections", n)
+	}
+}
+
+func TestWithoutGateKnownServersAreTried(t *testing.T) {
+	w := newWorld(t, 3)
+	s := store.NewMemory(100)
+	alice := w.open(t, "alice", func(o *client.Options) { o.Store = s })
+	first := alice.untilState(client.Online).Instance
+	w.gate.Kill()
+	for _, server := range w.servers {
+		if server.Instance == first {
+			server.Kill()
+		}
+	}
+	until(t, "another server", func() bool { l := alice.Link(); return l.State == client.Online && l.Instance != first })
+	alice.Close()
+	// A program that starts now remembers them.
+	again := w.open(t, "alice", func(o *client.Options) { o.Store = s })
+	again.wait(again.send(toBob(), "without a gate"))
+	// Alternates of a Goodbye come first.
+	fresh := fake.NewServer(t, w.log, "s9")
+	for _, server := range w.servers {
+		server.Goodbye(&chatv1.Goodbye{
+			Code: chatv1.GoodbyeCode_GOODBYE_CODE_DRAINING, Reconnect: true, Alternates: []*chatv1.Endpoint{fresh.Endpoint()},
+		})
+	}
+	until(t, "the alternate", func() bool { return again.Link().Instance == "s9" })
+}
+
+func TestAFullFleetIsAskedAgain(t *testing.T) {
+	w := newWorld(t, 1)
+	w.gate.Fail(errs.New(errs.CodeExhausted, "every server is full").Retry(30 * time.Millisecond))
+	alice := w.open(t, "alice")
+	link := alice.untilState(client.Offline)
+	if errs.CodeOf(link.Cause) != errs.CodeExhausted {
+		t.Errorf("cause: %v", link.Cause)
+	}
+	w.gate.Fail(nil)
+	alice.untilState(client.Online)
+	// The only server broke the connection: it is better than none.
+	w.servers[0].Cut()
+	until(t, "the same server again", func() bool { return len(w.servers[0].Hellos()) == 2 })
+	alice.untilState(client.Online)
+}
+
+func TestARevokedSessionStops(t *testing.T) {
+	w := newWorld(t, 1)
+	alice := w.open(t, "alice")
+	alice.untilState(client.Online)
+	w.log.Revoke("alice")
+	w.servers[0].Cut()
+	if link := alice.untilState(client.LoggedOut); errs.CodeOf(link.Cause) != errs.CodeUnauthenticated {
+		t.Errorf("cause: %v", link.Cause)
+	}
+}
+
+func TestAnotherAccountsTokenIsNotUsed(t *testing.T) {
+	w := newWorld(t, 1)
+	s := w.session["alice"]
+	s.Token = w.session["bob"].Token
+	w.session["alice"] = s
+	alice := w.open(t, "alice")
+	alice.untilState(client.LoggedOut)
+}
+
+func TestASlowApplicationMissesNothing(t *testing.T) {
+	w := newWorld(t, 1)
+	want := numbered("m", 700)
+	for _, text := range want[:300] {
+		w.log.Say(w.conv, "bob", text)
+	}
+	c, err := client.Open(t.Context(), client.Options{
+		Gate: w.api, Session: w.session["alice"], Store: fresh(t), EventBuffer: 10, Backoff: quick,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	out, err := c.Send(t.Context(), toBob(), "not held up") // though nobody reads
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Wait(bounded(t), out.ID); err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range want[300:] {
+		w.log.Say(w.conv, "bob", text)
+	}
+	w.servers[0].Repair()
+	want = slices.Insert(want, 300, "not held up")
+	next, outbox := 0, 0
+	timeout := time.After(patience)
+	for next < len(want) {
+		select {
+		case e := <-c.Events():
+			switch e := e.(type) {
+			case client.Received:
+				if e.Message.Text != want[next] || e.Message.Seq != uint64(next+1) {
+					t.Fatalf("message %d: %d %q", next+1, e.Message.Seq, e.Message.Text)
+				}
+				next++
+			case client.SendChanged, client.OutboxChanged:
+				outbox++
+			}
+		case <-timeout:
+			t.Fatalf("%d of %d messages", next, len(want))
+		}
+	}
+	if outbox == 0 {
+		t.Error("nothing told of the outbox")
+	}
+}
+
+func TestANewEpochDropsTheLogAndKeepsTheOutbox(t *testing.T) {
+	w := newWorld(t, 1)
+	s := fresh(t)
+	alice := w.open(t, "alice", func(o *client.Options) { o.Store = s })
+	for _, text := range numbered("m", 20) {
+		w.log.Say(w.conv, "bob", text)
+	}
+	alice.untilTexts(w.conv, numbered("m", 20))
+	w.servers[0].Do(func(f *fakeFaults) { f.Send = always(fake.CutBefore) })
+	out := alice.send(toBob(), "typed before the restore")
+	// The backup is older, the conversation has another id, and life goes on.
+	w.shut()
+	alice.untilState(client.Offline)
+	w.log.Restore(w.conv, 12)
+	w.log.Rename(w.conv, w.conv+1)
+	w.servers[0].Do(func(f *fakeFaults) { f.Send, f.Hello = nil, nil })
+	got := alice.wait(out)
+	if got.Conversation != w.conv+1 || got.Seq != 13 {
+		t.Errorf("outcome: %+v", got)
+	}
+	until(t, "reset", func() bool {
+		alice.mu.Lock()
+		defer alice.mu.Unlock()
+		return alice.resets == 1
+	})
+	w.log.Say(w.conv+1, "bob", "after the restore")
+	until(t, "the new log", func() bool {
+		texts := alice.texts(w.conv + 1)
+		return len(texts) > 0 && texts[len(texts)-1] == "after the restore"
+	})
+	if list, err := alice.Messages(bounded(t), w.conv+1, 0, 100); err != nil || len(list) != 14 {
+		t.Errorf("stored: %d, %v", len(list), err)
+	}
+	chats, err := alice.Chats(t.Context())
+	if err != nil || len(chats) != 1 || chats[0].ID != w.conv+1 {
+		t.Errorf("chats: %+v, %v", chats, err)
+	}
+}
+
+func TestARestoredTailIsNotReceivedTwice(t *testing.T) {
+	w := newWorld(t, 1)
+	alice := w.open(t, "alice")
+	for _, text := range numbered("m", 20) {
+		w.log.Say(w.conv, "bob", text)
+	}
+	alice.untilTexts(w.conv, numbered("m", 20))
+	w.shut()
+	alice.untilState(client.Offline)
+	w.log.Restore(w.conv, 12)
+	w.servers[0].Do(func(f *fakeFaults) { f.Hello = nil })
+	alice.untilState(client.Online)
+	if _, err := alice.Conversations(bounded(t)); err != nil { // answered after the listing
+		t.Fatal(err)
+	}
+	w.log.Say(w.conv, "bob", "new 13")
+	alice.untilTexts(w.conv, []string{"new 13"}) // what was recorded before the reset is dropped
+}
+
+func TestTheOutboxSurvivesTheProgram(t *testing.T) {
+	w := newWorld(t, 1)
+	path := filepath.Join(t.TempDir(), "alice.db")
+	id := w.session["alice"].User.ID
+	disk := func() *sqlite.Store {
+		s, err := sqlite.Open(t.Context(), path, id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = s.Close() })
+		return s
+	}
+	w.gate.Fail(errs.New(errs.CodeUnavailable, "away"))
+	// The first program ends with ten messages queued and none sent; it closes
+	// nothing, as a killed one does.
+	first := disk()
+	alice := w.open(t, "alice", func(o *client.Options) { o.Store = first })
+	for _, text := range numbered("a", 10) {
+		alice.send(toBob(), text)
+	}
+	alice.Close()
+	// The second one sends them, and is cut off after the append of the fifth.
+	w.gate.Fail(nil)
+	var mu sync.Mutex
+	n := 0
+	w.servers[0].Do(func(f *fakeFaults) {
+		f.Send = func(*chatv1.Send) (fate, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			if n++; n > 5 {
+				return fake.CutBefore, nil
+			}
+			return fake.CutAfter, nil
+		}
+	})
+	alice = w.open(t, "alice", func(o *client.Options) { o.Store = disk() })
+	until(t, "cut off", func() bool { mu.Lock(); defer mu.Unlock(); return n > 7 })
+	alice.send(toBob(), "b 1")
+	alice.Close()
+	w.servers[0].Do(func(f *fakeFaults) { f.Send = nil })
+	third := disk()
+	alice = w.open(t, "alice", func(o *client.Options) { o.Store = third })
+	want := append(numbered("a", 10), "b 1")
+	until(t, "all sent", func() bool { return len(w.log.Texts(w.conv)) >= len(want) })
+	if got := w.log.Texts(w.conv); !slices.Equal(got, want) {
+		t.Errorf("log: %q", got)
+	}
+	until(t, "empty outbox", func() bool {
+		queued, err := third.Queued(t.Context(), 0, 100)
+		return err == nil && len(queued) == 0
+	})
+	if ok, err := first.TryLock(); err != nil || !ok {
+		t.Errorf("an idle client holds the outbox: %v, %v", ok, err)
+	}
+}
+
+// A profile's programs share the outbox: who is online sends for all.
+func TestWhoIsOnlineSendsForAll(t *testing.T) {
+	w := newWorld(t, 1)
+	data := store.NewMemory(1000)
+	if err := data.SetListed(t.Context(), 0); err != nil {
+		t.Fatal(err)
+	}
+	offline := w.open(t, "alice", func(o *client.Options) {
+		o.Store = data.Another()
+		o.Gate = awayGate{}
+	})
+	out := offline.send(toBob(), "from the offline one")
+	offline.untilState(client.Offline)
+	online := w.open(t, "alice", func(o *client.Options) { o.Store = data.Another() })
+	if got := offline.wait(out); got.Seq != 1 {
+		t.Errorf("outcome: %+v", got)
+	}
+	next := offline.send(toBob(), "again")
+	offline.wait(next)
+	online.untilTexts(w.conv, []string{"from the offline one", "again"})
+	until(t, "news of the outbox", func() bool {
+		offline.mu.Lock()
+		defer offline.mu.Unlock()
+		return offline.outbox > 0
+	})
+}
+
+type awayGate struct{}
+
+func (awayGate) Assign(ctxT, client.Token, []string) (client.Assignment, error) {
+	return client.Assignment{}, errs.Wrap(errs.CodeUnavailable, errors.New("no route"), "the gate cannot be reached")
+}
