@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -125,11 +126,14 @@ func commands() []*cli.Command {
 			Name: "logs", Usage: "show the logs of all instances of a service, or of consul or nomad", ArgsUsage: "SERVICE",
 			Flags: []cli.Flag{&cli.BoolFlag{Name: "follow", Aliases: []string{"f"}, Usage: "go on as they grow"}},
 			Action: with(func(ctx context.Context, c *cli.Context, f *fleet.Fleet) error {
-				service, err := oneArgument(c, "SERVICE: "+strings.Join(job.Names(job.All()), ", ")+", consul or nomad")
-				if err != nil {
-					return err
+				// The parser takes flags before the argument only; people write them after.
+				args := c.Args().Slice()
+				rest := slices.DeleteFunc(slices.Clone(args), func(arg string) bool { return arg == "-f" || arg == "--follow" })
+				if len(rest) != 1 {
+					return usageError{fmt.Errorf("one argument is expected: SERVICE: %s, consul or nomad", strings.Join(job.Names(job.All()), ", "))}
 				}
-				return f.Logs(ctx, service, c.Bool("follow"))
+				service, follow := rest[0], c.Bool("follow") || len(rest) < len(args)
+				return f.Logs(ctx, service, follow)
 			}),
 		},
 		{
