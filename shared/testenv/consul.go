@@ -34,7 +34,7 @@ ports { http = %d  server = %d  serf_lan = %d  serf_wan = -1  dns = -1  grpc = -
 // StartConsul starts an empty agent that ends with the test.
 func StartConsul(t testing.TB) *ConsulAgent {
 	t.Helper()
-	path := find(t, "consul")
+	path := Find(t, "consul")
 	dir, err := scratch()
 	if err != nil {
 		t.Fatal(err)

@@ -38,7 +38,7 @@ func StartMariaDB(t testing.TB) *MariaDBServer {
 
 func newMariaDB(t testing.TB) *MariaDBServer {
 	t.Helper()
-	daemon, install := find(t, "mariadbd"), find(t, "mariadb-install-db")
+	daemon, install := Find(t, "mariadbd"), Find(t, "mariadb-install-db")
 	dir, err := scratch()
 	if err != nil {
 		t.Fatal(err)

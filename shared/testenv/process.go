@@ -40,9 +40,9 @@ type Process struct {
 	exited chan struct{}
 }
 
-// find returns the program's path, looking beyond PATH in the places where
+// Find returns the program's path, looking beyond PATH in the places where
 // packages and this project's set-up put it, or skips the test.
-func find(t testing.TB, name string) string {
+func Find(t testing.TB, name string) string {
 	t.Helper()
 	if path, err := exec.LookPath(name); err == nil {
 		return path

@@ -19,7 +19,7 @@ type RedisServer struct {
 // StartRedis starts an empty server that ends with the test.
 func StartRedis(t testing.TB) *RedisServer {
 	t.Helper()
-	path := find(t, "redis-server")
+	path := Find(t, "redis-server")
 	dir, err := scratch()
 	if err != nil {
 		t.Fatal(err)

@@ -1,0 +1,279 @@
+package e2e_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/msrchat/msrchat/client"
+	"github.com/msrchat/msrchat/client/store"
+	"github.com/msrchat/msrchat/shared/testenv"
+
+	"github.com/msrchat/msrchat/e2e/cluster"
+	"github.com/msrchat/msrchat/e2e/fleet"
+)
+
+// TestFleet is the system as an operator runs it: under Nomad, brought up by
+// the recipe, its processes killed and its jobs deployed while people chat.
+func TestFleet(t *testing.T) {
+	f := fleet.Up(t)
+	started := time.Now()
+	f.Just("up")
+	t.Logf("a second up, already up, took %.1f s", time.Since(started).Seconds())
+
+	people := &talk{f: f, ann: f.Register("ann"), bob: f.Register("bob")}
+	people.connect(t)
+	t.Run("load decides the assignment", people.apart)
+	for _, fault := range people.faults(t) {
+		t.Run(fault.name, func(t *testing.T) { people.survive(t, fault) })
+	}
+	t.Run("a check fails, reports stop", people.unassigned)
+	t.Run("deploy", people.deploy)
+	t.Run("commands", func(t *testing.T) { commands(t, f) })
+	t.Run("screens", func(t *testing.T) { screens(t, f) })
+}
+
+// talk is two people in one conversation through all the faults.
+type talk struct {
+	f        *fleet.Fleet
+	ann, bob client.LoginReply
+	a, b     *cluster.Talker
+	sent     int
+}
+
+func (p *talk) open(t *testing.T, who client.LoginReply, to string) *cluster.Talker {
+	t.Helper()
+	c, err := client.Open(context.Background(), client.Options{
+		Gate: p.f.Gate(), Session: who.Session, Store: store.NewMemory(10_000), Program: "e2e", FirstPage: 10_000,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	return cluster.NewTalker(c, who.Session.User.Name, to)
+}
+
+// connect connects ann and, once every status server knows of her, bob.
+func (p *talk) connect(t *testing.T) {
+	t.Helper()
+	p.a = p.open(t, p.ann, "bob")
+	for _, addr := range p.f.StatusAddrs() {
+		testenv.Until(t, "status knows of ann", func() bool { return connections(t, addr) == 1 })
+	}
+	p.b = p.open(t, p.bob, "ann")
+	testenv.Until(t, "bob is online", func() bool { return len(p.b.Instances()) > 0 })
+}
+
+func (p *talk) apart(t *testing.T) {
+	if a, b := p.a.Instances()[0], p.b.Instances()[0]; a == b {
+		t.Errorf("both are on %s", a)
+	}
+	p.say(t, 5)
+	cluster.Check(t, p.sent, p.a, p.b)
+}
+
+// say sends n messages from each side.
+func (p *talk) say(t *testing.T, n int) {
+	t.Helper()
+	for _, text := range cluster.Corpus(n) {
+		p.a.Send(t, text)
+		p.b.Send(t, text)
+	}
+	p.sent += 2 * n
+}
+
+// fault is something that is killed, and what shows that it is back.
+type fault struct {
+	name, service string
+	do            func()
+	back          func(old []int)
+}
+
+func (p *talk) faults(t *testing.T) []fault {
+	t.Helper()
+	f := p.f
+	// back is passing checks, and no process of before where all were killed.
+	passing := func(service string, n int) func(old []int) {
+		return func(old []int) {
+			t.Helper()
+			testenv.Until(t, service+" is back", func() bool {
+				now := f.Processes(service, "")
+				return len(now) >= n && len(f.Passing(service)) >= n && !slices.Equal(now, old)
+			})
+		}
+	}
+	kill := func(service, allocation string) {
+		t.Helper()
+		if f.Signal(syscall.SIGKILL, service, allocation) == 0 {
+			t.Errorf("there was no %s to kill", service)
+		}
+	}
+	return []fault{
+		{"kill -9 of a chat server", "chat", func() {
+			kill("chat", current(p.a))
+		}, passing("chat", 2)},
+		{"kill -9 of the other chat server", "chat", func() {
+			kill("chat", current(p.b))
+		}, passing("chat", 2)},
+		{"kill -9 of both status servers", "status", func() { kill("status", "") }, passing("status", 2)},
+		{"kill -9 of the gate", "gate", func() { kill("gate", "") }, passing("gate", 1)},
+		{"redis flushed and killed", "redis", func() {
+			rdb := redis.NewClient(&redis.Options{Addr: f.Address(7721)})
+			defer rdb.Close()
+			if err := rdb.FlushAll(context.Background()).Err(); err != nil {
+				t.Error(err)
+			}
+			kill("redis", "")
+		}, passing("redis", 1)},
+		{"restart of mariadb", "mysql", func() {
+			f.Signal(syscall.SIGTERM, "mysql", "") // taken when it goes on; Nomad starts it again
+		}, passing("mysql", 1)},
+		{"kill -9 of mariadb", "mysql", func() { kill("mysql", "") }, passing("mysql", 1)},
+	}
+}
+
+func current(t *cluster.Talker) string {
+	all := t.Instances()
+	return all[len(all)-1]
+}
+
+// survive sends 100 messages each way across a fault. The database is held for
+// the moment of the kill, so that surely many are unacknowledged then.
+func (p *talk) survive(t *testing.T, f fault) {
+	const each = 100
+	if p.f.Signal(syscall.SIGSTOP, "mysql", "") == 0 {
+		t.Fatal("there is no database to hold")
+	}
+	p.say(t, each)
+	unacknowledged := p.a.Unsettled() + p.b.Unsettled()
+	if unacknowledged < 20 {
+		t.Errorf("only %d messages were unacknowledged at the fault", unacknowledged)
+	}
+	old := p.f.Processes(f.service, "")
+	at := time.Now()
+	f.do()
+	p.f.Signal(syscall.SIGCONT, "mysql", "") // unless it was what died
+	cluster.Check(t, p.sent, p.a, p.b)
+	took := time.Since(at)
+	f.back(old)
+	t.Logf("%d unacknowledged at the fault, all %d there after %.1f s, service back after %.1f s", unacknowledged, 2*each, took.Seconds(), time.Since(at).Seconds())
+	p.assignable(t)
+}
+
+// assignable waits until every chat server of the catalog may be assigned
+// again, and both people are online.
+func (p *talk) assignable(t *testing.T) {
+	t.Helper()
+	testenv.Until(t, "every chat server is eligible again", func() bool {
+		for _, addr := range p.f.StatusAddrs() {
+			n := 0
+			for _, s := range cluster.Fleet(t, addr).GetServers() {
+				if s.GetEligible() {
+					n++
+				}
+			}
+			if n < 2 {
+				return false
+			}
+		}
+		return len(p.f.StatusAddrs()) == 2
+	})
+	for _, who := range []*cluster.Talker{p.a, p.b} {
+		testenv.Until(t, who.Name+" is online", func() bool { return who.Client.Link().State == client.Online })
+	}
+}
+
+// unassigned freezes a chat server: its check fails and its reports stop, and
+// within five seconds nobody is sent there.
+func (p *talk) unassigned(t *testing.T) {
+	victim := current(p.a)
+	p.f.Signal(syscall.SIGSTOP, "chat", victim)
+	defer p.f.Signal(syscall.SIGCONT, "chat", victim)
+	at := time.Now()
+	testenv.Until(t, "it is not eligible", func() bool {
+		for _, addr := range p.f.StatusAddrs() {
+			for _, s := range cluster.Fleet(t, addr).GetServers() {
+				if s.GetEligible() && s.GetEndpoint().GetInstance() == victim {
+					return false
+				}
+			}
+		}
+		return true
+	})
+	if took := time.Since(at); took > 5*time.Second {
+		t.Errorf("it was eligible for %v", took)
+	}
+	for range 10 {
+		a, err := p.f.Gate().Assign(t.Context(), p.ann.Session.Token, nil)
+		if err != nil || a.Server.Instance == victim {
+			t.Errorf("assigned to %q, %v", a.Server.Instance, err)
+		}
+	}
+}
+
+// deploy rolls a new version of chat over four servers while messages flow.
+func (p *talk) deploy(t *testing.T) {
+	p.nomad(t, "job", "run", "-var", "count=4", "nomad/chat.nomad.hcl")
+	testenv.Until(t, "four chat servers", func() bool { return len(p.f.Passing("chat")) == 4 })
+	p.assignable(t)
+	before := []int{len(p.a.Instances()), len(p.b.Instances())}
+	old := p.f.Passing("chat")
+
+	var stop atomic.Bool
+	done := make(chan struct{})
+	worst := time.Duration(0)
+	sent := 0
+	go func() {
+		defer close(done)
+		ticker := time.NewTicker(20 * time.Millisecond)
+		defer ticker.Stop()
+		for n := 0; !stop.Load(); n++ {
+			from := []*cluster.Talker{p.a, p.b}[n%2]
+			at := time.Now()
+			id := from.Send(t, fmt.Sprint("deploy ", n))
+			if _, err := from.Client.Wait(context.Background(), id); err != nil {
+				t.Errorf("a send failed visibly: %v", err)
+			}
+			worst = max(worst, time.Since(at))
+			sent++
+			<-ticker.C
+		}
+	}()
+	at := time.Now()
+	p.nomad(t, "job", "run", "-var", "count=4", "-var", "release=next", "nomad/chat.nomad.hcl")
+	took := time.Since(at)
+	testenv.Until(t, "the old servers are gone", func() bool {
+		now := p.f.Passing("chat")
+		return len(now) == 4 && !slices.ContainsFunc(now, func(i string) bool { return slices.Contains(old, i) })
+	})
+	for _, who := range []*cluster.Talker{p.a, p.b} {
+		testenv.Until(t, who.Name+" has moved", func() bool {
+			return !slices.Contains(old, current(who)) && who.Client.Link().State == client.Online
+		})
+	}
+	stop.Store(true)
+	<-done
+	p.sent += sent
+	cluster.Check(t, p.sent, p.a, p.b)
+	for i, who := range []*cluster.Talker{p.a, p.b} {
+		if moves := len(who.Instances()) - before[i]; moves > 1 {
+			t.Errorf("%s moved %d times: %v", who.Name, moves, who.Instances()[before[i]-1:])
+		}
+	}
+	t.Logf("deployed in %.1f s, %d messages meanwhile, the slowest acknowledged after %v", took.Seconds(), sent, worst)
+}
+
+func (p *talk) nomad(t *testing.T, args ...string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	if out, err := p.f.NomadCLI(ctx, args...); err != nil {
+		t.Fatalf("nomad %v: %v\n%s", args, err, out)
+	}
+}
