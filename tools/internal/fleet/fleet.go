@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"time"
 
 	consul "github.com/hashicorp/consul/api"
@@ -30,7 +31,8 @@ type Fleet struct {
 	root   string // the checkout
 	dir    state.Dir
 	ports  ports.Table
-	out    io.Writer // what a person reads
+	outMu  sync.Mutex // lets the build report while the agents start
+	out    io.Writer  // what a person reads
 	consul *consul.Client
 	nomad  *nomad.Client
 }
@@ -77,7 +79,11 @@ func (f *Fleet) builder() release.Builder {
 	return release.Builder{Root: f.root, Work: f.dir.Build(), Bin: f.dir.Bin()}
 }
 
-func (f *Fleet) printf(format string, args ...any) { fmt.Fprintf(f.out, format, args...) }
+func (f *Fleet) printf(format string, args ...any) {
+	f.outMu.Lock()
+	defer f.outMu.Unlock()
+	fmt.Fprintf(f.out, format, args...)
+}
 
 // holder tells ports who holds one of them.
 func (f *Fleet) holder(port int) (taken, ours bool, who string) {
