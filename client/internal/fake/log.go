@@ -304,3 +304,22 @@ func Unavailable(after time.Duration) error {
 }
 
 func (u *user) String() string { return fmt.Sprintf("%s (%d)", u.name, u.id) }
+
+// Inject logs a message that no server would have taken.
+func (l *Log) Inject(conv uint64, from, message string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	c := l.conv(conv)
+	l.clock++
+	c.events = append(c.events, &chatv1.Event{
+		ConversationId: c.id, Seq: uint64(len(c.events) + 1), SenderId: l.byKey(from).id, ClientMsgId: make([]byte, 16),
+		Kind: chatv1.EventKind_EVENT_KIND_TEXT, Text: message, CreatedAtMs: l.clock,
+	})
+}
+
+// Tamper gives a user a name that no gate would have taken.
+func (l *Log) Tamper(key, name string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.byKey(key).name = name
+}
