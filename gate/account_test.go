@@ -133,6 +133,7 @@ func TestAssignments(t *testing.T) {
 func TestAnAddressWithAnAccountIsNotTold(t *testing.T) {
 	h := open(t, nil)
 	h.register("ann")
+	h.flush() // the used code would be there to be guessed at
 	ask := func(email string) reply {
 		return h.post("/v1/codes", map[string]string{"email": email, "purpose": "register"})
 	}
@@ -178,6 +179,11 @@ func TestATakenNameDoesNotCostTheCode(t *testing.T) {
 	if e := r.problem().Errors; len(e) != 1 || e[0].Location != "body.email" {
 		t.Errorf("a second use: %s", r.body)
 	}
+	// It is the code that is used up, not only the address.
+	if _, err := testenv.Open(t, h.cfg.MySQL).ExecContext(t.Context(), "DELETE FROM users WHERE name = 'bob'"); err != nil {
+		t.Fatal(err)
+	}
+	h.want("a third use, without the account", h.post("/v1/accounts", reg), 409, errs.CodeConflict)
 }
 
 func TestOfTwoRegistrationsAtOnceOneWins(t *testing.T) {

@@ -133,7 +133,7 @@ func TestExpectContinue(t *testing.T) {
 
 func TestForOperators(t *testing.T) {
 	h := open(t, nil)
-	h.register("ann")
+	h.do(http.MethodGet, "/v1/me", h.register("ann").Token, "")
 	if r := h.get("/healthz"); r.status != http.StatusOK {
 		t.Errorf("healthz: %d %s", r.status, r.body)
 	}
@@ -151,7 +151,7 @@ func TestForOperators(t *testing.T) {
 		"redis_pool_open_connections", "redis_pool_waits_total", "redis_pool_wait_seconds_total",
 		"msrchat_session_lookups_total", "process_resident_memory_bytes",
 	} {
-		if !strings.Contains(metrics, want) && want != "msrchat_session_lookups_total" {
+		if !strings.Contains(metrics, want) {
 			t.Errorf("metrics have no %s", want)
 		}
 	}
@@ -165,15 +165,12 @@ func TestForOperators(t *testing.T) {
 
 func TestRequestIDs(t *testing.T) {
 	h := open(t, nil)
-	for in, kept := range map[string]bool{"": false, "from-the-proxy.1": true, "short": false, "bad id\x7f": false, strings.Repeat("a", 65): false} {
+	for in, kept := range map[string]bool{"": false, "from-the-proxy.1": true, "short": false, "bad id here": false, strings.Repeat("a", 65): false} {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, h.url+"/nothing", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		req.Header["X-Request-Id"] = []string{in}
-		if strings.Contains(in, "\x7f") {
-			continue // net/http refuses to send it, and the gate to read it
-		}
 		r := h.send(req)
 		id := r.header.Get("X-Request-Id")
 		if (id == in) != kept || len(id) < 8 || r.problem().Instance != "urn:msrchat:request:"+id || !strings.Contains(h.log.String(), "request="+id+" ") {

@@ -42,11 +42,12 @@ func TestRedisAway(t *testing.T) {
 	}
 	me("before", kept)
 
-	for name, away := range map[string]func(){
-		"hanging": func() { h.redis.Signal(t, syscall.SIGSTOP) },
-		"dead":    h.redis.Kill,
-	} {
-		away()
+	for _, name := range []string{"hanging", "dead"} {
+		if name == "hanging" {
+			h.redis.Signal(t, syscall.SIGSTOP)
+		} else {
+			h.redis.Kill()
+		}
 		started := time.Now()
 		me(name, kept)
 		fresh := h.loggedIn(h.post("/v1/sessions", credentials("ann", password)))
@@ -278,6 +279,7 @@ func TestAStormOfLogIns(t *testing.T) {
 	h := open(t, func(c *gate.Config) {
 		c.Passwords.MemoryKiB, c.Passwords.Passes = 8<<10, 3
 		c.Passwords.AtOnce, c.Passwords.Waiting, c.Passwords.Wait = 1, 4, 300*time.Millisecond
+		c.LogIns.PerAccount = gate.Limit{Count: 40, Per: time.Hour}
 	})
 	h.register("ann")
 	var wg sync.WaitGroup
@@ -309,4 +311,11 @@ func TestAStormOfLogIns(t *testing.T) {
 	if n := h.metric("msrchat_gate_passwords_refused_total"); n != float64(later.Load()) {
 		t.Errorf("%v refusals counted, %d seen", n, later.Load())
 	}
+	// Neither who got in nor who was sent away has used up the limit.
+	for i := range 40 {
+		if r := h.post("/v1/sessions", credentials("ann", "wrong password")); r.status != http.StatusUnauthorized {
+			t.Fatalf("wrong password %d: %d %s", i+1, r.status, r.body)
+		}
+	}
+	h.want("one more", h.post("/v1/sessions", credentials("ann", password)), 429, errs.CodeRateLimited)
 }
