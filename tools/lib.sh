@@ -57,23 +57,28 @@ with_lock() {
 	exec {fd}>&-
 }
 
-# with_progress TEXT COMMAND...: run it with a line at the start, one every ten
-# seconds and one at the end. Its output is shown only when it fails.
+# with_progress [-q] TEXT COMMAND...: run it with a line at the start, one every
+# ten seconds and one at the end; with -q only those every ten seconds. Its output
+# is shown only when it fails.
 with_progress() {
-	local text=$1 start=$SECONDS output pid code=0
+	local quiet='' text start=$SECONDS output pid code=0 next=10
+	if [ "$1" = -q ]; then
+		quiet=yes
+		shift
+	fi
+	text=$1
 	shift
 	output=$(mktemp)
-	echo "  $text" >&2
+	[ -n "$quiet" ] || echo "  $text" >&2
 	"$@" >"$output" 2>&1 &
 	pid=$!
 	# Ctrl-C reaches the child as well (same process group); here only the
 	# temporary file is left to remove.
 	trap 'kill "$pid" 2>/dev/null || true; rm -f "$output"; exit 130' INT TERM
-	local next=10
 	while kill -0 "$pid" 2>/dev/null; do
-		sleep 0.2
+		sleep 0.1
 		if [ $((SECONDS - start)) -ge $next ]; then
-			echo "  … $next s" >&2
+			echo "  ${quiet:+$text }… $next s" >&2
 			next=$((next + 10))
 		fi
 	done
@@ -81,7 +86,7 @@ with_progress() {
 	trap - INT TERM
 	if [ "$code" -ne 0 ]; then
 		cat "$output" >&2
-	else
+	elif [ -z "$quiet" ]; then
 		echo "  done in $((SECONDS - start)) s" >&2
 	fi
 	rm -f "$output"
@@ -100,7 +105,7 @@ build_program() {
 	local folder
 	folder=$(state_dir)/build
 	mkdir -p "$folder"
-	go build -C "${root:?}" -trimpath -buildvcs=false -o "$folder/" "./$1" >&2
+	with_progress -q "building ${1##*/}" go build -C "${root:?}" -trimpath -buildvcs=false -o "$folder/" "./$1"
 	echo "$folder/${1##*/}"
 }
 

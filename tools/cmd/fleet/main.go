@@ -79,23 +79,23 @@ func app() *cli.App {
 }
 
 func commands() []*cli.Command {
-	timeout := &cli.DurationFlag{Name: "timeout", Value: 5 * time.Minute, Usage: "give up after `DURATION`"}
+	timeout := &cli.DurationFlag{Name: "timeout", Value: 5 * time.Minute, Usage: "give up when the services are not up after `DURATION`"}
 	terraform := &cli.BoolFlag{Name: "terraform", Usage: "the fleet's jobs are Terraform's"}
 	list := []*cli.Command{
 		{
 			Name: "up", Usage: "start what is not up yet, and wait until every check passes", ArgsUsage: "[SERVICE...]",
-			Flags:  []cli.Flag{timeout},
-			Action: limited(func(ctx context.Context, c *cli.Context, f *fleet.Fleet) error { return f.Up(ctx, c.Args().Slice()) }),
+			Flags: []cli.Flag{timeout},
+			Action: with(func(ctx context.Context, c *cli.Context, f *fleet.Fleet) error {
+				return f.Up(ctx, c.Args().Slice(), c.Duration("timeout"))
+			}),
 		},
 		{
 			Name: "agents", Usage: "start Consul and Nomad and build the programs, for Terraform; writes the jobs' variables as JSON",
-			Flags:  []cli.Flag{timeout},
-			Action: limited(func(ctx context.Context, _ *cli.Context, f *fleet.Fleet) error { return f.Agents(ctx) }),
+			Action: with(func(ctx context.Context, _ *cli.Context, f *fleet.Fleet) error { return f.Agents(ctx) }),
 		},
 		{
 			Name: "vars", Usage: "write the jobs' variables as agents does, but start nothing",
-			Flags:  []cli.Flag{timeout},
-			Action: limited(func(ctx context.Context, _ *cli.Context, f *fleet.Fleet) error { return f.Vars(ctx) }),
+			Action: with(func(ctx context.Context, _ *cli.Context, f *fleet.Fleet) error { return f.Vars(ctx) }),
 		},
 		{
 			Name: "secrets", Usage: "print what Nomad holds for the jobs, for Terraform",
@@ -104,8 +104,12 @@ func commands() []*cli.Command {
 		},
 		{
 			Name: "wait", Usage: "wait until every check passes of jobs that Terraform runs",
-			Flags:  []cli.Flag{timeout},
-			Action: limited(func(ctx context.Context, _ *cli.Context, f *fleet.Fleet) error { return f.Wait(ctx) }),
+			Flags: []cli.Flag{timeout},
+			Action: with(func(ctx context.Context, c *cli.Context, f *fleet.Fleet) error {
+				ctx, cancel := context.WithTimeout(ctx, c.Duration("timeout"))
+				defer cancel()
+				return f.Wait(ctx)
+			}),
 		},
 		{
 			Name: "down", Usage: "stop everything; the databases' files stay",
@@ -180,15 +184,6 @@ func with(do action) cli.ActionFunc {
 		}
 		return do(c.Context, c, f)
 	}
-}
-
-// limited is with, under the command's --timeout.
-func limited(do action) cli.ActionFunc {
-	return with(func(ctx context.Context, c *cli.Context, f *fleet.Fleet) error {
-		ctx, cancel := context.WithTimeout(ctx, c.Duration("timeout"))
-		defer cancel()
-		return do(ctx, c, f)
-	})
 }
 
 // checkout returns the folder of the workspace file, from the working directory

@@ -84,7 +84,7 @@ func TestUpNamesThePortThatIsTaken(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer taken.Close()
-	err = open(t, dir, base, &bytes.Buffer{}).Up(t.Context(), nil)
+	err = open(t, dir, base, &bytes.Buffer{}).Up(t.Context(), nil, time.Minute)
 	if err == nil {
 		t.Fatal("no error")
 	}
@@ -108,11 +108,9 @@ func TestUpExplainsAFailure(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer down(t, dir, base, true)
-	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
-	defer cancel()
-	err := open(t, dir, base, &bytes.Buffer{}).Up(ctx, []string{"redis"})
-	if err == nil || ctx.Err() != nil {
-		t.Fatalf("got %v (%v), want a failure before the time is up", err, ctx.Err())
+	err := open(t, dir, base, &bytes.Buffer{}).Up(t.Context(), []string{"redis"}, 90*time.Second)
+	if err == nil || strings.Contains(err.Error(), "not up in time") {
+		t.Fatalf("got %v, want a failure before the time is up", err)
 	}
 	for _, part := range []string{"redis failed", "Exit Code: 1", "appendonly", "./justw logs redis"} {
 		if !strings.Contains(err.Error(), part) {
@@ -211,9 +209,7 @@ func open(t *testing.T, dir state.Dir, base int, out *bytes.Buffer) *fleet.Fleet
 func up(t *testing.T, dir state.Dir, base int, out *bytes.Buffer, services []string) {
 	t.Helper()
 	t.Cleanup(func() { down(t, dir, base, true) })
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
-	defer cancel()
-	if err := open(t, dir, base, out).Up(ctx, services); err != nil {
+	if err := open(t, dir, base, out).Up(t.Context(), services, 3*time.Minute); err != nil {
 		t.Fatalf("up: %v\n%s", err, out)
 	}
 }

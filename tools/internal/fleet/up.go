@@ -24,8 +24,9 @@ const agentsLimit = 60 * time.Second
 
 // Up brings the named services up, all without names, and returns when every
 // check of theirs passes. It may be repeated: what is up and unchanged is left
-// alone. When ctx ends early, what was started stays, for Up or Down to go on.
-func (f *Fleet) Up(ctx context.Context, names []string) error {
+// alone. The services have the limit to come up; building them is not counted.
+// When ctx ends early, what was started stays, for Up or Down to go on.
+func (f *Fleet) Up(ctx context.Context, names []string, limit time.Duration) error {
 	start := time.Now()
 	jobs, err := job.Select(names)
 	if err != nil {
@@ -40,6 +41,8 @@ func (f *Fleet) Up(ctx context.Context, names []string) error {
 	if err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
 	runner := job.Runner{
 		Program: nomadProgram,
 		Root:    f.root,
@@ -104,8 +107,16 @@ func (f *Fleet) prepare(ctx context.Context, manager string, jobs []job.Job, wit
 			return "", release.Release{}, err
 		}
 	}
-	result := <-building
-	return nomadProgram, result.Release, result.err
+	tick := time.NewTicker(repeatEvery)
+	defer tick.Stop()
+	for start := time.Now(); ; {
+		select {
+		case result := <-building:
+			return nomadProgram, result.Release, result.err
+		case <-tick.C:
+			f.printf("  … building the programs (%.0f s)\n", time.Since(start).Seconds())
+		}
+	}
 }
 
 // portsTaken says who is in the way, and how to get around it.
