@@ -27,7 +27,7 @@ func TestFleet(t *testing.T) {
 	f.Just("up")
 	t.Logf("a second up, already up, took %.1f s", time.Since(started).Seconds())
 
-	people := &talk{f: f, ann: f.Register("ann"), bob: f.Register("bob")}
+	people := &talk{f: f}
 	people.connect(t)
 	t.Run("load decides the assignment", people.apart)
 	for _, fault := range people.faults(t) {
@@ -50,7 +50,7 @@ type talk struct {
 func (p *talk) open(t *testing.T, who client.LoginReply, to string) *cluster.Talker {
 	t.Helper()
 	c, err := client.Open(context.Background(), client.Options{
-		Gate: p.f.Gate(), Session: who.Session, Store: store.NewMemory(10_000), Program: "e2e", FirstPage: 10_000,
+		Gate: p.f.Gate(), Session: who.Session, Assignment: who.Assignment, Store: store.NewMemory(10_000), Program: "e2e", FirstPage: 10_000,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -62,10 +62,12 @@ func (p *talk) open(t *testing.T, who client.LoginReply, to string) *cluster.Tal
 // connect connects ann and, once every status server knows of her, bob.
 func (p *talk) connect(t *testing.T) {
 	t.Helper()
+	p.ann = p.f.Register("ann")
 	p.a = p.open(t, p.ann, "bob")
 	for _, addr := range p.f.StatusAddrs() {
 		testenv.Until(t, "status knows of ann", func() bool { return connections(t, addr) == 1 })
 	}
+	p.bob = p.f.Register("bob")
 	p.b = p.open(t, p.bob, "ann")
 	testenv.Until(t, "bob is online", func() bool { return len(p.b.Instances()) > 0 })
 }

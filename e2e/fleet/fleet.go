@@ -81,8 +81,8 @@ func Up(t testing.TB) *Fleet {
 		_ = os.RemoveAll(state)
 	})
 	started := time.Now()
-	t.Logf("up, %.1f s:\n%s", time.Since(started).Seconds(), last(f.Just("up"), 3000))
-	t.Logf("up took %.1f s, builds included", time.Since(started).Seconds())
+	printed := f.Just("up")
+	t.Logf("up took %.1f s, builds included:\n%s", time.Since(started).Seconds(), last(printed, 3000))
 	f.bin = f.build()
 	f.Nomad = f.exports()
 	if f.Consul, err = discovery.NewClient(fmt.Sprintf("127.0.0.1:%d", f.base+1)); err != nil {
