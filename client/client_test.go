@@ -61,10 +61,14 @@ func TestBadInputIsRefusedBeforeItIsQueued(t *testing.T) {
 		text string
 		code errs.Code
 	}{
-		{toBob(), "", errs.CodeInvalid}, {toBob(), " \n", errs.CodeInvalid},
-		{toBob(), "a\x1b[31m", errs.CodeInvalid}, {toBob(), "\xff", errs.CodeInvalid}, {toBob(), "a\u202eb", errs.CodeInvalid},
+		{toBob(), "", errs.CodeInvalid},
+		{toBob(), " \n", errs.CodeInvalid},
+		{toBob(), "a\x1b[31m", errs.CodeInvalid},
+		{toBob(), "\xff", errs.CodeInvalid},
+		{toBob(), "a\u202eb", errs.CodeInvalid},
 		{toBob(), strings.Repeat("長", 10_000), errs.CodeTooLarge},
-		{client.Target{Peer: "b\x00b"}, "hi", errs.CodeInvalid}, {client.Target{}, "hi", errs.CodeInvalid},
+		{client.Target{Peer: "b\x00b"}, "hi", errs.CodeInvalid},
+		{client.Target{}, "hi", errs.CodeInvalid},
 	} {
 		if _, err := alice.Send(t.Context(), c.to, c.text); errs.CodeOf(err) != c.code {
 			t.Errorf("%+v %.20q: %v, want %s", c.to, c.text, err, c.code)

@@ -76,5 +76,6 @@ func goodbyeOnce() func(*chatv1.Hello) *chatv1.Goodbye {
 type ctxT = context.Context
 
 func contextWithTimeout(t testing.TB, d time.Duration) (context.Context, context.CancelFunc) {
+	t.Helper()
 	return context.WithTimeout(t.Context(), d)
 }

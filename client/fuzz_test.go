@@ -24,6 +24,7 @@ type liar struct {
 }
 
 func newLiar(t testing.TB, answer func(f *chatv1.ClientFrame) []byte) *liar {
+	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -169,6 +169,7 @@ func TestManyProgramsShareOneOutbox(t *testing.T) {
 // runSends runs programs that send three messages each while the screen sends
 // as well, and returns what must be in the log.
 func runSends(t *testing.T, w *world, path string, programs int, screen *person) (want []string) {
+	t.Helper()
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	for i := range programs {

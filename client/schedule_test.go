@@ -56,6 +56,7 @@ type schedule struct {
 }
 
 func newSchedule(t *testing.T, seed uint64) *schedule {
+	t.Helper()
 	s := &schedule{
 		world: newWorld(t, 3), t: t, rng: rand.New(rand.NewPCG(seed, 1)), random: rand.New(rand.NewPCG(seed, 2)), rate: 60,
 		names: []string{"alice", "bob", "carol"}, people: map[string]*person{}, stores: map[string]*store.Memory{},

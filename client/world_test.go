@@ -230,6 +230,7 @@ func numbered(prefix string, n int) []string {
 }
 
 func bounded(t testing.TB) context.Context {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	t.Cleanup(cancel)
 	return ctx

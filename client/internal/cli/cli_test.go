@@ -32,6 +32,7 @@ type world struct {
 }
 
 func newWorld(t *testing.T) *world {
+	t.Helper()
 	w := &world{t: t, log: fake.NewLog()}
 	w.chat = fake.NewServer(t, w.log, "chat-1")
 	w.gate = fake.NewGate(t, w.log)

@@ -34,6 +34,7 @@ type Gate struct {
 
 // NewGate starts a gate. It ends with the test.
 func NewGate(t testing.TB, l *Log) *Gate {
+	t.Helper()
 	g := &Gate{log: l}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /v1/codes", g.code)
@@ -103,7 +104,14 @@ func reply(w http.ResponseWriter, status int, body any) {
 	}
 }
 
-type accountRequest struct{ Email, Name, Password, Code, Device, Purpose string }
+type accountRequest struct {
+	Email    string `json:"email"`
+	Name     string `json:"name"`
+	Password string `json:"password"`
+	Code     string `json:"code"`
+	Device   string `json:"device"`
+	Purpose  string `json:"purpose"`
+}
 
 func body(r *http.Request) (b accountRequest) {
 	_ = json.NewDecoder(r.Body).Decode(&b)
@@ -203,7 +211,9 @@ func (g *Gate) assign(w http.ResponseWriter, r *http.Request) {
 	if u, _ := g.user(w, r); u == nil {
 		return
 	}
-	var wish struct{ Avoid []string }
+	var wish struct {
+		Avoid []string `json:"avoid"`
+	}
 	_ = json.NewDecoder(r.Body).Decode(&wish)
 	g.log.mu.Lock()
 	servers := slices.Clone(g.log.servers)

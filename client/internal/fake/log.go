@@ -83,10 +83,8 @@ func (u *user) newToken(device string) []byte {
 	return token
 }
 
-func (u *user) revoke(token []byte) bool {
-	n := len(u.tokens)
+func (u *user) revoke(token []byte) {
 	u.tokens = slices.DeleteFunc(u.tokens, func(t []byte) bool { return bytes.Equal(t, token) })
-	return len(u.tokens) < n
 }
 
 func (l *Log) byKey(key string) *user {

@@ -49,6 +49,7 @@ func serve(t *testing.T, conf *tls.Config, handle func(conn net.Conn)) *chatv1.E
 }
 
 func write(t *testing.T, conn net.Conn, f *chatv1.ServerFrame) {
+	t.Helper()
 	wire, err := frame.Append(nil, f)
 	if err != nil {
 		t.Error(err)
@@ -59,6 +60,7 @@ func write(t *testing.T, conn net.Conn, f *chatv1.ServerFrame) {
 }
 
 func hello(t *testing.T, conn net.Conn) *chatv1.Hello {
+	t.Helper()
 	var f chatv1.ClientFrame
 	if _, err := frame.Read(conn, 1<<16, nil, &f); err != nil {
 		t.Logf("read: %v", err)
@@ -73,6 +75,7 @@ func welcome(heartbeat time.Duration) *chatv1.ServerFrame {
 }
 
 func dial(t *testing.T, to *chatv1.Endpoint, base *tls.Config) (*link.Link, error) {
+	t.Helper()
 	l, err := link.Dial(t.Context(), to, &chatv1.Hello{Protocol: link.Protocol, Token: []byte("secret")}, base)
 	if l != nil {
 		t.Cleanup(l.Close)

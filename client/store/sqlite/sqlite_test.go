@@ -29,6 +29,7 @@ func open(t *testing.T, path string, user uint64) *sqlite.Store {
 
 func TestContract(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) func() store.Store {
+		t.Helper()
 		path := filepath.Join(t.TempDir(), "with space?&#%41.db")
 		return func() store.Store { return filled{open(t, path, 17), path} }
 	})

@@ -32,6 +32,7 @@ func stored(t *testing.T, s store.Store, conv uint64) *store.Range {
 }
 
 func runs(t *testing.T, open func() store.Store) {
+	t.Helper()
 	s := open()
 	got[store.State](t)(s.Begin(t.Context(), 1))
 	for _, c := range []struct {
@@ -61,6 +62,7 @@ func runs(t *testing.T, open func() store.Store) {
 }
 
 func emptyRange(t *testing.T, open func() store.Store) {
+	t.Helper()
 	s := open()
 	got[store.State](t)(s.Begin(t.Context(), 1))
 	put := func(r *store.Range) {
@@ -83,6 +85,7 @@ func emptyRange(t *testing.T, open func() store.Store) {
 }
 
 func epoch(t *testing.T, open func() store.Store) {
+	t.Helper()
 	a, b := open(), open()
 	must(t, a.SetListed(t.Context(), 0)) // a new account: nothing to list
 	equal(t, "first epoch", got[store.State](t)(a.Begin(t.Context(), 4)), store.State{Epoch: 4, Listed: true})
@@ -126,6 +129,7 @@ func epoch(t *testing.T, open func() store.Store) {
 }
 
 func conversations(t *testing.T, open func() store.Store) {
+	t.Helper()
 	s := open()
 	got[store.State](t)(s.Begin(t.Context(), 1))
 	put := func(c ...store.Conversation) { t.Helper(); must(t, s.PutConversations(t.Context(), 1, c)) }
@@ -148,6 +152,7 @@ func conversations(t *testing.T, open func() store.Store) {
 }
 
 func pages(t *testing.T, open func() store.Store) {
+	t.Helper()
 	s := open()
 	got[store.State](t)(s.Begin(t.Context(), 1))
 	got[bool](t)(s.Append(t.Context(), 1, run(7, 5, 14)))
@@ -157,8 +162,14 @@ func pages(t *testing.T, open func() store.Store) {
 		limit       int
 		first, last uint64
 	}{
-		{0, 3, 12, 14}, {12, 3, 9, 11}, {6, 3, 5, 5}, {5, 3, 1, 0}, {2, 3, 1, 0}, {15, 100, 5, 14},
-		{1000, 2, 13, 14}, {1<<64 - 1, 1, 14, 14},
+		{0, 3, 12, 14},
+		{12, 3, 9, 11},
+		{6, 3, 5, 5},
+		{5, 3, 1, 0},
+		{2, 3, 1, 0},
+		{15, 100, 5, 14},
+		{1000, 2, 13, 14},
+		{1<<64 - 1, 1, 14, 14},
 	} {
 		page := got[[]store.Message](t)(s.Messages(t.Context(), 7, c.before, c.limit))
 		want := run(7, c.first, c.last)

@@ -18,6 +18,7 @@ import (
 // Run runs the contract. fresh returns a function that opens one more handle on
 // the same, at first empty data.
 func Run(t *testing.T, fresh func(t *testing.T) (open func() store.Store)) {
+	t.Helper()
 	for name, test := range map[string]func(t *testing.T, open func() store.Store){
 		"outbox keeps the order and gives each id once": outboxOrder,
 		"settled messages leave the queue once":         settle,
@@ -45,6 +46,7 @@ func must(t *testing.T, err error) {
 }
 
 func got[T any](t *testing.T) func(v T, err error) T {
+	t.Helper()
 	return func(v T, err error) T {
 		t.Helper()
 		must(t, err)
@@ -80,6 +82,7 @@ func equal[T any](t *testing.T, what string, got, want T) {
 }
 
 func outboxOrder(t *testing.T, open func() store.Store) {
+	t.Helper()
 	a, b := open(), open()
 	first := enqueue(t, a, 1, 7, "")
 	enqueue(t, b, 2, 0, "Bob")
@@ -98,6 +101,7 @@ func outboxOrder(t *testing.T, open func() store.Store) {
 }
 
 func settle(t *testing.T, open func() store.Store) {
+	t.Helper()
 	a, b := open(), open()
 	for n := range byte(4) {
 		enqueue(t, a, n+1, 7, "")
@@ -128,6 +132,7 @@ func settle(t *testing.T, open func() store.Store) {
 }
 
 func resolve(t *testing.T, open func() store.Store) {
+	t.Helper()
 	s := open()
 	got[store.State](t)(s.Begin(t.Context(), 1))
 	enqueue(t, s, 1, 0, "bob")
@@ -150,9 +155,13 @@ func resolve(t *testing.T, open func() store.Store) {
 }
 
 func lock(t *testing.T, open func() store.Store) {
+	t.Helper()
 	a, b := open(), open()
 	try := got[bool](t)
-	if !try(a.TryLock()) || !try(a.TryLock()) {
+	if !try(a.TryLock()) {
+		t.Fatal("a free lock was not given")
+	}
+	if !try(a.TryLock()) {
 		t.Fatal("the holder may ask again")
 	}
 	if try(b.TryLock()) {
@@ -173,6 +182,7 @@ func lock(t *testing.T, open func() store.Store) {
 }
 
 func changed(t *testing.T, open func() store.Store) {
+	t.Helper()
 	a, b := open(), open()
 	got[bool](t)(b.Changed(t.Context()))
 	enqueue(t, a, 1, 7, "")
@@ -192,6 +202,7 @@ func changed(t *testing.T, open func() store.Store) {
 }
 
 func bounded(t *testing.T, open func() store.Store) {
+	t.Helper()
 	if testing.Short() {
 		t.Skip("not run: -short")
 	}
@@ -211,6 +222,7 @@ func bounded(t *testing.T, open func() store.Store) {
 }
 
 func drafts(t *testing.T, open func() store.Store) {
+	t.Helper()
 	a, b := open(), open()
 	must(t, a.SetDraft(t.Context(), "bob", "half a tho"))
 	must(t, a.SetDraft(t.Context(), "bob", "half a thought"))
@@ -225,6 +237,7 @@ func drafts(t *testing.T, open func() store.Store) {
 
 // concurrent uses handles the way two processes with several goroutines do.
 func concurrent(t *testing.T, open func() store.Store) {
+	t.Helper()
 	handles := []store.Store{open(), open(), open()}
 	got[store.State](t)(handles[0].Begin(t.Context(), 1))
 	const each = 20

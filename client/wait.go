@@ -1,0 +1,102 @@
+package client
+
+import (
+	"errors"
+	"time"
+
+	"github.com/msrchat/msrchat/client/store"
+)
+
+// wait registers a reply, which holds one, for a message's outcome. It is
+// closed where there will be none.
+func (o *owner) wait(id MessageID, reply chan Outgoing) {
+	o.outbox.waiters[id] = append(o.outbox.waiters[id], reply)
+	o.lookUp(id) // it may be settled already
+	if soon := time.Now().Add(pollOften); soon.Before(o.outbox.lookAt) {
+		o.outbox.lookAt = soon
+	}
+}
+
+func (o *owner) unwait(id MessageID, reply chan Outgoing) {
+	list := o.outbox.waiters[id]
+	for i := range list {
+		if list[i] == reply {
+			list = append(list[:i], list[i+1:]...)
+			break
+		}
+	}
+	if len(list) == 0 {
+		delete(o.outbox.waiters, id)
+		return
+	}
+	o.outbox.waiters[id] = list
+}
+
+func (o *owner) dropWaiters() {
+	for _, list := range o.outbox.waiters {
+		for _, reply := range list {
+			close(reply)
+		}
+	}
+	clear(o.outbox.waiters)
+}
+
+// nextPoll is when the store is to be looked at for the work of others, if at
+// all.
+func (o *owner) nextPoll() (time.Time, bool) {
+	idle := !o.opt.Store.Shared() || o.state == LoggedOut || o.state == Stopped
+	return o.outbox.lookAt, !idle || o.outbox.again
+}
+
+// poll looks at what other processes did to the outbox.
+func (o *owner) poll(now time.Time) {
+	b := &o.outbox
+	if due, ok := o.nextPoll(); !ok || now.Before(due) {
+		return
+	}
+	b.lookAt = now.Add(pollSeldom)
+	if len(b.waiters) > 0 || b.locked {
+		b.lookAt = now.Add(pollOften)
+	}
+	changed, err := o.opt.Store.Changed(o.disk)
+	if err != nil {
+		o.log.Error("outbox not watched", "err", err)
+		return
+	}
+	if changed {
+		b.maybe, b.more = true, true
+		if !o.notify(OutboxChanged{}) {
+			b.owed = true
+		}
+	}
+	if changed || b.again {
+		b.again = false
+		for id := range b.waiters {
+			o.lookUp(id)
+		}
+	}
+}
+
+// lookUp tells those who wait for a message that is settled already, by this
+// process or another one, or never will be.
+func (o *owner) lookUp(id MessageID) {
+	list := o.outbox.waiters[id]
+	out, err := o.opt.Store.Outgoing(o.disk, id)
+	switch {
+	case err != nil && !errors.Is(err, store.ErrNotFound):
+		o.log.Error("outbox not read", "err", err)
+		o.outbox.again = true
+		return
+	case err == nil && out.State == Queued && o.state != LoggedOut && o.state != Stopped:
+		return
+	case err == nil && out.State != Queued:
+		for _, reply := range list {
+			reply <- out
+		}
+	default:
+		for _, reply := range list {
+			close(reply)
+		}
+	}
+	delete(o.outbox.waiters, id)
+}
