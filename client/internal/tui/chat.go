@@ -1,0 +1,160 @@
+package tui
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/msrchat/msrchat/client"
+)
+
+// chat is one conversation on the screen.
+type chat struct {
+	key  string
+	conv uint64      // 0 until a server told it
+	peer client.Peer // the name as it came
+	name string      // the name, clean
+	last time.Time   // when something happened here; the list is sorted by it
+
+	t timeline
+	s scroll
+
+	known  uint64 // messages up to here are counted in unread or read
+	read   uint64 // read up to here
+	unread int
+	// divider is the first message that was new when the chat was opened or left
+	// alone, 0 if none.
+	divider uint64
+	// jump: once the first page is there, show the divider if it is far up.
+	jump bool
+
+	draft string
+}
+
+func (c *chat) target() client.Target {
+	return client.Target{Conversation: c.conv, Peer: c.peer.Name}
+}
+
+// touch moves the chat up in the list.
+func (c *chat) touch(at time.Time) {
+	if at.After(c.last) {
+		c.last = at
+	}
+}
+
+// trimAt and trimTo bound the messages that are held of a chat that is not open.
+const (
+	trimAt = 1000
+	trimTo = 200
+)
+
+func (c *chat) trim() {
+	if n := len(c.t.log); n > trimAt {
+		c.t.log = slices.Clone(c.t.log[n-trimTo:])
+		c.t.complete = false
+	}
+}
+
+// leave is called when the chat is no longer the open one.
+func (c *chat) leave() {
+	c.divider, c.jump = 0, false
+	c.s.follow()
+	c.trim()
+	c.t.problem = ""
+}
+
+// roster is all chats. Its fields change only with its methods.
+type roster struct {
+	sorted []*chat // the newest first
+	byKey  map[string]*chat
+	byConv map[uint64]*chat
+	stale  bool // sorted is to be sorted
+}
+
+func newRoster() *roster {
+	return &roster{byKey: map[string]*chat{}, byConv: map[uint64]*chat{}}
+}
+
+// get returns the chat with a peer; it is made where there is none. conv may be
+// 0, and so may the peer's id.
+func (r *roster) get(conv uint64, peer client.Peer) *chat {
+	key := chatKey(peer.Name, conv)
+	c := r.byConv[conv]
+	if c == nil {
+		c = r.byKey[key]
+	}
+	if c == nil {
+		c = &chat{key: key, peer: peer, name: cleanLine(peer.Name)}
+		if c.name == "" {
+			c.name = "conversation " + key
+		}
+		r.byKey[key] = c
+		r.sorted = append(r.sorted, c)
+		r.stale = true
+	}
+	if conv != 0 && c.conv != conv {
+		delete(r.byConv, c.conv)
+		c.conv = conv
+		r.byConv[conv] = c
+	}
+	if peer.Name != "" && peer.Name != c.peer.Name {
+		c.name = cleanLine(peer.Name) // as its owner spells it
+	}
+	if peer.Name != "" {
+		c.peer = peer
+	}
+	return c
+}
+
+// addressee is the chat of an outgoing message, nil where nothing tells it.
+func (r *roster) addressee(o client.Outgoing) *chat {
+	if c := r.byConv[o.Conversation]; c != nil && o.Conversation != 0 {
+		return c
+	}
+	if o.Peer != "" {
+		return r.get(o.Conversation, client.Peer{Name: o.Peer})
+	}
+	return nil
+}
+
+func (r *roster) remove(c *chat) {
+	delete(r.byKey, c.key)
+	if r.byConv[c.conv] == c {
+		delete(r.byConv, c.conv)
+	}
+	r.sorted = slices.DeleteFunc(r.sorted, func(o *chat) bool { return o == c })
+}
+
+// sort brings the list in order, if it is not.
+func (r *roster) sort() {
+	if !r.stale {
+		return
+	}
+	r.stale = false
+	slices.SortStableFunc(r.sorted, func(a, b *chat) int {
+		if d := b.last.Compare(a.last); d != 0 {
+			return d
+		}
+		return cmp.Compare(a.key, b.key)
+	})
+}
+
+func (r *roster) index(c *chat) int { return slices.Index(r.sorted, c) }
+
+// unread is how many messages are not read, in all chats.
+func (r *roster) unread() (n int) {
+	for _, c := range r.sorted {
+		n += c.unread
+	}
+	return n
+}
+
+// reset forgets what the servers told; names, drafts and unsent messages stay.
+func (r *roster) reset() {
+	clear(r.byConv)
+	for _, c := range r.sorted {
+		c.conv, c.known, c.read, c.unread, c.divider, c.jump = 0, 0, 0, 0, 0, false
+		c.t.reset()
+		c.s.follow()
+	}
+}
