@@ -311,7 +311,8 @@ func EncodeToken(token []byte) string { return base64.RawURLEncoding.EncodeToStr
 // ParseToken is the way back. Anything else is unauthenticated.
 func ParseToken(s string) ([]byte, error) {
 	token, err := base64.RawURLEncoding.Strict().DecodeString(s)
-	if err != nil || len(token) != TokenBytes {
+	// The decoder skips line ends; a token has one spelling.
+	if err != nil || len(token) != TokenBytes || EncodeToken(token) != s {
 		return nil, errUnknown
 	}
 	return token, nil

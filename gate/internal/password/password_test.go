@@ -181,6 +181,7 @@ func FuzzParse(f *testing.F) {
 	f.Add("$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc")
 	f.Add("$argon2id$v=19$m=1,t=1,p=1$$")
 	f.Add("$$$$$")
+	f.Add("$argon2id$v=19$m=65536,t=2,p=1$c29tZXN\rhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc")
 	f.Fuzz(func(t *testing.T, s string) {
 		h, err := parse(s)
 		if err != nil {
