@@ -9,7 +9,7 @@ import (
 )
 
 const (
-	passwordEnv      = "MSRCHAT_REDIS_PASSWORD" //nolint:gosec // a variable's name, not its value
+	passwordEnv      = "MSRCHAT_REDIS_PASSWORD"
 	passwordFileFlag = "redis-password-file"
 )
 
