@@ -148,6 +148,7 @@ func current(t *cluster.Talker) string {
 // survive sends 100 messages each way across a fault. The database is held for
 // the moment of the kill, so that surely many are unacknowledged then.
 func (p *talk) survive(t *testing.T, f fault) {
+	t.Helper()
 	const each = 100
 	if p.f.Signal(syscall.SIGSTOP, "mysql", "") == 0 {
 		t.Fatal("there is no database to hold")

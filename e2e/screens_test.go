@@ -152,6 +152,7 @@ var connectedTo = regexp.MustCompile(`connected to (\S+)`)
 // commands lets two profiles chat by script: 200 messages both ways, every one
 // once, in order, as it was typed.
 func commands(t *testing.T, f *fleet.Fleet) {
+	t.Helper()
 	home := t.TempDir()
 	cara := newUser(t, f, home, "cara")
 	caras := cara.tail()
@@ -268,6 +269,7 @@ func (p *pane) shows(what string) {
 // screens lets two people chat in two terminals, then sends by script under a
 // profile whose screen and tail are open.
 func screens(t *testing.T, f *fleet.Fleet) {
+	t.Helper()
 	if _, err := exec.LookPath("tmux"); err != nil {
 		t.Skip("not run: tmux is not installed")
 	}

@@ -64,7 +64,7 @@ func Up(t testing.TB) *Fleet {
 	if os.Getuid() != 0 {
 		t.Skip("not run: Nomad's raw_exec driver needs root")
 	}
-	state, err := os.MkdirTemp("", "msrchat-fleet-")
+	state, err := os.MkdirTemp("", "msrchat-fleet-") //nolint:usetesting // outlives the test's folder until down is done
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -50,7 +50,7 @@ func Open(ctx context.Context, cfg Config) (*sql.DB, error) {
 	c.Net, c.Addr, c.User, c.Passwd, c.DBName = "tcp", cfg.Addr, cfg.User, cfg.Password, cfg.Name
 	c.Timeout, c.ReadTimeout, c.WriteTimeout = dialTimeout, ioTimeout, ioTimeout
 	c.Collation = "utf8mb4_bin"
-	c.RejectReadOnly = true // a demoted primary must not look healthy
+	c.RejectReadOnly = true       // a demoted primary must not look healthy
 	c.Logger = &mysql.NopLogger{} // every error reaches the caller, who logs it once
 	connector, err := mysql.NewConnector(c)
 	if err != nil {

@@ -104,7 +104,7 @@ func (w *writer) lookUp(ctx context.Context, rows []*row) (missing []*row, err e
 		r := byKey[k]
 		delete(byKey, k)
 		result.Existing = true
-		if e := r.entry(); kind != e.Kind || !slices.Equal(body, e.Body) {
+		if !r.same(kind, body) {
 			result = Result{Err: errOtherBody}
 		}
 		*r.result() = result
@@ -141,7 +141,7 @@ func (w *writer) appendLocked(ctx context.Context, rows []*row, light bool) (err
 			// 1205 undoes the statement only. A rollback that fails leaves a broken
 			// connection, whose locks end with it.
 			if rollback := tx.Rollback(); rollback != nil && database.Answered(err) {
-				w.disconnect()
+				w.lose(rollback)
 			}
 		}
 	}()

@@ -52,6 +52,27 @@ func (r *row) key() key {
 	return key{r.req.conversationID, e.SenderID, e.ClientMsgID}
 }
 
+// same says whether two entries with one key say the same.
+func (r *row) same(kind uint8, body []byte) bool {
+	return r.entry().Kind == kind && slices.Equal(r.entry().Body, body)
+}
+
+// repeat takes over what became of the first.
+func (r *row) repeat() {
+	if err := r.first.req.err; err != nil {
+		r.req.err = err // nobody knows
+		return
+	}
+	*r.result() = *r.first.result()
+	switch e := r.first.entry(); {
+	case r.result().Err != nil:
+	case r.same(e.Kind, e.Body):
+		r.result().Existing = true
+	default:
+		*r.result() = Result{Err: errOtherBody}
+	}
+}
+
 func newWriter(l *Log) *writer {
 	return &writer{
 		log: l, queue: make(chan *request, queueLen), stopped: make(chan struct{}),
@@ -108,6 +129,17 @@ func (r *request) size() (n int) {
 	return n
 }
 
+// statementLen is how many of rows go into one statement: the limits of a batch
+// again, since the last request taken, or a single one, may be beyond them.
+func statementLen(rows []*row) int {
+	n, size := 0, 0
+	for n < len(rows) && n < maxBatchRows && (n == 0 || size+len(rows[n].entry().Body) <= 2*maxBatchBytes) {
+		size += len(rows[n].entry().Body)
+		n++
+	}
+	return n
+}
+
 // process brings every row of a batch to a result and answers the requests.
 func (w *writer) process(ctx context.Context, batch []*request) {
 	started := time.Now()
@@ -115,19 +147,16 @@ func (w *writer) process(ctx context.Context, batch []*request) {
 	// so that one device's messages keep theirs.
 	slices.SortStableFunc(batch, func(a, b *request) int { return cmp.Compare(a.conversationID, b.conversationID) })
 	rows, repeats := w.rows(batch)
-	for at := 0; at < len(rows); at += maxBatchRows {
-		w.commit(ctx, rows[at:min(at+maxBatchRows, len(rows))])
+	count := len(rows)
+	for len(rows) > 0 {
+		n := statementLen(rows)
+		w.commit(ctx, rows[:n])
+		rows = rows[n:]
 	}
 	for _, r := range repeats {
-		*r.result() = *r.first.result()
-		if r.result().Err == nil {
-			r.result().Existing = true
-			if !slices.Equal(r.entry().Body, r.first.entry().Body) {
-				*r.result() = Result{Err: errOtherBody}
-			}
-		}
+		r.repeat()
 	}
-	w.log.metrics.batch(len(rows), time.Since(started))
+	w.log.metrics.batch(count, time.Since(started))
 	if w.log.opts.Committed != nil {
 		w.log.opts.Committed(committed(batch))
 	}
@@ -251,11 +280,16 @@ func (w *writer) failed(rows []*row, err error) {
 	case database.Answered(err):
 		w.heads.forget(rows)
 	default:
-		w.log.metrics.lost.Inc()
-		w.log.opts.Logger.Warn("message log lost its connection", "err", err)
-		w.log.generation.Add(1)
-		w.disconnect()
+		w.lose(err)
 	}
+}
+
+// lose gives up the connection, and with it all remembered heads.
+func (w *writer) lose(err error) {
+	w.log.metrics.lost.Inc()
+	w.log.opts.Logger.Warn("message log lost its connection", "err", err)
+	w.log.generation.Add(1)
+	w.disconnect()
 }
 
 // Pauses between attempts while the database is away.

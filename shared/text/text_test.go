@@ -11,12 +11,28 @@ import (
 
 func TestNames(t *testing.T) {
 	cases := []struct{ in, display, key string }{
-		{"Ann", "Ann", "ann"}, {"  ann ", "ann", "ann"}, {"王小明", "王小明", "王小明"}, {"지민", "지민", "지민"},
-		{"さくら", "さくら", "さくら"}, {"Straße", "Straße", "strasse"}, {"Ａｎｎ", "Ann", "ann"},
-		{"a.b_c-d", "a.b_c-d", "a.b_c-d"}, {"É́lan"[:2] + "x", "Éx", "éx"},
-		{"", "", ""}, {"a", "", ""}, {strings.Repeat("a", 33), "", ""}, {strings.Repeat("长", 10_000), "", ""},
-		{"a b", "", ""}, {"a\x00b", "", ""}, {"a\x1b[31m", "", ""}, {"ab\u202e", "", ""}, {"a\u200bb", "", ""},
-		{"\xff\xfe", "", ""}, {".ab", "", ""}, {"ab😀", "", ""}, {"a/b", "", ""},
+		{"Ann", "Ann", "ann"},
+		{"  ann ", "ann", "ann"},
+		{"王小明", "王小明", "王小明"},
+		{"지민", "지민", "지민"},
+		{"さくら", "さくら", "さくら"},
+		{"Straße", "Straße", "strasse"},
+		{"Ａｎｎ", "Ann", "ann"},
+		{"a.b_c-d", "a.b_c-d", "a.b_c-d"},
+		{"É́lan"[:2] + "x", "Éx", "éx"},
+		{"", "", ""},
+		{"a", "", ""},
+		{strings.Repeat("a", 33), "", ""},
+		{strings.Repeat("长", 10_000), "", ""},
+		{"a b", "", ""},
+		{"a\x00b", "", ""},
+		{"a\x1b[31m", "", ""},
+		{"ab\u202e", "", ""},
+		{"a\u200bb", "", ""},
+		{"\xff\xfe", "", ""},
+		{".ab", "", ""},
+		{"ab😀", "", ""},
+		{"a/b", "", ""},
 	}
 	for _, c := range cases {
 		display, key, err := text.Name(c.in)
