@@ -145,10 +145,7 @@ func (s *Server) grace() time.Duration { return s.cfg.Drain + farewellLimit }
 
 func (s *Server) serve(ctx context.Context) error {
 	if err := s.open(ctx); err != nil {
-		if ctx.Err() != nil {
-			return nil
-		}
-		return err
+		return unlessOver(ctx, err)
 	}
 	s.build()
 	var g lifecycle.Group
@@ -172,6 +169,14 @@ func (s *Server) serve(ctx context.Context) error {
 	s.serving.Store(true)
 	s.log.Info("chat server runs", "client", s.ClientAddr(), "relay", s.RelayAddr(), "release", s.cfg.Release)
 	return g.Run(ctx, s.grace())
+}
+
+// unlessOver is err, or nil for what failed because ctx has ended.
+func unlessOver(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
 }
 
 // open connects to what is outside.
@@ -236,7 +241,7 @@ func (s *Server) build() {
 	})
 	s.fence = fence.New(fence.Options{
 		Database: s.db.PingContext, Consul: s.askConsul, Patience: s.cfg.FencePatience, Cut: s.cut,
-		Healed: func() { s.health.Set(true) }, Logger: s.log,
+		Healed: func() { s.health.Set(!s.draining.Load()) }, Logger: s.log,
 	})
 	s.reporter = report.New(report.Options{Report: s.report, KeepAtMost: s.keepAtMost, Dial: s.dialOptions(), Logger: s.log})
 	s.conns = conn.NewServer(s.listeners["client"], conn.Options{
@@ -274,7 +279,10 @@ func (s *Server) serveRelay(ctx context.Context) error {
 	relayv1.RegisterRelayServiceServer(srv, s.peers.Service())
 	stop := context.AfterFunc(ctx, srv.Stop)
 	defer stop()
-	return srv.Serve(s.listeners["relay"])
+	if err := srv.Serve(s.listeners["relay"]); ctx.Err() == nil {
+		return err
+	}
+	return nil // stopped, perhaps before it began
 }
 
 // register registers the process in Consul where nobody else does; at a stop it
