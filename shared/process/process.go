@@ -5,11 +5,14 @@ package process
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -34,10 +37,25 @@ func Flags() []cli.Flag {
 		&cli.StringFlag{Name: "instance", EnvVars: []string{"MSRCHAT_INSTANCE", "NOMAD_ALLOC_ID"}, Usage: "unique `ID` in the fleet (default: made up)", Category: category},
 		&cli.StringFlag{Name: "release", Value: Version(), EnvVars: []string{"MSRCHAT_RELEASE"}, Usage: "`LABEL` of this deployment", Category: category},
 		&cli.StringFlag{Name: "zone", EnvVars: []string{"MSRCHAT_ZONE"}, Usage: "`NAME` of the zone this runs in", Category: category},
-		&cli.StringFlag{Name: "consul-addr", Value: "127.0.0.1:7701", EnvVars: []string{"MSRCHAT_CONSUL_ADDR"}, Usage: "`HOST:PORT` of this machine's Consul agent", Category: category},
+		&cli.StringFlag{Name: "consul-addr", Value: consulAddr(), EnvVars: []string{"MSRCHAT_CONSUL_ADDR"}, Usage: "`HOST:PORT` of this machine's Consul agent", Category: category},
 		&cli.BoolFlag{Name: "register", EnvVars: []string{"MSRCHAT_REGISTER"}, Usage: "register in Consul (not under Nomad, which does it)", Category: category},
 		&cli.StringFlag{Name: "log-level", Value: "info", EnvVars: []string{"MSRCHAT_LOG_LEVEL"}, Usage: "`LEVEL`: debug, info, warn or error", Category: category},
 	}
+}
+
+// The local fleet's ports: all follow from one, and Consul's is the next.
+const (
+	portBaseEnv     = "MSRCHAT_PORT_BASE"
+	defaultPortBase = 7700
+	consulPort      = 1
+)
+
+func consulAddr() string {
+	base := defaultPortBase
+	if n, err := strconv.Atoi(os.Getenv(portBaseEnv)); err == nil && n > 0 && n < 65000 {
+		base = n
+	}
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(base+consulPort))
 }
 
 // FromCLI reads the flags; an instance that was not given is made up.
@@ -56,35 +74,77 @@ func madeUp(program string) string {
 	return program + "-" + strings.ToLower(rand.Text()[:10])
 }
 
-// Version is the build's version: the module version or the commit, "dev" where
-// the build knows neither.
+// Version tells what this program was built from: its module's version, else
+// the revision of the sources, else "dev".
 func Version() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return "dev"
 	}
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" && len(s.Value) >= 12 {
-			return s.Value[:12]
-		}
-	}
 	if v := info.Main.Version; v != "" && v != "(devel)" {
 		return v
 	}
-	return "dev"
+	revision, dirty := "dev", ""
+	for _, s := range info.Settings {
+		switch {
+		case s.Key == "vcs.revision" && len(s.Value) >= 12:
+			revision = s.Value[:12]
+		case s.Key == "vcs.modified" && s.Value == "true":
+			dirty = "-dirty"
+		}
+	}
+	return revision + dirty
 }
 
-// Run runs an app until it ends or the process is told to stop (SIGINT or
-// SIGTERM end the app's context; a second one kills), and returns the exit code.
-func Run(app *cli.App, args []string, stderr io.Writer) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+// Exit codes of every service program.
+const (
+	ExitOK     = 0
+	ExitFailed = 1 // it ran and failed; the reason is on standard error
+	ExitUsage  = 2 // wrong flags, arguments or settings
+)
+
+// usageError is a mistake of whoever called the program.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+// Usage marks an error as a mistake in flags, arguments or settings. Usage(nil)
+// is nil.
+func Usage(err error) error {
+	if err == nil {
+		return nil
+	}
+	return usageError{err}
+}
+
+// Run runs an app until it ends, ctx ends, or the process is told to stop
+// (SIGINT or SIGTERM end the app's context; a second one kills). It reports an
+// error once and returns the exit code.
+func Run(ctx context.Context, app *cli.App, args []string, stderr io.Writer) int {
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop)
 	app.ErrWriter = stderr
+	app.HideHelpCommand = true
 	app.ExitErrHandler = func(*cli.Context, error) {} // the code below reports
-	if err := app.RunContext(ctx, args); err != nil {
-		fmt.Fprintf(stderr, "%s: %v\n", app.Name, err)
-		return 1
+	app.OnUsageError = func(_ *cli.Context, err error, _ bool) error { return Usage(err) }
+	if app.Before == nil {
+		app.Before = func(c *cli.Context) error {
+			if name := c.Args().First(); name != "" && app.Command(name) == nil {
+				return Usage(fmt.Errorf("unknown command %q", name))
+			}
+			return nil
+		}
 	}
-	return 0
+	err := app.RunContext(ctx, args)
+	var wrong usageError
+	switch {
+	case err == nil:
+		return ExitOK
+	case errors.As(err, &wrong):
+		fmt.Fprintf(stderr, "%s: %v\nTry '%s --help'.\n", app.Name, err, app.Name)
+		return ExitUsage
+	}
+	fmt.Fprintf(stderr, "%s: %v\n", app.Name, err)
+	return ExitFailed
 }

@@ -3,6 +3,7 @@ package process_test
 import (
 	"bytes"
 	"errors"
+	"io"
 	"strings"
 	"testing"
 
@@ -19,7 +20,7 @@ func parse(t *testing.T, args ...string) process.Config {
 		return nil
 	}}
 	var stderr bytes.Buffer
-	if code := process.Run(app, append([]string{"prog"}, args...), &stderr); code != 0 {
+	if code := process.Run(t.Context(), app, append([]string{"prog"}, args...), &stderr); code != 0 {
 		t.Fatalf("exit %d: %s", code, &stderr)
 	}
 	return cfg
@@ -43,7 +44,24 @@ func TestDefaults(t *testing.T) {
 func TestAnErrorIsReportedOnce(t *testing.T) {
 	var stderr bytes.Buffer
 	app := &cli.App{Name: "prog", Action: func(*cli.Context) error { return errors.New("no luck") }}
-	if code := process.Run(app, []string{"prog"}, &stderr); code != 1 || stderr.String() != "prog: no luck\n" {
+	if code := process.Run(t.Context(), app, []string{"prog"}, &stderr); code != process.ExitFailed || stderr.String() != "prog: no luck\n" {
 		t.Errorf("exit %d, %q", code, stderr.String())
+	}
+}
+
+func TestWrongUsageHasItsOwnCode(t *testing.T) {
+	for _, args := range [][]string{{"prog", "--nonsense"}, {"prog", "nonsense"}} {
+		var stderr bytes.Buffer
+		app := &cli.App{Name: "prog", Writer: io.Discard, Action: func(*cli.Context) error { return nil }}
+		if code := process.Run(t.Context(), app, args, &stderr); code != process.ExitUsage || !strings.Contains(stderr.String(), "--help") {
+			t.Errorf("%v: exit %d, %q", args, code, &stderr)
+		}
+	}
+}
+
+func TestThePortBaseMovesConsul(t *testing.T) {
+	t.Setenv("MSRCHAT_PORT_BASE", "8700")
+	if got := parse(t).ConsulAddr; got != "127.0.0.1:8701" {
+		t.Errorf("Consul at %s", got)
 	}
 }

@@ -2,6 +2,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"strings"
@@ -16,7 +17,7 @@ import (
 )
 
 func main() {
-	os.Exit(process.Run(app(), os.Args, os.Stderr))
+	os.Exit(process.Run(context.Background(), app(), os.Args, os.Stderr))
 }
 
 func app() *cli.App {
@@ -53,15 +54,15 @@ func serve(c *cli.Context) error {
 	p := process.FromCLI(c)
 	log, err := admin.Logger(p.LogLevel, os.Stderr)
 	if err != nil {
-		return err
+		return process.Usage(err)
 	}
 	db, err := database.FromCLI(c)
 	if err != nil {
-		return err
+		return process.Usage(err)
 	}
 	redis, err := cache.FromCLI(c)
 	if err != nil {
-		return err
+		return process.Usage(err)
 	}
 	listener := func(name string) chat.Listener {
 		return chat.Listener{Bind: c.String(name + "-bind"), Advertise: c.String(name + "-advertise")}

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"crypto/rand"
-	"encoding/hex"
 	"fmt"
 	"net/netip"
 	"os"
@@ -14,6 +12,7 @@ import (
 	"github.com/msrchat/msrchat/shared/cache"
 	"github.com/msrchat/msrchat/shared/database"
 	"github.com/msrchat/msrchat/shared/discovery"
+	"github.com/msrchat/msrchat/shared/process"
 )
 
 // env names the variable of a flag.
@@ -23,19 +22,9 @@ func env(flag string) []string {
 
 func flags() []cli.Flag {
 	def := gate.Defaults()
-	all := []cli.Flag{
-		&cli.StringFlag{
-			Name: "instance", EnvVars: append(env("instance"), "NOMAD_ALLOC_ID"), Category: "Identity",
-			Usage: "unique `NAME` of this process; random when not set",
-		},
-		&cli.StringFlag{Name: "release", Value: version(), EnvVars: env("release"), Usage: "`LABEL` of this version", Category: "Identity"},
-		&cli.StringFlag{Name: "zone", EnvVars: env("zone"), Usage: "`NAME` of the place this runs in; its chat servers are preferred", Category: "Identity"},
-		&cli.StringFlag{Name: "log-level", Value: "info", EnvVars: env("log-level"), Usage: "`LEVEL`: debug, info, warn or error", Category: "Identity"},
-
-		&cli.StringFlag{Name: "consul-addr", Value: "127.0.0.1:7701", EnvVars: env("consul-addr"), Usage: "`HOST:PORT` of the agent", Category: "Consul"},
-		&cli.BoolFlag{Name: "register", EnvVars: env("register"), Usage: "register in Consul (not under Nomad, which does it)", Category: "Consul"},
-		&cli.StringFlag{Name: "status-target", EnvVars: env("status-target"), Usage: "gRPC `TARGET` of status instead of Consul's service of that name", Category: "Consul"},
-	}
+	all := append(process.Flags(),
+		&cli.StringFlag{Name: "status-target", EnvVars: env("status-target"), Usage: "gRPC `TARGET` of status instead of Consul's service of that name", Category: "Process"},
+	)
 	all = append(all, httpFlags(def)...)
 	all = append(all, database.Flags()...)
 	all = append(all, cache.Flags()...)
@@ -103,18 +92,14 @@ func accountFlags(def gate.Config) []cli.Flag {
 // config reads the flags and the secrets.
 func config(c *cli.Context) (gate.Config, error) {
 	cfg := gate.Defaults()
-	cfg.Instance, cfg.Release, cfg.Zone = c.String("instance"), c.String("release"), c.String("zone")
-	if cfg.Instance == "" {
-		var b [8]byte
-		_, _ = rand.Read(b[:]) // never fails: the program would end
-		cfg.Instance = "gate-" + hex.EncodeToString(b[:])
-	}
-	cfg.Register, cfg.StatusTarget = c.Bool("register"), c.String("status-target")
+	p := process.FromCLI(c)
+	cfg.Instance, cfg.Release, cfg.Zone, cfg.Register = p.Instance, p.Release, p.Zone, p.Register
+	cfg.StatusTarget = c.String("status-target")
 	cfg.Bind, cfg.Advertise = c.String("http-bind"), c.String("http-advertise")
 	cfg.HTTP.IdleTimeout, cfg.Drain = c.Duration("http-idle-timeout"), c.Duration("drain")
 	cfg.Grace += cfg.Drain
 	var err error
-	if cfg.Consul, err = discovery.NewClient(c.String("consul-addr")); err != nil {
+	if cfg.Consul, err = discovery.NewClient(p.ConsulAddr); err != nil {
 		return cfg, err
 	}
 	if cfg.MySQL, err = database.FromCLI(c); err != nil {

@@ -3,30 +3,19 @@ package main
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"io"
 	"os"
-	"os/signal"
-	"runtime/debug"
-	"syscall"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/msrchat/msrchat/gate"
 	"github.com/msrchat/msrchat/shared/admin"
+	"github.com/msrchat/msrchat/shared/process"
 )
 
 func main() {
 	os.Exit(run(context.Background(), os.Args, os.Stdout, os.Stderr))
 }
-
-// Exit codes.
-const (
-	exitOK     = 0
-	exitFailed = 1 // it ran and failed, or did not stop cleanly
-	exitUsage  = 2 // wrong flags or settings
-)
 
 const description = `Accounts, verification codes by e-mail, sessions, and the assignment of chat
 servers, over HTTP. "gate openapi" prints the API's description.
@@ -42,17 +31,9 @@ SIGTERM or Ctrl-C: /readyz fails, requests in flight and mail are finished, then
 it exits with 0. A second signal ends it at once.`
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	app := &cli.App{
+	return process.Run(ctx, &cli.App{
 		Name: "gate", Usage: "the HTTP front door of msrChat", Description: description,
-		HideHelpCommand: true, Writer: stdout, ErrWriter: stderr,
-		Version: version(),
-		Flags:   flags(),
-		Before: func(c *cli.Context) error {
-			if c.Args().Present() && c.App.Command(c.Args().First()) == nil {
-				return usage(fmt.Errorf("there is no command %q; see gate --help", c.Args().First()))
-			}
-			return nil
-		},
+		Writer: stdout, Version: process.Version(), Flags: flags(),
 		Action: func(c *cli.Context) error { return serve(c.Context, c, stderr) },
 		Commands: []*cli.Command{{
 			Name: "openapi", Usage: "print the API's OpenAPI document (YAML) and exit",
@@ -65,59 +46,24 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 				return err
 			},
 		}},
-		OnUsageError:   func(_ *cli.Context, err error, _ bool) error { return usage(err) },
-		ExitErrHandler: func(*cli.Context, error) {}, // run decides
-	}
-	err := app.RunContext(ctx, args)
-	var wrong usageError
-	switch {
-	case err == nil:
-		return exitOK
-	case errors.As(err, &wrong):
-		fmt.Fprintln(stderr, "gate:", err)
-		return exitUsage
-	}
-	fmt.Fprintln(stderr, "gate:", err)
-	return exitFailed
+	}, args, stderr)
 }
 
-// usageError is a mistake of whoever called the program.
-type usageError struct{ error }
-
-func usage(err error) error { return usageError{err} }
-
 func serve(ctx context.Context, c *cli.Context, stderr io.Writer) error {
-	log, err := admin.Logger(c.String("log-level"), stderr)
+	log, err := admin.Logger(process.FromCLI(c).LogLevel, stderr)
 	if err != nil {
-		return usage(err)
+		return process.Usage(err)
 	}
 	cfg, err := config(c)
 	if err != nil {
-		return usage(err)
+		return process.Usage(err)
 	}
 	if err := cfg.Validate(); err != nil {
-		return usage(err)
+		return process.Usage(err)
 	}
 	server, err := gate.New(cfg, log)
 	if err != nil {
 		return err
 	}
-	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
-	defer stop()
-	context.AfterFunc(ctx, stop) // from then on a signal ends the process
 	return server.Run(ctx)
-}
-
-// version is the module's version or the commit that was built.
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" && len(s.Value) >= 12 {
-			return s.Value[:12]
-		}
-	}
-	return info.Main.Version
 }

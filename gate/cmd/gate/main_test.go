@@ -17,6 +17,8 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/msrchat/msrchat/gate"
+
+	"github.com/msrchat/msrchat/shared/process"
 )
 
 // buffer is what a program printed; its mutex owns it.
@@ -127,15 +129,15 @@ func TestMistakesAreSaidAndCostNothing(t *testing.T) {
 	} {
 		var out, errOut buffer
 		code := run(t.Context(), append([]string{"gate"}, c.args...), &out, &errOut)
-		if code != exitUsage || !strings.Contains(errOut.String(), c.says) {
-			t.Errorf("%v: exit %d, %q; want %d and %q", c.args, code, errOut.String(), exitUsage, c.says)
+		if code != process.ExitUsage || !strings.Contains(errOut.String(), c.says) {
+			t.Errorf("%v: exit %d, %q; want %d and %q", c.args, code, errOut.String(), process.ExitUsage, c.says)
 		}
 	}
 }
 
 func TestHelpAndOpenAPI(t *testing.T) {
 	var out, errOut buffer
-	if code := run(t.Context(), []string{"gate", "--help"}, &out, &errOut); code != exitOK {
+	if code := run(t.Context(), []string{"gate", "--help"}, &out, &errOut); code != process.ExitOK {
 		t.Errorf("help: exit %d, %s", code, errOut.String())
 	}
 	for _, f := range flags() {
@@ -153,7 +155,7 @@ func TestHelpAndOpenAPI(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if code := run(t.Context(), []string{"gate", "openapi"}, &out, &errOut); code != exitOK || out.String() != string(want) {
+	if code := run(t.Context(), []string{"gate", "openapi"}, &out, &errOut); code != process.ExitOK || out.String() != string(want) {
 		t.Errorf("openapi: exit %d, %d bytes, want those of openapi.yaml", code, len(out.String()))
 	}
 }
@@ -197,7 +199,7 @@ func TestItStartsAloneAndStops(t *testing.T) {
 	cancel()
 	select {
 	case got := <-code:
-		if got != exitOK {
+		if got != process.ExitOK {
 			t.Errorf("exit %d: %s", got, errOut.String())
 		}
 	case <-time.After(20 * time.Second):

@@ -17,6 +17,7 @@ import (
 	statusv1 "github.com/msrchat/msrchat/proto/msrchat/status/v1"
 	"github.com/msrchat/msrchat/shared/discovery"
 	"github.com/msrchat/msrchat/shared/errs"
+	"github.com/msrchat/msrchat/shared/process"
 	"github.com/msrchat/msrchat/status"
 )
 
@@ -42,7 +43,7 @@ func fleetCommand(stdout io.Writer, usage cli.OnUsageErrorFunc) *cli.Command {
 		},
 		Action: func(c *cli.Context) error {
 			if c.Args().Present() {
-				return usageError{fmt.Errorf("fleet takes no argument, got %q", c.Args().First())}
+				return process.Usage(fmt.Errorf("fleet takes no argument, got %q", c.Args().First()))
 			}
 			resp, err := askFleet(c)
 			if err != nil {
