@@ -43,7 +43,7 @@ func (b *buffer) String() string {
 func parsed(t *testing.T, args ...string) (gate.Config, error) {
 	t.Helper()
 	var cfg gate.Config
-	app := &cli.App{Flags: flags(), Action: func(c *cli.Context) (err error) {
+	app := &cli.App{Name: "gate", Flags: flags(), Action: func(c *cli.Context) (err error) {
 		cfg, err = config(c)
 		return err
 	}}
@@ -116,7 +116,7 @@ func TestMistakesAreSaidAndCostNothing(t *testing.T) {
 		says string
 	}{
 		{[]string{"--nonsense"}, "nonsense"},
-		{[]string{"nonsense"}, "no command"},
+		{[]string{"nonsense"}, "unknown command"},
 		{[]string{"--codes-per-address", "3"}, "3/10m"},
 		{[]string{"--trusted-proxy", "10.0.0.1"}, "--trusted-proxy"},
 		{[]string{"--log-level", "loud"}, "loud"},
