@@ -265,9 +265,9 @@ job "gate" {
         MSRCHAT_SMTP_TLS       = var.smtp_tls
       }
 
-      # All but mysql_password are optional; without code_secret each gate makes
-      # its own, and a code holds only where it was asked for. A new password is
-      # taken at the next deployment.
+      # All but mysql_password are optional; without code_secret the codes in
+      # Redis are salted, but not keyed. A new password is taken at the next
+      # deployment.
       template {
         destination = "secrets/env"
         env         = true
