@@ -43,20 +43,22 @@ func (s *Server) drain(ctx context.Context) error {
 		case <-ctx.Done():
 		}
 	}
-	s.empty(ctx, ticker)
+	s.empty(ctx, ticker, 3*time.Second)
 	late, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	s.lanes.Close(late)
+	// Those that waited for their last answers have them now, and a Goodbye.
+	s.empty(ctx, ticker, time.Second)
+	s.peers.EndAppends(late)
 	s.repair.Flush(late)
 	err := s.conns.CloseAll(ctx)
 	s.log.Info("drained", "connections", before, "took", time.Since(started))
 	return err
 }
 
-// empty waits until the connections have left; those that came while the
+// empty waits, but not for ever, until the connections have left; those that came while the
 // others were asked are asked too.
-func (s *Server) empty(ctx context.Context, ticker *time.Ticker) {
-	const limit = 3 * time.Second
+func (s *Server) empty(ctx context.Context, ticker *time.Ticker, limit time.Duration) {
 	for deadline := time.Now().Add(limit); s.hub.Len() > 0 && time.Now().Before(deadline) && ctx.Err() == nil; {
 		for _, c := range s.connections() {
 			if !c.Leaving() {
@@ -111,8 +113,12 @@ func (s *Server) cut() {
 // keepAtMost obeys a status replica's order to shed connections: the number
 // that may stay, so that several replicas' orders do not add up.
 func (s *Server) keepAtMost(n uint32) {
-	for i, c := range s.connections() {
-		if i >= int(n) && !c.Leaving() {
+	stay := uint32(0)
+	for _, c := range s.connections() {
+		if c.Leaving() {
+			continue // by an earlier order
+		}
+		if stay++; stay > n {
 			c.Drain(s.goodbye(chatv1.GoodbyeCode_GOODBYE_CODE_REBALANCE, "another server has more room", rand.N(time.Second)))
 		}
 	}

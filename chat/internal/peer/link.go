@@ -11,6 +11,7 @@ import (
 
 	"github.com/cespare/xxhash/v2"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
 
 	relayv1 "github.com/msrchat/msrchat/proto/msrchat/relay/v1"
 )
@@ -50,6 +51,8 @@ type link struct {
 	// alive is set while both streams work and the peer takes part.
 	alive atomic.Bool
 	woken chan struct{}
+	// linked is set once a connection stood. Owned by run.
+	linked bool
 
 	mu      sync.Mutex // owns the fields below
 	address string
@@ -142,6 +145,7 @@ func (l *link) run(parent context.Context) {
 	var since time.Time // when an unlisted peer was first found away
 	for pause := minPause; ctx.Err() == nil; {
 		started := time.Now()
+		l.linked = false
 		err := l.serve(ctx)
 		l.alive.Store(false)
 		if ctx.Err() != nil {
@@ -154,7 +158,7 @@ func (l *link) run(parent context.Context) {
 		switch {
 		case l.peers.isListed(l.instance):
 			since = time.Time{}
-		case since.IsZero():
+		case since.IsZero() || l.linked:
 			since = time.Now()
 		case time.Since(since) > forgetAfter:
 			l.peers.drop(l)
@@ -181,9 +185,11 @@ func (l *link) serve(parent context.Context) error {
 	}
 	defer cc.Close()
 	client := relayv1.NewRelayServiceClient(cc)
+	ctx = metadata.AppendToOutgoingContext(ctx, addressee, l.instance)
 	// The streams live as long as ctx; only opening them is limited.
 	limit := time.AfterFunc(dialLimit, cancel)
 	unwanted := context.AfterFunc(parent, cancel)
+	defer unwanted()
 	deliver, err := client.Deliver(ctx)
 	if err != nil {
 		return fmt.Errorf("open deliver: %w", err)
@@ -212,6 +218,7 @@ func (l *link) serve(parent context.Context) error {
 	l.mu.Lock()
 	l.appends = calls
 	l.mu.Unlock()
+	l.linked = true
 	l.alive.Store(!first.GetDraining())
 	l.peers.opts.Logger.Info("link up", "peer", l.instance, "draining", first.GetDraining())
 
@@ -233,9 +240,8 @@ func (l *link) serve(parent context.Context) error {
 	if err == nil {
 		_ = stream.CloseSend() // the peer then ends the stream
 	}
-	for range 2 {
-		<-ended // the others end for the same reason
-	}
+	others := []error{<-ended, <-ended} // which end for the same reason
+	l.peers.opts.Logger.Debug("link's streams ended", "peer", l.instance, "others", others)
 	return err
 }
 

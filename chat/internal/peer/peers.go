@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cespare/xxhash/v2"
@@ -51,9 +52,18 @@ type Peers struct {
 	metrics *metrics
 	hash    uint64
 
-	mu       sync.RWMutex // owns the fields below
-	links    map[string]*link
-	draining bool
+	// draining is read under locks of links, so it must not need mu.
+	draining atomic.Bool
+	// left is closed when draining is set.
+	left      chan struct{}
+	leaveOnce sync.Once
+	// offered are the appends that peers offered.
+	offered *door
+
+	// mu owns the fields below. It may be held when a link's mutex is taken,
+	// never the other way round.
+	mu    sync.RWMutex
+	links map[string]*link
 	// listed are the instances in the catalog.
 	listed map[string]discovery.Instance
 	ctx    context.Context
@@ -67,6 +77,7 @@ func New(opts Options) *Peers {
 	p := &Peers{
 		opts: opts, metrics: newMetrics(opts.Registerer), hash: xxhash.Sum64String(opts.Instance),
 		links: make(map[string]*link), heard: make(map[string]*ear),
+		left: make(chan struct{}), offered: newDoor(),
 	}
 	if opts.Registerer != nil {
 		opts.Registerer.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
@@ -143,27 +154,31 @@ func (p *Peers) drop(l *link) {
 	defer p.mu.Unlock()
 	if _, listed := p.listed[l.instance]; !listed && p.links[l.instance] == l {
 		delete(p.links, l.instance)
-		delete(p.heard, l.instance)
+		p.forget(l.instance)
 		l.stop()
 	}
 }
 
 // Drain tells the peers that this server leaves: from now on it owns nothing.
 func (p *Peers) Drain() {
-	p.mu.Lock()
-	p.draining = true
+	p.leaveOnce.Do(func() {
+		p.draining.Store(true)
+		close(p.left)
+	})
+	p.mu.RLock()
 	links := p.all()
-	p.mu.Unlock()
+	p.mu.RUnlock()
 	for _, l := range links {
 		l.wake()
 	}
 }
 
-func (p *Peers) isDraining() bool {
-	p.mu.RLock()
-	defer p.mu.RUnlock()
-	return p.draining
-}
+func (p *Peers) isDraining() bool { return p.draining.Load() }
+
+// EndAppends refuses what peers offer from now on, and waits until what they
+// offered before is through or ctx ends. What is committed after a server's
+// fan-out has stopped would reach nobody in time, so this comes before.
+func (p *Peers) EndAppends(ctx context.Context) { p.offered.close(ctx) }
 
 // all needs the lock.
 func (p *Peers) all() []*link {
@@ -209,7 +224,7 @@ func (p *Peers) owner(conversation uint64) *link {
 	defer p.mu.RUnlock()
 	var owner *link
 	var best uint64
-	if !p.draining {
+	if !p.isDraining() {
 		best = weight(p.hash, conversation)
 	}
 	for _, l := range p.links {

@@ -2,10 +2,13 @@ package peer
 
 import (
 	"context"
+	"errors"
+	"io"
 	"sync"
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	relayv1 "github.com/msrchat/msrchat/proto/msrchat/relay/v1"
@@ -26,11 +29,24 @@ const (
 	maxAppends = 1024
 )
 
-// ear is what was heard from one peer. The mutex of Peers owns it.
+// ear is what was heard from one peer. The mutex of Peers owns it. It stays
+// while the peer is known or talks to us.
 type ear struct {
 	boot    uint64
 	counter uint64
 	stream  uint64 // the newest stream; an older one's end means nothing
+	open    int    // streams that have not ended
+}
+
+// addressee names, in a stream's metadata, who is meant: behind an address that
+// was used again stands another server, whose count of our frames must not be
+// disturbed.
+const addressee = "msrchat-to"
+
+// meant says whether a stream is for this server.
+func (p *Peers) meant(ctx context.Context) bool {
+	to := metadata.ValueFromIncomingContext(ctx, addressee)
+	return len(to) == 0 || to[0] == p.opts.Instance
 }
 
 // Service is the side of Peers that serves the others.
@@ -46,14 +62,19 @@ func (p *Peers) Service() *Service { return &Service{peers: p} }
 // peer that hangs is noticed as one that died is.
 func (s *Service) Deliver(stream relayv1.RelayService_DeliverServer) error {
 	p := s.peers
+	if !p.meant(stream.Context()) {
+		return status.Errorf(codes.FailedPrecondition, "this is %s", p.opts.Instance)
+	}
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()
 	frames := make(chan *relayv1.DeliverRequest)
+	var ended error // of Recv, before frames is closed
 	go func() {
 		defer close(frames)
 		for {
 			f, err := stream.Recv()
 			if err != nil {
+				ended = err
 				return
 			}
 			select {
@@ -69,16 +90,20 @@ func (s *Service) Deliver(stream relayv1.RelayService_DeliverServer) error {
 	defer quiet.Stop()
 	var from string
 	var number uint64
-	draining := false
+	draining, farewell := false, false
 	defer func() {
-		if from != "" && !draining {
-			p.lost(from, number)
+		if from != "" {
+			p.finish(from, number, farewell)
 		}
 	}()
+	left := p.left
 	for {
 		select {
 		case f, ok := <-frames:
 			if !ok {
+				// A peer that leaves sends what it has, then closes its side. One that
+				// dies while it leaves does not.
+				farewell = draining && errors.Is(ended, io.EOF)
 				return nil
 			}
 			if f.GetInstance() == "" || from != "" && f.GetInstance() != from {
@@ -94,6 +119,14 @@ func (s *Service) Deliver(stream relayv1.RelayService_DeliverServer) error {
 			}
 			draining = f.GetDraining()
 			p.hear(f)
+		case <-left: // tell at once, so that the peer offers its messages elsewhere
+			left = nil
+			if from == "" {
+				continue // the answer to its first frame will say it
+			}
+			if err := s.sign(stream); err != nil {
+				return err
+			}
 		case <-ticker.C:
 			if err := s.sign(stream); err != nil {
 				return err
@@ -114,23 +147,33 @@ func (s *Service) sign(stream relayv1.RelayService_DeliverServer) error {
 // begin notes a new stream of a peer and numbers it.
 func (p *Peers) begin(f *relayv1.DeliverRequest) uint64 {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	e := p.heard[f.GetInstance()]
-	if e == nil || e.boot != f.GetBootId() {
-		// A process that counts from the start has sent us nothing yet. What an
-		// earlier process under this name left behind was noticed at its end.
-		e = &ear{boot: f.GetBootId(), stream: streamOf(e)}
+	if e == nil {
+		e = &ear{boot: f.GetBootId()}
 		p.heard[f.GetInstance()] = e
 	}
+	gap := false
+	if e.boot != f.GetBootId() {
+		// A process that counts from the start has sent us nothing yet. What an
+		// earlier process under this name left behind is noticed at the end of its
+		// stream, unless that comes after this beginning.
+		gap = e.open > 0
+		e.boot, e.counter = f.GetBootId(), 0
+	}
 	e.stream++
-	return e.stream
+	e.open++
+	number := e.stream
+	p.mu.Unlock()
+	if gap {
+		p.missed(f.GetInstance())
+	}
+	return number
 }
 
-func streamOf(e *ear) uint64 {
-	if e == nil {
-		return 0
-	}
-	return e.stream
+// missed is for what may never come.
+func (p *Peers) missed(instance string) {
+	p.metrics.gaps.Inc()
+	p.opts.Missed(instance)
 }
 
 // hear checks the counter and hands on what came.
@@ -141,29 +184,41 @@ func (p *Peers) hear(f *relayv1.DeliverRequest) {
 	}
 	p.mu.Lock()
 	e := p.heard[f.GetInstance()]
-	gap := e == nil || f.GetCounter() != e.counter+expected
-	if e != nil {
+	// A frame of an earlier process, read late, must not disturb the count.
+	gap := f.GetBootId() == e.boot && f.GetCounter() != e.counter+expected
+	if f.GetBootId() == e.boot {
 		e.counter = f.GetCounter()
 	}
 	p.mu.Unlock()
 	if gap {
-		p.metrics.gaps.Inc()
-		p.opts.Missed(f.GetInstance())
+		p.missed(f.GetInstance())
 	}
 	if len(f.GetDeliveries()) > 0 {
 		p.opts.Deliver(f.GetDeliveries())
 	}
 }
 
-// lost is called when a stream ended that the peer did not take leave on. What
+// finish is called when a stream ended. Where the peer did not take leave, what
 // it had committed and not yet sent may never come.
-func (p *Peers) lost(instance string, number uint64) {
-	p.mu.RLock()
+func (p *Peers) finish(instance string, number uint64, farewell bool) {
+	p.mu.Lock()
 	e := p.heard[instance]
-	newest := e == nil || e.stream == number
-	p.mu.RUnlock()
-	if newest {
-		p.opts.Missed(instance)
+	e.open--
+	newest := e.stream == number
+	if p.links[instance] == nil {
+		p.forget(instance)
+	}
+	p.mu.Unlock()
+	if newest && !farewell {
+		p.missed(instance)
+	}
+}
+
+// forget drops what was heard from a peer that no longer talks. It needs the
+// lock.
+func (p *Peers) forget(instance string) {
+	if e := p.heard[instance]; e != nil && e.open == 0 {
+		delete(p.heard, instance)
 	}
 }
 
@@ -189,7 +244,7 @@ func (s *Service) Append(stream relayv1.RelayService_AppendServer) error {
 		}
 		working.Go(func() {
 			defer func() { <-places }()
-			response := s.append(stream.Context(), request)
+			response := s.answer(stream.Context(), request)
 			sending.Lock()
 			defer sending.Unlock()
 			_ = stream.Send(response) // a broken stream ends in Recv
@@ -207,6 +262,19 @@ func check(r *relayv1.AppendRequest) error {
 		}
 	}
 	return nil
+}
+
+var errLeaving = errs.New(errs.CodeUnavailable, "the server is stopping")
+
+// answer appends what a peer sent, unless the server stops.
+func (s *Service) answer(ctx context.Context, request *relayv1.AppendRequest) *relayv1.AppendResponse {
+	if !s.peers.offered.enter() {
+		return &relayv1.AppendResponse{
+			RequestId: request.GetRequestId(), ErrorCode: string(errLeaving.Code), ErrorText: errLeaving.Message,
+		}
+	}
+	defer s.peers.offered.leave()
+	return s.append(ctx, request)
 }
 
 func (s *Service) append(ctx context.Context, request *relayv1.AppendRequest) *relayv1.AppendResponse {

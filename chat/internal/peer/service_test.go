@@ -1,0 +1,410 @@
+package peer_test
+
+import (
+	"context"
+	"net"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	relayv1 "github.com/msrchat/msrchat/proto/msrchat/relay/v1"
+	"github.com/msrchat/msrchat/shared/discovery"
+	"github.com/msrchat/msrchat/shared/errs"
+	"github.com/msrchat/msrchat/shared/msglog"
+	"github.com/msrchat/msrchat/shared/testenv"
+)
+
+// raw is a peer that says exactly what a test wants.
+func raw(t *testing.T, n *node) relayv1.RelayServiceClient {
+	t.Helper()
+	cc, err := grpc.NewClient("passthrough:///"+n.address, insecurely()...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cc.Close() })
+	return relayv1.NewRelayServiceClient(cc)
+}
+
+// frame is one relay frame of peer "x" with some deliveries.
+func frame(boot, counter uint64, deliveries int) *relayv1.DeliverRequest {
+	f := &relayv1.DeliverRequest{Instance: "x", BootId: boot, Counter: counter}
+	for range deliveries {
+		f.Deliveries = append(f.Deliveries, event(counter))
+	}
+	return f
+}
+
+func TestGapsInTheCountAreNoticed(t *testing.T) {
+	t.Parallel()
+	type stream []*relayv1.DeliverRequest
+	draining := frame(1, 0, 0)
+	draining.Draining = true
+	for _, c := range []struct {
+		name string
+		// each stream is closed, or cut, when its frames were sent
+		streams []stream
+		cut     bool
+		want    int64 // times that something is missed, the ends of the streams included
+	}{
+		{"nothing lost", []stream{{frame(1, 0, 0), frame(1, 1, 2), frame(1, 1, 0), frame(1, 2, 1)}}, false, 1},
+		{"a drop", []stream{{frame(1, 0, 0), frame(1, 2, 1)}}, false, 2},
+		{"a drop, then silence", []stream{{frame(1, 0, 0), frame(1, 1, 0)}}, false, 2},
+		{"a count that was not heard from the start", []stream{{frame(1, 7, 0), frame(1, 8, 1)}}, false, 2},
+		{"a reconnect without loss", []stream{{frame(1, 0, 0), frame(1, 1, 1)}, {frame(1, 1, 0), frame(1, 2, 1)}}, false, 2},
+		{"a reconnect with loss", []stream{{frame(1, 0, 0), frame(1, 1, 1)}, {frame(1, 2, 0), frame(1, 3, 1)}}, false, 3},
+		{"a restart", []stream{{frame(1, 0, 0), frame(1, 1, 1)}, {frame(2, 0, 0), frame(2, 1, 1)}}, false, 2},
+		{"a farewell", []stream{{frame(1, 0, 0), draining}}, false, 0},
+		{"death during the farewell", []stream{{frame(1, 0, 0), draining}}, true, 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			n := start(t, "n", "127.0.0.1:0", 9)
+			n.catalog <- []discovery.Instance{at("x", "127.0.0.1:1")} // known, though out of reach
+			client := raw(t, n)
+			for _, frames := range c.streams {
+				ctx, cancel := context.WithCancel(t.Context())
+				s := open(ctx, t, client, frames...)
+				if c.cut {
+					settle(t, s)
+					cancel()
+				} else if err := s.CloseSend(); err != nil {
+					t.Fatal(err)
+				}
+				for {
+					if _, err := s.Recv(); err != nil {
+						break
+					}
+				}
+				cancel()
+			}
+			testenv.Until(t, "the gaps are noticed", func() bool { return n.missed.Load() >= c.want })
+			n.kill() // all handlers are through
+			if got := n.missed.Load(); got != c.want {
+				t.Errorf("missed %d times, want %d", got, c.want)
+			}
+		})
+	}
+}
+
+func open(ctx context.Context, t *testing.T, client relayv1.RelayServiceClient, frames ...*relayv1.DeliverRequest) relayv1.RelayService_DeliverClient {
+	t.Helper()
+	s, err := client.Deliver(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range frames {
+		if err := s.Send(f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return s
+}
+
+// settle waits until what was sent was surely read: two signs of life, one a
+// second, come behind it.
+func settle(t *testing.T, s relayv1.RelayService_DeliverClient) {
+	t.Helper()
+	for range 3 {
+		if _, err := s.Recv(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// The new process connects before the end of the old one's stream is noticed.
+func TestARestartIsNoticedBeforeTheEnd(t *testing.T) {
+	t.Parallel()
+	n := start(t, "n", "127.0.0.1:0", 9)
+	old := open(t.Context(), t, raw(t, n), frame(1, 0, 0), frame(1, 1, 1))
+	testenv.Until(t, "the old one is heard", func() bool { return len(n.got()) == 1 })
+	again := open(t.Context(), t, raw(t, n), frame(2, 0, 0), frame(2, 1, 1))
+	testenv.Until(t, "the new one is heard", func() bool { return len(n.got()) == 2 })
+	if got := n.missed.Load(); got != 1 {
+		t.Errorf("missed %d times at the restart, want once", got)
+	}
+	if err := old.Send(frame(1, 2, 1)); err != nil { // what was still on its way
+		t.Fatal(err)
+	}
+	testenv.Until(t, "it is delivered", func() bool { return len(n.got()) == 3 })
+	if err := again.Send(frame(2, 2, 1)); err != nil {
+		t.Fatal(err)
+	}
+	testenv.Until(t, "and the new one goes on", func() bool { return len(n.got()) == 4 })
+	if got := n.missed.Load(); got != 1 {
+		t.Errorf("a late frame of the old process made it %d", got)
+	}
+}
+
+func TestAPeerThatFallsSilentIsGone(t *testing.T) {
+	t.Parallel()
+	n := start(t, "n", "127.0.0.1:0", 9)
+	s := open(t.Context(), t, raw(t, n), frame(1, 0, 0))
+	for {
+		if _, err := s.Recv(); err != nil {
+			if status.Code(err) != codes.DeadlineExceeded {
+				t.Errorf("the stream ended with %v", err)
+			}
+			break
+		}
+	}
+	testenv.Until(t, "its readers repair", func() bool { return n.missed.Load() == 1 })
+}
+
+func TestBadFramesOfAPeerEndItsStreamOnly(t *testing.T) {
+	t.Parallel()
+	a, b := pair(t)
+	nameless, other := frame(1, 0, 0), frame(1, 0, 0)
+	nameless.Instance, other.Instance = "", "y"
+	tooMany := &relayv1.AppendRequest{Entries: make([]*relayv1.Entry, 1025)}
+	for i := range tooMany.GetEntries() {
+		tooMany.Entries[i] = &relayv1.Entry{SenderId: 1, ClientMsgId: make([]byte, 16)}
+	}
+	for name, frames := range map[string][]*relayv1.DeliverRequest{"nameless": {nameless}, "another name": {frame(1, 0, 0), other}} {
+		s := open(t.Context(), t, raw(t, b), frames...)
+		var err error
+		for err == nil {
+			_, err = s.Recv()
+		}
+		if status.Code(err) != codes.InvalidArgument {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for name, r := range map[string]*relayv1.AppendRequest{
+		"nothing": {}, "too many": tooMany,
+		"no sender": {Entries: []*relayv1.Entry{{ClientMsgId: make([]byte, 16)}}},
+		"short id":  {Entries: []*relayv1.Entry{{SenderId: 1, ClientMsgId: make([]byte, 15)}}},
+	} {
+		s, err := raw(t, b).Append(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Send(r); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Recv(); status.Code(err) != codes.InvalidArgument {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	a.Send("b", event(1))
+	testenv.Until(t, "the good peer is undisturbed", func() bool { return len(b.got()) == 1 })
+}
+
+// fake is a peer's service that answers as a test wants.
+type fake struct {
+	relayv1.UnimplementedRelayServiceServer
+	// mute says nothing after the first sign of life, silent not even that.
+	mute, silent bool
+	// answer handles the nth append, counted from 1; an error cuts the stream.
+	answer func(n int64, r *relayv1.AppendRequest) (*relayv1.AppendResponse, error)
+	calls  atomic.Int64
+}
+
+func (f *fake) Deliver(s relayv1.RelayService_DeliverServer) error {
+	ticker := time.NewTicker(time.Second)
+	defer ticker.Stop()
+	for first := true; !f.silent; first = false {
+		if first || !f.mute {
+			if err := s.Send(&relayv1.DeliverResponse{Instance: "fake", BootId: 1}); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-s.Context().Done():
+			return nil
+		case <-ticker.C:
+		}
+	}
+	<-s.Context().Done()
+	return nil
+}
+
+func (f *fake) Append(s relayv1.RelayService_AppendServer) error {
+	for {
+		r, err := s.Recv()
+		if err != nil {
+			return err
+		}
+		answer, err := f.answer(f.calls.Add(1), r)
+		if err != nil {
+			return err
+		}
+		if answer == nil {
+			continue
+		}
+		answer.RequestId = r.GetRequestId()
+		if err := s.Send(answer); err != nil {
+			return err
+		}
+	}
+}
+
+// facing returns a node that has a fake as its only peer.
+func facing(t *testing.T, f *fake) *node {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := grpc.NewServer()
+	relayv1.RegisterRelayServiceServer(srv, f)
+	go func() { _ = srv.Serve(l) }()
+	t.Cleanup(srv.Stop)
+	n := start(t, "n", "127.0.0.1:0", 1)
+	n.list(&node{instance: "fake", address: l.Addr().String()})
+	return n
+}
+
+// foreign finds a conversation that the fake owns.
+func foreign(t *testing.T, n *node, f *fake, texts ...string) (uint64, []msglog.Result, error) {
+	t.Helper()
+	for id := range uint64(1000) {
+		before := f.calls.Load()
+		results, err := n.Append(t.Context(), id, nil, entries(texts...))
+		if f.calls.Load() > before {
+			return id, results, err
+		}
+	}
+	t.Fatal("the fake owns nothing")
+	return 0, nil, nil
+}
+
+func ok(n int) *relayv1.AppendResponse {
+	r := &relayv1.AppendResponse{}
+	for i := range n {
+		r.Results = append(r.Results, &relayv1.Appended{Seq: uint64(i + 1), CreatedAtMs: 7, Existing: i == 1})
+	}
+	return r
+}
+
+func TestAnswersOfAnOwner(t *testing.T) {
+	t.Parallel()
+	refused := ok(2)
+	refused.Results[1] = &relayv1.Appended{ErrorCode: "conflict", ErrorText: "no"}
+	for _, c := range []struct {
+		name   string
+		answer *relayv1.AppendResponse
+		code   errs.Code // of the whole
+		second errs.Code // of the second entry
+	}{
+		{"all well", ok(2), "", ""},
+		{"one entry refused", refused, "", errs.CodeConflict},
+		{"too few results", ok(1), errs.CodeUnavailable, ""},
+		{"too many results", ok(3), errs.CodeUnavailable, ""},
+		{"no results", ok(0), errs.CodeUnavailable, ""},
+		{"unavailable", &relayv1.AppendResponse{ErrorCode: "unavailable", ErrorText: "x"}, errs.CodeUnavailable, ""},
+		{"a code of the future", &relayv1.AppendResponse{ErrorCode: "tired", ErrorText: "x"}, errs.CodeInternal, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			f := &fake{answer: func(int64, *relayv1.AppendRequest) (*relayv1.AppendResponse, error) { return c.answer, nil }}
+			n := facing(t, f)
+			testenv.Until(t, "linked", func() bool { return n.linked("fake") })
+			_, got, err := foreign(t, n, f, "x", "y")
+			if errs.CodeOf(err) != c.code {
+				t.Fatalf("got %v, want %q", err, c.code)
+			}
+			if err == nil && (got[0].Seq != 1 || got[0].CreatedAt != 7 || errs.CodeOf(got[1].Err) != c.second || got[1].Existing != (c.second == "")) {
+				t.Errorf("got %+v", got)
+			}
+		})
+	}
+}
+
+func TestAnAppendWhoseStreamIsCutIsUnavailableAndMayBeRepeated(t *testing.T) {
+	t.Parallel()
+	f := &fake{answer: func(n int64, r *relayv1.AppendRequest) (*relayv1.AppendResponse, error) {
+		if n == 1 {
+			return nil, status.Error(codes.Unavailable, "cut")
+		}
+		return ok(len(r.GetEntries())), nil
+	}}
+	n := facing(t, f)
+	testenv.Until(t, "linked", func() bool { return n.linked("fake") })
+	id, _, err := foreign(t, n, f, "x")
+	if errs.CodeOf(err) != errs.CodeUnavailable {
+		t.Fatalf("got %v, want unavailable", err)
+	}
+	testenv.Until(t, "it is answered there again", func() bool {
+		_, err := n.Append(t.Context(), id, nil, entries("x"))
+		return err == nil && f.calls.Load() == 2
+	})
+}
+
+func TestAnAppendThatIsNotAnsweredEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	f := &fake{answer: func(int64, *relayv1.AppendRequest) (*relayv1.AppendResponse, error) { return nil, nil }}
+	n := facing(t, f)
+	testenv.Until(t, "linked", func() bool { return n.linked("fake") })
+	for id := range uint64(1000) {
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		_, err := n.Append(ctx, id, nil, entries("x"))
+		cancel()
+		if f.calls.Load() == 0 {
+			continue // at home
+		}
+		if errs.CodeOf(err) != errs.CodeUnavailable {
+			t.Errorf("got %v, want unavailable", err)
+		}
+		return
+	}
+	t.Error("the fake owns nothing")
+}
+
+// An owner that hangs holds up a sender for some seconds, no longer: then its
+// conversations are appended elsewhere.
+func TestAPeerThatHangsIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	f := &fake{mute: true, answer: func(int64, *relayv1.AppendRequest) (*relayv1.AppendResponse, error) { return nil, nil }}
+	n := facing(t, f)
+	testenv.Until(t, "linked", func() bool { return n.linked("fake") })
+	at := time.Now()
+	id, _, err := foreign(t, n, f, "x")
+	if errs.CodeOf(err) != errs.CodeUnavailable {
+		t.Errorf("got %v, want unavailable", err)
+	}
+	if took := time.Since(at); took > 10*time.Second {
+		t.Errorf("held up for %v", took)
+	}
+	before := n.appends()
+	testenv.Until(t, "it is appended at home", func() bool {
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		_, _ = n.Append(ctx, id, nil, entries("x"))
+		return n.appends() > before
+	})
+}
+
+// One that accepts and says nothing is never linked, and costs no sender a wait.
+func TestAPeerThatNeverAnswersIsNoPeer(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	n := start(t, "n", "127.0.0.1:0", 1)
+	n.list(&node{instance: "tcp only", address: l.Addr().String()})
+	dumb := facing(t, &fake{silent: true})
+	deadline := time.Now().Add(2500 * time.Millisecond) // beyond the first attempt
+	for id := uint64(0); time.Now().Before(deadline); id++ {
+		for _, n := range []*node{n, dumb} {
+			if _, err := n.Append(t.Context(), id, nil, entries("x")); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if n.linked("tcp only") || dumb.linked("fake") {
+		t.Error("linked with somebody who says nothing")
+	}
+	for _, n := range []*node{n, dumb} {
+		at := time.Now()
+		n.leave()
+		if took := time.Since(at); took > time.Second {
+			t.Errorf("leaving took %v", took)
+		}
+	}
+}
