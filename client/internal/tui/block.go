@@ -104,7 +104,7 @@ func (p *painter) hint(l look) string {
 	if !l.hint {
 		return ""
 	}
-	return " · " + keyRetry + " send again · " + keyDiscard + " discard"
+	return "\n" + keyRetry + " send again · " + keyDiscard + " discard"
 }
 
 func (p *painter) heading(e *entry) string {

@@ -28,7 +28,8 @@ type chat struct {
 	// jump: once the first page is there, show the divider if it is far up.
 	jump bool
 
-	draft string
+	draft    string
+	restored string // the beginning of draft that came back because it could not be sent
 }
 
 func (c *chat) target() client.Target {
@@ -42,15 +43,18 @@ func (c *chat) touch(at time.Time) {
 	}
 }
 
-// trimAt and trimTo bound the messages that are held of a chat that is not open.
+// Of a chat that is not open the newest trimTo messages are held once there are
+// more than trimAt; of the open one, while nobody scrolls in it, more.
 const (
-	trimAt = 1000
-	trimTo = 200
+	trimAt     = 1_000
+	trimTo     = 200
+	trimOpenAt = 100_000
+	trimOpenTo = 50_000
 )
 
-func (c *chat) trim() {
-	if n := len(c.t.log); n > trimAt {
-		c.t.log = slices.Clone(c.t.log[n-trimTo:])
+func (c *chat) trim(at, to int) {
+	if n := len(c.t.log); n > at {
+		c.t.log = slices.Clone(c.t.log[n-to:])
 		c.t.complete = false
 	}
 }
@@ -59,7 +63,7 @@ func (c *chat) trim() {
 func (c *chat) leave() {
 	c.divider, c.jump = 0, false
 	c.s.follow()
-	c.trim()
+	c.trim(trimAt, trimTo)
 	c.t.problem = ""
 }
 

@@ -122,14 +122,14 @@ func (e *editor) line(m measure, width int) (shown string, x int) {
 
 // key handles a key press; false means that the key is not for an editor.
 func (e *editor) key(k tea.KeyPressMsg, m measure, width int) bool {
+	if k.Text != "" && k.Mod&(tea.ModCtrl|tea.ModAlt|tea.ModMeta|tea.ModSuper) == 0 {
+		e.insert(k.Text)
+		return true
+	}
 	if do, ok := editorKeys[k.Keystroke()]; ok {
 		return do(e, m, width)
 	}
-	if k.Text == "" || k.Mod&(tea.ModCtrl|tea.ModAlt|tea.ModMeta|tea.ModSuper) != 0 {
-		return false
-	}
-	e.insert(k.Text)
-	return true
+	return false
 }
 
 type editorKey func(e *editor, m measure, width int) bool

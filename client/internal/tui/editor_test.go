@@ -7,6 +7,7 @@ import (
 	"unicode/utf8"
 
 	tea "charm.land/bubbletea/v2"
+	"github.com/charmbracelet/x/ansi"
 )
 
 // typeInto presses keys; what is no key's name is typed.
@@ -188,4 +189,40 @@ func FuzzEditor(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestTheCursorIsAtTheCaretsCell(t *testing.T) {
+	f := newFake("ann")
+	f.conversation("bob", 10, line{true, 0, "x"})
+	for _, width := range []int{100, 50} {
+		for _, method := range methods {
+			for _, text := range []string{"", "hello", "你好，北京", "❤️ 👍🏽", "👨‍👩‍👧", "🇨🇳x", "e\u0301", "क्षि", "two\nlines 你好"} {
+				s := newScreen(t, f, width, 20)
+				s.m.measure = method
+				s.keys("enter")
+				s.m.composer.insert(text)
+				s.check()
+				lines, cursor := s.m.frame()
+				before := ansi.Strip(method.method.Truncate(lines[cursor.Y], cursor.X, ""))
+				last := text[strings.LastIndexByte(text, '\n')+1:]
+				if want := method.show(last); !strings.HasSuffix(before, "❯ "+want) && !strings.HasSuffix(before, "   "+want) {
+					t.Errorf("width %d, %q: the cursor is after %q", width, text, before)
+				}
+				s.keys("ctrl+k")
+				s.send(tea.PasteMsg{Content: cleanLine(text)})
+				lines, cursor = s.m.frame()
+				before = ansi.Strip(method.method.Truncate(lines[cursor.Y], cursor.X, ""))
+				if want := method.show(cleanLine(text)); !strings.HasSuffix(before, "❯ "+want) {
+					t.Errorf("width %d, %q in the switcher: the cursor is after %q", width, text, before)
+				}
+				s.m.switcher = nil
+				s.keys("f1")
+				if _, cursor = s.m.frame(); cursor != nil {
+					t.Error("the help has a cursor")
+				}
+				s.keys("esc")
+				s.m.composer.set("")
+			}
+		}
+	}
 }

@@ -55,7 +55,9 @@ func (m *Model) onReceived(e client.Received) {
 	c := m.chats.get(e.Message.Conversation, e.Peer)
 	c.t.received(e.Message, m.me.ID)
 	if c != m.open {
-		c.trim()
+		c.trim(trimAt, trimTo)
+	} else if c.s.following() {
+		c.trim(trimOpenAt, trimOpenTo)
 	}
 	if seq := e.Message.Seq; seq > c.known {
 		c.known = seq
@@ -92,7 +94,7 @@ func (m *Model) onOutgoing(o client.Outgoing) {
 // eyes.
 func (m *Model) reading() bool {
 	return m.focused && m.open != nil && m.switcher == nil && m.help == nil && m.open.s.following() &&
-		m.width > 0
+		m.width > 0 && m.layout().body > 0
 }
 
 // markRead notes what was read.

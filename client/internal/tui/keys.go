@@ -66,6 +66,9 @@ func isOffline(m *Model) bool { return m.link.State == client.Offline }
 // onKey handles a key press: the topmost layer has it.
 func (m *Model) onKey(k tea.KeyPressMsg) tea.Cmd {
 	name := k.Keystroke()
+	if k.Code == tea.KeyExtended {
+		name = "" // an input method's text, whatever key it is called like
+	}
 	if name == "ctrl+c" {
 		return m.mayLeave()
 	}

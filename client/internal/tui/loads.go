@@ -136,7 +136,14 @@ func (m *Model) jump() {
 	if e == nil {
 		e = c.t.log[0]
 	}
-	m.column(c).hold(&c.s, spot{i: c.t.index(e)}, max(m.layout().body, 1))
+	col, at, body := m.column(c), spot{i: c.t.index(e)}, max(m.layout().body, 1)
+	switch decor := col.block(at.i).decor; {
+	case body < 2*decor:
+		at.line = decor // there is room for the text only
+	case at.i > 0:
+		at.line = 1 // without the blank row
+	}
+	col.hold(&c.s, at, body)
 }
 
 // snapshot reads what is kept of all chats.

@@ -71,7 +71,7 @@ const (
 func newModel(ctx context.Context, b Backend, log *slog.Logger, now func() time.Time, s snapshot) *Model {
 	m := &Model{
 		ctx: ctx, b: b, log: log, now: now, me: b.User(), clock: now(), link: b.Link(),
-		focused: true, measure: measure{ansi.WcWidth}, styles: newStyles(true),
+		focused: true, measure: measure{ansi.WcWidth}, styles: newStyles(unknown),
 		chats: newRoster(), composer: editor{goal: -1},
 		after: func(d time.Duration, msg tea.Msg) tea.Cmd {
 			return tea.Tick(d, func(time.Time) tea.Msg { return msg })
@@ -108,7 +108,10 @@ func (m *Model) handle(msg tea.Msg) tea.Cmd {
 	case tea.BlurMsg:
 		m.focused = false
 	case tea.BackgroundColorMsg:
-		m.styles = newStyles(msg.IsDark())
+		m.styles = newStyles(light)
+		if msg.IsDark() {
+			m.styles = newStyles(dark)
+		}
 		m.theme++
 	case tea.ModeReportMsg:
 		m.onMode(msg)

@@ -259,7 +259,7 @@ func TestAChatWithManyNewMessagesOpensAtTheFirst(t *testing.T) {
 	s.has("(50)")
 	s.goTo("bob")
 	s.has("unread 1.", " new ─", "50 new ↓")
-	if rows := s.body(); !strings.Contains(strings.Join(rows[:4], "\n"), "new") {
+	if rows := s.body(); !strings.Contains(rows[0]+rows[1], " new ") {
 		t.Errorf("the line is not at the top:\n%s", strings.Join(rows, "\n"))
 	}
 	s.keys("ctrl+end")
@@ -275,8 +275,8 @@ func TestEverySize(t *testing.T) {
 	_, err := f.Send(t.Context(), client.Target{Peer: "bob"}, "refused 你好 ❤️ text that is long enough to break")
 	must(err)
 	for _, method := range methods {
-		for width := 1; width <= 130; width += 1 + width/12 {
-			for height := 1; height <= 45; height += 1 + height/8 {
+		for _, width := range []int{1, 2, 3, 5, 8, 11, 12, 20, 23, 24, 40, 59, 60, 61, 100, 130} {
+			for _, height := range []int{1, 2, 3, 4, 5, 6, 9, 10, 16, 45} {
 				s := newScreen(t, f, width, height)
 				s.m.measure = method
 				s.m.theme++

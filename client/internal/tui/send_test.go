@@ -175,7 +175,7 @@ func TestAFailedMessageTellsWhyAndCanBeSentAgainOrDiscarded(t *testing.T) {
 	if got := s.mark("  one"); got != "✗" {
 		t.Errorf("a failed message has the mark %q", got)
 	}
-	s.has("✗ not sent: too many messages · Ctrl+T send again · Ctrl+X")
+	s.has("✗ not sent: too many messages", "Ctrl+T send again · Ctrl+X discard")
 	if n := strings.Count(s.frame(), keyDiscard); n != 1 {
 		t.Errorf("%d messages offer the keys, one has them", n)
 	}
@@ -255,7 +255,6 @@ func TestNewsOfAMessageInEveryOrder(t *testing.T) {
 		eventsMsg{received},
 		unsentMsg{all: []client.Outgoing{queued}, upTo: 7},
 		unsentMsg{upTo: 7},
-		unsentMsg{upTo: 6},
 	}
 	permute(len(news), func(order []int) {
 		s := newScreen(t, f, 60, 12)
@@ -382,5 +381,39 @@ func TestWritesAreInOrder(t *testing.T) {
 	s.release()
 	if got := f.sent(conv, 1); !slices.Equal(got, want) {
 		t.Errorf("sent: %q", got)
+	}
+}
+
+func TestATextThatCannotBeSentOnTheWayOutIsADraft(t *testing.T) {
+	f := newFake("ann")
+	f.conversation("bob", 10, line{false, time.Hour, "hello"})
+	s := newScreen(t, f, 100, 30)
+	s.m.b = brokenDisk{f}
+	s.goTo("bob")
+	s.m.composer.set("one")
+	go s.m.submit()() // under way
+	s.m.composer.set("two")
+	s.m.submit() // queued
+	s.m.composer.set("three")
+	if err := s.m.finish(t.Context()); !errors.Is(err, errDisk) {
+		t.Errorf("it ended with: %v", err)
+	}
+	drafts, err := f.Drafts(t.Context())
+	must(err)
+	if got := drafts[draftPrefix+"bob"]; got != "one\ntwo\nthree" {
+		t.Errorf("the draft is %q", got)
+	}
+}
+
+func TestAnInputMethodsTextIsNoKey(t *testing.T) {
+	f := newFake("ann")
+	f.conversation("bob", 10, line{false, time.Hour, "hello"})
+	s := newScreen(t, f, 100, 30)
+	s.goTo("bob")
+	for _, text := range []string{"你好", "enter", "left", "f1"} {
+		s.send(tea.KeyPressMsg{Code: tea.KeyExtended, Text: text})
+	}
+	if got := s.m.composer.value; got != "你好enterleftf1" {
+		t.Errorf("the composer has %q", got)
 	}
 }

@@ -18,19 +18,33 @@ type styles struct {
 	key      lipgloss.Style // names of keys
 }
 
-func newStyles(dark bool) styles {
-	pick := lipgloss.LightDark(dark)
-	fg := func(light, darkColor string) lipgloss.Style {
-		return lipgloss.NewStyle().Foreground(pick(lipgloss.Color(light), lipgloss.Color(darkColor)))
+// background is what the terminal says of itself.
+type background int
+
+const (
+	unknown background = iota // it did not say, as under tmux
+	dark
+	light
+)
+
+// newStyles picks colours that can be read on a background. Where that is
+// unknown they are the terminal's own, which its owner chose for it.
+func newStyles(on background) styles {
+	fg := func(own, onDark, onLight string) lipgloss.Style {
+		return lipgloss.NewStyle().Foreground(lipgloss.Color([]string{own, onDark, onLight}[on]))
+	}
+	faint := fg("", "#8A8A8A", "#6C6C6C")
+	if on == unknown {
+		faint = lipgloss.NewStyle().Faint(true)
 	}
 	return styles{
-		title:    fg("#005F87", "#87CEEB").Bold(true),
-		own:      fg("#5F5F00", "#D7AF5F").Bold(true),
-		faint:    fg("#6C6C6C", "#8A8A8A"),
-		good:     fg("#00703C", "#87D787"),
-		bad:      fg("#B00020", "#FF8787").Bold(true),
-		warn:     fg("#8A4B00", "#FFD75F").Bold(true),
-		unread:   fg("#8700AF", "#FFAF5F").Bold(true),
+		title:    fg("6", "#87CEEB", "#005F87").Bold(true),
+		own:      fg("3", "#D7AF5F", "#5F5F00").Bold(true),
+		faint:    faint,
+		good:     fg("2", "#87D787", "#00703C"),
+		bad:      fg("1", "#FF8787", "#B00020").Bold(true),
+		warn:     fg("3", "#FFD75F", "#8A4B00").Bold(true),
+		unread:   fg("5", "#FFAF5F", "#8700AF").Bold(true),
 		selected: lipgloss.NewStyle().Reverse(true),
 		key:      lipgloss.NewStyle().Bold(true),
 	}

@@ -18,12 +18,18 @@ import (
 // done, so that messages are sent in the order typed.
 type writes struct {
 	queue   []write
-	running chan struct{} // closed when the write under way is done; nil if none is
+	running *step // the one under way, nil if none is
 
 	// Drafts and read marks change often and are gathered for a moment.
 	drafts  map[string]*chat
 	reads   map[string]*chat
 	waiting bool
+}
+
+// step is a write under way. msg may be read when done is closed.
+type step struct {
+	done chan struct{}
+	msg  tea.Msg
 }
 
 // write is one step; its message is handled by Update.
@@ -68,57 +74,64 @@ func (m *Model) nextWrite() tea.Cmd {
 	if m.writes.running != nil || len(m.writes.queue) == 0 {
 		return nil
 	}
-	w, done, ctx := m.writes.queue[0], make(chan struct{}), m.ctx
+	w, r, ctx := m.writes.queue[0], &step{done: make(chan struct{})}, m.ctx
 	m.writes.queue = m.writes.queue[1:]
-	m.writes.running = done
+	m.writes.running = r
 	return func() tea.Msg {
-		defer close(done)
+		defer close(r.done)
 		ctx, cancel := context.WithTimeout(ctx, diskTime)
 		defer cancel()
-		return wroteMsg{w(ctx)}
+		r.msg = w(ctx)
+		return wroteMsg{r.msg}
 	}
 }
 
 func (m *Model) onWrote(msg wroteMsg) tea.Cmd {
 	m.writes.running = nil
-	switch msg := msg.msg.(type) {
+	_ = m.wrote(msg.msg) // it is on the screen
+	return m.nextWrite()
+}
+
+// wrote takes the outcome of a write, and returns its error.
+func (m *Model) wrote(msg tea.Msg) error {
+	switch msg := msg.(type) {
 	case sentMsg:
 		m.onSent(msg)
+		return msg.err
 	case discardedMsg:
 		m.onDiscarded(msg)
+		return msg.err
 	case keptMsg:
 		if msg.err != nil {
 			m.complain("draft not kept", msg.err)
 		}
+		return msg.err
 	}
-	return m.nextWrite()
+	return nil
 }
 
-// finish does what is still to be written; the program has ended. It returns
-// the first error.
+// finish does what is still to be written; the program has ended. A text that
+// cannot be sent is kept as a draft.
 func (m *Model) finish(ctx context.Context) error {
-	if m.writes.running != nil {
+	var errs error
+	if r := m.writes.running; r != nil {
 		select {
-		case <-m.writes.running:
+		case <-r.done:
+			errs = errors.Join(errs, m.wrote(r.msg))
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
+	m.writes.running = nil
 	m.keepDraft()
-	m.gather()
-	var first error
-	for _, w := range m.writes.queue {
-		var err error
-		switch msg := w(ctx).(type) {
-		case sentMsg:
-			err = msg.err
-		case keptMsg:
-			err = msg.err
+	for m.gather(); len(m.writes.queue) > 0; m.gather() {
+		queue := m.writes.queue
+		m.writes.queue = nil
+		for _, w := range queue {
+			errs = errors.Join(errs, m.wrote(w(ctx)))
 		}
-		first = errors.Join(first, err)
 	}
-	m.writes.queue = nil
-	return first
+	return errs
 }
 
 // keepDraft notes the composer's text as the open chat's draft.
@@ -198,18 +211,27 @@ func (m *Model) clearComposer() {
 }
 
 func (m *Model) onSent(msg sentMsg) {
+	c := m.chats.byKey[msg.key]
 	if msg.err == nil {
 		m.onOutgoing(msg.out)
+		if c != nil {
+			c.restored = ""
+		}
 		return
 	}
 	m.complain("not sent", msg.err)
-	c := m.chats.byKey[msg.key]
 	if c == nil {
 		return
 	}
-	// The text goes back to where it came from, before what was typed since.
+	// The text goes back to where it came from: after those that came back before
+	// it, and before what was typed since.
 	m.keepDraft()
-	c.draft = strings.TrimRight(msg.text+"\n"+c.draft, "\n")
+	if !strings.HasPrefix(c.draft, c.restored) {
+		c.restored = ""
+	}
+	rest := strings.TrimPrefix(c.draft[len(c.restored):], "\n")
+	c.restored = strings.TrimPrefix(c.restored+"\n"+msg.text, "\n")
+	c.draft = strings.TrimSuffix(c.restored+"\n"+rest, "\n")
 	m.writes.drafts[c.key] = c
 	if c == m.open {
 		m.composer.set(c.draft)

@@ -1,0 +1,262 @@
+package tui
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
+
+	"github.com/msrchat/msrchat/client"
+	"github.com/msrchat/msrchat/client/internal/fake"
+	"github.com/msrchat/msrchat/client/store"
+	"github.com/msrchat/msrchat/shared/errs"
+)
+
+// realClient is ann's client on a fake service, on which bob and Zoe are, too.
+// She has a conversation with bob that has 150 messages, not one of them here.
+func realClient(t *testing.T) (Backend, *fake.Log, uint64, []*fake.Server) {
+	t.Helper()
+	log := fake.NewLog()
+	id, token := log.AddUser("ann")
+	log.AddUser("bob")
+	log.AddUser("Zoe")
+	servers := []*fake.Server{fake.NewServer(t, log, "s1"), fake.NewServer(t, log, "s2")}
+	gate, err := client.NewGate(fake.NewGate(t, log).URL, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conv := log.Open("ann", "bob")
+	for i := range 150 {
+		log.Say(conv, "bob", fmt.Sprint("old ", i+1))
+	}
+	s := store.NewMemory(10_000)
+	quick := client.Backoff{First: 5 * time.Millisecond, Base: 10 * time.Millisecond, Cap: 50 * time.Millisecond}
+	c, err := client.Open(context.WithoutCancel(t.Context()), client.Options{
+		Gate: gate, Session: client.Session{Token: token, User: client.User{ID: id, Name: "ann"}},
+		Store: s, Backoff: quick, FirstPage: -1,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	return NewBackend(c, s), log, conv, servers
+}
+
+// TestBackendContract holds the fake that the tests use to what the real client
+// does.
+func TestBackendContract(t *testing.T) {
+	t.Run("fake", func(t *testing.T) {
+		f := newFake("ann")
+		lines := make([]line, 150)
+		for i := range lines {
+			lines[i] = line{false, time.Hour, fmt.Sprint("old ", i+1)}
+		}
+		conv := f.conversation("bob", 0, lines...)
+		f.person("Zoe")
+		f.setLink(f.link)
+		backendContract(t, f, conv, func(text string) { f.say(conv, text) })
+	})
+	t.Run("client", func(t *testing.T) {
+		b, log, conv, _ := realClient(t)
+		backendContract(t, b, conv, func(text string) { log.Say(conv, "bob", text) })
+	})
+}
+
+func backendContract(t *testing.T, b Backend, conv uint64, say func(string)) {
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	ok := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	// until reads events up to the one that is waited for.
+	until := func(what string, is func(client.Event) bool) {
+		t.Helper()
+		for {
+			select {
+			case e := <-b.Events():
+				if is(e) {
+					return
+				}
+			case <-ctx.Done():
+				t.Fatalf("%s was not told", what)
+			}
+		}
+	}
+	until("the connection", func(e client.Event) bool {
+		l, is := e.(client.LinkChanged)
+		return is && l.Link.State == client.Online
+	})
+	if b.Link().State != client.Online || b.User().Name != "ann" || b.User().ID == 0 {
+		t.Fatalf("%v, %v", b.Link(), b.User())
+	}
+
+	// A message that comes is stored when it is told.
+	eventually(t, func() bool {
+		chats, err := b.Chats(ctx)
+		return err == nil && len(chats) == 1
+	})
+	say("hello")
+	until("the message", func(e client.Event) bool {
+		r, is := e.(client.Received)
+		if !is {
+			return false
+		}
+		stored, err := b.Stored(ctx, conv, 0, 10)
+		ok(err)
+		if r.Mine || r.Peer.Name != "bob" || r.Message.Seq != 151 || len(stored) != 1 || !cmp.Equal(stored[0], r.Message) {
+			t.Fatalf("told %+v, stored %+v", r, stored)
+		}
+		return true
+	})
+	chats, err := b.Chats(ctx)
+	ok(err)
+	if len(chats) != 1 || chats[0].ID != conv || chats[0].Peer.Name != "bob" || chats[0].Last == nil || chats[0].Last.Seq != 151 {
+		t.Errorf("chats: %+v", chats)
+	}
+
+	// Older ones come from the server, in pages that touch.
+	before := uint64(151)
+	for before > 1 {
+		page, err := page(ctx, b, conv, before, true)
+		ok(err)
+		if len(page) == 0 || page[len(page)-1].Seq != before-1 || page[0].Seq != before-uint64(len(page)) {
+			t.Fatalf("before %d: %+v", before, page)
+		}
+		before = page[0].Seq
+	}
+	if last, err := b.Messages(ctx, conv, 1, 10); err != nil || len(last) != 0 {
+		t.Errorf("before the first one: %v, %v", last, err)
+	}
+
+	// What is sent is told twice: settled, and as a message of the log.
+	out, err := b.Send(ctx, client.Target{Conversation: conv, Peer: "bob"}, "from ann")
+	ok(err)
+	if out.State != client.Queued || out.Order == 0 || out.Text != "from ann" {
+		t.Errorf("sent: %+v", out)
+	}
+	settled, received := false, false
+	until("the sent message", func(e client.Event) bool {
+		switch e := e.(type) {
+		case client.SendChanged:
+			if e.Outgoing.ID == out.ID && e.Outgoing.State == client.Acknowledged && e.Outgoing.Seq == 152 {
+				settled = true
+			}
+		case client.Received:
+			if e.Message.ID == out.ID && e.Mine && e.Message.Seq == 152 {
+				received = true
+			}
+		}
+		return settled && received
+	})
+	if left, err := b.Unsent(ctx); err != nil || len(left) != 0 {
+		t.Errorf("unsent: %v, %v", left, err)
+	}
+
+	// A message to nobody fails, and stays until it is discarded.
+	out, err = b.Send(ctx, client.Target{Peer: "nobody"}, "anyone?")
+	ok(err)
+	until("the failure", func(e client.Event) bool {
+		s, is := e.(client.SendChanged)
+		return is && s.Outgoing.ID == out.ID && s.Outgoing.State == client.Failed && s.Outgoing.Reason != "" && s.Outgoing.Peer == "nobody"
+	})
+	if left, err := b.Unsent(ctx); err != nil || len(left) != 1 || left[0].ID != out.ID {
+		t.Errorf("unsent: %v, %v", left, err)
+	}
+	ok(b.Discard(ctx, out.ID))
+	if err := b.Discard(ctx, out.ID); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("discarded twice: %v", err)
+	}
+
+	// People.
+	zoe, err := b.OpenDirect(ctx, "zoe")
+	ok(err)
+	again, err := b.OpenDirect(ctx, "ZOE")
+	ok(err)
+	if zoe.ID == 0 || zoe.ID != again.ID || zoe.ID == conv || store.PeerKey(zoe.Peer.Name) != "zoe" {
+		t.Errorf("opened %+v, then %+v", zoe, again)
+	}
+	if _, err := b.OpenDirect(ctx, "nobody"); errs.CodeOf(err) != errs.CodeNotFound {
+		t.Errorf("opening a chat with nobody: %v", err)
+	}
+
+	// What is kept here.
+	ok(b.SetDraft(ctx, "k", "draft"))
+	ok(b.SetMeta(ctx, "m", "value"))
+	drafts, err := b.Drafts(ctx)
+	ok(err)
+	meta, err := b.Meta(ctx, "m")
+	ok(err)
+	if drafts["k"] != "draft" || meta != "value" {
+		t.Errorf("kept: %v, %q", drafts, meta)
+	}
+	ok(b.SetDraft(ctx, "k", ""))
+	if drafts, _ := b.Drafts(ctx); len(drafts) != 0 {
+		t.Errorf("drafts: %v", drafts)
+	}
+	if none, err := b.Meta(ctx, "none"); err != nil || none != "" {
+		t.Errorf("no value is %q, %v", none, err)
+	}
+	ok(b.Reconnect(ctx))
+}
+
+// TestTheScreenOnARealClient is a whole run: a message comes, the answer goes
+// out, the servers vanish, what is written meanwhile waits, and goes out in
+// order when they are back.
+func TestTheScreenOnARealClient(t *testing.T) {
+	b, log, conv, servers := realClient(t)
+	out, in := &lockedBuffer{}, newKeyboard(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	done := make(chan error, 1)
+	go func() {
+		done <- Run(ctx, Options{Backend: b, Input: in, Output: out, Environ: []string{"TERM=xterm-256color"}, size: testSize})
+	}()
+	see := func(text string) {
+		t.Helper()
+		eventually(t, func() bool { return strings.Contains(out.String(), text) })
+	}
+	see("online")
+	see("bob")
+	in.press("\x0b") // Ctrl+K
+	in.press("bob\r")
+	see("old 150")
+	log.Say(conv, "bob", "are you there?")
+	see("are you there?")
+	in.press("yes I am\r")
+	eventually(t, func() bool { return len(log.Texts(conv)) == 152 })
+	for _, s := range servers {
+		s.Do(func(f *fake.Faults) { f.Hello = refuseHello })
+		s.Cut()
+	}
+	see("offline")
+	for i := range 20 {
+		in.press(fmt.Sprintf("waiting %d\r", i))
+	}
+	see("20 to send")
+	for _, s := range servers {
+		s.Do(func(f *fake.Faults) { f.Hello = nil })
+	}
+	eventually(t, func() bool { return len(log.Texts(conv)) == 172 })
+	for i, text := range log.Texts(conv)[152:] {
+		if text != fmt.Sprint("waiting ", i) {
+			t.Errorf("message %d is %q", i, text)
+		}
+	}
+	in.press("\x03\x03")
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+func refuseHello(*chatv1.Hello) *chatv1.Goodbye {
+	return &chatv1.Goodbye{Code: chatv1.GoodbyeCode_GOODBYE_CODE_UNAVAILABLE, Text: "no database", Reconnect: true}
+}
