@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -13,19 +14,21 @@ import (
 	"github.com/msrchat/msrchat/shared/testenv"
 )
 
-// counting is a context that counts what was registered at it and not removed.
+// counting is a context that never ends and counts what waits for that.
 type counting struct {
 	context.Context
-	registered atomic.Int64
+	done    chan struct{}
+	waiting atomic.Int64
 }
 
-func (c *counting) AfterFunc(f func()) func() bool {
-	c.registered.Add(1)
-	stop := context.AfterFunc(c.Context, f)
-	return func() bool {
-		c.registered.Add(-1)
-		return stop()
-	}
+func (c *counting) Done() <-chan struct{} { return c.done }
+
+func (c *counting) AfterFunc(func()) func() bool {
+	c.waiting.Add(1)
+	return sync.OnceValue(func() bool {
+		c.waiting.Add(-1)
+		return true
+	})
 }
 
 // A peer may be away for days: an attempt to reach it must leave nothing behind.
@@ -35,13 +38,13 @@ func TestAnAttemptLeavesNothingBehind(t *testing.T) {
 		Dial: []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())},
 	})
 	l := newLink(p, "b", fmt.Sprintf("127.0.0.1:%d", testenv.FreePort(t)))
-	parent := &counting{Context: t.Context()}
+	parent := &counting{Context: context.Background(), done: make(chan struct{})}
 	for range 3 {
 		if err := l.serve(parent); err == nil {
 			t.Fatal("linked with nobody")
 		}
 	}
-	if n := parent.registered.Load(); n != 0 {
-		t.Errorf("%d registrations are left", n)
+	if n := parent.waiting.Load(); n != 0 {
+		t.Errorf("%d contexts are left", n)
 	}
 }
