@@ -174,7 +174,7 @@ func (s *Server) serve(ctx context.Context) error {
 // unlessOver is err, or nil for what failed because ctx has ended.
 func unlessOver(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
-		return nil
+		return nil //nolint:nilerr // the stop was asked for
 	}
 	return err
 }

@@ -179,7 +179,7 @@ func TestARestartOfConsulIsNotNoticed(t *testing.T) {
 		}
 	}
 	// The new agent calls every check critical until it ran.
-	for end := time.Now().Add(4 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(4 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) { // the pace of the calls
 		ask()
 	}
 	t.Logf("%d assignments through a restart of Consul", calls)
