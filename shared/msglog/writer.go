@@ -129,17 +129,6 @@ func (r *request) size() (n int) {
 	return n
 }
 
-// statementLen is how many of rows go into one statement: the limits of a batch
-// again, since the last request taken, or a single one, may be beyond them.
-func statementLen(rows []*row) int {
-	n, size := 0, 0
-	for n < len(rows) && n < maxBatchRows && (n == 0 || size+len(rows[n].entry().Body) <= 2*maxBatchBytes) {
-		size += len(rows[n].entry().Body)
-		n++
-	}
-	return n
-}
-
 // process brings every row of a batch to a result and answers the requests.
 func (w *writer) process(ctx context.Context, batch []*request) {
 	started := time.Now()
@@ -147,16 +136,13 @@ func (w *writer) process(ctx context.Context, batch []*request) {
 	// so that one device's messages keep theirs.
 	slices.SortStableFunc(batch, func(a, b *request) int { return cmp.Compare(a.conversationID, b.conversationID) })
 	rows, repeats := w.rows(batch)
-	count := len(rows)
-	for len(rows) > 0 {
-		n := statementLen(rows)
-		w.commit(ctx, rows[:n])
-		rows = rows[n:]
+	for at := 0; at < len(rows); at += maxBatchRows {
+		w.commit(ctx, rows[at:min(at+maxBatchRows, len(rows))])
 	}
 	for _, r := range repeats {
 		r.repeat()
 	}
-	w.log.metrics.batch(count, time.Since(started))
+	w.log.metrics.batch(len(rows), time.Since(started))
 	if w.log.opts.Committed != nil {
 		w.log.opts.Committed(committed(batch))
 	}
