@@ -4,12 +4,14 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
 
 	"github.com/msrchat/msrchat/client"
+	"github.com/msrchat/msrchat/client/internal/fake"
 	"github.com/msrchat/msrchat/client/store"
 	"github.com/msrchat/msrchat/shared/errs"
 )
@@ -143,6 +145,50 @@ func TestARefusalThatPassesIsRetriedInOrder(t *testing.T) {
 	}
 	if got := w.log.Texts(w.conv); !slices.Equal(got, numbered("m", 10)) {
 		t.Errorf("log: %q", got)
+	}
+}
+
+func TestARefusedMessageIsTriedAgainWhenAskedAndAlone(t *testing.T) {
+	w := newWorld(t, 1)
+	const after = 400 * time.Millisecond
+	type attempt struct {
+		text string
+		at   time.Time
+	}
+	var mu sync.Mutex
+	var seen []attempt
+	w.servers[0].Do(func(f *fakeFaults) {
+		f.Send = func(s *chatv1.Send) (fate, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			seen = append(seen, attempt{s.GetText(), time.Now()})
+			if len(seen) <= 2 {
+				return fake.Answer, fake.Unavailable(after)
+			}
+			return fake.Answer, nil
+		}
+	})
+	alice := w.open(t, "alice")
+	var outs []client.Outgoing
+	for _, text := range numbered("m", 5) {
+		outs = append(outs, alice.send(client.Target{Conversation: w.conv}, text))
+	}
+	for _, out := range outs {
+		alice.wait(out)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	// The others of the first burst are refused by the lane, and not seen here.
+	for i := 1; i <= 2; i++ {
+		if seen[i].text != "m 1" {
+			t.Errorf("attempt %d was %q", i+1, seen[i].text)
+		}
+		if gap := seen[i].at.Sub(seen[i-1].at); gap < after {
+			t.Errorf("attempt %d came after %v, asked for %v", i+1, gap, after)
+		}
+	}
+	if len(seen) != 7 {
+		t.Errorf("%d attempts for five messages and two refusals", len(seen))
 	}
 }
 
@@ -357,6 +403,50 @@ func TestReceivingGoesOnWhereTheStoreEnds(t *testing.T) {
 	// What was left out is still missing in the store, and comes now.
 	last := w.open(t, "alice", with)
 	last.untilTexts(w.conv, []string{"4", "5"})
+}
+
+// Until the conversations are listed it is not known where "now" is.
+func TestNothingIsReceivedBeforeTheListing(t *testing.T) {
+	w := newWorld(t, 1)
+	s := fresh(t)
+	with := func(o *client.Options) { o.Store = s }
+	alice := w.open(t, "alice", with)
+	w.log.Say(w.conv, "bob", "1")
+	alice.untilTexts(w.conv, []string{"1"})
+	alice.Close()
+	w.log.Say(w.conv, "bob", "2")
+	var mu sync.Mutex
+	refused, pulls := 0, 0
+	w.servers[0].Do(func(f *fakeFaults) {
+		f.Frame = func(f *chatv1.ServerFrame) *chatv1.ServerFrame {
+			mu.Lock()
+			defer mu.Unlock()
+			if f.GetHistoryPage() != nil {
+				pulls++
+			}
+			if f.GetConversationList() == nil || refused == 1 {
+				return f
+			}
+			refused++
+			return &chatv1.ServerFrame{RequestId: f.GetRequestId(), Body: &chatv1.ServerFrame_Failure{
+				Failure: &chatv1.Failure{Code: string(errs.CodeUnavailable), RetryAfterMs: 100},
+			}}
+		}
+	})
+	now := w.open(t, "alice", with, func(o *client.Options) { o.FromNow = true })
+	now.untilState(client.Online)
+	if _, err := now.Conversations(bounded(t)); err != nil { // answered after the second listing
+		t.Fatal(err)
+	}
+	until(t, "the second listing", func() bool { mu.Lock(); defer mu.Unlock(); return refused == 1 })
+	if _, err := now.OpenDirect(bounded(t), "bob"); err != nil {
+		t.Fatal(err)
+	}
+	mu.Lock()
+	if pulls != 0 {
+		t.Errorf("%d pages pulled", pulls)
+	}
+	mu.Unlock()
 }
 
 func TestAMessageFromANewerServerKeepsItsPlace(t *testing.T) {

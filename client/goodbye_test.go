@@ -2,6 +2,7 @@ package client_test
 
 import (
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -82,6 +83,31 @@ func TestGoodbyes(t *testing.T) {
 					t.Errorf("reconnected to %s", got)
 				}
 			})
+		}
+	}
+}
+
+func TestARefusalsTimeIsObeyedEveryTime(t *testing.T) {
+	w := newWorld(t, 1)
+	const after = 120 * time.Millisecond
+	var mu sync.Mutex
+	var hellos []time.Time
+	w.servers[0].Do(func(f *fakeFaults) {
+		f.Hello = func(*chatv1.Hello) *chatv1.Goodbye {
+			mu.Lock()
+			defer mu.Unlock()
+			if hellos = append(hellos, time.Now()); len(hellos) == 5 {
+				return nil
+			}
+			return &chatv1.Goodbye{Code: chatv1.GoodbyeCode_GOODBYE_CODE_FULL, Reconnect: true, ReconnectAfterMs: uint32(after / time.Millisecond)}
+		}
+	})
+	w.open(t, "alice").untilState(client.Online)
+	mu.Lock()
+	defer mu.Unlock()
+	for i := 1; i < len(hellos); i++ {
+		if gap := hellos[i].Sub(hellos[i-1]); gap < after {
+			t.Errorf("attempt %d came after %v, asked for %v", i+1, gap, after)
 		}
 	}
 }

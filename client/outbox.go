@@ -43,7 +43,6 @@ type lane struct {
 	held     bool
 	until    time.Time
 	refusals int // in a row
-	blocked  int // the round of sendOutbox in which nothing more goes out
 }
 
 // outboxState is the sending side.
@@ -63,7 +62,6 @@ type outboxState struct {
 	waiters map[MessageID][]chan Outgoing
 	lookAt  time.Time // when the store is looked at again
 	again   bool      // a look-up for waiters failed
-	round   int       // counts the calls of sendOutbox; see lane.blocked
 	owed    bool      // an OutboxChanged did not fit into the queue
 }
 
@@ -114,16 +112,14 @@ func (o *owner) sendOutbox(now time.Time) {
 		limit = min(limit, o.opt.Outstanding)
 	}
 	limit = min(limit, window)
-	b.round++
 	for _, r := range b.rows {
 		if b.flying >= limit {
 			return
 		}
 		l := b.lane(r.Outgoing)
+		// What stops a message stops all later ones of its lane.
 		switch {
-		case r.inFlight:
-			continue
-		case l.blocked == b.round, l.resolving:
+		case r.inFlight, l.resolving:
 		case l.held && (now.Before(l.until) || l.inFlight > 0):
 			if now.Before(l.until) {
 				b.nextAt = earliest(b.nextAt, l.until)
@@ -132,9 +128,7 @@ func (o *owner) sendOutbox(now time.Time) {
 			o.resolve(l, r.Outgoing)
 		default:
 			o.send(l, r)
-			continue
 		}
-		l.blocked = b.round
 	}
 }
 

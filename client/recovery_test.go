@@ -449,6 +449,51 @@ func TestWhoIsOnlineSendsForAll(t *testing.T) {
 	})
 }
 
+// While one program waits for an acknowledgement, another one of the profile
+// does not send the same message, until the first has lost its connection.
+func TestOneProgramSendsAtATime(t *testing.T) {
+	w := newWorld(t, 1)
+	data := store.NewMemory(1000)
+	var mu sync.Mutex
+	sends := 0
+	w.servers[0].Do(func(f *fakeFaults) {
+		f.Send = func(*chatv1.Send) (fate, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			if sends++; sends == 1 {
+				return fake.Swallow, nil
+			}
+			return fake.Answer, nil
+		}
+	})
+	seen := func() int {
+		mu.Lock()
+		defer mu.Unlock()
+		return sends
+	}
+	one := w.open(t, "alice", func(o *client.Options) { o.Store = data.Another() })
+	out := one.send(client.Target{Conversation: w.conv}, "once")
+	until(t, "the first sending", func() bool { return seen() == 1 })
+	two := w.open(t, "alice", func(o *client.Options) { o.Store = data.Another() })
+	two.untilState(client.Online)
+	next := two.send(client.Target{Conversation: w.conv}, "behind it")
+	for range 50 { // round trips, in which the other one would send
+		if _, err := two.Conversations(bounded(t)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := seen(); n != 1 {
+		t.Errorf("%d sendings while the first one was under way", n)
+	}
+	one.Close()
+	if got := two.wait(out); got.Seq != 1 || !got.Existing {
+		t.Errorf("taken over: %+v", got)
+	}
+	if got := two.wait(next); got.Seq != 2 {
+		t.Errorf("behind it: %+v", got)
+	}
+}
+
 type awayGate struct{}
 
 func (awayGate) Assign(ctxT, client.Token, []string) (client.Assignment, error) {
