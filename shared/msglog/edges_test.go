@@ -1,7 +1,6 @@
 package msglog_test
 
 import (
-	"bytes"
 	"context"
 	"sync"
 	"testing"
@@ -46,27 +45,6 @@ func TestRepeatsOfAnUnknownOutcomeAreUnknown(t *testing.T) {
 		t.Error("Close said that all was settled with the database away")
 	}
 	answered.Wait()
-}
-
-// A request that is larger than a packet of the database is taken in
-// parts.
-func TestALargeRequestIsTaken(t *testing.T) {
-	l := open(t, testenv.MariaDB(t), msglog.Options{})
-	entries := make([]msglog.Entry, 200)
-	for i := range entries {
-		entries[i] = entry(1, uint64(i), string(bytes.Repeat([]byte{byte(i)}, msglog.MaxBody)))
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), testenv.Patience/2)
-	defer cancel()
-	got, err := l.Append(ctx, 1, nil, entries)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i, r := range got {
-		if r.Err != nil || r.Seq != uint64(i+1) {
-			t.Fatalf("entry %d got %+v", i, r)
-		}
-	}
 }
 
 // Two logs and one request with everything in it: repeats of what the other log
