@@ -55,7 +55,8 @@ type Options struct {
 	Backoff Backoff
 	// Patience is how long a server may be silent while a request is unanswered;
 	// 10 s if 0, at most two heartbeats. It spares a person the wait for a dead
-	// server: after half of it the server is pinged.
+	// server: after half of it the server is pinged. One that lives and yet does
+	// not answer for twelve times as long is left, too.
 	Patience time.Duration
 }
 

@@ -25,6 +25,10 @@ const (
 	// what another process does; pollSeldom otherwise. A look costs microseconds.
 	pollOften  = 25 * time.Millisecond
 	pollSeldom = 250 * time.Millisecond
+	// answerLimit is how many times the patience a request may stay unanswered
+	// by a server that shows signs of life: two minutes, since servers hold sends
+	// while their database is away. It is for answers that got lost.
+	answerLimit = 12
 )
 
 // owner is all changing state of a client. Its methods are called by its one
@@ -53,11 +57,12 @@ type owner struct {
 	online     []chan struct{}      // closed when online or ended
 
 	// Requests: see requests.go.
-	pending   map[uint64]answer // sent on this link, unanswered
+	pending   map[uint64]question // sent on this link, unanswered
 	lastID    uint64
 	busySince time.Time // when pending became non-empty
 	probedAt  time.Time
-	calls     []*call // not sent yet
+	agedAt    time.Time // when the ages of pending were last looked at
+	calls     []*call   // not sent yet
 
 	sync   syncState   // see sync.go
 	outbox outboxState // see outbox.go
@@ -66,7 +71,7 @@ type owner struct {
 func newOwner(ctx context.Context, c *Client) (*owner, error) {
 	o := &owner{
 		Client: c, ctx: ctx, disk: context.WithoutCancel(ctx), dialed: make(chan dialOutcome, 1), assignment: c.opt.Assignment,
-		avoid: map[string]time.Time{}, pending: map[uint64]answer{}, lastID: 1,
+		avoid: map[string]time.Time{}, pending: map[uint64]question{}, lastID: 1,
 	}
 	o.outbox.init()
 	if err := o.initSync(); err != nil {
@@ -211,6 +216,15 @@ func (o *owner) probe(now time.Time) {
 	quietSince := o.live.Heard()
 	if o.busySince.After(quietSince) {
 		quietSince = o.busySince
+	}
+	if limit := answerLimit * o.opt.Patience; now.Sub(o.agedAt) > limit/8 {
+		o.agedAt = now
+		for _, q := range o.pending {
+			if now.Sub(q.at) > limit {
+				o.live.Fail(fmt.Errorf("no answer from the server for %v", limit))
+				return
+			}
+		}
 	}
 	switch quiet := now.Sub(quietSince); {
 	case quiet > 2*o.probeEvery():

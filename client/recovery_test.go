@@ -198,6 +198,30 @@ func TestABusyServerThatStillAnswersPingsIsKept(t *testing.T) {
 	}
 }
 
+func TestALostAnswerDoesNotStopThingsForEver(t *testing.T) {
+	w := newWorld(t, 1)
+	s := w.servers[0]
+	var mu sync.Mutex
+	n := 0
+	s.Do(func(f *fakeFaults) {
+		f.Send = func(*chatv1.Send) (fate, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			if n++; n == 1 {
+				return fake.Swallow, nil
+			}
+			return fake.Answer, nil
+		}
+	})
+	alice := w.open(t, "alice", func(o *client.Options) { o.Patience = 40 * time.Millisecond })
+	if got := alice.wait(alice.send(toBob(), "lost")); !got.Existing {
+		t.Errorf("outcome: %+v", got)
+	}
+	if len(s.Hellos()) != 2 || s.Pings() == 0 {
+		t.Errorf("%d connections, %d pings", len(s.Hellos()), s.Pings())
+	}
+}
+
 func TestWithoutGateKnownServersAreTried(t *testing.T) {
 	w := newWorld(t, 3)
 	s := store.NewMemory(100)

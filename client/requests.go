@@ -29,6 +29,12 @@ var errLost = errors.New("the connection broke before the answer")
 // errLost. It is called once, by the owner.
 type answer func(f *chatv1.ServerFrame, err error)
 
+// question is an unanswered request and when it was sent.
+type question struct {
+	then answer
+	at   time.Time
+}
+
 // call is a request of the application. It is repeated on the next link when
 // one breaks: all requests but Send only read, or do nothing twice.
 type call struct {
@@ -132,36 +138,37 @@ func (o *owner) ask(f *chatv1.ClientFrame, then answer) {
 	// The frame may be sent again on another link while this one still writes
 	// it: each sending has its own.
 	out := &chatv1.ClientFrame{RequestId: o.lastID, Body: f.GetBody()}
+	now := time.Now()
 	if len(o.pending) == 0 {
-		o.busySince = time.Now()
+		o.busySince = now
 	}
-	o.pending[o.lastID] = then
+	o.pending[o.lastID] = question{then, now}
 	o.live.Send(out)
 }
 
 // dropPending answers everything unanswered with errLost.
 func (o *owner) dropPending() {
 	all := o.pending
-	o.pending = map[uint64]answer{}
-	for _, then := range all {
-		then(nil, errLost)
+	o.pending = map[uint64]question{}
+	for _, q := range all {
+		q.then(nil, errLost)
 	}
 }
 
 // onFrame handles one frame from the server.
 func (o *owner) onFrame(f *chatv1.ServerFrame) {
 	if id := f.GetRequestId(); id != 0 {
-		then, ok := o.pending[id]
+		q, ok := o.pending[id]
 		if !ok {
 			o.log.Debug("answer to nothing", "request", id)
 			return
 		}
 		delete(o.pending, id)
 		if fail := f.GetFailure(); fail != nil {
-			then(f, failure(fail))
+			q.then(f, failure(fail))
 			return
 		}
-		then(f, nil)
+		q.then(f, nil)
 		return
 	}
 	switch body := f.GetBody().(type) {

@@ -189,7 +189,7 @@ func (p *person) untilTexts(conv uint64, want []string) {
 		if time.Now().After(deadline) {
 			p.t.Fatalf("received %d messages %.300q, want %d %.300q", len(got), got, len(want), want)
 		}
-		time.Sleep(time.Millisecond)
+		time.Sleep(time.Millisecond) // between looks at a condition
 	}
 }
 

@@ -70,6 +70,7 @@ type serverConn struct {
 	conn    net.Conn
 	user    *user
 	leaving atomic.Bool // its requests are not heard any more
+	dropped atomic.Bool // something was not written in a silence
 
 	// held are the lanes in which a message was refused for a while: until it
 	// comes again, later ones are refused too, so that those which were sent
@@ -312,6 +313,11 @@ func (s *Server) write(c *serverConn, f *chatv1.ServerFrame) {
 	silence := s.silence
 	s.mu.Unlock()
 	if silence {
+		c.dropped.Store(true)
+		return
+	}
+	if c.dropped.Load() { // no connection loses a part and goes on
+		_ = c.conn.Close()
 		return
 	}
 	wire, err := frame.Append(nil, f)
