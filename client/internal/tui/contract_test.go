@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"testing"
 	"time"
 
@@ -68,6 +67,7 @@ func TestBackendContract(t *testing.T) {
 	})
 }
 
+//nolint:thelper // it is the test; its lines are where it fails
 func backendContract(t *testing.T, b Backend, conv uint64, say func(string)) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
@@ -220,28 +220,24 @@ func TestTheScreenOnARealClient(t *testing.T) {
 	go func() {
 		done <- Run(ctx, Options{Backend: b, Input: in, Output: out, Environ: []string{"TERM=xterm-256color"}, size: testSize})
 	}()
-	see := func(text string) {
-		t.Helper()
-		eventually(t, func() bool { return strings.Contains(out.String(), text) })
-	}
-	see("online")
-	see("bob")
+	see(t, in, out, "online")
+	see(t, in, out, "bob")
 	in.press("\x0b") // Ctrl+K
 	in.press("bob\r")
-	see("old 150")
+	see(t, in, out, "old 150")
 	log.Say(conv, "bob", "are you there?")
-	see("are you there?")
+	see(t, in, out, "are you there?")
 	in.press("yes I am\r")
 	eventually(t, func() bool { return len(log.Texts(conv)) == 152 })
 	for _, s := range servers {
 		s.Do(func(f *fake.Faults) { f.Hello = refuseHello })
 		s.Cut()
 	}
-	see("offline")
+	see(t, in, out, "offline")
 	for i := range 20 {
 		in.press(fmt.Sprintf("waiting %d\r", i))
 	}
-	see("20 to send")
+	see(t, in, out, "20 to send")
 	for _, s := range servers {
 		s.Do(func(f *fake.Faults) { f.Hello = nil })
 	}

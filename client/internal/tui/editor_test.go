@@ -160,11 +160,8 @@ func TestEditorIsBounded(t *testing.T) {
 // FuzzEditor: whatever is pressed, the caret is between two characters and its
 // cell is on the screen.
 func FuzzEditor(f *testing.F) {
-	names := make([]string, 0, len(editorKeys))
-	for _, n := range []string{
+	names := []string{
 		"left", "right", "up", "down", "home", "end", "backspace", "delete", "ctrl+w", "alt+d", "ctrl+u", "alt+b", "alt+f",
-	} {
-		names = append(names, n)
 	}
 	texts := []string{"a", " ", "word ", "你", "，", "\n", "❤️", "👨‍👩‍👧", "🇨🇳", "e", "\u0301", "\u200d", "\ufe0f", "🏽", "\t", "क्षि", "한"}
 	f.Add([]byte{0, 20, 21, 3, 40, 2, 7, 250, 16, 17, 18}, 9)

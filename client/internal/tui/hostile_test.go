@@ -87,13 +87,13 @@ func TestTheProgramWritesNoForeignSequences(t *testing.T) {
 		done <- Run(ctx, Options{Backend: f, Input: in, Output: out, Environ: []string{"TERM=xterm-256color"}, Location: time.UTC, size: testSize})
 	}()
 	in.press("\r") // the only chat, at its first new message
-	eventually(t, func() bool { return strings.Contains(out.String(), "clipboard end") })
+	see(t, in, out, "clipboard end")
 	for range 20 {
 		in.press("\x1b[6~") // PgDn
 	}
-	eventually(t, func() bool { return strings.Contains(out.String(), "filler end") })
+	see(t, in, out, "filler end")
 	in.press("\x03")
-	eventually(t, func() bool { return strings.Contains(out.String(), "again") })
+	see(t, in, out, "again")
 	in.press("\x03")
 	if err := <-done; err != nil {
 		t.Fatal(err)

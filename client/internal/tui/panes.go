@@ -103,14 +103,12 @@ func (m *Model) switcherPane(l layout) ([]string, *tea.Cursor) {
 	rows := max(0, l.content-len(lines))
 	from := min(max(0, s.at-rows/2), max(0, s.choices()-rows))
 	for i := from; i < min(s.choices(), from+rows); i++ {
-		sign, text := "   ", ""
+		sign, text := "   ", "+ start a chat with “"+m.shown(cleanLine(s.person))+"”"
 		if i < len(s.found) {
 			text = m.shown(s.found[i].name)
 			if n := s.found[i].unread; n > 0 {
 				text += "  (" + count(n) + ")"
 			}
-		} else {
-			text = "+ start a chat with “" + m.shown(cleanLine(s.person)) + "”"
 		}
 		if i == s.at {
 			sign = " ▸ "

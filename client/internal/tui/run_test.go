@@ -41,6 +41,7 @@ type keyboard struct {
 }
 
 func newKeyboard(t *testing.T) *keyboard {
+	t.Helper()
 	r, w := io.Pipe()
 	t.Cleanup(func() { w.Close() })
 	return &keyboard{r, t, w}
@@ -53,9 +54,25 @@ func (k *keyboard) press(bytes string) {
 	}
 }
 
+// patience bounds every wait in these tests; the machine may be busy.
+const patience = 30 * time.Second
+
+// see waits until a text was on the screen. The renderer writes what changed,
+// which may be a part of a word: Ctrl+L has it write everything.
+func see(t *testing.T, in *keyboard, out *lockedBuffer, text string) {
+	t.Helper()
+	eventually(t, func() bool {
+		if strings.Contains(out.String(), text) {
+			return true
+		}
+		in.press("\x0c")
+		return false
+	})
+}
+
 func eventually(t *testing.T, ok func() bool) {
 	t.Helper()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(patience)
 	for tick := time.NewTicker(5 * time.Millisecond); ; {
 		if ok() {
 			return
@@ -63,7 +80,7 @@ func eventually(t *testing.T, ok func() bool) {
 		select {
 		case <-tick.C:
 		case <-deadline:
-			t.Fatal("it did not happen in 10 s")
+			t.Fatal("it did not happen in time")
 		}
 	}
 }
@@ -87,7 +104,7 @@ func start(t *testing.T, f *fakeBackend) *running {
 	go func() {
 		r.done <- Run(ctx, Options{Backend: f, Input: r.in, Output: r.out, Environ: []string{"TERM=xterm-256color"}, size: testSize})
 	}()
-	eventually(t, func() bool { return strings.Contains(r.out.String(), "ann") })
+	see(t, r.in, r.out, "ann")
 	return r
 }
 
@@ -96,7 +113,7 @@ func (r *running) wait(t *testing.T) error {
 	select {
 	case err := <-r.done:
 		return err
-	case <-time.After(10 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("the program does not end")
 		return nil
 	}
@@ -119,12 +136,12 @@ func TestAWishToEndRestoresTheTerminalAndKeepsTheDraft(t *testing.T) {
 			conv := f.conversation("bob", 10, line{false, time.Hour, "hello"})
 			r := start(t, f)
 			r.in.press("\r")
-			eventually(t, func() bool { return strings.Contains(r.out.String(), "hello") })
+			see(t, r.in, r.out, "hello")
 			want := "half a thought"
 			switch how {
 			case "context":
 				r.in.press(want)
-				eventually(t, func() bool { return strings.Contains(r.out.String(), "thought") })
+				see(t, r.in, r.out, "thought")
 				r.cancel()
 			case "/quit":
 				r.in.press("/quit\r")

@@ -62,10 +62,9 @@ func (c *column) up(s spot, n int) (spot, int) {
 }
 
 // bottom is the top line of a pane of that height that shows the column's end.
-// full says that the column has at least as many lines as the pane.
-func (c *column) bottom(height int) (s spot, full bool) {
-	s, moved := c.up(spot{i: c.t.len(), line: 0}, height)
-	return s, moved == height
+func (c *column) bottom(height int) spot {
+	s, _ := c.up(spot{i: c.t.len()}, height)
+	return s
 }
 
 // before says that a comes before b.
@@ -73,7 +72,7 @@ func before(a, b spot) bool { return a.i < b.i || a.i == b.i && a.line < b.line 
 
 // top is the line at the top of the pane.
 func (c *column) top(s *scroll, height int) spot {
-	end, _ := c.bottom(height)
+	end := c.bottom(height)
 	i := c.t.index(s.anchor)
 	if i < 0 {
 		s.follow()
@@ -94,7 +93,7 @@ func (c *column) top(s *scroll, height int) spot {
 
 // hold makes a line the top one; the end is followed.
 func (c *column) hold(s *scroll, at spot, height int) {
-	if end, _ := c.bottom(height); !before(at, end) || c.t.len() == 0 {
+	if end := c.bottom(height); !before(at, end) || c.t.len() == 0 {
 		s.follow()
 		return
 	}

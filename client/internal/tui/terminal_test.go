@@ -24,7 +24,7 @@ func newTerminal(t *testing.T, width, height int, env ...string) *terminal {
 	if _, err := exec.LookPath("tmux"); err != nil {
 		t.Skip("not run: tmux is not installed")
 	}
-	dir, err := os.MkdirTemp("", "tui") // a short path: sockets allow about 100 bytes
+	dir, err := os.MkdirTemp("", "tui") //nolint:usetesting // a short path: sockets allow about 100 bytes
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,9 +88,8 @@ func TestTerminal(t *testing.T) {
 	term.see("❯ Write to bob")
 	term.see("keycap 1 and warning ⚠")
 	for i, line := range strings.Split(term.frame(), "\n")[2:28] {
-		cells := []rune(line)
 		column, border := 0, -1
-		for _, r := range cells {
+		for _, r := range line {
 			if strings.ContainsRune("│├", r) {
 				border = column
 				break
