@@ -173,7 +173,7 @@ func (p *program) acknowledge(c *cli.Context, o *online, out client.Outgoing) er
 
 // maxAhead is how many lines are accepted before the first of them must be
 // acknowledged.
-const maxAhead = 512
+const maxAhead = 128
 
 // sendLines sends lines while it waits for the earlier ones.
 func (p *program) sendLines(c *cli.Context, o *online) error {
