@@ -41,6 +41,7 @@ type Conn struct {
 	unacknowledged atomic.Int32
 	// leaving is set once the connection is to end when that count reaches 0.
 	leaving atomic.Pointer[chatv1.Goodbye]
+	turns   turns
 }
 
 // ID is unique within the process.
@@ -58,13 +59,19 @@ func (c *Conn) Push(frames []byte) {
 }
 
 // Bye ends the connection after a last frame.
-func (c *Conn) Bye(g *chatv1.Goodbye) {
-	c.server.metrics.goodbyes.WithLabelValues(g.GetCode().String()).Inc()
+func (c *Conn) Bye(g *chatv1.Goodbye) { c.bye(g) }
+
+// bye says whether it was the one that ended the connection.
+func (c *Conn) bye(g *chatv1.Goodbye) bool {
 	last, err := frame.Append(nil, &chatv1.ServerFrame{Body: &chatv1.ServerFrame_Goodbye{Goodbye: g}})
 	if err != nil {
 		c.server.log.Error("encode goodbye", "err", err)
 	}
-	c.out.last(last)
+	if !c.out.last(last) {
+		return false
+	}
+	c.server.metrics.goodbyes.WithLabelValues(g.GetCode().String()).Inc()
+	return true
 }
 
 // answer queues the answer to a request.
@@ -104,12 +111,19 @@ func (c *Conn) read(ctx context.Context) {
 	}
 }
 
+// errGone ends the reading of a connection that got its Goodbye.
+var errGone = errors.New("the connection was ended")
+
 // next waits for a frame to begin, reads it into a borrowed buffer and handles
-// it.
+// it, unless the connection got its Goodbye in the meantime: whoever stays
+// after that is not served.
 func (c *Conn) next(ctx context.Context, silence time.Duration) error {
 	var header [frame.HeaderLen]byte
 	if err := c.nc.SetReadDeadline(time.Now().Add(silence)); err != nil {
 		return err
+	}
+	if c.out.ending() { // asked behind the deadline, which would undo flushed's
+		return errGone
 	}
 	if _, err := io.ReadFull(c.nc, header[:]); err != nil {
 		return err
@@ -117,6 +131,9 @@ func (c *Conn) next(ctx context.Context, silence time.Duration) error {
 	f := &chatv1.ClientFrame{}
 	if err := c.body(header, f); err != nil {
 		return err
+	}
+	if c.out.ending() {
+		return errGone
 	}
 	return c.handle(ctx, f)
 }
@@ -150,8 +167,12 @@ func (c *Conn) ended(err error) {
 	switch {
 	case errors.As(err, &breach):
 		c.Bye(&chatv1.Goodbye{Code: chatv1.GoodbyeCode_GOODBYE_CODE_PROTOCOL, Text: breach.Error()})
+	case errors.Is(err, errGone):
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		c.Bye(&chatv1.Goodbye{Code: chatv1.GoodbyeCode_GOODBYE_CODE_SILENT, Text: "no sign of life", Reconnect: true})
+		ended := c.bye(&chatv1.Goodbye{Code: chatv1.GoodbyeCode_GOODBYE_CODE_SILENT, Text: "no sign of life", Reconnect: true})
+		if !ended && c.out.isClosed() {
+			return // the time after the Goodbye is over
+		}
 	default:
 		c.out.fail()
 		return
@@ -167,9 +188,16 @@ func (c *Conn) flushed() {
 	_ = c.nc.SetReadDeadline(time.Now().Add(lingerAfterGoodbye))
 }
 
-// linger reads and drops what the client still sends.
+// linger reads and drops what the client still sends, for as long as the last
+// frames may take to be written, and a little more.
 func (c *Conn) linger() {
-	_ = c.nc.SetReadDeadline(time.Now().Add(writeTimeout + lingerAfterGoodbye))
+	c.out.whileLocked(func(s state) {
+		limit := lingerAfterGoodbye
+		if s != closed {
+			limit += writeTimeout // flushed sets it anew
+		}
+		_ = c.nc.SetReadDeadline(time.Now().Add(limit))
+	})
 	_, _ = io.Copy(io.Discard, io.LimitReader(c.nc, maxQueued))
 	_ = c.nc.Close()
 }

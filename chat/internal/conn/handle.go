@@ -62,7 +62,16 @@ func (c *Conn) send(ctx context.Context, request uint64, s *chatv1.Send) error {
 	if err := text.Message(s.GetText()); err != nil {
 		return err
 	}
-	audience, err := c.server.opts.Directory.Audience(ctx, s.GetConversationId(), c.session.UserID)
+	if err := c.turns.before(s.GetConversationId(), entry.ClientMsgID); err != nil {
+		return err
+	}
+	err := c.enqueue(ctx, request, s.GetConversationId(), entry)
+	c.turns.refused(s.GetConversationId(), entry.ClientMsgID, err)
+	return err
+}
+
+func (c *Conn) enqueue(ctx context.Context, request, conversation uint64, entry msglog.Entry) error {
+	audience, err := c.server.opts.Directory.Audience(ctx, conversation, c.session.UserID)
 	if err != nil {
 		return err
 	}
@@ -71,9 +80,9 @@ func (c *Conn) send(ctx context.Context, request uint64, s *chatv1.Send) error {
 		return errTooManySends
 	}
 	started := time.Now()
-	err = c.server.opts.Lanes.Send(s.GetConversationId(), audience, lane.Send{Entry: entry, Done: func(r msglog.Result) {
+	err = c.server.opts.Lanes.Send(conversation, audience, lane.Send{Entry: entry, Done: func(r msglog.Result) {
 		c.server.metrics.sendSeconds.Observe(time.Since(started).Seconds())
-		c.sent(request, s.GetConversationId(), r)
+		c.sent(request, conversation, r)
 	}})
 	if err != nil {
 		c.settled()

@@ -61,19 +61,41 @@ func (o *outbox) push(frames []byte) (room bool) {
 	return o.queue(frames)
 }
 
+// ending says that the last frames were queued.
+func (o *outbox) ending() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.state != open
+}
+
+func (o *outbox) isClosed() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.state == closed
+}
+
+// whileLocked calls fn with a state that does not change meanwhile.
+func (o *outbox) whileLocked(fn func(state)) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	fn(o.state)
+}
+
 // last queues the final frames and closes the outgoing side behind them. Where
-// there is no room, what waits is dropped for them.
-func (o *outbox) last(frames []byte) {
+// there is no room, what waits is dropped for them. false means that the
+// connection was ended before.
+func (o *outbox) last(frames []byte) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.state != open {
-		return
+		return false
 	}
 	if !o.queue(frames) {
 		*o.queued = (*o.queued)[:0]
 		o.queue(frames)
 	}
 	o.state = closing
+	return true
 }
 
 // queue needs the lock.

@@ -107,17 +107,25 @@ type Server struct {
 	lastID   atomic.Uint64
 	// inside counts accepted connections, whether introduced or not.
 	inside atomic.Int64
+	// guests counts those that were let in.
+	guests atomic.Int64
 	conns  sync.WaitGroup
+	// ctx is that of all requests; CloseAll cancels it.
+	ctx    context.Context
+	cancel context.CancelFunc
 
-	mu      sync.Mutex // owns waiting
-	waiting map[net.Conn]struct{}
+	mu sync.Mutex // owns the fields below
+	// strangers are not let in yet, or turned away and not gone yet.
+	strangers map[net.Conn]struct{}
+	closing   bool
 }
 
 // NewServer returns a server on a listener, which Serve closes.
 func NewServer(l net.Listener, opts Options) *Server {
+	ctx, cancel := context.WithCancel(context.Background())
 	return &Server{
-		opts: opts, log: opts.Log, listener: l, metrics: newMetrics(opts.Registerer),
-		waiting: make(map[net.Conn]struct{}),
+		opts: opts, log: opts.Log, listener: l, metrics: newMetrics(opts.Registerer), ctx: ctx, cancel: cancel,
+		strangers: make(map[net.Conn]struct{}),
 	}
 }
 
@@ -130,8 +138,6 @@ const maxStrangers = 2048
 func (s *Server) Serve(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { _ = s.listener.Close() })
 	defer stop()
-	// Requests under way outlive the listener; CloseAll ends them.
-	base := context.WithoutCancel(ctx)
 	for delay := time.Duration(0); ; {
 		nc, err := s.listener.Accept()
 		switch {
@@ -154,44 +160,56 @@ func (s *Server) Serve(ctx context.Context) error {
 			_ = nc.Close()
 			continue
 		}
-		s.conns.Add(1)
+		if !s.greet(nc) {
+			s.inside.Add(-1)
+			_ = nc.Close()
+			continue
+		}
 		// A goroutine of its own, whose stack grows in the handshake; the reader
 		// that stays starts with a small one.
-		go s.introduce(base, nc)
+		go s.introduce(nc)
 	}
 }
 
 // introduce expects Hello and answers it.
-func (s *Server) introduce(ctx context.Context, nc net.Conn) {
+func (s *Server) introduce(nc net.Conn) {
 	c := &Conn{id: s.lastID.Add(1), server: s, nc: nc}
 	c.out.nc, c.out.done = nc, c.flushed
-	s.stranger(nc, true)
 	hello, err := c.hello()
-	s.stranger(nc, false)
 	if err == nil {
-		err = s.admit(ctx, c, hello)
+		err = s.admit(s.ctx, c, hello)
 	}
 	if err != nil {
 		s.metrics.accepts.WithLabelValues("refused").Inc()
 		c.turnAway(err, s.opts.Alternates())
+		s.known(nc)
 		s.inside.Add(-1)
 		s.conns.Done()
 		return
 	}
+	s.known(nc) // now it is in the hub, where CloseAll finds it
 	s.metrics.accepts.WithLabelValues("welcome").Inc()
-	go c.read(ctx)
+	go c.read(s.ctx)
 }
 
-// stranger remembers connections that are still to introduce themselves, so
-// that CloseAll can end them.
-func (s *Server) stranger(nc net.Conn, in bool) {
+// greet remembers a new connection, so that CloseAll can end it; false means
+// that there are to be no more.
+func (s *Server) greet(nc net.Conn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if in {
-		s.waiting[nc] = struct{}{}
-	} else {
-		delete(s.waiting, nc)
+	if s.closing {
+		return false
 	}
+	s.strangers[nc] = struct{}{}
+	s.conns.Add(1)
+	return true
+}
+
+// known forgets a stranger.
+func (s *Server) known(nc net.Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.strangers, nc)
 }
 
 // goodbye is an error that says how to end a connection.
@@ -230,11 +248,8 @@ func (s *Server) admit(ctx context.Context, c *Conn, hello *chatv1.Hello) error 
 	if g := s.opts.Refuse(); g != nil {
 		return goodbye{g}
 	}
-	if s.opts.Hub.Len() >= s.opts.Capacity {
-		return goodbye{&chatv1.Goodbye{
-			Code: chatv1.GoodbyeCode_GOODBYE_CODE_FULL, Text: "this server is full", Reconnect: true,
-			ReconnectAfterMs: 200 + rand.Uint32N(800),
-		}}
+	if s.guests.Load() >= int64(s.opts.Capacity) {
+		return full() // before it costs the database anything
 	}
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
@@ -245,6 +260,10 @@ func (s *Server) admit(ctx context.Context, c *Conn, hello *chatv1.Hello) error 
 	if hello.GetAssignmentId() != "" {
 		s.opts.Used(hello.GetAssignmentId())
 	}
+	if s.guests.Add(1) > int64(s.opts.Capacity) {
+		s.guests.Add(-1)
+		return full()
+	}
 	c.answer(0, &chatv1.ServerFrame{Body: &chatv1.ServerFrame_Welcome{Welcome: &chatv1.Welcome{
 		UserId: c.session.UserID, UserName: c.session.UserName, Instance: s.opts.Instance, Release: s.opts.Release,
 		HeartbeatMs: uint32(s.opts.Heartbeat.Milliseconds()), LogEpoch: s.opts.Epoch(), Alternates: s.opts.Alternates(),
@@ -254,6 +273,10 @@ func (s *Server) admit(ctx context.Context, c *Conn, hello *chatv1.Hello) error 
 		},
 	}}})
 	s.opts.Hub.Add(c.session.UserID, c)
+	if g := s.opts.Refuse(); g != nil { // whoever asks all to leave may have missed this one
+		c.Bye(g)
+		return nil
+	}
 	s.opts.Routes.Add(ctx, c.session.UserID, c.id)
 	heads, err := s.opts.Directory.Heads(ctx, []uint64{c.session.UserID})
 	if err != nil {
@@ -263,6 +286,13 @@ func (s *Server) admit(ctx context.Context, c *Conn, hello *chatv1.Hello) error 
 	}
 	c.Push(HeadsFrames(heads[c.session.UserID]))
 	return nil
+}
+
+func full() error {
+	return goodbye{&chatv1.Goodbye{
+		Code: chatv1.GoodbyeCode_GOODBYE_CODE_FULL, Text: "this server is full", Reconnect: true,
+		ReconnectAfterMs: 200 + rand.Uint32N(800),
+	}}
 }
 
 // turnAway ends a connection that was not let in.
@@ -296,15 +326,18 @@ func (s *Server) left(c *Conn) {
 	s.opts.Routes.Remove(c.session.UserID, c.id)
 	c.out.fail()
 	_ = c.nc.Close()
+	s.guests.Add(-1)
 	s.inside.Add(-1)
 	s.conns.Done()
 }
 
-// CloseAll ends every connection at once and waits until their goroutines are
-// gone or ctx ends.
+// CloseAll ends every connection and request at once, lets nobody in any more,
+// and waits until their goroutines are gone or ctx ends.
 func (s *Server) CloseAll(ctx context.Context) error {
+	s.cancel()
 	s.mu.Lock()
-	for nc := range s.waiting {
+	s.closing = true
+	for nc := range s.strangers {
 		_ = nc.Close()
 	}
 	s.mu.Unlock()

@@ -1,0 +1,289 @@
+package conn_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
+	"github.com/msrchat/msrchat/shared/errs"
+	"github.com/msrchat/msrchat/shared/msglog"
+	"github.com/msrchat/msrchat/shared/testenv"
+
+	"github.com/msrchat/msrchat/chat/internal/conn"
+	"github.com/msrchat/msrchat/chat/internal/hub"
+)
+
+// byeAll ends all connections.
+func (w *world) byeAll(code chatv1.GoodbyeCode) {
+	w.hub.Each(func(_ uint64, c hub.Conn) { c.Bye(&chatv1.Goodbye{Code: code, Text: "x"}) })
+}
+
+// What was sent behind a message that is refused for now is refused as well.
+func TestNoMessageOvertakesARefusedOne(t *testing.T) {
+	t.Parallel()
+	var calls atomic.Int64
+	w := newWorld(t, func(w *world, _ *conn.Options) {
+		w.audience = func(conversation uint64) error {
+			switch {
+			case conversation == 404:
+				return errs.New(errs.CodeNotFound, "no")
+			case conversation == 1 && calls.Add(1) == 1:
+				return errs.New(errs.CodeUnavailable, "just now")
+			}
+			return nil
+		}
+	})
+	c := w.login(t, 1)
+	refused := func(f *chatv1.ClientFrame, code errs.Code) {
+		t.Helper()
+		c.write(f)
+		if got := c.read(); got.GetFailure().GetCode() != string(code) || got.GetRequestId() != f.GetRequestId() {
+			t.Fatalf("got %v, want %s", got, code)
+		}
+	}
+	refused(text(1, 1, "one"), errs.CodeUnavailable)
+	refused(text(2, 1, "two"), errs.CodeUnavailable)
+	refused(text(3, 1, "three"), errs.CodeUnavailable)
+	c.write(text(4, 2, "elsewhere"))              // another conversation goes on
+	refused(text(5, 404, "x"), errs.CodeNotFound) // refused for good:
+	refused(text(6, 404, "y"), errs.CodeNotFound) // nothing to wait for
+	c.write(text(1, 1, "one"), text(2, 1, "two"), text(3, 1, "three"))
+	c.pong()
+	got := ""
+	for _, s := range w.sent() {
+		got += fmt.Sprintf("%d %s, ", s.conversation, s.text)
+	}
+	if want := "2 elsewhere, 1 one, 1 two, 1 three, "; got != want {
+		t.Errorf("the lanes got %s, want %s", got, want)
+	}
+}
+
+func TestWhoeverStaysAfterGoodbyeIsNotServed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c := w.login(t, 1)
+	w.byeAll(chatv1.GoodbyeCode_GOODBYE_CODE_UNAUTHENTICATED)
+	if g := c.read().GetGoodbye(); g.GetCode() != chatv1.GoodbyeCode_GOODBYE_CODE_UNAUTHENTICATED {
+		t.Fatalf("goodbye %v", g)
+	}
+	at := time.Now()
+	for n := byte(1); ; n++ { // it goes on as if nothing had been said
+		_ = c.nc.SetWriteDeadline(time.Now().Add(testenv.Patience))
+		if _, err := c.nc.Write(encode(t, text(n, 1, "still here"))); err != nil {
+			break
+		}
+		if time.Since(at) > 20*time.Second {
+			t.Fatal("the connection stays as long as its client likes")
+		}
+	}
+	if n := len(w.sent()); n != 0 {
+		t.Errorf("%d messages were taken after Goodbye", n)
+	}
+	testenv.Until(t, "it is forgotten", func() bool { return w.hub.Len() == 0 })
+}
+
+func TestASlowReaderIsDroppedWithGoodbyeLast(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	slow, other := w.login(t, 1), w.login(t, 2)
+	big := conn.EventFrame(&chatv1.Event{ConversationId: 1, Text: string(bytes.Repeat([]byte("x"), 16<<10))})
+	for range 1000 { // 16 MB, of which one may wait
+		w.hub.Deliver([]uint64{1}, big)
+	}
+	events := 0
+	var last *chatv1.ServerFrame
+	for {
+		f, err := slow.next()
+		if err != nil {
+			break
+		}
+		if last = f; f.GetEvent() != nil {
+			events++
+		}
+	}
+	if g := last.GetGoodbye(); g.GetCode() != chatv1.GoodbyeCode_GOODBYE_CODE_SLOW || !g.GetReconnect() {
+		t.Errorf("the last frame is %v", last)
+	}
+	if events > 130 { // what was being written, and what waited behind it
+		t.Errorf("%d events of 16 KB were kept for it", events)
+	}
+	other.pong()
+}
+
+func TestNothingFollowsGoodbye(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c := w.login(t, 1)
+	w.hub.Deliver([]uint64{1}, conn.HeadsFrames(nil))
+	w.byeAll(chatv1.GoodbyeCode_GOODBYE_CODE_DRAINING)
+	w.hub.Deliver([]uint64{1}, conn.HeadsFrames(nil))
+	w.byeAll(chatv1.GoodbyeCode_GOODBYE_CODE_SLOW) // the first one counts
+	if f := c.read(); f.GetHeads() == nil {
+		t.Errorf("what was pushed before is lost: %v", f)
+	}
+	if g := c.goodbye(); g.GetCode() != chatv1.GoodbyeCode_GOODBYE_CODE_DRAINING {
+		t.Errorf("goodbye %v", g)
+	}
+}
+
+func TestDrainWaitsForAcknowledgements(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c := w.login(t, 1)
+	c.write(text(1, 1, "a"), text(2, 1, "b"))
+	testenv.Until(t, "both are under way", func() bool { return len(w.sent()) == 2 })
+	w.hub.Each(func(_ uint64, c hub.Conn) {
+		c.(*conn.Conn).Drain(&chatv1.Goodbye{Code: chatv1.GoodbyeCode_GOODBYE_CODE_DRAINING})
+	})
+	c.write(text(3, 1, "too late"))
+	for i, s := range w.sent() {
+		s.done(msglog.Result{Seq: uint64(i + 1)})
+		if f := c.read(); f.GetSent().GetSeq() != uint64(i+1) {
+			t.Fatalf("got %v, want the answer to %d", f, i+1)
+		}
+	}
+	if g := c.goodbye(); g.GetCode() != chatv1.GoodbyeCode_GOODBYE_CODE_DRAINING {
+		t.Errorf("goodbye %v", g)
+	}
+	if len(w.sent()) != 2 {
+		t.Error("a message was taken while leaving")
+	}
+}
+
+func TestTooManyMessagesUnderWay(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c := w.login(t, 1)
+	for n := range conn.MaxUnacknowledged {
+		m := text(byte(n), 1, "x")
+		m.RequestId = uint64(n + 1)
+		m.GetSend().ClientMsgId[1] = 1
+		c.write(m)
+	}
+	over := text(1, 1, "over")
+	c.write(over)
+	if f := c.read().GetFailure(); f.GetCode() != string(errs.CodeRateLimited) || f.GetRetryAfterMs() == 0 {
+		t.Fatalf("got %v", f)
+	}
+	w.sent()[0].done(msglog.Result{Seq: 1})
+	if c.read().GetSent() == nil {
+		t.Fatal("no answer")
+	}
+	c.write(over)
+	c.pong()
+	if n := len(w.sent()); n != conn.MaxUnacknowledged+1 {
+		t.Errorf("%d were taken", n)
+	}
+}
+
+func TestNeverMoreThanTheCapacity(t *testing.T) {
+	t.Parallel()
+	const capacity, storm = 5, 40
+	var inside atomic.Int64
+	together := make(chan struct{})
+	w := newWorld(t, func(w *world, o *conn.Options) {
+		o.Capacity = capacity
+		w.verify = func(context.Context) error { // all at once
+			if inside.Add(1) == storm {
+				close(together)
+			}
+			<-together
+			return nil
+		}
+	})
+	var welcome, full atomic.Int64
+	var wg sync.WaitGroup
+	for n := range byte(storm) {
+		c := w.dial(t)
+		wg.Go(func() {
+			c.write(hello(n))
+			switch f, err := c.next(); {
+			case err != nil:
+				t.Error(err)
+			case f.GetWelcome() != nil:
+				welcome.Add(1)
+			case f.GetGoodbye().GetCode() == chatv1.GoodbyeCode_GOODBYE_CODE_FULL:
+				full.Add(1)
+				_ = c.nc.Close()
+			}
+		})
+	}
+	wg.Wait()
+	if welcome.Load() != capacity || full.Load() != storm-capacity {
+		t.Errorf("%d welcome, %d full", welcome.Load(), full.Load())
+	}
+}
+
+// Whoever is on the way in when the server begins to refuse everybody is asked
+// to leave like the others.
+func TestRefusedOnTheWayIn(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(w *world, _ *conn.Options) {
+		w.verify = func(context.Context) error {
+			w.refuse.Store(&chatv1.Goodbye{Code: chatv1.GoodbyeCode_GOODBYE_CODE_DRAINING})
+			return nil
+		}
+	})
+	c := w.dial(t)
+	c.write(hello(1))
+	if g := c.goodbye(); g.GetCode() != chatv1.GoodbyeCode_GOODBYE_CODE_DRAINING {
+		t.Errorf("goodbye %v", g)
+	}
+}
+
+func TestCloseAllEndsThoseOnTheirWayIn(t *testing.T) {
+	t.Parallel()
+	var verifying atomic.Int64
+	w := newWorld(t, func(w *world, _ *conn.Options) {
+		w.verify = func(ctx context.Context) error { // a database that hangs
+			verifying.Add(1)
+			<-ctx.Done()
+			return errs.Wrap(errs.CodeUnavailable, ctx.Err(), "x")
+		}
+	})
+	w.dial(t) // says nothing
+	w.dial(t).write(hello(1))
+	testenv.Until(t, "one is verified", func() bool { return verifying.Load() == 1 })
+	at := time.Now()
+	if err := w.CloseAll(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(at); took > 3*time.Second {
+		t.Errorf("took %v", took)
+	}
+	if f, err := w.dial(t).next(); err == nil { // the listener is still open
+		t.Errorf("let in after the end: %v", f)
+	}
+}
+
+func TestPagesAreBoundedInBytes(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(w *world, _ *conn.Options) {
+		for n := range uint64(100) {
+			w.events = append(w.events, msglog.Event{ConversationID: 1, Seq: n + 1, Entry: msglog.Entry{Body: bytes.Repeat([]byte("x"), 16<<10)}})
+		}
+	})
+	c := w.login(t, 1)
+	for _, ask := range []struct {
+		name        string
+		h           *chatv1.History
+		first, last uint64
+	}{
+		{"from the start", &chatv1.History{ConversationId: 1}, 1, 16},
+		{"from the middle", &chatv1.History{ConversationId: 1, After: 50}, 51, 66},
+		{"a few", &chatv1.History{ConversationId: 1, After: 50, Limit: 3}, 51, 53},
+		{"backwards", &chatv1.History{ConversationId: 1, Before: 50}, 34, 49},
+		{"backwards, a few", &chatv1.History{ConversationId: 1, Before: 50, Limit: 2}, 48, 49},
+	} {
+		c.write(&chatv1.ClientFrame{RequestId: 1, Body: &chatv1.ClientFrame_History{History: ask.h}})
+		page := c.read().GetHistoryPage().GetEvents()
+		if len(page) == 0 || page[0].GetSeq() != ask.first || page[len(page)-1].GetSeq() != ask.last || uint64(len(page)) != ask.last-ask.first+1 {
+			t.Errorf("%s: %d events", ask.name, len(page))
+		}
+	}
+}
