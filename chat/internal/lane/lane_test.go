@@ -1,0 +1,239 @@
+package lane_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/msrchat/msrchat/shared/errs"
+	"github.com/msrchat/msrchat/shared/msglog"
+	"github.com/msrchat/msrchat/shared/testenv"
+
+	"github.com/msrchat/msrchat/chat/internal/lane"
+)
+
+// appender is a function.
+type appender func(ctx context.Context, conversation uint64, entries []msglog.Entry) ([]msglog.Result, error)
+
+func (a appender) Append(ctx context.Context, conversation uint64, _ []uint64, entries []msglog.Entry) ([]msglog.Result, error) {
+	return a(ctx, conversation, entries)
+}
+
+func lanes(a appender) *lane.Lanes { return lane.New(a, slog.New(slog.DiscardHandler)) }
+
+// book is a log in memory that knows what it has; its mutex owns it.
+type book struct {
+	mu   sync.Mutex
+	logs map[uint64][]string
+}
+
+func (b *book) append(conversation uint64, entries []msglog.Entry) []msglog.Result {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.logs == nil {
+		b.logs = make(map[uint64][]string)
+	}
+	results := make([]msglog.Result, len(entries))
+	for i, e := range entries {
+		text := string(e.Body)
+		at := slices.Index(b.logs[conversation], text)
+		results[i].Existing = at >= 0
+		if at < 0 {
+			at = len(b.logs[conversation])
+			b.logs[conversation] = append(b.logs[conversation], text)
+		}
+		results[i].Seq = uint64(at + 1)
+	}
+	return results
+}
+
+func entry(text string) msglog.Entry { return msglog.Entry{SenderID: 1, Body: []byte(text)} }
+
+func closed(t *testing.T, l *lane.Lanes) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), testenv.Patience)
+	defer cancel()
+	l.Close(ctx)
+	if ctx.Err() != nil || l.Waiting() != 0 {
+		t.Errorf("%d messages wait after Close", l.Waiting())
+	}
+}
+
+// An append may fail, work and yet seem to fail, or be refused for lack of
+// room: whatever happens, the log has everything once, in the order sent.
+func TestOrderIsKeptWhateverHappens(t *testing.T) {
+	t.Parallel()
+	var b book
+	var under [4]atomic.Int64
+	l := lanes(func(_ context.Context, conversation uint64, entries []msglog.Entry) ([]msglog.Result, error) {
+		if under[conversation].Add(1) > 1 {
+			t.Error("two appends of a conversation at once")
+		}
+		defer under[conversation].Add(-1)
+		switch rand.IntN(4) {
+		case 0:
+			return nil, errs.New(errs.CodeUnavailable, "not done")
+		case 1:
+			b.append(conversation, entries)
+			return nil, errs.New(errs.CodeUnavailable, "done, and nobody knows")
+		case 2:
+			return nil, errs.New(errs.CodeExhausted, "no room")
+		}
+		return b.append(conversation, entries), nil
+	})
+	const n = 300
+	var wrong atomic.Int64
+	for i := range n {
+		for conversation := range uint64(4) {
+			err := l.Send(conversation, nil, lane.Send{Entry: entry(fmt.Sprint(i)), Done: func(r msglog.Result) {
+				if r.Err != nil || r.Seq != uint64(i+1) {
+					wrong.Add(1)
+				}
+			}})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	closed(t, l)
+	for conversation, log := range b.logs {
+		for i, text := range log {
+			if text != fmt.Sprint(i) || len(log) != n {
+				t.Fatalf("conversation %d: %q at %d of %d", conversation, text, i, len(log))
+			}
+		}
+	}
+	if wrong.Load() != 0 || l.Sent() != 4*n {
+		t.Errorf("%d wrong answers, %d sent", wrong.Load(), l.Sent())
+	}
+}
+
+func TestWhatArrivesMeanwhileGoesTogether(t *testing.T) {
+	t.Parallel()
+	first := make(chan struct{})
+	var sizes []int
+	l := lanes(func(_ context.Context, _ uint64, entries []msglog.Entry) ([]msglog.Result, error) {
+		<-first
+		sizes = append(sizes, len(entries)) // one lane: one goroutine
+		return make([]msglog.Result, len(entries)), nil
+	})
+	send := func(size int) {
+		if err := l.Send(1, nil, lane.Send{Entry: msglog.Entry{Body: make([]byte, size)}, Done: func(msglog.Result) {}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	send(1)
+	testenv.Until(t, "it is under way", func() bool { return l.Waiting() == 1 })
+	for range 64 + 10 {
+		send(1)
+	}
+	for range 3 {
+		send(60 << 10)
+	}
+	send(1 << 20) // alone, and yet it goes
+	close(first)
+	closed(t, l)
+	total := 0
+	for _, n := range sizes {
+		if total += n; n > 64 {
+			t.Errorf("%d in one append", n)
+		}
+	}
+	if total != 1+74+3+1 || len(sizes) < 4 || len(sizes) > 7 {
+		t.Errorf("appends of %v", sizes)
+	}
+}
+
+func TestTooManyWaiting(t *testing.T) {
+	t.Parallel()
+	release := make(chan struct{})
+	l := lanes(func(_ context.Context, _ uint64, entries []msglog.Entry) ([]msglog.Result, error) {
+		<-release
+		return make([]msglog.Result, len(entries)), nil
+	})
+	var answered atomic.Int64
+	send := func(i int) error {
+		return l.Send(uint64(i%10), nil, lane.Send{Done: func(msglog.Result) { answered.Add(1) }})
+	}
+	const most = 20_000
+	for i := range most {
+		if err := send(i); err != nil {
+			t.Fatalf("message %d: %v", i, err)
+		}
+	}
+	var e *errs.Error
+	if err := send(0); !errors.As(err, &e) || e.Code != errs.CodeExhausted || e.RetryAfter == 0 {
+		t.Errorf("one too many got %v", err)
+	}
+	close(release)
+	testenv.Until(t, "there is room again", func() bool { return l.Waiting() < most })
+	if err := send(0); err != nil {
+		t.Errorf("with room: %v", err)
+	}
+	closed(t, l)
+	if answered.Load() != most+1 {
+		t.Errorf("%d answers for %d messages", answered.Load(), most+1)
+	}
+}
+
+func TestARefusalThatDoesNotPassIsTold(t *testing.T) {
+	t.Parallel()
+	l := lanes(func(_ context.Context, conversation uint64, entries []msglog.Entry) ([]msglog.Result, error) {
+		if conversation == 1 {
+			return nil, errs.New(errs.CodeInternal, "broken")
+		}
+		results := make([]msglog.Result, len(entries))
+		results[0].Err = errs.New(errs.CodeConflict, "other text")
+		return results, nil
+	})
+	for conversation, want := range map[uint64]errs.Code{1: errs.CodeInternal, 2: errs.CodeConflict} {
+		answer := make(chan msglog.Result, 1)
+		if err := l.Send(conversation, nil, lane.Send{Done: func(r msglog.Result) { answer <- r }}); err != nil {
+			t.Fatal(err)
+		}
+		if r := <-answer; errs.CodeOf(r.Err) != want {
+			t.Errorf("got %v, want %s", r.Err, want)
+		}
+	}
+	closed(t, l)
+}
+
+func TestCloseAnswersEverybody(t *testing.T) {
+	t.Parallel()
+	l := lanes(func(ctx context.Context, _ uint64, _ []msglog.Entry) ([]msglog.Result, error) {
+		<-ctx.Done() // a database that is away
+		return nil, errs.Wrap(errs.CodeUnavailable, ctx.Err(), "x")
+	})
+	const n = 500
+	var unavailable atomic.Int64
+	for i := range n {
+		if err := l.Send(uint64(i%7), nil, lane.Send{Done: func(r msglog.Result) {
+			if errs.CodeOf(r.Err) == errs.CodeUnavailable {
+				unavailable.Add(1)
+			}
+		}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	at := time.Now()
+	l.Close(ctx)
+	if took := time.Since(at); took > 10*time.Second {
+		t.Errorf("Close took %v", took)
+	}
+	if unavailable.Load() != n {
+		t.Errorf("%d of %d got their answer", unavailable.Load(), n)
+	}
+	err := l.Send(1, nil, lane.Send{Done: func(msglog.Result) { t.Error("answered what was not taken") }})
+	if errs.CodeOf(err) != errs.CodeUnavailable {
+		t.Errorf("after Close: %v", err)
+	}
+}
