@@ -1,0 +1,226 @@
+package fanout_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/protobuf/proto"
+
+	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
+	relayv1 "github.com/msrchat/msrchat/proto/msrchat/relay/v1"
+	"github.com/msrchat/msrchat/shared/frame"
+	"github.com/msrchat/msrchat/shared/msglog"
+	"github.com/msrchat/msrchat/shared/testenv"
+
+	"github.com/msrchat/msrchat/chat/internal/fanout"
+)
+
+// world is everything around a Fanout; its mutex owns the journal.
+type world struct {
+	at       map[uint64][]string
+	complete bool
+	hold     chan struct{} // keeps Lookup waiting
+
+	mu      sync.Mutex
+	local   []string
+	remote  []string
+	lookups int
+}
+
+func (w *world) Deliver(users []uint64, frames []byte) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.local = append(w.local, fmt.Sprint(users, " ", decode(frames)))
+	return 0
+}
+
+func (w *world) Instances() []string { return []string{"b", "c"} }
+
+func (w *world) Send(instance string, deliveries ...*relayv1.Delivery) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, d := range deliveries {
+		users := slices.Sorted(slices.Values(d.GetUserIds()))
+		w.remote = append(w.remote, fmt.Sprint(instance, users, " ", describe(d.GetEvent(), d.GetHead())))
+	}
+	return true
+}
+
+func (w *world) Lookup(_ context.Context, users []uint64, _ []string) (map[uint64][]string, bool) {
+	if w.hold != nil {
+		<-w.hold
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.lookups++
+	if !slices.IsSorted(users) || len(slices.Compact(slices.Clone(users))) != len(users) {
+		w.local = append(w.local, "users were asked for twice")
+	}
+	return w.at, w.complete
+}
+
+// journal is what was delivered, here and elsewhere.
+func (w *world) journal() (local, remote []string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	remote = slices.Clone(w.remote)
+	slices.SortStableFunc(remote, func(a, b string) int { return strings.Compare(a[:1], b[:1]) }) // by server; order kept
+	return slices.Clone(w.local), remote
+}
+
+func describe(e *chatv1.Event, h *chatv1.Head) string {
+	if e != nil {
+		return fmt.Sprintf("event %d/%d %s", e.GetConversationId(), e.GetSeq(), e.GetText())
+	}
+	return fmt.Sprintf("head %d/%d", h.GetConversationId(), h.GetSeq())
+}
+
+func decode(frames []byte) string {
+	f := &chatv1.ServerFrame{}
+	if _, err := frame.Read(bytes.NewReader(frames), 1<<20, nil, f); err != nil {
+		return err.Error()
+	}
+	if f.GetEvent() != nil {
+		return describe(f.GetEvent(), nil)
+	}
+	return describe(nil, f.GetHeads().GetHeads()[0])
+}
+
+func committed(conversation, seq uint64, text string, audience ...uint64) msglog.Committed {
+	return msglog.Committed{
+		ConversationID: conversation, Audience: audience, Result: msglog.Result{Seq: seq},
+		Entry: msglog.Entry{SenderID: audience[0], Kind: 1, Body: []byte(text)},
+	}
+}
+
+// run runs a Fanout until stop is called, which waits.
+func run(t *testing.T, f *fanout.Fanout) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- f.Run(ctx) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(stop)
+	return stop
+}
+
+func TestOneDeliveryPerEventAndServer(t *testing.T) {
+	w := &world{complete: true, at: map[uint64][]string{1: {"b"}, 2: {"b", "c"}, 3: {"c"}}}
+	f := fanout.New(fanout.Options{Hub: w, Peers: w, Routes: w})
+	stop := run(t, f)
+	f.Committed([]msglog.Committed{committed(7, 1, "one", 1, 2), committed(7, 2, "two", 1, 2), committed(8, 1, "elsewhere", 3, 4)})
+	stop()
+	local, remote := w.journal()
+	if diff := cmp.Diff([]string{"[1 2] event 7/1 one", "[1 2] event 7/2 two", "[3 4] event 8/1 elsewhere"}, local); diff != "" {
+		t.Error(diff)
+	}
+	want := []string{"b[1 2] event 7/1 one", "b[1 2] event 7/2 two", "c[2] event 7/1 one", "c[2] event 7/2 two", "c[3] event 8/1 elsewhere"}
+	if diff := cmp.Diff(want, remote); diff != "" {
+		t.Error(diff)
+	}
+	if w.lookups != 1 {
+		t.Errorf("%d look-ups for one batch", w.lookups)
+	}
+}
+
+func TestWhatWaitsGoesTogetherAndTheRestIsDropped(t *testing.T) {
+	w := &world{complete: true, hold: make(chan struct{})}
+	reg := prometheus.NewRegistry()
+	f := fanout.New(fanout.Options{Hub: w, Peers: w, Routes: w, Registerer: reg})
+	const room, over = 1024, 10
+	for i := range uint64(room + over) { // Run has not begun: nothing is taken
+		f.Committed([]msglog.Committed{committed(1, i+1, "x", 1)})
+	}
+	if n := metric(t, reg, "msrchat_fanout_dropped_total"); n != over {
+		t.Errorf("%v dropped, want %d", n, over)
+	}
+	close(w.hold)
+	stop := run(t, f)
+	testenv.Until(t, "all is delivered", func() bool { local, _ := w.journal(); return len(local) == room })
+	f.Committed([]msglog.Committed{committed(1, 2000, "after", 1)})
+	stop() // delivers what waits
+	local, _ := w.journal()
+	if len(local) != room+1 || local[room] != "[1] event 1/2000 after" {
+		t.Errorf("%d deliveries", len(local))
+	}
+	for i, s := range local[:room] {
+		if s != fmt.Sprintf("[1] event 1/%d x", i+1) {
+			t.Fatalf("at %d: %s", i, s)
+		}
+	}
+	if w.lookups > 3 {
+		t.Errorf("%d look-ups", w.lookups)
+	}
+}
+
+func metric(t *testing.T, reg *prometheus.Registry, name string) float64 {
+	t.Helper()
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == name {
+			return f.GetMetric()[0].GetCounter().GetValue()
+		}
+	}
+	t.Fatalf("no metric %s", name)
+	return 0
+}
+
+func TestHeadsAreToldEverywhere(t *testing.T) {
+	for _, complete := range []bool{true, false} {
+		w := &world{complete: complete, at: map[uint64][]string{1: {"b"}, 2: {"b"}}}
+		f := fanout.New(fanout.Options{Hub: w, Peers: w, Routes: w})
+		if got := f.Heads(t.Context(), &chatv1.Head{ConversationId: 7, Seq: 9}, []uint64{1, 2}); got != complete {
+			t.Errorf("all told: %v, want %v", got, complete)
+		}
+		local, remote := w.journal()
+		if diff := cmp.Diff([]string{"[1 2] head 7/9"}, local); diff != "" {
+			t.Error(diff)
+		}
+		if diff := cmp.Diff([]string{"b[1 2] head 7/9"}, remote); diff != "" {
+			t.Error(diff)
+		}
+	}
+}
+
+func TestWhatAPeerSendsReachesItsUsers(t *testing.T) {
+	w := &world{}
+	f := fanout.New(fanout.Options{Hub: w, Peers: w, Routes: w})
+	f.Received([]*relayv1.Delivery{
+		{UserIds: []uint64{1}, What: &relayv1.Delivery_Event{Event: &chatv1.Event{ConversationId: 7, Seq: 1, Text: "你好"}}},
+		{UserIds: []uint64{2, 3}, What: &relayv1.Delivery_Head{Head: &chatv1.Head{ConversationId: 7, Seq: 1}}},
+		{UserIds: []uint64{4}}, // of a later version
+	})
+	local, remote := w.journal()
+	if diff := cmp.Diff([]string{"[1] event 7/1 你好", "[2 3] head 7/1"}, local); diff != "" || len(remote) != 0 {
+		t.Error(diff, remote)
+	}
+}
+
+func TestTheHookDropsAPush(t *testing.T) {
+	w := &world{complete: true, at: map[uint64][]string{1: {"b"}}}
+	f := fanout.New(fanout.Options{Hub: w, Peers: w, Routes: w, Drop: func(e *chatv1.Event) bool {
+		return proto.Equal(e, &chatv1.Event{ConversationId: 1, Seq: 1, SenderId: 1, Kind: 1, Text: "x", ClientMsgId: make([]byte, 16)})
+	}})
+	stop := run(t, f)
+	f.Committed([]msglog.Committed{committed(1, 1, "x", 1), committed(1, 2, "x", 1)})
+	stop()
+	local, remote := w.journal()
+	if len(local) != 1 || len(remote) != 1 || local[0] != "[1] event 1/2 x" {
+		t.Errorf("delivered %v and %v", local, remote)
+	}
+}
