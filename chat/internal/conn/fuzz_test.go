@@ -19,7 +19,11 @@ import (
 // is gone once its client is, and somebody else's is undisturbed.
 func FuzzServer(f *testing.F) {
 	for _, frames := range [][]*chatv1.ClientFrame{
-		{hello(3)}, {ping()}, {text(1, 1, "你好")}, {hello(3), text(1, 1, "x"), ping()}, {{}},
+		{hello(3)},
+		{ping()},
+		{text(1, 1, "你好")},
+		{hello(3), text(1, 1, "x"), ping()},
+		{{}},
 		{{RequestId: 2, Body: &chatv1.ClientFrame_History{History: &chatv1.History{ConversationId: 1, After: 1, Limit: 1 << 31}}}},
 		{{RequestId: 2, Body: &chatv1.ClientFrame_History{History: &chatv1.History{ConversationId: 1, Before: 1 << 63}}}},
 		{{RequestId: 2, Body: &chatv1.ClientFrame_ListConversations{ListConversations: &chatv1.ListConversations{AfterId: 1 << 63}}}},

@@ -218,8 +218,14 @@ func TestMovingBetweenChats(t *testing.T) {
 	s := newScreen(t, f, 100, 20)
 	s.keys("down", "down", "enter", "alt+up") // two is read by then
 	for _, step := range []struct{ key, want string }{
-		{"alt+down", "three"}, {"ctrl+p", "two"}, {"alt+up", "one"}, {"alt+up", "one"}, {"alt+a", "four"},
-		{"alt+down", "four"}, {"ctrl+p", "three"}, {"ctrl+n", "four"},
+		{"alt+down", "three"},
+		{"ctrl+p", "two"},
+		{"alt+up", "one"},
+		{"alt+up", "one"},
+		{"alt+a", "four"},
+		{"alt+down", "four"},
+		{"ctrl+p", "three"},
+		{"ctrl+n", "four"},
 	} {
 		s.keys(step.key)
 		if got := s.m.open.name; got != step.want {

@@ -63,9 +63,14 @@ func TestEditorMovesByRows(t *testing.T) {
 		moved bool
 		want  string // the text before the caret on its line
 	}{
-		{"up", true, "x"}, {"up", true, "first line"}, {"up", false, "first line"},
-		{"down", true, "x"}, {"down", true, "third 你好 line"}, {"down", false, "third 你好 line"},
-		{"home", true, ""}, {"up", true, ""},
+		{"up", true, "x"},
+		{"up", true, "first line"},
+		{"up", false, "first line"},
+		{"down", true, "x"},
+		{"down", true, "third 你好 line"},
+		{"down", false, "third 你好 line"},
+		{"home", true, ""},
+		{"up", true, ""},
 	} {
 		moved := e.key(press(t, test.key), m, 40)
 		got := e.value[e.lineStart(m):e.caret]
@@ -94,9 +99,12 @@ func TestCaretCells(t *testing.T) {
 		{"hello", 0, 0, 5, 0},
 		{"你好，北京", 0, 0, 0, 1}, // ten cells are full: the caret has the next row
 		{"你好，北京", 1, 0, 8, 0},
-		{"❤️ab", 0, 0, 3, 0}, {"❤️ab", 0, 1, 4, 0},
-		{"👍🏽", 0, 0, 2, 0}, {"👍🏽", 0, 1, 2, 0},
-		{"👨‍👩‍👧", 0, 0, 6, 0}, {"👨‍👩‍👧", 0, 1, 2, 0},
+		{"❤️ab", 0, 0, 3, 0},
+		{"❤️ab", 0, 1, 4, 0},
+		{"👍🏽", 0, 0, 2, 0},
+		{"👍🏽", 0, 1, 2, 0},
+		{"👨‍👩‍👧", 0, 0, 6, 0},
+		{"👨‍👩‍👧", 0, 1, 2, 0},
 		{"a\nb", 0, 0, 1, 1},
 		{"hello world", 0, 0, 5, 1},
 		{"0123456789", 0, 0, 0, 1},

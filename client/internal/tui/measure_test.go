@@ -83,7 +83,9 @@ func TestFitAndSpread(t *testing.T) {
 		{m.spread("left", "right", 12), "left   right"},
 		{m.spread("left side", "right", 12), "left … right"},
 		{m.spread("left", "right", 6), "left  "},
-		{rule(3), "───"}, {rule(0), ""}, {spaces(-1), ""},
+		{rule(3), "───"},
+		{rule(0), ""},
+		{spaces(-1), ""},
 	} {
 		if test.got != test.want {
 			t.Errorf("got %q, want %q", test.got, test.want)
