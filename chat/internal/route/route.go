@@ -222,9 +222,10 @@ func (t *Table) rewrite(ctx context.Context) bool {
 	return true
 }
 
-// remove takes back one route and those that wait behind it.
+// remove takes back one route and those that wait behind it, also when ctx ends
+// meanwhile: nobody else would.
 func (t *Table) remove(ctx context.Context, first local) {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
 	defer cancel()
 	_, err := t.opts.Redis.Pipelined(ctx, func(p redis.Pipeliner) error {
 		p.ZRem(ctx, key(first.user), t.member(first))
@@ -247,10 +248,13 @@ func (t *Table) remove(ctx context.Context, first local) {
 func (t *Table) leave() {
 	ctx, cancel := context.WithTimeout(context.Background(), 4*timeout)
 	defer cancel()
-	select {
-	case l := <-t.removals:
-		t.remove(ctx, l)
-	default:
+	for more := true; more && ctx.Err() == nil; {
+		select {
+		case l := <-t.removals:
+			t.remove(ctx, l)
+		default:
+			more = false
+		}
 	}
 	_ = t.opts.Redis.Del(ctx, t.beacon(t.opts.Instance)).Err() // it expires
 }

@@ -1,0 +1,217 @@
+package route_test
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/msrchat/msrchat/shared/cache"
+	"github.com/msrchat/msrchat/shared/testenv"
+
+	"github.com/msrchat/msrchat/chat/internal/route"
+)
+
+// server is one chat server's table on a real Redis.
+type server struct {
+	*route.Table
+	others    []string
+	rewritten atomic.Int64
+	stop      func()
+}
+
+func start(t *testing.T, r *testenv.RedisServer, instance string) *server {
+	t.Helper()
+	client, err := cache.Open(cache.Config{Addrs: []string{r.Addr}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &server{others: slices.DeleteFunc([]string{"a", "b", "c"}, func(other string) bool { return other == instance })}
+	s.Table = route.New(route.Options{
+		Instance: instance, Redis: client, Logger: slog.New(slog.DiscardHandler), Rewritten: func() { s.rewritten.Add(1) },
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	s.stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		_ = client.Close()
+	})
+	t.Cleanup(s.stop)
+	return s
+}
+
+// at is where a server believes a user to be, out of the two others.
+func (s *server) at(t *testing.T, user uint64) (instances []string, complete bool) {
+	t.Helper()
+	found, complete := s.Lookup(t.Context(), []uint64{user}, s.others)
+	instances = found[user]
+	slices.Sort(instances)
+	return instances, complete
+}
+
+// until waits until a server believes a user to be on exactly these.
+func (s *server) until(t *testing.T, what string, user uint64, want ...string) {
+	t.Helper()
+	testenv.Until(t, what, func() bool {
+		got, _ := s.at(t, user)
+		return slices.Equal(got, want)
+	})
+}
+
+// three starts a, b and c, all of whose routes are known to be complete.
+func three(t *testing.T) (r *testenv.RedisServer, a, b, c *server) {
+	t.Helper()
+	r = testenv.StartRedis(t)
+	a, b, c = start(t, r, "a"), start(t, r, "b"), start(t, r, "c")
+	a.until(t, "a sees that nobody is there", 1)
+	c.until(t, "c too", 1)
+	return r, a, b, c
+}
+
+func TestConnectionsComeAndGo(t *testing.T) {
+	t.Parallel()
+	r, a, b, c := three(t)
+	b.Add(t.Context(), 1, 11)
+	if got, complete := a.at(t, 1); !slices.Equal(got, []string{"b"}) || !complete {
+		t.Errorf("a believes %v, %v; a route is written when Add returns", got, complete)
+	}
+	if got, _ := b.at(t, 1); len(got) != 0 {
+		t.Errorf("b would send to itself: %v", got)
+	}
+	b.Add(t.Context(), 1, 12) // a second connection on the same server
+	c.Add(t.Context(), 1, 11) // and one elsewhere, with the same number
+	b.Remove(1, 11)
+	a.until(t, "one is left on b", 1, "b", "c")
+	b.Remove(1, 11) // again: the other connection's route stays
+	b.Remove(2, 99) // one that never was
+	b.Add(t.Context(), 3, 31)
+	a.until(t, "b goes on", 3, "b")
+	if got, _ := a.at(t, 1); !slices.Equal(got, []string{"b", "c"}) {
+		t.Errorf("a believes %v", got)
+	}
+	b.Remove(1, 12)
+	a.until(t, "b has none", 1, "c")
+	c.Remove(1, 11)
+	a.until(t, "nobody has", 1)
+	client := redis.NewClient(&redis.Options{Addr: r.Addr})
+	defer client.Close()
+	b.Remove(3, 31)
+	a.until(t, "all are gone", 3)
+	for _, key := range client.Keys(t.Context(), "*").Val() {
+		if ttl := client.PTTL(t.Context(), key).Val(); ttl <= 0 || ttl > 90*time.Second {
+			t.Errorf("%s expires in %v", key, ttl)
+		}
+	}
+}
+
+func TestAUserOnAServerThatIsNotKnown(t *testing.T) {
+	t.Parallel()
+	_, a, b, _ := three(t)
+	b.Add(t.Context(), 1, 1)
+	got, complete := a.Lookup(t.Context(), []uint64{1, 2}, []string{"c"}) // b just started
+	if complete || len(got[1]) != 0 || len(got[2]) != 0 {
+		t.Errorf("got %v, complete %v", got, complete)
+	}
+	if _, complete := a.Lookup(t.Context(), []uint64{2}, []string{"c"}); !complete {
+		t.Error("incomplete for a user who is nowhere")
+	}
+	if got, complete := a.Lookup(t.Context(), nil, nil); !complete || len(got) != 0 {
+		t.Errorf("nobody: %v, %v", got, complete)
+	}
+}
+
+func TestRedisLosesEverything(t *testing.T) {
+	t.Parallel()
+	r, a, b, _ := three(t)
+	b.Add(t.Context(), 1, 1)
+	client := redis.NewClient(&redis.Options{Addr: r.Addr})
+	defer client.Close()
+	before := b.rewritten.Load()
+	if err := client.FlushAll(t.Context()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	at := time.Now()
+	// At no moment is the user held to be away from b.
+	testenv.Until(t, "the routes are written anew", func() bool {
+		got, _ := a.at(t, 1)
+		if !slices.Contains(got, "b") {
+			t.Fatal("a route is missing and nobody knows")
+		}
+		return slices.Equal(got, []string{"b"})
+	})
+	if took := time.Since(at); took > 5*time.Second { // about one, on a free machine
+		t.Errorf("took %v", took)
+	}
+	testenv.Until(t, "b knows that pushes may be missing", func() bool { return b.rewritten.Load() == before+1 })
+}
+
+func TestRedisIsAwayAndComesBack(t *testing.T) {
+	t.Parallel()
+	r, a, b, _ := three(t)
+	r.Kill()
+	a.until(t, "everybody gets everything", 1, "b", "c")
+	at := time.Now()
+	for range 1000 {
+		if got, complete := a.at(t, 1); len(got) != 2 || !complete {
+			t.Fatalf("got %v, %v", got, complete)
+		}
+	}
+	if took := time.Since(at); took > 5*time.Second {
+		t.Errorf("1000 look-ups without Redis took %v", took)
+	}
+	b.Add(t.Context(), 1, 1) // cannot be written
+	r.Start(t)
+	a.until(t, "the route is written when Redis is back", 1, "b")
+	testenv.Until(t, "b knows that pushes may be missing", func() bool { return b.rewritten.Load() > 0 })
+}
+
+// A Redis that hangs costs each message little.
+func TestRedisHangs(t *testing.T) {
+	t.Parallel()
+	r, a, b, _ := three(t)
+	b.Add(t.Context(), 1, 1)
+	a.until(t, "b is known", 1, "b")
+	r.Signal(t, syscall.SIGSTOP)
+	at := time.Now()
+	for range 1000 {
+		if got, _ := a.at(t, 1); !slices.Contains(got, "b") {
+			t.Fatalf("got %v", got)
+		}
+	}
+	if took := time.Since(at); took > 5*time.Second {
+		t.Errorf("1000 look-ups took %v", took)
+	}
+	r.Signal(t, syscall.SIGCONT)
+	a.until(t, "all is known again", 1, "b")
+}
+
+func TestAServerThatLeavesTakesItsRoutesAlong(t *testing.T) {
+	t.Parallel()
+	r, a, b, _ := three(t)
+	const users = 1500 // more than are removed at once
+	for user := range uint64(users) {
+		b.Add(t.Context(), user+100, 1)
+	}
+	for user := range uint64(users) {
+		b.Remove(user+100, 1)
+	}
+	b.stop()
+	client := redis.NewClient(&redis.Options{Addr: r.Addr})
+	defer client.Close()
+	if keys := client.Keys(t.Context(), "*route*").Val(); len(keys) != 0 {
+		t.Errorf("%d routes are left", len(keys))
+	}
+	if _, complete := a.Lookup(t.Context(), []uint64{100}, []string{"c"}); !complete {
+		t.Error("users are held to be on a server that left")
+	}
+}
