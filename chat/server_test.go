@@ -97,6 +97,7 @@ func TestARetryIsAnsweredLikeTheFirst(t *testing.T) {
 }
 
 func TestBadInputCostsOnlyItsSender(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t, false)
 	s := f.start("a")
 	ann, bob, eve := f.person(), f.person(), f.person()
@@ -347,6 +348,7 @@ func TestAFullServerSendsElsewhere(t *testing.T) {
 }
 
 func TestTheDatabaseIsAwayForAWhile(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t, true)
 	s := f.start("a")
 	ann, bob := f.person(), f.person()
@@ -365,6 +367,7 @@ func TestTheDatabaseIsAwayForAWhile(t *testing.T) {
 }
 
 func TestACutOffServerKeepsNoGhosts(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t, true)
 	s := f.start("a", func(c *chat.Config) { c.FencePatience = time.Second })
 	ann := f.person()

@@ -103,5 +103,7 @@ func TestOneThatHangsIsAway(t *testing.T) {
 	go func() { ended <- f.Run(ctx) }()
 	<-cut
 	cancel()
-	<-ended
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
 }
