@@ -25,7 +25,9 @@ func pair(t *testing.T, c *cluster.Cluster) (ann, bob *cluster.Talker) {
 	for _, s := range c.Status {
 		testenv.Until(t, s.Name+" knows of ann", func() bool { return connections(t, s.Server.GRPCAddr()) == 1 })
 	}
-	return ann, cluster.NewTalker(c.Register("bob").Connect(), "bob", "ann")
+	bob = cluster.NewTalker(c.Register("bob").Connect(), "bob", "ann")
+	bob.Begin(t)
+	return ann, bob
 }
 
 // connections is how many connections a status server knows of.

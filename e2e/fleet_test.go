@@ -69,6 +69,7 @@ func (p *talk) connect(t *testing.T) {
 	}
 	p.bob = p.f.Register("bob")
 	p.b = p.open(t, p.bob, "ann")
+	p.b.Begin(t)
 	testenv.Until(t, "bob is online", func() bool { return len(p.b.Instances()) > 0 })
 }
 

@@ -42,6 +42,19 @@ func NewTalker(c *client.Client, name, to string) *Talker {
 	return t
 }
 
+// Begin makes the conversation while it is empty. A client shows what comes
+// after it first listed its conversations; the answer to this comes behind that
+// list, so that from now on everything is shown.
+func (t *Talker) Begin(tb testing.TB) {
+	tb.Helper()
+	if _, err := t.Client.WaitOnline(tb.Context()); err != nil {
+		tb.Fatalf("%s: %v", t.Name, err)
+	}
+	if _, err := t.Client.OpenDirect(tb.Context(), t.to); err != nil {
+		tb.Fatalf("%s begins to talk with %s: %v", t.Name, t.to, err)
+	}
+}
+
 // Send hands a text to the outbox.
 func (t *Talker) Send(tb testing.TB, text string) client.MessageID {
 	tb.Helper()
