@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -70,15 +71,41 @@ func Find(t testing.TB, name string) string {
 	return ""
 }
 
-// FreePort returns a loopback port that nobody listened on a moment ago.
+// Ports for programs under test lie below those that the system gives to
+// outgoing connections (32768 and up), any of which may take a port between its
+// choice and its use.
+const (
+	firstPort = 20_000
+	ports     = 12_000
+)
+
+// given are the ports that this test binary has chosen; its mutex owns it.
+var given = struct {
+	sync.Mutex
+	ports map[int]bool
+}{ports: make(map[int]bool)}
+
+// FreePort returns a loopback port that nobody listened on a moment ago, and
+// that it has not returned before.
 func FreePort(t testing.TB) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	given.Lock()
+	defer given.Unlock()
+	for range 1000 {
+		port := firstPort + rand.IntN(ports)
+		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		if err != nil || given.ports[port] {
+			if err == nil {
+				_ = l.Close()
+			}
+			continue
+		}
+		_ = l.Close()
+		given.ports[port] = true
+		return port
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	t.Fatal("no free port")
+	return 0
 }
 
 // Start runs the program and waits until it answers. It fails the test when it
