@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
 	"github.com/msrchat/msrchat/shared/admin"
@@ -226,28 +227,34 @@ func TestResolver(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
+	var answered peer.Peer
 	call := func() error {
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
-		_, err := healthv1.NewHealthClient(conn).Check(ctx, &healthv1.HealthCheckRequest{})
+		_, err := healthv1.NewHealthClient(conn).Check(ctx, &healthv1.HealthCheckRequest{}, grpc.Peer(&answered))
 		return err
 	}
 	if err := call(); status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "no instance of chat") {
 		t.Fatalf("nobody there: %v", err)
 	}
 	works := func() bool { return call() == nil }
+	reaches := func(p *process) func() bool {
+		return func() bool { return call() == nil && answered.Addr.String() == p.health.Addr() }
+	}
 	one := start(t, client, "chat", "ONE")
 	eventually(t, "a call to the first", works)
 	two := start(t, client, "chat", "TWO")
 	lists := watchReal(t, client, discovery.Options{})
 	until(t, lists, "ONETWO")
+	// The channel has a watch of its own, which may be later than ours.
+	eventually(t, "a call to the second", reaches(two))
 
 	// The one that says NOT_SERVING is left alone before Consul knows; the
 	// calls go on with Consul away.
 	agent.Kill()
 	one.health.Set(false)
 	one.kill()
-	eventually(t, "a call to the second", works)
+	eventually(t, "a call that works", works)
 	for range 20 {
 		if err := call(); err != nil {
 			t.Fatalf("with one down: %v", err)
@@ -257,7 +264,7 @@ func TestResolver(t *testing.T) {
 	three := start(t, client, "chat", "THREE")
 	until(t, lists, "!ONETHREETWO")
 	two.kill()
-	eventually(t, "a call to the third", works)
+	eventually(t, "a call to the third", reaches(three))
 	three.kill()
 	eventually(t, "no call", func() bool { return status.Code(call()) == codes.Unavailable })
 }
