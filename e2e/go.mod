@@ -39,6 +39,7 @@ require (
 	github.com/mattn/go-colorable v0.1.14 // indirect
 	github.com/mattn/go-isatty v0.0.24 // indirect
 	github.com/mitchellh/go-homedir v1.1.0 // indirect
+	github.com/msrchat/msrchat/bench v0.0.0
 	github.com/munnerz/goautoneg v0.0.0-20191010083416-a7dc8b61c822 // indirect
 	github.com/prometheus/client_golang v1.25.0 // indirect
 	github.com/prometheus/client_model v0.6.3 // indirect
@@ -71,3 +72,5 @@ replace github.com/msrchat/msrchat/chat => ../chat
 replace github.com/msrchat/msrchat/client => ../client
 
 replace github.com/msrchat/msrchat/tools => ../tools
+
+replace github.com/msrchat/msrchat/bench => ../bench
