@@ -20,6 +20,7 @@ import (
 
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
 	"github.com/msrchat/msrchat/shared/msglog"
+	"github.com/msrchat/msrchat/shared/planted"
 
 	"github.com/msrchat/msrchat/chat/internal/conn"
 )
@@ -126,6 +127,9 @@ func (r *Repair) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-ticker.C:
+		}
+		if planted.Has(planted.RepairOff) {
+			continue
 		}
 		r.tell(ctx, r.quiet(time.Now().Add(-r.opts.Heartbeat/2+turn)))
 		if n%10 == 0 {
