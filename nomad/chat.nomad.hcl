@@ -99,14 +99,25 @@ variable "capacity" {
 
 variable "drain" {
   type        = string
-  default     = "5s"
-  description = "Over how long a stopping server says goodbye to its users, so that they do not all come back at once. Raise kill_timeout with it."
+  default     = "10s"
+  description = "When a stopping server has asked the last of its users to leave, whatever drain_rate says. For a full fleet: all connections / drain_rate. Raise kill_timeout with it."
+}
+
+variable "drain_rate" {
+  type        = number
+  default     = 1000
+  description = "How many users a second are asked to leave, by all servers that stop together, so that they do not all come back at once."
+
+  validation {
+    condition     = var.drain_rate >= 1
+    error_message = "The drain_rate has to be at least 1."
+  }
 }
 
 variable "kill_timeout" {
   type        = string
   default     = "30s"
-  description = "Longest life after SIGTERM: the drain, the commits in flight (seconds when the database is slow), and the links to peers. The node's max_kill_timeout (30s unless configured) cuts more off in silence."
+  description = "Longest life after SIGTERM: the drain, up to 15s for the commits in flight and the links to peers. The node's max_kill_timeout (30s unless configured) cuts more off in silence."
 }
 
 variable "probe" {
@@ -342,6 +353,7 @@ job "chat" {
         MSRCHAT_REDIS_ADDR       = var.redis_addr
         MSRCHAT_CAPACITY         = var.capacity
         MSRCHAT_DRAIN            = var.drain
+        MSRCHAT_DRAIN_RATE       = var.drain_rate
       }
 
       # redis_password is optional. A new password is taken at the next

@@ -150,9 +150,9 @@ func TestVerdict(t *testing.T) {
 			t.Errorf("%s: %d %q, want %d … %q", when, got, said, code, text)
 		}
 	}
-	expect("at first", http.StatusServiceUnavailable, "0 of 100")
+	expect("at first", http.StatusTooManyRequests, "0 of 100")
 	s.trouble("no database")
-	expect("in trouble", http.StatusServiceUnavailable, "no database")
+	expect("in trouble", http.StatusTooManyRequests, "no database")
 	s.count(100)
 	s.prove()
 	expect("proven", http.StatusOK, "100 messages")

@@ -16,11 +16,11 @@
 // It speaks the protocol itself instead of using the client library, which hides
 // what is to be seen: it repairs, moves to other servers, and sends again.
 //
-// First comes the proof, thousands of messages; until then the probe's check is
-// critical. Then a trickle goes on for ever. A broken promise makes the check
-// critical until the process is restarted. Trouble that breaks no promise (a
-// database that is away, a server that died) is a warning at most, and a message
-// whose outcome nobody acknowledged is none that can be lost.
+// First comes the proof, thousands of messages; until then the probe's check
+// warns, which is not healthy to Nomad. Then a trickle goes on for ever. A broken
+// promise makes the check critical until the process is restarted. Trouble that
+// breaks no promise (a database that is away, a server that died) is a warning at
+// most, and a message whose outcome nobody acknowledged is none that can be lost.
 package probe
 
 import (

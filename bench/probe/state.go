@@ -97,7 +97,9 @@ func (s *state) isBroken() bool {
 	return s.fault != nil
 }
 
-// verdict is the check's answer.
+// verdict is the check's answer. Only a broken promise is critical. That is also
+// what makes it known at once: while a check's status stays the same, Consul
+// tells a new text only after minutes.
 func (s *state) verdict(now time.Time) (code int, text string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -109,7 +111,7 @@ func (s *state) verdict(now time.Time) (code int, text string) {
 		if s.ill != "" {
 			text += "; " + s.ill
 		}
-		return http.StatusServiceUnavailable, text
+		return http.StatusTooManyRequests, text
 	case s.suspicion != "" && now.Sub(s.suspected) < lingers:
 		return http.StatusTooManyRequests, s.suspicion
 	case s.ill != "" && now.Sub(s.good) > patience:

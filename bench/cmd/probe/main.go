@@ -24,8 +24,9 @@ func app() *cli.App {
 		Name: "probe", Usage: "watch that a chat server loses no message", Version: process.Version(),
 		Description: "It runs beside a chat server and takes its --instance and --release. Accounts of its\n" +
 			"own write to each other through this server and every other one, first some thousand\n" +
-			"messages as a proof, then a trickle. /readyz answers 503 until the proof is complete and\n" +
-			"for good once a promise was broken, 429 in trouble that breaks none, else 200.",
+			"messages as a proof, then a trickle. /readyz answers 503 for good once a promise was\n" +
+			"broken, 429 (to Consul a warning) until the proof is complete and in trouble that breaks\n" +
+			"none, else 200.",
 		Flags:  append(append(process.Flags(), flags()...), database.Flags()...),
 		Action: watch,
 	}

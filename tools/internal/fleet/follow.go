@@ -1,9 +1,12 @@
 package fleet
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -28,15 +31,14 @@ type deployment struct {
 	told          string
 	toldAt        time.Time
 	started       time.Time
-	// failing is what the new instances' checks said last, by instance.
-	failing map[string]string
-	stopped bool // failed by us
+	failing       []string // what the new instances' checks said last
+	stopped       bool     // failed by us
 }
 
 // follow returns when the new version runs alone. Its error is ErrRolledBack
 // when the version before does, ErrLeft when ctx was cancelled.
 func (f *Fleet) follow(ctx context.Context, j job.Job, before, after job.Submitted) error {
-	d := &deployment{fleet: f, job: j, before: before, after: after, started: time.Now(), failing: map[string]string{}}
+	d := &deployment{fleet: f, job: j, before: before, after: after, started: time.Now()}
 	err := d.run(ctx)
 	if err == nil || ctx.Err() == nil {
 		return err
@@ -108,7 +110,7 @@ func (d *deployment) progress(ctx context.Context, found *nomad.Deployment) erro
 	}
 	var texts []string
 	if list, err := catalog.Read(ctx, d.fleet.consul); err == nil {
-		texts = d.note(list, placed)
+		texts = d.note(ctx, list, placed)
 	}
 	if condemned := slices.IndexFunc(texts, func(s string) bool { return strings.Contains(s, brokenPromise) }); condemned >= 0 && !d.stopped {
 		d.stopped = true
@@ -132,18 +134,42 @@ func (d *deployment) progress(ctx context.Context, found *nomad.Deployment) erro
 
 // note keeps what the checks of new instances say that do not pass, and returns
 // it.
-func (d *deployment) note(list []catalog.Instance, placed []string) (texts []string) {
+func (d *deployment) note(ctx context.Context, list []catalog.Instance, placed []string) (texts []string) {
 	for _, i := range list {
 		if !slices.Contains(placed, i.ID) {
 			continue
 		}
 		for _, check := range i.Failing() {
-			text := fmt.Sprintf("%s %s: %s", i.Service, job.ShortID(i.ID), strings.TrimSpace(check.Name+" "+checkText(check.Output)))
-			d.failing[i.ID+i.Service+check.Name] = text
-			texts = append(texts, text)
+			said := checkText(check.Output)
+			if i.Service == probeService { // Consul tells a new text late
+				said = cmp.Or(ask(ctx, i.Address), said)
+			}
+			texts = append(texts, fmt.Sprintf("%s %s: %s", i.Service, job.ShortID(i.ID), strings.TrimSpace(check.Name+" "+said)))
 		}
 	}
+	d.failing = texts
 	return texts
+}
+
+// probeService is what a probe is called in Consul.
+const probeService = "probe"
+
+// ask asks a probe what its check would; "" when it does not answer.
+func ask(ctx context.Context, address string) string {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/readyz", nil)
+	if err != nil {
+		return ""
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return ""
+	}
+	defer resp.Body.Close()
+	const longest = 2 << 10
+	text, _ := io.ReadAll(io.LimitReader(resp.Body, longest))
+	return strings.TrimSpace(string(text))
 }
 
 // checkText is what the checked program said, without what Consul says around it.
@@ -191,8 +217,8 @@ func (d *deployment) back(ctx context.Context, found *nomad.Deployment, allocs [
 	}
 	var text strings.Builder
 	fmt.Fprintf(&text, "%s: %s", d.job.Name, found.StatusDescription)
-	for _, key := range sortedKeys(d.failing) {
-		text.WriteString("\n  " + d.failing[key])
+	for _, said := range d.failing {
+		text.WriteString("\n  " + said)
 	}
 	if d.stopped {
 		text.WriteString("\n  ./justw upgrade failed the deployment when the probe condemned it")
@@ -203,15 +229,6 @@ func (d *deployment) back(ctx context.Context, found *nomad.Deployment, allocs [
 		return false, fmt.Errorf("%w to release %s: %s", ErrRolledBack, d.before.Release, text.String())
 	}
 	return false, fmt.Errorf("the deployment failed, and there is nothing that Nomad goes back to: %s", text.String())
-}
-
-func sortedKeys(m map[string]string) []string {
-	keys := make([]string, 0, len(m))
-	for key := range m {
-		keys = append(keys, key)
-	}
-	slices.Sort(keys)
-	return keys
 }
 
 // tell prints a state when it changes, and the same one now and then.
