@@ -6,6 +6,7 @@ require (
 	github.com/cespare/xxhash/v2 v2.3.0
 	github.com/msrchat/msrchat/client v0.0.0
 	github.com/msrchat/msrchat/shared v0.0.0
+	golang.org/x/sync v0.24.0
 )
 
 require (
