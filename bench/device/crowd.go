@@ -75,7 +75,7 @@ func NewCrowd(ctx context.Context, opt CrowdOptions) (*Crowd, error) {
 	for id, p := range opt.Conversations {
 		of[p.A], of[p.B] = append(of[p.A], id), append(of[p.B], id)
 	}
-	var group errgroup.Group
+	group, joinCtx := errgroup.WithContext(ctx)
 	group.SetLimit(joining)
 	for _, person := range opt.People {
 		for i, session := range person.Sessions {
@@ -83,34 +83,34 @@ func NewCrowd(ctx context.Context, opt CrowdOptions) (*Crowd, error) {
 				Gate: opt.Gate, Session: session, Name: fmt.Sprintf("%s/%d", person.Name, i+1), Change: opt.Change,
 			})
 			if err != nil {
-				return nil, errors.Join(err, group.Wait(), c.close())
+				c.Close() // ends the joining, too
+				return nil, errors.Join(err, group.Wait())
 			}
 			c.devices = append(c.devices, d)
 			for _, id := range of[person.ID] {
 				c.seats = append(c.seats, seat{d, id})
 			}
-			group.Go(func() error { return d.Join(ctx) })
+			group.Go(func() error { return d.Join(joinCtx) })
 		}
 	}
 	if err := group.Wait(); err != nil {
-		return nil, errors.Join(err, c.close())
+		c.Close()
+		return nil, err
 	}
 	if len(c.seats) == 0 {
-		return nil, errors.Join(errors.New("the crowd has nobody who could talk"), c.close())
+		c.Close()
+		return nil, errors.New("the crowd has nobody who could talk")
 	}
 	return c, nil
 }
 
 // Close ends all devices.
-func (c *Crowd) Close() { _ = c.close() }
-
-func (c *Crowd) close() error {
+func (c *Crowd) Close() {
 	var all sync.WaitGroup
 	for _, d := range c.devices {
 		all.Go(d.Close)
 	}
 	all.Wait()
-	return nil
 }
 
 // Devices are all devices of the crowd; the slice must not be changed.

@@ -48,7 +48,7 @@ type Device struct {
 	done    chan struct{} // closed when all events are written down
 	online  atomic.Bool
 
-	mu sync.Mutex
+	mu      sync.Mutex
 	pending map[client.MessageID]uint64 // typed and not settled: the text's digest
 	// Of each conversation, the greatest number that was shown or acknowledged,
 	// and the greatest that was shown.
