@@ -4,6 +4,7 @@ go 1.26.0
 
 require (
 	github.com/cespare/xxhash/v2 v2.3.0
+	github.com/google/go-cmp v0.7.0
 	github.com/msrchat/msrchat/client v0.0.0
 	github.com/msrchat/msrchat/shared v0.0.0
 	golang.org/x/sync v0.24.0
