@@ -4,12 +4,15 @@ go 1.26.0
 
 require (
 	github.com/cespare/xxhash/v2 v2.3.0
+	github.com/google/go-cmp v0.7.0
 	github.com/hashicorp/consul/api v1.33.2
+	github.com/msrchat/msrchat/chat v0.0.0
 	github.com/msrchat/msrchat/client v0.0.0
 	github.com/msrchat/msrchat/proto v0.0.0
 	github.com/msrchat/msrchat/shared v0.0.0
 	github.com/prometheus/client_golang v1.25.0
 	github.com/urfave/cli/v2 v2.27.7
+	golang.org/x/sync v0.24.0
 )
 
 require (
@@ -54,3 +57,5 @@ replace github.com/msrchat/msrchat/proto => ../proto
 replace github.com/msrchat/msrchat/shared => ../shared
 
 replace github.com/msrchat/msrchat/client => ../client
+
+replace github.com/msrchat/msrchat/chat => ../chat

@@ -191,7 +191,7 @@ func (c *Cluster) StartGate() {
 	c.Gate = run(c, cfg.Instance, s)
 }
 
-// Database is where the services' data is.
+// Database is where the servers' database is.
 func (c *Cluster) Database() database.Config { return c.db }
 
 // GateURL is where clients go.
