@@ -62,7 +62,7 @@ func (s *Server) keepAtMost(n uint32) {
 		return
 	}
 	slices.SortFunc(stay, func(a, b *conn.Conn) int { return cmp.Compare(a.ID(), b.ID()) })
-	for _, c := range stay[:s.shedding.allow(min(excess, len(stay)), len(stay))] {
+	for _, c := range stay[:s.shedding.allow(excess, len(stay), time.Now())] {
 		if c.Age() < s.shedding.settled {
 			return // and so are those behind it
 		}
@@ -74,8 +74,7 @@ func (s *Server) keepAtMost(n uint32) {
 
 // allow returns how many of the wanted may leave now, with so many connected. It
 // needs the lock.
-func (s *shedding) allow(wanted, connected int) int {
-	now := time.Now()
+func (s *shedding) allow(wanted, connected int, now time.Time) int {
 	perSecond := max(float64(connected)/shedPart, 2)
 	s.allowed = min(s.allowed+perSecond*now.Sub(s.at).Seconds(), perSecond)
 	s.at = now

@@ -3,11 +3,12 @@
 "use strict";
 
 const staleAfter = 12000; // ms; the replica says something every five seconds
-const samples = 120; // of each curve
+const samples = 120; // of each curve, one a second
 
 const $ = (id) => document.getElementById(id);
 const rows = new Map(); // article by instance
 const curves = { connections: [], sends: [], assigned: [] };
+let total = null; // what the tiles show
 let heard = 0; // when the last picture came
 let stream = null;
 
@@ -16,6 +17,9 @@ const count = (n) => whole.format(Math.round(n));
 const rate = (n) => (n < 10 && n > 0 ? n.toFixed(1) : count(n));
 const seconds = (ms) => (ms < 10000 ? (ms / 1000).toFixed(1) : count(ms / 1000)) + " s";
 const memory = (bytes) => (bytes < 2 ** 30 ? count(bytes / 2 ** 20) + " MiB" : (bytes / 2 ** 30).toFixed(1) + " GiB");
+
+// Nomad names instances by UUIDs and shows their first eight characters.
+const short = (name) => (/^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$/.test(name) ? name.slice(0, 8) : name);
 
 function text(node, value) {
   if (node.textContent !== value) node.textContent = value;
@@ -27,7 +31,9 @@ function connect() {
   stream = new EventSource("/fleet");
   stream.onmessage = (event) => {
     heard = Date.now();
+    const first = !total;
     show(JSON.parse(event.data));
+    if (first) tick();
     tell();
   };
   stream.addEventListener("end", () => {
@@ -57,7 +63,7 @@ function tell() {
 }
 
 function show(fleet) {
-  const total = { connections: 0, capacity: 0, sends: 0, assigned: fleet.assign_rate };
+  total = { connections: 0, capacity: 0, sends: 0, assigned: fleet.assign_rate };
   const releases = new Map();
   let taking = 0;
   for (const server of fleet.servers) {
@@ -66,7 +72,7 @@ function show(fleet) {
     if (load) {
       total.connections += load.connections;
       total.sends += load.send_rate;
-      if (server.eligible) total.capacity += load.capacity;
+      if (server.passing && !load.draining) total.capacity += load.capacity;
     }
     const release = server.release || "no release";
     releases.set(release, (releases.get(release) || 0) + 1);
@@ -78,17 +84,24 @@ function show(fleet) {
   text($("taking"), count(taking));
   text($("known"), taking === fleet.servers.length ? "all take users" : `of ${fleet.servers.length} take users`);
   showReleases(releases);
-  for (const name in curves) curve(name, total[name]);
 
   const empty = fleet.servers.length === 0;
   $("empty").hidden = !empty;
   $("totals").hidden = empty;
-  $("balance").hidden = empty || !fleet.balance.text;
-  $("balance").dataset.state = fleet.balance.state;
-  text($("balance"), (fleet.balance.state === "held" ? "No connections are moved at present: " : "") + fleet.balance.text);
+  showBalance(fleet.balance, empty);
   const age = fleet.catalog_age_ms < 0 ? "it has not heard from Consul yet" : `its view of Consul is ${seconds(fleet.catalog_age_ms)} old`;
-  text($("replica"), `Seen by status replica ${fleet.instance}; ${age}.`);
+  text($("replica"), `Seen by status replica ${short(fleet.instance)}; ${age}.`);
   showServers(fleet.servers);
+}
+
+function showBalance(balance, empty) {
+  const node = $("balance");
+  node.hidden = empty || !balance.text;
+  node.dataset.state = balance.state;
+  let words = `Balance: ${balance.text}.`;
+  if (balance.state === "held") words = `No connections are moved at present: ${balance.text}.`;
+  if (balance.state === "moving") words = `Connections move to where there is more room: ${count(balance.to_move)} to go.`;
+  text(node, words);
 }
 
 function showReleases(releases) {
@@ -141,7 +154,8 @@ function showServer(row, server) {
   const part = (selector) => row.querySelector(selector);
   const [kind, word] = state(server);
   row.dataset.state = kind;
-  text(part("h3"), server.instance);
+  text(part("h3"), short(server.instance));
+  part("h3").title = server.instance;
   text(part(".state"), word);
   text(part(".where"), [server.address, server.release, server.zone].filter(Boolean).join(" · "));
   part(".why").hidden = !server.reason;
@@ -192,5 +206,11 @@ function curve(name, value) {
   svg.lastChild.setAttribute("points", points.join(" "));
 }
 
+// tick moves the curves on, so that their width is always two minutes.
+function tick() {
+  tell();
+  if (total && $("link").dataset.state === "live") for (const name in curves) curve(name, total[name]);
+}
+
 connect();
-setInterval(tell, 1000);
+setInterval(tick, 1000);
