@@ -28,6 +28,9 @@ const (
 	// DefaultDrainRate is how many reconnects a second gate, status and database
 	// take beside their other work.
 	DefaultDrainRate = 1000
+	// DefaultSettled: who came from a server that was drained is not sent on while
+	// the rest of the fleet still moves.
+	DefaultSettled = 30 * time.Second
 )
 
 // Listener is where a port is bound and how others reach it, which differs
@@ -59,6 +62,9 @@ type Config struct {
 	// asked, whatever the rate.
 	DrainRate int
 	Drain     time.Duration
+	// Settled is how long a connection is here before it may be asked to leave
+	// for the sake of an even load.
+	Settled time.Duration
 	// FencePatience is how long database and Consul must both be away before
 	// users are sent elsewhere; 0 means ten seconds.
 	FencePatience time.Duration
@@ -84,6 +90,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.DrainRate == 0 {
 		c.DrainRate = DefaultDrainRate
+	}
+	if c.Settled == 0 {
+		c.Settled = DefaultSettled
 	}
 	return c
 }

@@ -173,7 +173,7 @@ func (s *Server) Serve(ctx context.Context) error {
 
 // introduce expects Hello and answers it.
 func (s *Server) introduce(nc net.Conn) {
-	c := &Conn{id: s.lastID.Add(1), server: s, nc: nc}
+	c := &Conn{id: s.lastID.Add(1), server: s, nc: nc, since: time.Now().UnixNano()}
 	c.out.nc, c.out.done = nc, c.flushed
 	hello, err := c.hello()
 	if err == nil {

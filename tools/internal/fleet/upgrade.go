@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -80,7 +81,7 @@ func (f *Fleet) Upgrade(ctx context.Context, u Upgrade) error {
 	if err != nil {
 		return err
 	}
-	f.printf("  nomad job run %s, release %s after %s\n", j.File(), filepath.Base(changes["bin_dir"]), before.Release)
+	f.printf("  nomad job run %s, release %s after %s\n", j.File(), cmp.Or(changes["release"], filepath.Base(changes["bin_dir"])), before.Release)
 	after, err := runner.Run(ctx, j, changes)
 	if err != nil {
 		return err
@@ -230,6 +231,11 @@ func (f *Fleet) plan(ctx context.Context, runner *job.Runner, j job.Job, built r
 	if j.Beside != "" && !built.Has(j.Beside) {
 		f.printf("  this version has no program %s: nothing but its checks is judged\n", j.Beside)
 		changes[j.Beside] = "false"
+	}
+	if len(set) > 0 && !j.Batch {
+		// The same programs with other variables are another release to status,
+		// which prefers the newest: else users might be sent to an old instance.
+		changes["release"] = fmt.Sprintf("%s.%d", filepath.Base(binDir), *running.Version+1)
 	}
 	maps.Copy(changes, set)
 	if runner.Vars, err = j.Declared(f.root, vars); err != nil {
