@@ -50,8 +50,8 @@ func TestPreferences(t *testing.T) {
 		{"the avoided one is left out", func(w *world) { w.load("b", 500) }, fleet.Request{Avoid: []string{"a"}}, "b"},
 		{"unless it is the only one", func(w *world) { w.drain("b") }, fleet.Request{Avoid: []string{"a", "b"}}, "a"},
 		{"a proven one before less load and a newer release", func(w *world) {
-			release(w, "a", "v1", start)
-			release(w, "b", "v2", start.Add(time.Minute))
+			release(w, "a", "v1", w.now)
+			release(w, "b", "v2", w.now.Add(time.Minute))
 			w.load("a", 500)
 			w.table.SetProbes([]discovery.Instance{{ID: "a", Passing: true}, {ID: "b"}})
 		}, fleet.Request{}, "a"},
