@@ -32,6 +32,7 @@ func TestFleet(t *testing.T) {
 		t.Run(fault.name, func(t *testing.T) { people.survive(t, fault) })
 	}
 	t.Run("a check fails, reports stop", people.unassigned)
+	t.Run("no probe takes a fault for a loss", func(t *testing.T) { noneCondemned(t, f) })
 	t.Run("upgrade", people.upgrade)
 	t.Run("a build that loses messages", func(t *testing.T) { rolledBack(t, f) })
 	t.Run("commands", func(t *testing.T) { commands(t, f) })

@@ -19,12 +19,13 @@ import (
 	"github.com/msrchat/msrchat/e2e/cluster"
 )
 
-// probing is a probe beside the first chat server of a cluster.
+// probing is a probe that a test asks.
 type probing struct {
-	t *testing.T
-	p *probe.Probe
+	t       *testing.T
+	address string // of its HTTP
 }
 
+// startProbe starts a probe beside the first chat server of a cluster.
 func startProbe(t *testing.T, c *cluster.Cluster, slot, messages int) *probing {
 	t.Helper()
 	home := c.Chats[0]
@@ -47,13 +48,13 @@ func startProbe(t *testing.T, c *cluster.Cluster, slot, messages int) *probing {
 		stop()
 		<-done
 	})
-	return &probing{t, p}
+	return &probing{t, p.HTTPAddr()}
 }
 
 // check asks what Consul's check would.
 func (p *probing) check() (code int, text string) {
 	p.t.Helper()
-	req, err := http.NewRequestWithContext(p.t.Context(), http.MethodGet, "http://"+p.p.HTTPAddr()+"/readyz", nil)
+	req, err := http.NewRequestWithContext(p.t.Context(), http.MethodGet, "http://"+p.address+"/readyz", nil)
 	if err != nil {
 		p.t.Fatal(err)
 	}

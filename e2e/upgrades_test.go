@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"slices"
 	"strconv"
@@ -17,6 +18,7 @@ import (
 	"github.com/msrchat/msrchat/bench/check"
 	"github.com/msrchat/msrchat/bench/device"
 	"github.com/msrchat/msrchat/bench/journal"
+	"github.com/msrchat/msrchat/bench/probe"
 	"github.com/msrchat/msrchat/chat"
 	"github.com/msrchat/msrchat/shared/testenv"
 
@@ -37,12 +39,20 @@ func TestUpgrades(t *testing.T) {
 	f := fleet.Up(t)
 	f.Just("upgrade", "chat", "--set", "count=4")
 	testenv.Until(t, "four chat servers", func() bool { return len(f.Passing("chat")) == 4 })
-	p := plan{times: times, people: 200, rate: 100, old: os.Getenv("MSRCHAT_UPGRADE_OLD")}
+	p := plan{times: times, people: 200, rate: 100, proof: os.Getenv("MSRCHAT_UPGRADE_PROOF"), old: os.Getenv("MSRCHAT_UPGRADE_OLD")}
 	if rate, err := strconv.ParseFloat(os.Getenv("MSRCHAT_UPGRADE_RATE"), 64); err == nil {
 		p.rate = rate
 	}
 	upgrades(t, f, p)
 	rolledBack(t, f)
+	for _, service := range []string{"status", "gate"} {
+		old := f.Passing(service)
+		f.Just("upgrade", service, "--set", "min_healthy_time=2s")
+		testenv.Until(t, "a new "+service, func() bool {
+			now := f.Passing(service)
+			return len(now) == len(old) && !slices.ContainsFunc(now, func(i string) bool { return slices.Contains(old, i) })
+		})
+	}
 }
 
 // plan is a row of upgrades under load.
@@ -50,6 +60,7 @@ type plan struct {
 	times  int
 	people int
 	rate   float64 // messages a second of the whole crowd
+	proof  string  // messages of a probe's proof; empty: what the job has
 	// old is a git ref that every second upgrade goes to; empty: other variables
 	// of the same programs, which Nomad rolls out all the same.
 	old string
@@ -86,6 +97,9 @@ func upgrades(t *testing.T, f *fleet.Fleet, p plan) {
 	var done []upgraded
 	for i := range p.times {
 		args := []string{"upgrade", "chat", ".", "--set", fmt.Sprintf("drain_rate=%d", 1000+i), "--set", "probe=true"}
+		if p.proof != "" {
+			args = append(args, "--set", "probe_messages="+p.proof)
+		}
 		if p.old != "" && i%2 == 0 {
 			args = []string{"upgrade", "chat", p.old}
 		}
@@ -191,6 +205,21 @@ func table(done []upgraded) string {
 	}
 	_ = w.Flush() // to memory
 	return text.String()
+}
+
+// noneCondemned asks every probe. They pass again once the faults are over.
+func noneCondemned(t *testing.T, f *fleet.Fleet) {
+	t.Helper()
+	entries, _, err := f.Consul.Health().Service(probe.Service, "", false, nil)
+	if err != nil || len(entries) == 0 {
+		t.Fatalf("%d probes, %v", len(entries), err)
+	}
+	for _, e := range entries {
+		p := &probing{t: t, address: net.JoinHostPort(e.Service.Address, strconv.Itoa(e.Service.Port))}
+		p.passes("after the faults")
+		_, text := p.check()
+		t.Logf("%.8s: %s", e.Service.Meta["instance"], text)
+	}
 }
 
 // rolledBack gives the fleet a build that acknowledges every thousandth message

@@ -272,14 +272,15 @@ job "chat" {
       }
 
       # Only this check restarts. Readiness must not: a database that is away is
-      # no reason to cut every connection. The grace is for a slow start.
+      # no reason to cut every connection. Nor is a machine with far too much to
+      # do, where an answer takes seconds. The grace is for a slow start.
       check {
         name     = "alive"
         type     = "http"
         port     = "http"
         path     = "/healthz"
         interval = "2s"
-        timeout  = "1s"
+        timeout  = "5s"
 
         check_restart {
           limit = 3

@@ -35,7 +35,7 @@ type people struct {
 	talks [side][side]uint64
 }
 
-// person is one account. Its token is changed only between legs.
+// person is one account. In a leg its token belongs to its end.
 type person struct {
 	id    uint64
 	name  string
