@@ -145,7 +145,7 @@ func (f *Fleet) obtain(ctx context.Context, j job.Job, version string) (release.
 
 func (f *Fleet) obtainFrom(ctx context.Context, version string, packages []release.Package) (release.Release, error) {
 	if version == "" || version == "." {
-		return f.builder().Build(ctx, packages)
+		return f.builder().Make(ctx, packages)
 	}
 	if info, err := os.Stat(version); err == nil && info.IsDir() {
 		return f.builder().Import(version, packages)

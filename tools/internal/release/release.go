@@ -54,15 +54,15 @@ type Release struct {
 // Build compiles the packages and returns their release, a new one only when
 // one of the services came out different than in every release before.
 func (b Builder) Build(ctx context.Context, services []Package, others ...Package) (Release, error) {
-	r, err := b.make(ctx, services, others...)
+	r, err := b.Make(ctx, services, others...)
 	if err != nil {
 		return Release{}, err
 	}
 	return r, b.setCurrent(r)
 }
 
-// make builds and stores.
-func (b Builder) make(ctx context.Context, services []Package, others ...Package) (Release, error) {
+// Make is Build, but leaves Current as it is: for a part of the services.
+func (b Builder) Make(ctx context.Context, services []Package, others ...Package) (Release, error) {
 	if err := os.MkdirAll(b.Work, 0o755); err != nil {
 		return Release{}, fmt.Errorf("build: %w", err)
 	}

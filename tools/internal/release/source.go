@@ -57,7 +57,7 @@ func (b Builder) BuildCommit(ctx context.Context, commit string, packages []Pack
 			there = append(there, p)
 		}
 	}
-	r, err := from.make(ctx, there)
+	r, err := from.Make(ctx, there)
 	if err != nil {
 		return Release{}, err
 	}
