@@ -107,6 +107,14 @@ func (l *link) send(deliveries []*relayv1.Delivery) {
 	l.wake()
 }
 
+// lose notes that something for the peer's users is lost.
+func (l *link) lose() {
+	l.mu.Lock()
+	l.dropped = true
+	l.mu.Unlock()
+	l.wake()
+}
+
 // take returns the next frame, nil when there is nothing to send.
 func (l *link) take() *relayv1.DeliverRequest {
 	l.mu.Lock()

@@ -267,3 +267,13 @@ func (p *Peers) Send(instance string, deliveries ...*relayv1.Delivery) bool {
 	l.send(deliveries)
 	return true
 }
+
+// Lost tells all peers that something for their users is lost, so that they
+// compare them with the log. It does not block.
+func (p *Peers) Lost() {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	for _, l := range p.links {
+		l.lose()
+	}
+}

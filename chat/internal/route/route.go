@@ -261,11 +261,10 @@ func (t *Table) leave() {
 
 // Lookup returns the other servers that each user may be connected to, out of
 // peers; the own server is left out. Where Redis does not answer, that is all
-// of them for everybody. complete is false when a user is connected to a server
-// that is not among the peers (yet).
-func (t *Table) Lookup(ctx context.Context, users []uint64, peers []string) (at map[uint64][]string, complete bool) {
+// of them for everybody. astray are the users who are also connected to a
+// server that is not among the peers (yet).
+func (t *Table) Lookup(ctx context.Context, users []uint64, peers []string) (at map[uint64][]string, astray map[uint64]bool) {
 	out := make(map[uint64][]string, len(users))
-	complete = true
 	var blind []string
 	sets, dark, err := t.ask(ctx, users, peers)
 	if err != nil {
@@ -283,7 +282,10 @@ func (t *Table) Lookup(ctx context.Context, users []uint64, peers []string) (at 
 				case slices.Contains(peers, instance):
 					at = append(at, instance)
 				default:
-					complete = false
+					if astray == nil {
+						astray = make(map[uint64]bool)
+					}
+					astray[user] = true
 				}
 			}
 		}
@@ -297,7 +299,7 @@ func (t *Table) Lookup(ctx context.Context, users []uint64, peers []string) (at 
 			out[user] = at
 		}
 	}
-	return out, complete
+	return out, astray
 }
 
 var errResting = errors.New("redis is given a rest")

@@ -53,10 +53,10 @@ func start(t *testing.T, r *testenv.RedisServer, instance string) *server {
 // at is where a server believes a user to be, out of the two others.
 func (s *server) at(t *testing.T, user uint64) (instances []string, complete bool) {
 	t.Helper()
-	found, complete := s.Lookup(t.Context(), []uint64{user}, s.others)
+	found, astray := s.Lookup(t.Context(), []uint64{user}, s.others)
 	instances = found[user]
 	slices.Sort(instances)
-	return instances, complete
+	return instances, !astray[user]
 }
 
 // until waits until a server believes a user to be on exactly these.
@@ -118,15 +118,12 @@ func TestAUserOnAServerThatIsNotKnown(t *testing.T) {
 	t.Parallel()
 	_, a, b, _ := three(t)
 	b.Add(t.Context(), 1, 1)
-	got, complete := a.Lookup(t.Context(), []uint64{1, 2}, []string{"c"}) // b just started
-	if complete || len(got[1]) != 0 || len(got[2]) != 0 {
-		t.Errorf("got %v, complete %v", got, complete)
+	got, astray := a.Lookup(t.Context(), []uint64{1, 2}, []string{"c"}) // b just started
+	if !astray[1] || astray[2] || len(got[1]) != 0 || len(got[2]) != 0 {
+		t.Errorf("got %v, astray %v", got, astray)
 	}
-	if _, complete := a.Lookup(t.Context(), []uint64{2}, []string{"c"}); !complete {
-		t.Error("incomplete for a user who is nowhere")
-	}
-	if got, complete := a.Lookup(t.Context(), nil, nil); !complete || len(got) != 0 {
-		t.Errorf("nobody: %v, %v", got, complete)
+	if got, astray := a.Lookup(t.Context(), nil, nil); len(astray) != 0 || len(got) != 0 {
+		t.Errorf("nobody: %v, %v", got, astray)
 	}
 }
 
@@ -211,7 +208,7 @@ func TestAServerThatLeavesTakesItsRoutesAlong(t *testing.T) {
 	if keys := client.Keys(t.Context(), "*route*").Val(); len(keys) != 0 {
 		t.Errorf("%d routes are left", len(keys))
 	}
-	if _, complete := a.Lookup(t.Context(), []uint64{100}, []string{"c"}); !complete {
+	if _, astray := a.Lookup(t.Context(), []uint64{100}, []string{"c"}); astray[100] {
 		t.Error("users are held to be on a server that left")
 	}
 }
