@@ -8,6 +8,7 @@ package fanout
 import (
 	"context"
 	"slices"
+	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -18,8 +19,12 @@ import (
 	"github.com/msrchat/msrchat/chat/internal/conn"
 )
 
-// maxWaiting batches may wait; beyond it events are dropped.
-const maxWaiting = 1024
+// maxWaiting batches may wait, of maxWaitingBytes together; beyond it events are
+// dropped.
+const (
+	maxWaiting      = 1024
+	maxWaitingBytes = 32 << 20
+)
 
 // maxTogether bounds how many events share one look-up of routes.
 const maxTogether = 2048
@@ -55,6 +60,7 @@ type Options struct {
 type Fanout struct {
 	opts    Options
 	waiting chan []msglog.Committed
+	bytes   atomic.Int64 // of what waits or is being delivered
 	dropped prometheus.Counter
 	pushed  prometheus.Counter
 }
@@ -75,11 +81,25 @@ func New(opts Options) *Fanout {
 // Committed queues what was committed; it does not block. It is for
 // msglog.Options.
 func (f *Fanout) Committed(batch []msglog.Committed) {
-	select {
-	case f.waiting <- batch:
-	default:
-		f.dropped.Add(float64(len(batch)))
+	size := weight(batch)
+	if f.bytes.Add(size) <= maxWaitingBytes {
+		select {
+		case f.waiting <- batch:
+			return
+		default:
+		}
 	}
+	f.bytes.Add(-size)
+	f.dropped.Add(float64(len(batch)))
+}
+
+// weight is about what a batch keeps in memory, in bytes.
+func weight(batch []msglog.Committed) (n int64) {
+	const each = 128 // the entry itself and its result
+	for i := range batch {
+		n += int64(each + len(batch[i].Entry.Body) + 8*len(batch[i].Audience))
+	}
+	return n
 }
 
 // Run delivers until ctx ends, and then what still waits.
@@ -120,6 +140,7 @@ func (f *Fanout) together(batch []msglog.Committed) []msglog.Committed {
 }
 
 func (f *Fanout) deliver(ctx context.Context, batch []msglog.Committed) {
+	defer f.bytes.Add(-weight(batch))
 	peers := f.opts.Peers.Instances()
 	at, _ := f.opts.Routes.Lookup(ctx, audience(batch), peers)
 	remote := make(map[string][]*relayv1.Delivery)

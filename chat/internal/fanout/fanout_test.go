@@ -167,6 +167,30 @@ func TestWhatWaitsGoesTogetherAndTheRestIsDropped(t *testing.T) {
 	}
 }
 
+func TestWhatWaitsIsBoundedInBytes(t *testing.T) {
+	w := &world{}
+	reg := prometheus.NewRegistry()
+	f := fanout.New(fanout.Options{Hub: w, Peers: w, Routes: w, Registerer: reg})
+	long := strings.Repeat("x", 64<<10)
+	const room, sent = 32 << 20 / (64 << 10), 600
+	for i := range uint64(sent) {
+		f.Committed([]msglog.Committed{committed(1, i+1, long, 1)})
+	}
+	if n := metric(t, reg, "msrchat_fanout_dropped_total"); n < sent-room || n > sent-room+2 {
+		t.Errorf("%v of %d dropped, want about %d", n, sent, sent-room)
+	}
+	stop := run(t, f)
+	delivered := func() int { local, _ := w.journal(); return len(local) }
+	testenv.Until(t, "what waits is delivered", func() bool { return delivered() >= room-2 })
+	for i := range uint64(100) { // there is room again
+		f.Committed([]msglog.Committed{committed(1, sent+i+1, long, 1)})
+	}
+	stop()
+	if n := delivered(); n < room-2+100 {
+		t.Errorf("%d delivered", n)
+	}
+}
+
 func metric(t *testing.T, reg *prometheus.Registry, name string) float64 {
 	t.Helper()
 	families, err := reg.Gather()
