@@ -223,7 +223,7 @@ func (s *Server) build() {
 	s.health = admin.NewHealth(s.listeners["health"])
 	s.routes = route.New(route.Options{
 		Instance: s.cfg.Instance, Redis: s.redis, Logger: s.log, Registerer: reg,
-		Rewritten: func() { s.repair.Everybody() },
+		Missed: func() { s.repair.Everybody() },
 	})
 	s.msgs = msglog.New(s.db, msglog.Options{Logger: s.log, Registerer: reg, Committed: func(batch []msglog.Committed) {
 		s.repair.Committed(batch)
