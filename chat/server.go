@@ -248,7 +248,7 @@ func (s *Server) build() {
 		Deliver: func(d []*relayv1.Delivery) { s.fanout.Received(d) },
 		Missed:  func(string) { s.repair.Everybody() },
 	})
-	s.lanes = lane.New(s.peers, s.log)
+	s.lanes = lane.New(s.peers, s.cfg.MaxSends, s.log)
 	s.fanout = fanout.New(fanout.Options{Hub: s.hub, Peers: s.peers, Routes: s.routes, Drop: s.cfg.Hooks.DropPush, Registerer: reg})
 	s.repair = repair.New(repair.Options{
 		Heartbeat: hb, Tell: s.fanout.Heads, Heads: dir.Heads, Deliver: s.hub.Deliver, Users: s.hub.Users, Lost: s.peers.Lost,
