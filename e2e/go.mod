@@ -5,6 +5,7 @@ go 1.26.0
 require (
 	github.com/Shopify/toxiproxy/v2 v2.12.0
 	github.com/hashicorp/consul/api v1.33.2
+	github.com/msrchat/msrchat/bench v0.0.0
 	github.com/msrchat/msrchat/chat v0.0.0
 	github.com/msrchat/msrchat/client v0.0.0
 	github.com/msrchat/msrchat/gate v0.0.0
@@ -14,6 +15,7 @@ require (
 	github.com/msrchat/msrchat/tools v0.0.0
 	github.com/redis/go-redis/v9 v9.23.0
 	github.com/rs/zerolog v1.33.0
+	golang.org/x/sync v0.24.0
 	google.golang.org/grpc v1.85.0
 )
 
@@ -76,3 +78,5 @@ replace github.com/msrchat/msrchat/chat => ../chat
 replace github.com/msrchat/msrchat/client => ../client
 
 replace github.com/msrchat/msrchat/tools => ../tools
+
+replace github.com/msrchat/msrchat/bench => ../bench

@@ -26,7 +26,7 @@ func TestArenaHealsItself(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(a.Close)
-	whole := func() bool { return a.Eligible(t.Context()) == nil }
+	whole := func() bool { return a.Whole(t.Context()) == nil }
 
 	for _, kind := range []string{"chat", "status", "consul"} {
 		p := a.Of(kind)[0]

@@ -119,6 +119,14 @@ func (a *Arena) migrate(ctx context.Context) error {
 	return schema.Migrate(ctx, db, slog.New(slog.DiscardHandler))
 }
 
+func (a *Arena) mariaDBReady(ctx context.Context) error {
+	db, err := database.Open(ctx, a.Database())
+	if err != nil {
+		return err
+	}
+	return db.Close()
+}
+
 func (a *Arena) startRedis(_, life context.Context) error {
 	path, err := testenv.Locate("redis-server")
 	if err != nil {

@@ -6,36 +6,36 @@ import (
 	"fmt"
 	"net/http"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
 	statusv1 "github.com/msrchat/msrchat/proto/msrchat/status/v1"
+	"github.com/msrchat/msrchat/shared/discovery"
 )
 
 // chatPorts are where one chat server listens, past the wires.
 type chatPorts struct{ client, relay, health, http string }
 
-// startServers starts status, chat and gate. Chat servers learn of status, and
-// of each other, from the catalog, so those advertise their wires; the gate is
-// told of wires of its own.
+// statusForGate is what status is called in Consul behind the gate's wires.
+const statusForGate = "status-for-gate"
+
+// startServers starts status, chat and gate. All learn of each other from the
+// catalog, so what is there leads through the wires. The wires between gate and
+// status stand there as a service of their own.
 func (a *Arena) startServers(_, life context.Context) error {
-	var forGate []string
 	for i := range a.cfg.Status {
-		wire, err := a.startStatus(life, fmt.Sprintf("status-%d", i+1))
-		if err != nil {
+		if err := a.startStatus(life, fmt.Sprintf("status-%d", i+1)); err != nil {
 			return err
 		}
-		forGate = append(forGate, wire)
 	}
 	for i := range a.cfg.Chats {
 		if err := a.startChat(life, fmt.Sprintf("chat-%d", i+1)); err != nil {
 			return err
 		}
 	}
-	return a.startGate(life, forGate)
+	return a.startGate(life)
 }
 
 // addresses picks free ones.
@@ -52,23 +52,30 @@ func (a *Arena) common(instance string) []string {
 	return []string{"--instance", instance, "--release", "arena", "--register", "--consul-addr", a.consul}
 }
 
-func (a *Arena) startStatus(life context.Context, name string) (forGate string, err error) {
+func (a *Arena) startStatus(life context.Context, name string) error {
 	var rpc, health, web string
 	if err := addresses(&rpc, &health, &web); err != nil {
-		return "", err
+		return err
 	}
 	toChat, err := a.net.add(StatusChat, name, rpc)
 	if err != nil {
-		return "", err
+		return err
 	}
 	toGate, err := a.net.add(GateStatus, name, rpc)
 	if err != nil {
-		return "", err
+		return err
 	}
 	a.start(life, &Process{Kind: "status", Name: name, path: filepath.Join(a.bin, "status"), args: append(a.common(name),
 		"--grpc-bind", rpc, "--grpc-advertise", toChat.Addr, "--health-bind", health, "--http-bind", web)})
 	a.statuses = append(a.statuses, rpc)
-	return toGate.Addr, nil
+	consul, err := discovery.NewClient(a.consul)
+	if err != nil {
+		return err
+	}
+	_, err = discovery.Register(life, consul, discovery.Registration{
+		Service: statusForGate, Instance: name, Address: toGate.Addr, Checks: []discovery.Check{{Name: "grpc health", GRPC: health}},
+	})
+	return err
 }
 
 func (a *Arena) startChat(life context.Context, name string) error {
@@ -99,24 +106,35 @@ func (a *Arena) startChat(life context.Context, name string) error {
 	return nil
 }
 
-func (a *Arena) startGate(life context.Context, status []string) error {
+func (a *Arena) startGate(life context.Context) error {
 	if err := addresses(&a.gate); err != nil {
 		return err
 	}
 	a.start(life, &Process{
 		Kind: "gate", Name: "gate", path: filepath.Join(a.bin, "gate"),
-		args: append(a.common("gate"), "--http-bind", a.gate, "--status-target", "ipv4:"+strings.Join(status, ","),
+		args: append(a.common("gate"), "--http-bind", a.gate, "--status-target", discovery.Scheme+":///"+statusForGate,
 			"--mysql-addr", a.mysql, "--mysql-user", "root", "--mysql-database", databaseName, "--redis-addr", a.redis),
 	})
 	return nil
 }
 
-// settle waits until the gate is ready and everybody eligible.
-func (a *Arena) settle(ctx context.Context) error {
-	if err := until(ctx, "the gate", a.gateReady); err != nil {
-		return err
+// settle waits until everything is whole.
+func (a *Arena) settle(ctx context.Context) error { return until(ctx, "all servers", a.Whole) }
+
+// Whole says what is not right: nil when the databases, Consul and the gate
+// answer, and every status server may send people to every chat server, and
+// hears from it.
+func (a *Arena) Whole(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	for what, ready := range map[string]func(context.Context) error{
+		"MariaDB": a.mariaDBReady, "Redis": a.redisReady, "Consul": a.consulReady, "gate": a.gateReady, "fleet": a.eligible,
+	} {
+		if err := ready(ctx); err != nil {
+			return fmt.Errorf("%s: %w", what, err)
+		}
 	}
-	return until(ctx, "chat servers at every status server", a.Eligible)
+	return nil
 }
 
 func (a *Arena) gateReady(ctx context.Context) error {
@@ -135,11 +153,7 @@ func (a *Arena) gateReady(ctx context.Context) error {
 	return nil
 }
 
-// Eligible says what keeps the fleet from being whole: nil when every status
-// server may send people to every chat server, and hears from it.
-func (a *Arena) Eligible(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
-	defer cancel()
+func (a *Arena) eligible(ctx context.Context) error {
 	problems := make([]error, len(a.statuses))
 	for i, addr := range a.statuses {
 		problems[i] = a.eligibleAt(ctx, addr)

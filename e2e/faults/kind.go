@@ -24,11 +24,22 @@ type Kind struct {
 	Variants []string
 	// Missing says why it cannot be done in an arena; nil: it always can.
 	Missing func(*arena.Arena) error
-	// begin begins the fault and returns how to end it.
-	begin func(context.Context, *arena.Arena, Step) (end func() error, err error)
-	// held: MySQL is held for a moment before, so that many messages are
-	// unacknowledged when it begins.
+	begin   begin
+	// held: MySQL is held around the fault's beginning, so that many messages are
+	// unacknowledged then.
 	held bool
+}
+
+// begin begins a fault.
+type begin func(context.Context, *arena.Arena, Step) (effect, error)
+
+// effect is a fault at work.
+type effect struct {
+	// end ends it after a while; nil for one that ends by itself.
+	end func() error
+	// back says whether what was hit is there again; nil where the arena's own
+	// condition tells.
+	back func() bool
 }
 
 // Family is the first part of the name.
@@ -106,47 +117,47 @@ func among[T any](all []T, s Step) (T, error) {
 	return all[s.Target%len(all)], nil
 }
 
-func nothing() error { return nil }
-
-func signal(program string, sig syscall.Signal) func(context.Context, *arena.Arena, Step) (func() error, error) {
-	return func(_ context.Context, a *arena.Arena, s Step) (func() error, error) {
+// signal sends a signal that ends the program; a new one is started.
+func signal(program string, sig syscall.Signal) begin {
+	return func(_ context.Context, a *arena.Arena, s Step) (effect, error) {
 		p, err := among(a.Of(program), s)
 		if err != nil {
-			return nothing, err
+			return effect{}, err
 		}
-		return nothing, p.Signal(sig)
+		starts := p.Starts()
+		return effect{back: func() bool { return p.Starts() > starts }}, p.Signal(sig)
 	}
 }
 
-func freeze(program string) func(context.Context, *arena.Arena, Step) (func() error, error) {
-	return func(_ context.Context, a *arena.Arena, s Step) (func() error, error) {
+func freeze(program string) begin {
+	return func(_ context.Context, a *arena.Arena, s Step) (effect, error) {
 		p, err := among(a.Of(program), s)
 		if err != nil {
-			return nothing, err
+			return effect{}, err
 		}
-		return func() error { return p.Signal(syscall.SIGCONT) }, p.Signal(syscall.SIGSTOP)
+		return effect{end: func() error { return p.Signal(syscall.SIGCONT) }}, p.Signal(syscall.SIGSTOP)
 	}
 }
 
-func flush(ctx context.Context, a *arena.Arena, _ Step) (func() error, error) {
-	return nothing, a.Flush(ctx)
+func flush(ctx context.Context, a *arena.Arena, _ Step) (effect, error) {
+	return effect{}, a.Flush(ctx)
 }
 
-func network(pair arena.Pair) func(context.Context, *arena.Arena, Step) (func() error, error) {
-	return func(_ context.Context, a *arena.Arena, s Step) (func() error, error) {
+func network(pair arena.Pair) begin {
+	return func(_ context.Context, a *arena.Arena, s Step) (effect, error) {
 		w, err := among(a.Wires(pair), s)
 		if err != nil {
-			return nothing, err
+			return effect{}, err
 		}
 		do := map[string]func() error{"cut": w.Cut, "reset": w.Reset, "hang": w.Hang, "delay": w.Delay}[s.Variant]
-		return w.Mend, do()
+		return effect{end: w.Mend}, do()
 	}
 }
 
-func spoil(_ context.Context, a *arena.Arena, s Step) (func() error, error) {
-	return func() error { return a.Spoil("") }, a.Spoil(s.Variant)
+func spoil(_ context.Context, a *arena.Arena, s Step) (effect, error) {
+	return effect{end: func() error { return a.Spoil("") }}, a.Spoil(s.Variant)
 }
 
-func fill(_ context.Context, a *arena.Arena, _ Step) (func() error, error) {
-	return a.Disk.Empty, a.Disk.Fill()
+func fill(_ context.Context, a *arena.Arena, _ Step) (effect, error) {
+	return effect{end: a.Disk.Empty}, a.Disk.Fill()
 }

@@ -1,0 +1,43 @@
+package faults_test
+
+import (
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/msrchat/msrchat/shared/testenv"
+
+	"github.com/msrchat/msrchat/e2e/faults"
+)
+
+func root(t *testing.T) string {
+	t.Helper()
+	for _, program := range []string{"mariadbd", "redis-server", "consul"} {
+		testenv.Find(t, program)
+	}
+	dir, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// The short form of ./justw faults: each family of faults at least once.
+func TestNothingIsLost(t *testing.T) {
+	kinds, err := faults.Named([]string{"kill-chat", "freeze-chat", "restart-chat", "kill-mysql", "flush-redis", "net-chat-chat", "net-client-chat", "relay-frames", "disk-full"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const seed = 1
+	result, err := faults.Run(t.Context(), faults.Config{
+		Root: root(t), Steps: faults.Plan(seed, kinds, len(kinds)), Interval: time.Second, Rate: 300, Clients: 60, Seed: seed,
+		Output: t.Output(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("\n%s", result)
+	if err := result.Err(); err != nil {
+		t.Error(err)
+	}
+}
