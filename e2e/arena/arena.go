@@ -30,12 +30,12 @@ const Heartbeat = 2 * time.Second
 
 // Config says what to start.
 type Config struct {
-	// Root is the checkout that the servers are built from.
-	Root string
+	// Root is the checkout that the servers are built from, Bin a folder where
+	// Build has put them already; one of the two.
+	Root, Bin string
 	// Chats and Status are how many there are; three and two if 0.
 	Chats, Status int
-	// Bug is planted in the chat servers; "" for none. Relay frames can only be
-	// spoiled in programs built with the tag, so they always are.
+	// Bug is planted in the chat servers; "" for none.
 	Bug planted.Bug
 	// Output gets a line for each step of the start; nil for none.
 	Output io.Writer
@@ -77,7 +77,7 @@ func Start(ctx context.Context, cfg Config) (*Arena, error) {
 		return nil, err
 	}
 	life, stop := context.WithCancel(context.Background())
-	a := &Arena{cfg: cfg, dir: dir, bin: filepath.Join(dir, "bin"), net: newNetwork(), stop: stop}
+	a := &Arena{cfg: cfg, dir: dir, bin: cfg.Bin, net: newNetwork(), stop: stop}
 	for _, step := range []struct {
 		name string
 		do   func(ctx, life context.Context) error
@@ -133,14 +133,24 @@ func remove(dir string) {
 	_ = os.RemoveAll(dir)
 }
 
-// build builds the servers with the tag that makes bugs plantable; without a bug
-// chosen they behave as without it.
+// build builds the servers, unless that was done.
 func (a *Arena) build(ctx, _ context.Context) error {
-	cmd := exec.CommandContext(ctx, "go", "build", "-tags", "planted", "-o", a.bin+string(filepath.Separator),
+	if a.bin != "" {
+		return nil
+	}
+	a.bin = filepath.Join(a.dir, "bin")
+	return Build(ctx, a.cfg.Root, a.bin)
+}
+
+// Build builds the servers of a checkout into a folder, for any number of
+// arenas: with the tag that makes bugs plantable. Where none is chosen they
+// behave as without it.
+func Build(ctx context.Context, root, bin string) error {
+	cmd := exec.CommandContext(ctx, "go", "build", "-tags", "planted", "-o", bin+string(filepath.Separator),
 		"./gate/cmd/gate", "./status/cmd/status", "./chat/cmd/chat")
-	cmd.Dir = a.cfg.Root
+	cmd.Dir = root
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("%w\n%s", err, out)
+		return fmt.Errorf("build the servers: %w\n%s", err, out)
 	}
 	return nil
 }

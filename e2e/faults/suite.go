@@ -15,11 +15,12 @@ import (
 
 // Config says what to do.
 type Config struct {
-	// Root is the checkout that the servers are built from.
-	Root string
+	// Root is the checkout that the servers are built from, Bin a folder where
+	// arena.Build has put them already; one of the two.
+	Root, Bin string
 	// Steps are done one after the other, the next one Interval after the last
-	// began, or when that has healed. The last comes when everybody stops talking,
-	// so that no later message makes up for it.
+	// began, or when that has healed. During the last everybody stops talking, so
+	// that no later message makes up for what it took.
 	Steps    []Step
 	Interval time.Duration
 	// Duration ends the run early; 0 is without limit.
@@ -61,7 +62,7 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 	if cfg.Output == nil {
 		cfg.Output = io.Discard
 	}
-	a, err := arena.Start(ctx, arena.Config{Root: cfg.Root, Bug: cfg.Bug, Output: cfg.Output})
+	a, err := arena.Start(ctx, arena.Config{Root: cfg.Root, Bin: cfg.Bin, Bug: cfg.Bug, Output: cfg.Output})
 	if err != nil {
 		return nil, err
 	}
@@ -104,6 +105,7 @@ func (s *suite) run(ctx context.Context) (*Result, error) {
 	if unrest != nil {
 		s.result.fail("the end", unrest)
 	}
+	wait(after, time.Until(quiet.Add(arena.Heartbeat+look))) // what the devices are held to
 	s.people.crowd.Close()
 	s.result.Counts = s.people.crowd.Counts()
 	report, rows, failed := s.people.judge(after, quiet, 1)
@@ -176,7 +178,9 @@ func (s *suite) step(ctx context.Context, step Step, hush func()) Done {
 		release = s.hold(step.Kind)
 	}
 	done.Unacknowledged = s.people.crowd.Unsettled()
-	hush()
+	if step.Kind.held { // those are the last
+		hush()
+	}
 	effect, err := step.Kind.begin(ctx, s.arena, step)
 	began := time.Now()
 	if err != nil {
@@ -188,12 +192,14 @@ func (s *suite) step(ctx context.Context, step Step, hush func()) Done {
 	release()
 	if effect.end != nil {
 		wait(ctx, step.Hold)
+		hush()
 		if err := effect.end(); err != nil {
 			done.Err = fmt.Errorf("end: %w", err)
 			return done
 		}
 		began = time.Now()
 	}
+	hush()
 	done.Err = s.heal(context.WithoutCancel(ctx), effect)
 	done.Healed = time.Since(began)
 	return done

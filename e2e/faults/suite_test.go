@@ -7,6 +7,7 @@ import (
 
 	"github.com/msrchat/msrchat/shared/testenv"
 
+	"github.com/msrchat/msrchat/e2e/arena"
 	"github.com/msrchat/msrchat/e2e/faults"
 )
 
@@ -39,5 +40,24 @@ func TestNothingIsLost(t *testing.T) {
 	t.Logf("\n%s", result)
 	if err := result.Err(); err != nil {
 		t.Error(err)
+	}
+}
+
+// Each bug that was planted in the servers is found, and without one nothing is.
+func TestPlantedBugsAreFound(t *testing.T) {
+	bin := t.TempDir()
+	if err := arena.Build(t.Context(), root(t), bin); err != nil {
+		t.Fatal(err)
+	}
+	for _, trial := range faults.Trials {
+		t.Run(trial.String(), func(t *testing.T) {
+			result, err := trial.Run(t.Context(), bin, t.Output())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := trial.Verdict(result); err != nil {
+				t.Errorf("%v\n%s", err, result)
+			}
+		})
 	}
 }
