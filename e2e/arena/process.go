@@ -36,9 +36,9 @@ type Process struct {
 
 	ended chan struct{} // closed when it is gone for good
 
-	mu      sync.Mutex // owns the fields below
-	cmd     *exec.Cmd  // nil while it does not run
-	starts  int
+	mu     sync.Mutex // owns the fields below
+	cmd    *exec.Cmd  // nil while it does not run
+	starts int
 }
 
 // keep runs the program until ctx ends, and then ends it. It has a thread of

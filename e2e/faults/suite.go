@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"syscall"
 	"time"
 
@@ -123,11 +124,8 @@ func (s *suite) run(ctx context.Context) (*Result, error) {
 func (s *suite) steps(ctx context.Context, hush func()) {
 	pause := time.NewTimer(warmUp)
 	defer pause.Stop()
-	for i, step := range s.cfg.Steps {
-		if why := s.missing(step); why != nil {
-			s.result.leaveOut(step.Kind, why)
-			continue
-		}
+	steps := s.possible()
+	for i, step := range steps {
 		select {
 		case <-pause.C:
 		case <-ctx.Done():
@@ -135,7 +133,7 @@ func (s *suite) steps(ctx context.Context, hush func()) {
 		}
 		pause.Reset(s.cfg.Interval)
 		over := s.cfg.Duration > 0 && time.Since(s.began)+s.cfg.Interval > s.cfg.Duration
-		last := over || i == len(s.cfg.Steps)-1
+		last := over || i == len(steps)-1
 		if !last {
 			hush = func() {}
 		}
@@ -151,11 +149,19 @@ func (s *suite) steps(ctx context.Context, hush func()) {
 	}
 }
 
-func (s *suite) missing(step Step) error {
-	if step.Kind.Missing == nil {
-		return nil
-	}
-	return step.Kind.Missing(s.arena)
+// possible are the steps that can be done in this arena; the result tells which
+// cannot.
+func (s *suite) possible() []Step {
+	return slices.DeleteFunc(slices.Clone(s.cfg.Steps), func(step Step) bool {
+		if step.Kind.Missing == nil {
+			return false
+		}
+		why := step.Kind.Missing(s.arena)
+		if why != nil {
+			s.result.leaveOut(step.Kind, why)
+		}
+		return why != nil
+	})
 }
 
 func (s *suite) line(d Done) string {
