@@ -20,6 +20,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/hashicorp/consul/api"
+
 	"github.com/msrchat/msrchat/shared/database"
 	"github.com/msrchat/msrchat/shared/planted"
 )
@@ -56,6 +58,7 @@ type Arena struct {
 	Disk *Disk
 
 	mysql, redis, consul, gate string
+	catalog                    *api.Client
 	statuses                   []string // where status answers, past the wires
 	chats                      []chatPorts
 }

@@ -108,15 +108,13 @@ func (p *Process) Starts() int {
 	return p.starts
 }
 
-// stop ends the program, by force when it does not want to.
+// stop ends the program, by force when it does not want to, and waits for that.
 func (p *Process) stop() {
 	_ = p.Signal(syscall.SIGTERM) // what is gone already is what is wanted
 	_ = p.Signal(syscall.SIGCONT)
-	go func() {
-		select {
-		case <-p.ended:
-		case <-time.After(stopLimit):
-			_ = p.Signal(syscall.SIGKILL)
-		}
-	}()
+	select {
+	case <-p.ended:
+	case <-time.After(stopLimit):
+		_ = p.Signal(syscall.SIGKILL)
+	}
 }
