@@ -24,6 +24,7 @@ type people struct {
 	crowd    *device.Crowd
 	talks    map[uint64]conversation.Pair
 	visitors []visitor
+	end      context.CancelFunc // of the devices
 }
 
 // invite makes the accounts and brings everybody online. Everyone talks with two
@@ -64,7 +65,12 @@ func (p *people) join(ctx context.Context, seed uint64, clients int) error {
 	if err != nil {
 		return err
 	}
-	p.crowd, err = device.NewCrowd(ctx, device.CrowdOptions{
+	// The devices stay when ctx ends, to be judged.
+	var life context.Context
+	life, p.end = context.WithCancel(context.WithoutCancel(ctx))
+	stay := context.AfterFunc(ctx, p.end)
+	defer stay()
+	p.crowd, err = device.NewCrowd(life, device.CrowdOptions{
 		Gate: gate, People: all, Conversations: p.talks, Seed: seed, Sizes: []int{8, 40, 40, 120, 1000},
 	})
 	return err
@@ -73,6 +79,7 @@ func (p *people) join(ctx context.Context, seed uint64, clients int) error {
 // leave ends all devices.
 func (p *people) leave() error {
 	p.crowd.Close()
+	p.end()
 	return p.db.Close()
 }
 

@@ -19,6 +19,8 @@ type Config struct {
 	// Root is the checkout that the servers are built from, Bin a folder where
 	// arena.Build has put them already; one of the two.
 	Root, Bin string
+	// BuildFlags are more flags for go build ("-race").
+	BuildFlags []string
 	// Steps are done one after the other, the next one Interval after the last
 	// began, or when that has healed. During the last everybody stops talking, so
 	// that no later message makes up for what it took.
@@ -63,7 +65,7 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 	if cfg.Output == nil {
 		cfg.Output = io.Discard
 	}
-	a, err := arena.Start(ctx, arena.Config{Root: cfg.Root, Bin: cfg.Bin, Bug: cfg.Bug, Output: cfg.Output})
+	a, err := arena.Start(ctx, arena.Config{Root: cfg.Root, Bin: cfg.Bin, BuildFlags: cfg.BuildFlags, Bug: cfg.Bug, Output: cfg.Output})
 	if err != nil {
 		return nil, err
 	}
@@ -72,6 +74,10 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	notice := context.AfterFunc(ctx, func() {
+		fmt.Fprintln(cfg.Output, "no more faults; what was done is judged (a second Ctrl-C ends that)")
+	})
+	defer notice()
 	s := &suite{cfg: cfg, arena: a, people: p, began: time.Now(), result: &Result{Seed: cfg.Seed, Bug: cfg.Bug}}
 	return s.run(ctx)
 }
@@ -109,6 +115,9 @@ func (s *suite) run(ctx context.Context) (*Result, error) {
 	wait(after, time.Until(quiet.Add(arena.Heartbeat+look))) // what the devices are held to
 	s.people.crowd.Close()
 	s.result.Counts = s.people.crowd.Counts()
+	for _, crash := range s.arena.Crashes() {
+		s.result.fail("a server crashed", crash)
+	}
 	report, rows, failed := s.people.judge(after, quiet, 1)
 	s.result.Report = report
 	if err := errors.Join(err, failed); err != nil {

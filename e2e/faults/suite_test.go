@@ -1,6 +1,8 @@
 package faults_test
 
 import (
+	"bytes"
+	"context"
 	"path/filepath"
 	"testing"
 	"time"
@@ -60,4 +62,34 @@ func TestPlantedBugsAreFound(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Ctrl-C ends the faults, and what was done until then is judged.
+func TestInterruptedRunIsJudged(t *testing.T) {
+	kinds, err := faults.Named([]string{"flush-redis"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, interrupt := context.WithCancel(t.Context())
+	defer interrupt()
+	result, err := faults.Run(ctx, faults.Config{
+		Root: root(t), Steps: faults.Plan(1, kinds, 1000), Interval: time.Second, Rate: 100, Clients: 10, Seed: 1,
+		Output: onFault(interrupt),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !result.Interrupted || len(result.Done) == 0 || len(result.Done) == 1000 || result.Err() != nil {
+		t.Errorf("after an interrupt:\n%s", result)
+	}
+}
+
+// onFault calls itself when a line about a fault is written.
+type onFault func()
+
+func (f onFault) Write(b []byte) (int, error) {
+	if bytes.Contains(b, []byte("whole again")) {
+		f()
+	}
+	return len(b), nil
 }

@@ -48,6 +48,7 @@ func app() *cli.App {
 			&cli.BoolFlag{Name: "list", Usage: "list the kinds of faults"},
 			&cli.BoolFlag{Name: "plan", Usage: "only print what would happen"},
 			&cli.BoolFlag{Name: "planted", Usage: "instead, plant each of the known bugs and show that it is found"},
+			&cli.BoolFlag{Name: "race", Usage: "build the servers with the race detector, which slows them"},
 			&cli.StringFlag{Name: "evidence", Usage: "keep what a failed run leaves in this `FOLDER` (default: a new one in the temporary folder)"},
 			&cli.StringFlag{Name: "root", Value: ".", Hidden: true, Usage: "the checkout"},
 		},
@@ -78,6 +79,9 @@ func config(c *cli.Context) (faults.Config, error) {
 	cfg := faults.Config{
 		Interval: c.Duration("interval"), Duration: c.Duration("duration"), Rate: c.Float64("rate"), Clients: c.Int("clients"),
 		Seed: c.Uint64("seed"), Output: os.Stdout, Evidence: c.String("evidence"),
+	}
+	if c.Bool("race") {
+		cfg.BuildFlags = []string{"-race"}
 	}
 	if !c.IsSet("seed") {
 		cfg.Seed = rand.Uint64N(1_000_000)
