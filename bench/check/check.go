@@ -49,8 +49,8 @@ type checker struct {
 	rows   map[[16]byte]int
 	logs   map[uint64]*log   // by conversation
 	of     map[uint64][]*log // those of a user's conversations
-	// held are the devices that have to show everything at the end: they were
-	// there for a heartbeat of quiet.
+	// held are the devices that have to show everything at the end: those that
+	// were there when it became quiet.
 	held []bool
 	late []time.Duration
 }
@@ -162,7 +162,7 @@ func (c *checker) readOutcomes(device int) {
 			}
 		}
 	}
-	c.held = append(c.held, !c.report.Partial && (left.IsZero() || left.Sub(c.run.Quiet) >= c.run.Heartbeat))
+	c.held = append(c.held, !c.report.Partial && (left.IsZero() || left.After(c.run.Quiet)))
 }
 
 func (c *checker) checkAck(device int, e journal.Entry) {
