@@ -161,3 +161,23 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 	t.Fatalf("never saw: %s", what)
 }
+
+// A new connection has to be ready within the time of the exchange that opened
+// it, so it asks for nothing that it can do without.
+func TestConnectionIsReadyAfterOneExchange(t *testing.T) {
+	client, err := cache.Open(cache.Config{Addrs: []string{testenv.Redis(t)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	if err := client.Ping(t.Context()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	stats, err := client.Info(t.Context(), "commandstats").Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(stats, "cmdstat_hello:") || strings.Contains(stats, "setinfo") {
+		t.Errorf("a connection began with:\n%s", stats)
+	}
+}
