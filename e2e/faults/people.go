@@ -21,6 +21,7 @@ import (
 type people struct {
 	arena    *arena.Arena
 	db       *sql.DB // past the wires
+	gate     *client.Gate
 	crowd    *device.Crowd
 	talks    map[uint64]conversation.Pair
 	visitors []visitor
@@ -34,8 +35,9 @@ func invite(ctx context.Context, a *arena.Arena, seed uint64, clients int) (*peo
 	if err != nil {
 		return nil, err
 	}
-	p := &people{arena: a, db: db}
+	p := &people{arena: a, db: db, end: func() {}}
 	if err := p.join(ctx, seed, clients); err != nil {
+		p.end()
 		return nil, errors.Join(fmt.Errorf("bring %d people online: %w", clients, err), db.Close())
 	}
 	return p, nil
@@ -61,8 +63,7 @@ func (p *people) join(ctx context.Context, seed uint64, clients int) error {
 	if err := p.expect(ctx); err != nil {
 		return err
 	}
-	gate, err := client.NewGate(p.arena.Gate(), nil)
-	if err != nil {
+	if p.gate, err = client.NewGate(p.arena.Gate(), nil); err != nil {
 		return err
 	}
 	// The devices stay when ctx ends, to be judged.
@@ -71,7 +72,7 @@ func (p *people) join(ctx context.Context, seed uint64, clients int) error {
 	stay := context.AfterFunc(ctx, p.end)
 	defer stay()
 	p.crowd, err = device.NewCrowd(life, device.CrowdOptions{
-		Gate: gate, People: all, Conversations: p.talks, Seed: seed, Sizes: []int{8, 40, 40, 120, 1000},
+		Gate: p.gate, People: all, Conversations: p.talks, Seed: seed, Sizes: []int{8, 40, 40, 120, 1000},
 	})
 	return err
 }

@@ -21,6 +21,8 @@ type Done struct {
 	Unacknowledged int
 	// Healed is how long after its end everything worked again.
 	Healed time.Duration
+	// Missing is what did not work until then; "" where all did at once.
+	Missing string
 	// Err says why it could not be done, or did not heal.
 	Err error
 }

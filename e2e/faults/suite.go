@@ -50,6 +50,8 @@ const (
 	holdAfter = 300 * time.Millisecond
 	// healLimit is how long the system may take to be whole again.
 	healLimit = 60 * time.Second
+	// slow is from when on it is told what was missing until the end.
+	slow = 8 * time.Second
 	// quietLimit is how long the last messages may take to be acknowledged.
 	quietLimit = 60 * time.Second
 	// warmUp is how long people talk before the first fault.
@@ -138,6 +140,8 @@ func (s *suite) steps(ctx context.Context, hush func()) {
 		select {
 		case <-pause.C:
 		case <-ctx.Done():
+		}
+		if ctx.Err() != nil { // both may have been ready
 			return
 		}
 		pause.Reset(s.cfg.Interval)
@@ -176,6 +180,9 @@ func (s *suite) possible() []Step {
 func (s *suite) line(d Done) string {
 	counts := s.people.crowd.Counts()
 	what := fmt.Sprintf("%-34s whole again after %4.1f s", d.Step, d.Healed.Seconds())
+	if d.Missing != "" && d.Healed > slow {
+		what += " (at last missing: " + d.Missing + ")"
+	}
 	if d.Step.Kind.held {
 		what += fmt.Sprintf(", %d unacknowledged when it began", d.Unacknowledged)
 	}
@@ -215,7 +222,7 @@ func (s *suite) step(ctx context.Context, step Step, hush func()) Done {
 		began = time.Now()
 	}
 	hush()
-	done.Err = s.heal(context.WithoutCancel(ctx), effect)
+	done.Missing, done.Err = s.heal(context.WithoutCancel(ctx), effect)
 	done.Healed = time.Since(began)
 	return done
 }
@@ -246,11 +253,11 @@ func (s *suite) hold(k Kind) (release func()) {
 }
 
 // heal waits until the system is whole: everything answers, everybody is online,
-// and a message passes between every two chat servers.
-func (s *suite) heal(ctx context.Context, e effect) error {
+// and a message passes between every two chat servers. It tells what was missing
+// until the end.
+func (s *suite) heal(ctx context.Context, e effect) (missing string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, healLimit)
 	defer cancel()
-	missing := "nothing was looked at"
 	for {
 		switch {
 		case e.back != nil && !e.back():
@@ -263,13 +270,13 @@ func (s *suite) heal(ctx context.Context, e effect) error {
 				err = s.people.visit(ctx)
 			}
 			if err == nil {
-				return nil
+				return missing, nil
 			}
 			missing = err.Error()
 		}
 		wait(ctx, look)
 		if ctx.Err() != nil {
-			return fmt.Errorf("not whole after %v: %s", healLimit, missing)
+			return missing, fmt.Errorf("not whole after %v: %s", healLimit, missing)
 		}
 	}
 }

@@ -41,10 +41,14 @@ func (p *people) expect(ctx context.Context) error {
 	return nil
 }
 
-// visit has a message pass between every two chat servers, both ways.
+// visit has the gate assign a server, and a message pass between every two chat
+// servers, both ways.
 func (p *people) visit(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, visitLimit)
 	defer cancel()
+	if _, err := p.gate.Assign(ctx, p.visitors[0].who.Sessions[0].Token, nil); err != nil {
+		return fmt.Errorf("the gate assigns nothing: %w", err)
+	}
 	clients := make([]*client.Client, len(p.visitors))
 	for i, v := range p.visitors {
 		c, err := client.Open(ctx, client.Options{
