@@ -3,7 +3,9 @@ package faults_test
 import (
 	"bytes"
 	"context"
-	"path/filepath"
+	"fmt"
+	"os"
+	"sync"
 	"testing"
 	"time"
 
@@ -13,16 +15,36 @@ import (
 	"github.com/msrchat/msrchat/e2e/faults"
 )
 
-func root(t *testing.T) string {
+// folder is where the servers are that all tests share. TestMain owns it.
+var folder string
+
+func TestMain(m *testing.M) {
+	os.Exit(run(m))
+}
+
+func run(m *testing.M) int {
+	var err error
+	if folder, err = os.MkdirTemp("", "msrchat-faults-test-"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(folder)
+	return m.Run()
+}
+
+var build = sync.OnceValue(func() error { return arena.Build(context.Background(), "../..", folder) })
+
+// servers returns the folder with the servers; a test that lacks the databases
+// is left out.
+func servers(t *testing.T) string {
 	t.Helper()
 	for _, program := range []string{"mariadbd", "redis-server", "consul"} {
 		testenv.Find(t, program)
 	}
-	dir, err := filepath.Abs("../..")
-	if err != nil {
+	if err := build(); err != nil {
 		t.Fatal(err)
 	}
-	return dir
+	return folder
 }
 
 // The short form of ./justw faults: each family of faults at least once.
@@ -33,7 +55,7 @@ func TestNothingIsLost(t *testing.T) {
 	}
 	const seed = 1
 	result, err := faults.Run(t.Context(), faults.Config{
-		Root: root(t), Steps: faults.Plan(seed, kinds, len(kinds)), Interval: time.Second, Rate: 300, Clients: 60, Seed: seed,
+		Bin: servers(t), Steps: faults.Plan(seed, kinds, len(kinds)), Interval: time.Second, Rate: 300, Clients: 60, Seed: seed,
 		Output: t.Output(),
 	})
 	if err != nil {
@@ -47,10 +69,7 @@ func TestNothingIsLost(t *testing.T) {
 
 // Each bug that was planted in the servers is found, and without one nothing is.
 func TestPlantedBugsAreFound(t *testing.T) {
-	bin := t.TempDir()
-	if err := arena.Build(t.Context(), root(t), bin); err != nil {
-		t.Fatal(err)
-	}
+	bin := servers(t)
 	for _, trial := range faults.Trials {
 		t.Run(trial.String(), func(t *testing.T) {
 			result, err := trial.Run(t.Context(), bin, t.Output())
@@ -73,7 +92,7 @@ func TestInterruptedRunIsJudged(t *testing.T) {
 	ctx, interrupt := context.WithCancel(t.Context())
 	defer interrupt()
 	result, err := faults.Run(ctx, faults.Config{
-		Root: root(t), Steps: faults.Plan(1, kinds, 1000), Interval: time.Second, Rate: 100, Clients: 10, Seed: 1,
+		Bin: servers(t), Steps: faults.Plan(1, kinds, 1000), Interval: time.Second, Rate: 100, Clients: 10, Seed: 1,
 		Output: onFault(interrupt),
 	})
 	if err != nil {
