@@ -65,6 +65,11 @@ chat *ARGS:
 test *MODULES:
     @tools/test "$@"
 
+# kill, freeze and cut everything while people talk, and prove that nothing is lost: ./justw faults --help
+[no-exit-message]
+faults *ARGS:
+    @tools/faults "$@"
+
 # look for what a reviewer should not have to say
 [no-exit-message]
 lint:

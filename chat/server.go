@@ -29,6 +29,7 @@ import (
 	"github.com/msrchat/msrchat/shared/errs"
 	"github.com/msrchat/msrchat/shared/lifecycle"
 	"github.com/msrchat/msrchat/shared/msglog"
+	"github.com/msrchat/msrchat/shared/planted"
 	"github.com/msrchat/msrchat/shared/process"
 	"github.com/msrchat/msrchat/shared/schema"
 	"github.com/msrchat/msrchat/shared/session"
@@ -222,11 +223,11 @@ func (s *Server) open(ctx context.Context) (err error) {
 // dialOptions are for connections to peers and status replicas. Keepalive finds
 // a peer whose machine is gone; the peers' own signs of life are faster.
 func (s *Server) dialOptions() []grpc.DialOption {
-	return []grpc.DialOption{
+	return append([]grpc.DialOption{
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(peer.MaxMessage)),
-	}
+	}, planted.Dial()...)
 }
 
 // build makes the parts and ties them together.
@@ -241,6 +242,9 @@ func (s *Server) build() {
 		Missed: func() { s.repair.Everybody() },
 	})
 	s.msgs = msglog.New(s.db, msglog.Options{Logger: s.log, Registerer: reg, Committed: func(batch []msglog.Committed) {
+		if planted.Has(planted.DrainWithoutFlush) && s.draining.Load() {
+			return
+		}
 		s.repair.Committed(batch)
 		s.fanout.Committed(batch)
 	}})

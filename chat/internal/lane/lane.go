@@ -10,12 +10,14 @@ import (
 	"context"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/msrchat/msrchat/shared/errs"
 	"github.com/msrchat/msrchat/shared/msglog"
+	"github.com/msrchat/msrchat/shared/planted"
 )
 
 // Appender appends entries, in order, to a conversation. An error leaves their
@@ -173,6 +175,9 @@ func (l *Lanes) take(conversation uint64) []Send {
 	}
 	batch := busy.queue[:n:n]
 	busy.queue = busy.queue[n:]
+	if planted.Has(planted.LanesReordered) {
+		slices.Reverse(batch)
+	}
 	return batch
 }
 
