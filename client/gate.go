@@ -92,10 +92,16 @@ type Registration struct {
 	Email, Name, Password, Code string
 	// Device names this installation: a new session ends the device's older one.
 	Device string
+	// Later: it does not connect at once, so no place is kept for it.
+	Later bool
 }
 
 // Credentials are a name or an address, and a password.
-type Credentials struct{ Name, Email, Password, Device string }
+type Credentials struct {
+	Name, Email, Password, Device string
+	// Later: it does not connect at once, so no place is kept for it.
+	Later bool
+}
 
 // Me is the account and session behind a token.
 type Me struct {
@@ -138,7 +144,7 @@ func (g *Gate) Code(ctx context.Context, email string) error {
 // Register makes an account and logs it in.
 func (g *Gate) Register(ctx context.Context, r Registration) (LoginReply, error) {
 	var answer loginJSON
-	err := g.call(ctx, http.MethodPost, "/v1/accounts", nil, map[string]string{
+	err := g.call(ctx, http.MethodPost, entry("/v1/accounts", r.Later), nil, map[string]string{
 		"email": r.Email, "name": r.Name, "password": r.Password, "code": r.Code, "device": r.Device,
 	}, &answer)
 	if err != nil {
@@ -156,10 +162,18 @@ func (g *Gate) Login(ctx context.Context, c Credentials) (LoginReply, error) {
 		body["name"] = c.Name
 	}
 	var answer loginJSON
-	if err := g.call(ctx, http.MethodPost, "/v1/sessions", nil, body, &answer); err != nil {
+	if err := g.call(ctx, http.MethodPost, entry("/v1/sessions", c.Later), nil, body, &answer); err != nil {
 		return LoginReply{}, err
 	}
 	return answer.reply()
+}
+
+// entry is the path that begins a session.
+func entry(path string, later bool) string {
+	if later {
+		return path + "?assign=false"
+	}
+	return path
 }
 
 // Logout ends the token's session.
