@@ -171,7 +171,7 @@ func (g *Gate) Login(ctx context.Context, c Credentials) (LoginReply, error) {
 // entry is the path that begins a session.
 func entry(path string, later bool) string {
 	if later {
-		return path + "?assign=false"
+		return path + "?later=true"
 	}
 	return path
 }

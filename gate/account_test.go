@@ -72,7 +72,7 @@ func TestFromTheCodeToLoggingOut(t *testing.T) {
 	}
 	// Who does not connect now need not have a place kept.
 	before := h.status.count()
-	if l := h.loggedIn(h.post("/v1/sessions?assign=false", map[string]string{"name": name, "password": password, "device": "phone"})); l.Assignment != nil || h.status.count() != before {
+	if l := h.loggedIn(h.post("/v1/sessions?later=true", map[string]string{"name": name, "password": password, "device": "phone"})); l.Assignment != nil || h.status.count() != before {
 		t.Errorf("an assignment that was not asked for: %+v", l.Assignment)
 	}
 	// A log-in on the same device ends the older session there.

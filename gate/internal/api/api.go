@@ -131,8 +131,8 @@ type in[B any] struct{ Body B }
 
 // entry is the envelope of what begins a session.
 type entry[B any] struct {
-	Assign bool `query:"assign" default:"true" doc:"false leaves the assignment out: no place is kept for somebody who does not connect now"`
-	Body   B
+	Later bool `query:"later" doc:"true leaves the assignment out: no place is kept for somebody who does not connect now"`
+	Body  B
 }
 
 type out[B any] struct{ Body B }

@@ -66,7 +66,7 @@ func register(ctx context.Context, b *Backend, req *entry[accountsRequest]) (Log
 	if err != nil {
 		return LoginReply{}, err
 	}
-	return answer(ctx, b, done, req.Assign), nil
+	return answer(ctx, b, done, req.Later), nil
 }
 
 func logIn(ctx context.Context, b *Backend, req *entry[sessionsRequest]) (LoginReply, error) {
@@ -77,13 +77,13 @@ func logIn(ctx context.Context, b *Backend, req *entry[sessionsRequest]) (LoginR
 	if err != nil {
 		return LoginReply{}, err
 	}
-	return answer(ctx, b, done, req.Assign), nil
+	return answer(ctx, b, done, req.Later), nil
 }
 
-// answer saves the client a request by an assignment, if it wants one. Without
+// answer saves the client a request by an assignment, unless it connects later. Without
 // one it is logged in all the same; the assigner's metrics show that it failed.
-func answer(ctx context.Context, b *Backend, done account.LoggedIn, assign bool) LoginReply {
-	if !assign {
+func answer(ctx context.Context, b *Backend, done account.LoggedIn, later bool) LoginReply {
+	if later {
 		return loginReply(done, nil)
 	}
 	where, err := b.Assigner.Assign(ctx, done.Account.ID, nil)
