@@ -25,6 +25,9 @@ const (
 	// DefaultDrain paces the farewell: fast enough for a small fleet; an upgrade
 	// of a large one wants minutes.
 	DefaultDrain = 5 * time.Second
+	// DefaultSettled: who came from a server that was drained is not sent on while
+	// the rest of the fleet still moves.
+	DefaultSettled = 30 * time.Second
 )
 
 // Listener is where a port is bound and how others reach it, which differs
@@ -58,6 +61,9 @@ type Config struct {
 	Heartbeat time.Duration
 	// Drain is over how long connections are asked to leave at a stop.
 	Drain time.Duration
+	// Settled is how long a connection is here before it may be asked to leave
+	// for the sake of an even load.
+	Settled time.Duration
 	// FencePatience is how long database and Consul must both be away before
 	// users are sent elsewhere; 0 means ten seconds.
 	FencePatience time.Duration
@@ -80,6 +86,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Drain == 0 {
 		c.Drain = DefaultDrain
+	}
+	if c.Settled == 0 {
+		c.Settled = DefaultSettled
 	}
 	return c
 }

@@ -110,20 +110,6 @@ func (s *Server) cut() {
 	}
 }
 
-// keepAtMost obeys a status replica's order to shed connections: the number
-// that may stay, so that several replicas' orders do not add up.
-func (s *Server) keepAtMost(n uint32) {
-	stay := uint32(0)
-	for _, c := range s.connections() {
-		if c.Leaving() {
-			continue // by an earlier order
-		}
-		if stay++; stay > n {
-			c.Drain(s.goodbye(chatv1.GoodbyeCode_GOODBYE_CODE_REBALANCE, "another server has more room", rand.N(time.Second)))
-		}
-	}
-}
-
 // sessionsPerQuery are re-checked together.
 const sessionsPerQuery = 500
 

@@ -73,6 +73,7 @@ type Server struct {
 	conns    *conn.Server
 	health   *admin.HealthServer
 	meter    report.Meter
+	shedding *shedding
 	epoch    atomic.Uint64
 	// serving is set once everything is built, draining once the server leaves.
 	serving, draining atomic.Bool
@@ -276,6 +277,7 @@ func (s *Server) build() {
 	}, func() float64 { return float64(s.cfg.Capacity) }), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "msrchat_chat_sends_waiting", Help: "Messages on their way into the log.",
 	}, func() float64 { return float64(s.lanes.Waiting()) }))
+	s.shedding = newShedding(s.cfg.Settled, reg)
 }
 
 // watch follows a service in Consul.

@@ -196,7 +196,7 @@ func (s *Server) Serve(ctx context.Context) error {
 
 // introduce expects Hello and answers it.
 func (s *Server) introduce(nc net.Conn) {
-	c := &Conn{id: s.lastID.Add(1), server: s, nc: nc}
+	c := &Conn{id: s.lastID.Add(1), server: s, nc: nc, since: time.Now().UnixNano()}
 	c.out.nc, c.out.done, c.out.shared = nc, c.flushed, &s.queues
 	if tcp, ok := nc.(interface{ SetWriteBuffer(bytes int) error }); ok {
 		_ = tcp.SetWriteBuffer(kernelBuffer) // fails on a socket that is gone

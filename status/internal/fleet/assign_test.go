@@ -137,7 +137,7 @@ func TestAPlaceIsKept(t *testing.T) {
 		r.Load.Connections = 1
 		w.reports["a"] = r
 		w.report("a", used, used, "of another replica")
-		if v := w.table.View()[0]; v.Pending != 1 || v.Load.Connections != 1 {
+		if v := w.table.View().Servers[0]; v.Pending != 1 || v.Load.Connections != 1 {
 			t.Errorf("%d kept, load %+v", v.Pending, v.Load)
 		}
 		w.assign(fleet.Request{})
@@ -149,7 +149,7 @@ func TestAPlaceIsKept(t *testing.T) {
 		w := one(t)
 		id := w.assign(fleet.Request{}).ID
 		w.report("b", id)
-		if v := w.table.View(); v[0].Pending != 0 || v[1].Pending != 0 {
+		if v := w.table.View().Servers; v[0].Pending != 0 || v[1].Pending != 0 {
 			t.Errorf("kept %d and %d", v[0].Pending, v[1].Pending)
 		}
 	})
@@ -161,7 +161,7 @@ func TestAPlaceIsKept(t *testing.T) {
 		w.live(2 * time.Minute)
 		w.report("b", id)
 		w.list("a")
-		if v := w.table.View(); v[0].Pending != 0 {
+		if v := w.table.View().Servers; v[0].Pending != 0 {
 			t.Errorf("%d kept", v[0].Pending)
 		}
 	})
