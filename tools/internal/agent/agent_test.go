@@ -16,7 +16,7 @@ import (
 // The programs themselves read the configurations.
 func TestConfigurationsAreValid(t *testing.T) {
 	dir, table := setUp(t)
-	first, needed := agent.NomadFirst(dir, table)
+	first, needed := agent.NomadFirst(dir, table, agent.Local())
 	if !needed {
 		t.Error("an empty folder counts as Nomad's state")
 	}
@@ -24,9 +24,9 @@ func TestConfigurationsAreValid(t *testing.T) {
 		agent  agent.Agent
 		verify []string
 	}{
-		"consul":                {agent.Consul(dir, table), []string{"consul", "validate"}},
-		"nomad":                 {agent.Nomad(dir, table, ""), []string{"nomad", "config", "validate"}},
-		"nomad, reserved ports": {agent.Nomad(dir, table, "9101,9150"), []string{"nomad", "config", "validate"}},
+		"consul":                {agent.Consul(dir, table, agent.Local()), []string{"consul", "validate"}},
+		"nomad":                 {agent.Nomad(dir, table, agent.Local(), ""), []string{"nomad", "config", "validate"}},
+		"nomad, reserved ports": {agent.Nomad(dir, table, agent.Local(), "9101,9150"), []string{"nomad", "config", "validate"}},
 		"nomad, first start":    {first, []string{"nomad", "config", "validate"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -51,7 +51,7 @@ func TestConfigurationsAreValid(t *testing.T) {
 
 func TestConfigurationsStayOnLoopback(t *testing.T) {
 	dir, table := setUp(t)
-	for _, a := range []agent.Agent{agent.Consul(dir, table), agent.Nomad(dir, table, "9101")} {
+	for _, a := range []agent.Agent{agent.Consul(dir, table, agent.Local()), agent.Nomad(dir, table, agent.Local(), "9101")} {
 		text, err := a.Config()
 		if err != nil {
 			t.Fatal(err)
@@ -60,7 +60,7 @@ func TestConfigurationsStayOnLoopback(t *testing.T) {
 			t.Errorf("%s: not bound to loopback:\n%s", a.Name(), text)
 		}
 	}
-	text, err := agent.Nomad(dir, table, "9101,9150").Config()
+	text, err := agent.Nomad(dir, table, agent.Local(), "9101,9150").Config()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,7 +81,7 @@ func TestAgentsGetACleanEnvironmentAndTheirOwnSession(t *testing.T) {
 	if err := os.WriteFile(program, []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	a := agent.Consul(dir, table)
+	a := agent.Consul(dir, table, agent.Local())
 	p, err := a.Start(program)
 	if err != nil {
 		t.Fatal(err)

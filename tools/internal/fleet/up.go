@@ -67,6 +67,29 @@ func (f *Fleet) Up(ctx context.Context, names []string, limit time.Duration) err
 	return nil
 }
 
+// Deploy builds the programs, makes the secrets and runs all jobs on agents that
+// run already, and returns when every check passes. of holds the values of the
+// jobs' variables that are not the local fleet's, by job.
+func (f *Fleet) Deploy(ctx context.Context, nomadProgram string, of map[string]job.Vars) error {
+	jobs := job.All()
+	built, err := f.build(ctx, jobs, false)
+	if err != nil {
+		return err
+	}
+	if err := f.ensureSecrets(ctx); err != nil {
+		return err
+	}
+	runner := job.Runner{
+		Program: nomadProgram, Root: f.root, Address: f.nomadURL(), Client: f.nomad,
+		Vars: job.LocalVars(f.dir, f.ports, built.Folder), Of: of,
+	}
+	submitted, err := f.runStages(ctx, runner, built, jobs)
+	if err != nil {
+		return err
+	}
+	return f.await(ctx, submitted, deployed)
+}
+
 // prepare claims the fleet, and brings agents, programs and, for Up, the secrets
 // to where jobs can run.
 func (f *Fleet) prepare(ctx context.Context, manager string, jobs []job.Job, withClient bool) (nomadProgram string, built release.Release, err error) {
@@ -173,7 +196,7 @@ func (f *Fleet) startAgents(ctx context.Context, consulProgram, nomadProgram str
 	}); err != nil {
 		return err
 	}
-	if first, needed := agent.NomadFirst(f.dir, f.ports); needed {
+	if first, needed := agent.NomadFirst(f.dir, f.ports, agent.Local()); needed {
 		p, err := first.Start(nomadProgram)
 		if err != nil {
 			return err
