@@ -45,6 +45,11 @@ ps:
 logs *ARGS:
     @tools/fleet logs "$@"
 
+# check this machine and the fleet, up or down, and say what to do (--json); exits with 1 when a check failed
+[no-exit-message]
+doctor *ARGS:
+    @tools/fleet doctor "$@"
+
 # show the newest mail to ADDRESS
 [no-exit-message]
 mail *ADDRESS:

@@ -97,6 +97,12 @@ variable "capacity" {
   }
 }
 
+variable "heartbeat" {
+  type        = string
+  default     = "20s"
+  description = "Sign of life both ways; who is silent for two is given up. 20s spares phones and outlives every NAT; with 2s the users of a node that lost its power are elsewhere within ten seconds."
+}
+
 variable "drain" {
   type        = string
   default     = "5s"
@@ -273,6 +279,7 @@ job "chat" {
         MSRCHAT_MYSQL_USER       = var.mysql_user
         MSRCHAT_REDIS_ADDR       = var.redis_addr
         MSRCHAT_CAPACITY         = var.capacity
+        MSRCHAT_HEARTBEAT        = var.heartbeat
         MSRCHAT_DRAIN            = var.drain
       }
 
