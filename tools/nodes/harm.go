@@ -4,11 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
+	"syscall"
 	"time"
 
 	nomad "github.com/hashicorp/nomad/api"
 
 	"github.com/msrchat/msrchat/tools/internal/fleet"
+	"github.com/msrchat/msrchat/tools/internal/lan"
+	"github.com/msrchat/msrchat/tools/internal/process"
 )
 
 // Crash is a power cut: the node says nothing more to anybody, and everything on
@@ -127,4 +131,16 @@ func (f *Fleet) nodeID(ctx context.Context, name string) (string, error) {
 		}
 	}
 	return "", fmt.Errorf("nomad knows no node %s", name)
+}
+
+// Signal sends a signal to the processes of a program on a node, and says to how
+// many.
+func (f *Fleet) Signal(node, program string, signal syscall.Signal) (n int) {
+	for _, pid := range lan.Processes(f.lan.Namespace(node)) {
+		p, ok := process.Find(pid)
+		if ok && filepath.Base(p.Args[0]) == program && syscall.Kill(pid, signal) == nil {
+			n++
+		}
+	}
+	return n
 }

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -106,7 +107,6 @@ func Up(ctx context.Context, cfg Config) (*Fleet, error) {
 }
 
 func (f *Fleet) start(ctx context.Context) (err error) {
-	began := time.Now()
 	if err := clear(ctx, f.dir, f.lan); err != nil {
 		return fmt.Errorf("remove an earlier fleet: %w", err)
 	}
@@ -116,6 +116,11 @@ func (f *Fleet) start(ctx context.Context) (err error) {
 	if f.fleet, err = fleet.At(f.cfg.Root, f.dir, f.ports, f.Address(Control), f.cfg.Out); err != nil {
 		return err
 	}
+	built, err := f.fleet.Build(ctx) // takes minutes where nothing is in Go's cache
+	if err != nil {
+		return err
+	}
+	began := time.Now()
 	agents, cancel := context.WithTimeout(ctx, agentsLimit)
 	defer cancel()
 	if err := f.boot(agents, Control); err != nil {
@@ -127,7 +132,7 @@ func (f *Fleet) start(ctx context.Context) (err error) {
 	f.printf("  %d nodes are up (%.1f s)\n", len(all()), time.Since(began).Seconds())
 	jobs, cancel := context.WithTimeout(ctx, jobsLimit)
 	defer cancel()
-	if err := f.fleet.Deploy(jobs, f.cfg.Nomad, f.vars()); err != nil {
+	if err := f.fleet.Deploy(jobs, f.cfg.Nomad, built, f.vars()); err != nil {
 		return err
 	}
 	f.printf("  the fleet is up on them (%.1f s)\n", time.Since(began).Seconds())
@@ -167,9 +172,10 @@ func (f *Fleet) MySQL() string { return fmt.Sprintf("%s:%d", f.Address(Control),
 // Redis is host:port of Redis.
 func (f *Fleet) Redis() string { return fmt.Sprintf("%s:%d", f.Address(Control), f.ports.Redis()) }
 
-// Mail is the URL of the mailbox.
-func (f *Fleet) Mail() string {
-	return fmt.Sprintf("http://%s:%d", f.Address(Control), f.ports.MailHTTP())
+// Secret reads what the services share from Nomad: mysql_password and
+// redis_password.
+func (f *Fleet) Secret(ctx context.Context, key string) (string, error) {
+	return f.fleet.Secret(ctx, key)
 }
 
 // Consul asks the fleet's Consul server.
@@ -230,7 +236,7 @@ func (f *Fleet) unsettled(ctx context.Context) error {
 	return nil
 }
 
-// Down ends everything and removes the folder's contents.
+// Down ends everything; in the folder only the builds are left.
 func (f *Fleet) Down(ctx context.Context) error {
 	err := clear(ctx, f.dir, f.lan)
 	f.unlock()
@@ -270,7 +276,12 @@ func clear(ctx context.Context, dir state.Dir, network *lan.LAN) error {
 	if err := network.Delete(ctx); err != nil {
 		return err
 	}
-	return dir.Remove(true)
+	// The builds stay, as they do when a local fleet is taken down.
+	errs := []error{dir.Remove(false), os.RemoveAll(dir.Data())}
+	for _, node := range all() {
+		errs = append(errs, os.RemoveAll(filepath.Join(dir.Path(), node)))
+	}
+	return errors.Join(errs...)
 }
 
 // kill kills whatever runs in a namespace until nothing does: what is killed may

@@ -27,6 +27,9 @@ import (
 	"github.com/msrchat/msrchat/tools/internal/state"
 )
 
+// loopback is where everything of a fleet on one node is.
+const loopback = "127.0.0.1"
+
 // Fleet is one local fleet. Its methods are for one goroutine; what they change
 // is guarded against other processes by the lock in the state folder.
 type Fleet struct {
@@ -62,7 +65,7 @@ func New(root string, dir state.Dir, portBase int, out io.Writer) (*Fleet, error
 	if err != nil {
 		return nil, err
 	}
-	return At(root, dir, table, "127.0.0.1", out)
+	return At(root, dir, table, loopback, out)
 }
 
 // At makes a Fleet whose Consul and Nomad servers and databases are at the IP
