@@ -70,6 +70,11 @@ chat *ARGS:
 test *MODULES:
     @tools/test "$@"
 
+# crash, cut off and drain nodes of a fleet on four network namespaces while people talk; prints a table (ARG... for go test)
+[no-exit-message]
+nodes *ARGS:
+    @tools/node-faults "$@"
+
 # look for what a reviewer should not have to say
 [no-exit-message]
 lint:

@@ -31,7 +31,7 @@ func folder(t testing.TB) (root, state string) {
 	if state == "" {
 		state = filepath.Join(root, ".fleet")
 	}
-	return root, state + "-nodes"
+	return root, nodes.Folder(state)
 }
 
 // up starts the fleet, which ends with the test, also by Ctrl-C.

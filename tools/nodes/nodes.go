@@ -243,9 +243,15 @@ func (f *Fleet) Down(ctx context.Context) error {
 	return err
 }
 
+// Folder is where such a fleet has its state, beside that of the local fleet.
+func Folder(state string) string { return filepath.Clean(state) + "-nodes" }
+
 // Down removes whatever is left of a fleet in a folder whose owner is gone. It
 // is no error when there is nothing; it is refused while the owner lives.
 func Down(ctx context.Context, folder string) error {
+	if _, err := os.Stat(folder); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
 	dir, err := state.Open(folder)
 	if err != nil {
 		return err
