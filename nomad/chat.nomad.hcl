@@ -182,6 +182,15 @@ job "chat" {
       unlimited      = true
     }
 
+    # A node that Nomad's servers lose: there is no disconnect block, on purpose.
+    # What ran there counts as lost and is replaced at once; when the node is back,
+    # Nomad stops the old server. It has no users by then: one that reaches neither
+    # the database nor Consul sends them away after ten seconds.
+    # - stop_on_client_after would end all chat servers when Nomad's own servers
+    #   are away, and they are not needed to chat.
+    # - lost_after with keep_original would stop the replacement when the node is
+    #   back, and move users a second time who just came there.
+
     # Losing a node should lose as few connections as possible.
     spread {
       attribute = "${node.unique.id}"
