@@ -201,7 +201,7 @@ func Files(check string, limit, capacity, strangers uint64) Finding {
 	const others = 256
 	found := fmt.Sprintf("%d open files for %d connections, %d strangers and %d others", limit, capacity, strangers, others)
 	fits := uint64(1)
-	if limit > strangers+others+1 {
+	if limit > strangers+others {
 		fits = limit - strangers - others
 	}
 	switch {

@@ -3,6 +3,7 @@ package machine
 import (
 	"bufio"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -106,6 +107,9 @@ func OpenFiles(pid int) (uint64, error) {
 	for line := range strings.Lines(string(text)) {
 		if rest, found := strings.CutPrefix(line, "Max open files"); found {
 			soft, _, _ := strings.Cut(strings.TrimSpace(rest), " ")
+			if soft == "unlimited" {
+				return math.MaxUint64, nil
+			}
 			return strconv.ParseUint(soft, 10, 64)
 		}
 	}
