@@ -287,3 +287,30 @@ func TestPagesAreBoundedInBytes(t *testing.T) {
 		}
 	}
 }
+
+// hanging is a directory whose database accepts questions and answers none, as
+// behind a network that is cut.
+type hanging struct{ *world }
+
+func (hanging) OpenDirect(ctx context.Context, _ uint64, _ string) (*chatv1.Conversation, bool, error) {
+	<-ctx.Done()
+	return nil, false, errs.Wrap(errs.CodeUnavailable, ctx.Err(), "the database does not answer")
+}
+
+// A server whose database hangs does not look like one that hangs: it answers
+// each request within a heartbeat, and so the ping behind it.
+func TestAHangingDatabaseDoesNotSilenceTheServer(t *testing.T) {
+	t.Parallel()
+	const heartbeat = 300 * time.Millisecond
+	w := newWorld(t, func(w *world, o *conn.Options) { o.Directory, o.Heartbeat = hanging{w}, heartbeat })
+	c := w.login(t, 1)
+	began := time.Now()
+	c.write(&chatv1.ClientFrame{RequestId: 5, Body: &chatv1.ClientFrame_OpenDirect{OpenDirect: &chatv1.OpenDirect{PeerName: "x"}}})
+	if f := c.read(); f.GetRequestId() != 5 || f.GetFailure().GetCode() != string(errs.CodeUnavailable) {
+		t.Errorf("the answer is %v", f)
+	}
+	if took := time.Since(began); took > 4*time.Second { // a heartbeat, on a busy machine
+		t.Errorf("it came after %v", took)
+	}
+	c.pong()
+}

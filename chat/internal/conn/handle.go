@@ -22,7 +22,7 @@ func (c *Conn) handle(ctx context.Context, f *chatv1.ClientFrame) error {
 	if _, ping := f.GetBody().(*chatv1.ClientFrame_Ping); request == 0 && !ping {
 		return protocolError{errors.New("a request needs an id other than 0")}
 	}
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	ctx, cancel := context.WithTimeout(ctx, min(answerTimeout, c.server.opts.Heartbeat))
 	defer cancel()
 	var err error
 	switch body := f.GetBody().(type) {
