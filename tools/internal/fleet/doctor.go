@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	consul "github.com/hashicorp/consul/api"
+
 	"github.com/msrchat/msrchat/tools/internal/catalog"
 	"github.com/msrchat/msrchat/tools/internal/doctor"
 	"github.com/msrchat/msrchat/tools/internal/job"
@@ -133,7 +135,7 @@ func examineTools(ctx context.Context) doctor.Report {
 }
 
 func (f *Fleet) examineConsul(ctx context.Context) doctor.Report {
-	leader, err := f.consul.Status().Leader()
+	leader, err := f.consul.Status().LeaderWithQueryOptions((&consul.QueryOptions{}).WithContext(ctx))
 	report := doctor.Report{doctor.Leader("consul", leader, err)}
 	if err != nil {
 		return report

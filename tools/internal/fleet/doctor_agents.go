@@ -19,12 +19,13 @@ import (
 )
 
 func (f *Fleet) examineNomad(ctx context.Context) doctor.Report {
-	leader, err := f.nomad.Status().Leader()
+	query := (&nomad.QueryOptions{}).WithContext(ctx)
+	var leader string
+	_, err := f.nomad.Raw().Query("/v1/status/leader", &leader, query) // Status().Leader takes no context
 	report := doctor.Report{doctor.Leader("nomad", leader, err)}
 	if err != nil {
 		return report
 	}
-	query := (&nomad.QueryOptions{}).WithContext(ctx)
 	nodes, _, err := f.nomad.Nodes().List(query)
 	if err != nil {
 		return append(report, doctor.NotChecked("nodes", err.Error()))
@@ -59,15 +60,16 @@ func (f *Fleet) agentClock(ctx context.Context) doctor.Finding {
 // examineTimeouts compares every task's kill_timeout with what the node allows.
 func (f *Fleet) examineTimeouts(ctx context.Context) doctor.Report {
 	const check = "kill timeouts"
-	self, err := f.nomad.Agent().Self()
-	if err != nil {
+	query := (&nomad.QueryOptions{}).WithContext(ctx)
+	var self nomad.AgentSelf
+	if _, err := f.nomad.Raw().Query("/v1/agent/self", &self, query); err != nil {
 		return doctor.Report{doctor.NotChecked(check, err.Error())}
 	}
 	allowed, err := maxKillTimeout(self.Config)
 	if err != nil {
 		return doctor.Report{doctor.NotChecked(check, err.Error())}
 	}
-	list, _, err := f.nomad.Jobs().List((&nomad.QueryOptions{}).WithContext(ctx))
+	list, _, err := f.nomad.Jobs().List(query)
 	if err != nil {
 		return doctor.Report{doctor.NotChecked(check, err.Error())}
 	}
