@@ -171,7 +171,7 @@ func (f *Fleet) examineConsul(ctx context.Context) doctor.Report {
 var capacityDefault = regexp.MustCompile(`(?s)variable "capacity" \{.*?default\s*=\s*(\d+)`)
 
 // strangers is how many connections a chat server lets in beyond its capacity
-// until they introduced themselves: maxStrangers in chat/internal/conn.
+// until they introduced themselves; see chat/internal/conn.
 const strangers = 2048
 
 // examineChat compares the limits of open files of the chat servers that run, or
