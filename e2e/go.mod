@@ -13,6 +13,7 @@ require (
 	github.com/msrchat/msrchat/status v0.0.0
 	github.com/msrchat/msrchat/tools v0.0.0
 	github.com/redis/go-redis/v9 v9.23.0
+	golang.org/x/sync v0.24.0
 	google.golang.org/grpc v1.85.0
 )
 
@@ -56,7 +57,6 @@ require (
 	golang.org/x/crypto v0.58.0 // indirect
 	golang.org/x/exp v0.0.0-20250808145144-a408d31f581a // indirect
 	golang.org/x/net v0.60.0 // indirect
-	golang.org/x/sync v0.24.0 // indirect
 	golang.org/x/sys v0.49.0 // indirect
 	golang.org/x/text v0.43.0 // indirect
 	google.golang.org/genproto/googleapis/rpc v0.0.0-20261026165753-2ffab32bce7e // indirect
@@ -71,10 +71,10 @@ replace github.com/msrchat/msrchat/gate => ../gate
 
 replace github.com/msrchat/msrchat/status => ../status
 
-replace github.com/msrchat/msrchat/bench => ../bench
-
 replace github.com/msrchat/msrchat/chat => ../chat
 
 replace github.com/msrchat/msrchat/client => ../client
+
+replace github.com/msrchat/msrchat/bench => ../bench
 
 replace github.com/msrchat/msrchat/tools => ../tools
