@@ -106,17 +106,17 @@ func Agents(consul, nomad bool, manager string, leftovers []string) Finding {
 
 // Leader judges whether servers of an agent have a leader.
 func Leader(agent, leader string, err error) Finding {
-	check := agent
+	check := agent + " leader"
 	switch {
 	case err != nil:
 		return Finding{check, Fail, err.Error(), "./justw logs " + agent}
 	case leader == "":
 		return Finding{check, Fail, "no leader", "./justw logs " + agent}
 	}
-	return ok(check, "leader %s", leader)
+	return ok(check, "%s", leader)
 }
 
-// Nodes judges a node of Nomad: whether it takes work and can run the jobs.
+// Node judges a node of Nomad: whether it takes work and can run the jobs.
 func Node(name, status string, eligible, rawExec bool) Finding {
 	check := "node " + name
 	switch {

@@ -141,7 +141,7 @@ func Skew(whose string, ahead, precision time.Duration) Finding {
 	case off > skewWarn:
 		return Finding{check, Warn, found, todo}
 	case off == 0:
-		return ok(check, "within %v of this machine's", precision)
+		return ok(check, "within %v of this machine's", precision.Round(time.Millisecond))
 	}
 	return ok(check, "%s", found)
 }

@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -158,7 +159,8 @@ func (f *Fleet) examineConsul(ctx context.Context) doctor.Report {
 		if i.Service == "consul" {
 			continue // judged by its leader; it registers itself without a check
 		}
-		report = append(report, doctor.Instance(i.Service, job.ShortID(i.ID), len(i.Checks), critical, warning))
+		id := cmp.Or(job.ShortID(i.ID), i.Address) // Nomad's own entries have no instance
+		report = append(report, doctor.Instance(i.Service, id, len(i.Checks), critical, warning))
 	}
 	for _, j := range job.All() {
 		if !j.Batch && !registered[j.Name] {
