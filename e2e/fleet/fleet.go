@@ -211,7 +211,10 @@ func (f *Fleet) Doctor() (verdicts map[string]string, printed string, failed err
 	f.t.Helper()
 	printed, failed = f.run("doctor", "--json")
 	from, to := strings.IndexByte(printed, '['), strings.LastIndexByte(printed, ']')
-	var findings []struct{ Check, Verdict string }
+	var findings []struct {
+		Check   string `json:"check"`
+		Verdict string `json:"verdict"`
+	}
 	if from < 0 || to < from || json.Unmarshal([]byte(printed[from:to+1]), &findings) != nil {
 		f.t.Fatalf("doctor printed no JSON (%v):\n%s", failed, printed)
 	}

@@ -55,22 +55,18 @@ func up(t *testing.T) *nodes.Fleet {
 	if err != nil {
 		t.Fatal(err)
 	}
-	down := func() error {
-		stop()
-		return f.Down(context.Background())
-	}
-	ended := make(chan struct{})
-	interrupted := context.AfterFunc(ctx, func() {
-		defer close(ended)
+	down := context.AfterFunc(ctx, func() {
 		err := f.Down(context.Background())
 		fmt.Fprintln(os.Stderr, "interrupted; the nodes are removed:", err)
-		os.Exit(130)
+		stop() // the next one is deadly again
+		_ = syscall.Kill(os.Getpid(), syscall.SIGINT)
 	})
 	t.Cleanup(func() {
-		if !interrupted() {
-			<-ended // which ends the program
+		if !down() {
+			<-make(chan struct{}) // interrupted: the signal ends the program
 		}
-		if err := down(); err != nil {
+		stop()
+		if err := f.Down(context.Background()); err != nil {
 			t.Errorf("take the nodes down: %v", err)
 		}
 	})

@@ -107,7 +107,7 @@ func Up(ctx context.Context, cfg Config) (*Fleet, error) {
 }
 
 func (f *Fleet) start(ctx context.Context) (err error) {
-	if err := clear(ctx, f.dir, f.lan); err != nil {
+	if err := wipe(ctx, f.dir, f.lan); err != nil {
 		return fmt.Errorf("remove an earlier fleet: %w", err)
 	}
 	if err := f.lan.Create(ctx); err != nil {
@@ -238,7 +238,7 @@ func (f *Fleet) unsettled(ctx context.Context) error {
 
 // Down ends everything; in the folder only the builds are left.
 func (f *Fleet) Down(ctx context.Context) error {
-	err := clear(ctx, f.dir, f.lan)
+	err := wipe(ctx, f.dir, f.lan)
 	f.unlock()
 	return err
 }
@@ -261,11 +261,11 @@ func Down(ctx context.Context, folder string) error {
 		return err
 	}
 	defer unlock()
-	return clear(ctx, dir, lan.New(dir.Path(), all()...))
+	return wipe(ctx, dir, lan.New(dir.Path(), all()...))
 }
 
-// clear kills without asking: nothing of such a fleet is to be kept.
-func clear(ctx context.Context, dir state.Dir, network *lan.LAN) error {
+// wipe kills without asking: nothing of such a fleet is to be kept.
+func wipe(ctx context.Context, dir state.Dir, network *lan.LAN) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	for _, namespace := range network.Namespaces() {

@@ -37,9 +37,9 @@ func TestWhoReachesWhom(t *testing.T) {
 
 	expect := func(what string, aFromUsers, bFromUsers, bFromA bool) {
 		t.Helper()
-		soon(t, what+": users reach a", aFromUsers, func() bool { return reaches(l.Address("a")) })
-		soon(t, what+": users reach b", bFromUsers, func() bool { return reaches(l.Address("b")) })
-		soon(t, what+": a reaches b", bFromA, func() bool { return reachesFrom(l.Namespace("a"), l.Address("b")) })
+		soon(t, what+": users reach a", aFromUsers, func() bool { return reaches(t.Context(), l.Address("a")) })
+		soon(t, what+": users reach b", bFromUsers, func() bool { return reaches(t.Context(), l.Address("b")) })
+		soon(t, what+": a reaches b", bFromA, func() bool { return reachesFrom(t.Context(), l.Namespace("a"), l.Address("b")) })
 	}
 	expect("at first", true, true, true)
 	must(l.Cut(t.Context(), "a", "b"))
@@ -73,16 +73,17 @@ func soon(t *testing.T, what string, want bool, ask func() bool) {
 }
 
 // reaches: a closed port that refuses is an answer from a machine that is there.
-func reaches(address string) bool {
-	conn, err := net.DialTimeout("tcp", net.JoinHostPort(address, "9"), time.Second)
+func reaches(ctx context.Context, address string) bool {
+	dialer := net.Dialer{Timeout: time.Second}
+	conn, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort(address, "9"))
 	if err == nil {
 		_ = conn.Close()
 	}
 	return err == nil || strings.Contains(err.Error(), "refused")
 }
 
-func reachesFrom(namespace, address string) bool {
-	cmd := exec.Command("nsenter", "--net=/run/netns/"+namespace, "timeout", "1", "bash", "-c", "exec 3<>/dev/tcp/"+address+"/9")
+func reachesFrom(ctx context.Context, namespace, address string) bool {
+	cmd := exec.CommandContext(ctx, "nsenter", "--net=/run/netns/"+namespace, "timeout", "1", "bash", "-c", "exec 3<>/dev/tcp/"+address+"/9")
 	output, _ := cmd.CombinedOutput()
 	return strings.Contains(string(output), "refused")
 }
