@@ -175,6 +175,7 @@ func (s *Server) serve(ctx context.Context) error {
 	g.Go("fanout", s.fanout.Run)
 	g.Go("repair", s.repair.Run)
 	g.Go("fence", s.fence.Run)
+	g.Go("links", s.watchLinks)
 	g.Go("sessions", s.recheck)
 	g.Go("reports", func(ctx context.Context) error { return s.reporter.Run(ctx, s.watch("status", false)) })
 	g.Go("clients", s.conns.Serve)

@@ -28,6 +28,10 @@ type Job struct {
 	Stage   int    // jobs of a stage start together, once the stage before is ready
 }
 
+// LastStage is the stage of the services themselves: all before it is what they
+// stand on.
+const LastStage = 3
+
 // All lists the jobs in the order in which they start. Nothing in a stage needs
 // anything of the same or a later one.
 func All() []Job {
@@ -36,9 +40,9 @@ func All() []Job {
 		{Name: "redis", Stage: 1},
 		{Name: "mail", Program: "mailbox", Stage: 1},
 		{Name: "migrate", Program: "migrate", Batch: true, Stage: 2},
-		{Name: "status", Program: "status", Stage: 3},
-		{Name: "chat", Program: "chat", Stage: 3},
-		{Name: "gate", Program: "gate", Stage: 3},
+		{Name: "status", Program: "status", Stage: LastStage},
+		{Name: "chat", Program: "chat", Stage: LastStage},
+		{Name: "gate", Program: "gate", Stage: LastStage},
 	}
 }
 
@@ -123,6 +127,7 @@ type Runner struct {
 	Root    string // the checkout
 	Address string // of the agent, http://…
 	Vars    Vars
+	Of      map[string]Vars // more of them, or others, for single jobs by name; may be nil
 	Client  *nomad.Client
 }
 
@@ -143,7 +148,9 @@ func (r Runner) Run(ctx context.Context, j Job, binDir string) (Submitted, error
 	}
 	cmd := exec.CommandContext(ctx, r.Program, append(args, j.File())...)
 	cmd.Dir = r.Root
-	cmd.Env = append(r.cliEnv(), r.Vars.Environ()...)
+	vars := maps.Clone(r.Vars)
+	maps.Copy(vars, r.Of[j.Name])
+	cmd.Env = append(r.cliEnv(), vars.Environ()...)
 	if output, err := cmd.CombinedOutput(); err != nil {
 		return Submitted{}, fmt.Errorf("nomad job run %s: %w\n%s", j.File(), err, strings.TrimSpace(string(output)))
 	}
