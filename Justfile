@@ -20,6 +20,11 @@ up *ARGS:
 down *ARGS:
     @tools/fleet down "$@"
 
+# bring SERVICE (chat, gate, status) to VERSION (a git ref, a folder, or the working tree); see --help
+[no-exit-message]
+upgrade *ARGS:
+    @tools/fleet upgrade "$@"
+
 # the same fleet by Terraform (ENV: local): plan, make and wait until every check passes
 [no-exit-message]
 apply *ENV:

@@ -69,6 +69,7 @@ type Server struct {
 	fanout   *fanout.Fanout
 	repair   *repair.Repair
 	fence    *fence.Fence
+	leavers  *leavers
 	reporter *report.Reporter
 	conns    *conn.Server
 	health   *admin.HealthServer
@@ -100,7 +101,7 @@ func New(cfg Config, log *slog.Logger) (*Server, error) {
 	}
 	s := &Server{
 		cfg: cfg, strangers: strangers, log: log.With("instance", cfg.Instance), started: time.Now(), hub: hub.New(),
-		listeners: make(map[string]net.Listener), registry: admin.NewRegistry(),
+		listeners: make(map[string]net.Listener), registry: admin.NewRegistry(), leavers: newLeavers(cfg.Instance),
 	}
 	var boot [8]byte
 	rand.Read(boot[:])
@@ -170,7 +171,7 @@ func (s *Server) serve(ctx context.Context) error {
 	g.OnStop("message log", s.msgs.Close)
 	g.Go("health", s.health.Run)
 	g.Go("relay", s.serveRelay)
-	g.Go("peers", func(ctx context.Context) error { return s.peers.Run(ctx, s.watch(Service, false)) })
+	g.Go("peers", func(ctx context.Context) error { return s.peers.Run(ctx, s.leavers.beside(s.watch(Service, false))) })
 	g.Go("routes", s.routes.Run)
 	g.Go("fanout", s.fanout.Run)
 	g.Go("repair", s.repair.Run)

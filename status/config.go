@@ -16,6 +16,9 @@ const ServiceName = "status"
 // ChatService is what chat servers are called in Consul.
 const ChatService = "chat"
 
+// ProbeService is what their probes are called there.
+const ProbeService = "probe"
+
 // Config of one replica.
 type Config struct {
 	Instance string // unique; under Nomad the allocation's id

@@ -125,6 +125,9 @@ func (s *Server) Run(ctx context.Context) error {
 	g.Go("http", func(ctx context.Context) error { return admin.Serve(ctx, s.httpListener, s.http()) })
 	g.Go("health", s.health.Run)
 	g.Go("catalog", func(ctx context.Context) error { return s.catalog.Run(ctx, s.table.SetCatalog) })
+	g.Go("probes", func(ctx context.Context) error {
+		return discovery.Watch(ctx, s.consul, ProbeService, false, s.table.SetProbes)
+	})
 	g.Go("watches", s.service.Run)
 	g.Go("grpc", s.serveGRPC)
 	g.OnStop("grpc", s.stopGRPC)

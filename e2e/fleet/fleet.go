@@ -22,6 +22,7 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"github.com/msrchat/msrchat/client"
+	"github.com/msrchat/msrchat/shared/database"
 	"github.com/msrchat/msrchat/shared/discovery"
 	"github.com/msrchat/msrchat/shared/testenv"
 )
@@ -123,6 +124,22 @@ func (f *Fleet) Just(recipe ...string) string {
 	return out
 }
 
+// Run runs a recipe that may fail, and returns what it printed and its exit
+// code.
+func (f *Fleet) Run(recipe ...string) (out string, code int) {
+	f.t.Helper()
+	out, err := f.run(recipe...)
+	var ended *exec.ExitError
+	switch {
+	case err == nil:
+		return out, 0
+	case errors.As(err, &ended):
+		return out, ended.ExitCode()
+	}
+	f.t.Fatalf("./justw %s: %v\n%s", strings.Join(recipe, " "), err, out)
+	return out, -1
+}
+
 func (f *Fleet) try(recipe ...string) string {
 	out, err := f.run(recipe...)
 	if err != nil {
@@ -161,6 +178,45 @@ func (f *Fleet) build() string {
 		f.t.Fatalf("build msrchat: %v\n%s", err, out)
 	}
 	return bin
+}
+
+// Database is where the fleet's data is. The password is what Nomad holds.
+func (f *Fleet) Database() database.Config {
+	f.t.Helper()
+	cmd := exec.CommandContext(f.t.Context(), filepath.Join(f.root, "tools", "fleet"), "secrets")
+	cmd.Env = f.env
+	out, err := cmd.Output()
+	var secrets map[string]string
+	if err == nil {
+		err = json.Unmarshal(out, &secrets)
+	}
+	if err != nil || secrets["mysql_password"] == "" {
+		f.t.Fatalf("the fleet's secrets: %v", err)
+	}
+	return database.Config{Addr: f.Address(7720), User: "msrchat", Name: "msrchat", Password: secrets["mysql_password"]}
+}
+
+// Planted makes a folder with a chat server that has a planted bug (package
+// planted), as `just upgrade` takes it, and the fleet's own probe.
+func (f *Fleet) Planted(bug string) (folder string) {
+	f.t.Helper()
+	folder = f.t.TempDir()
+	run := func(args ...string) {
+		f.t.Helper()
+		cmd := exec.CommandContext(f.t.Context(), "go", append([]string{"build", "-trimpath"}, args...)...)
+		cmd.Dir = f.root
+		if out, err := cmd.CombinedOutput(); err != nil {
+			f.t.Fatalf("go build %v: %v\n%s", args, err, out)
+		}
+	}
+	real := filepath.Join(folder, "chat.planted")
+	run("-tags", "planted", "-o", real, "./chat/cmd/chat")
+	run("-o", filepath.Join(folder, "probe"), "./bench/cmd/probe")
+	script := fmt.Sprintf("#!/bin/sh\nMSRCHAT_PLANTED=%s exec %s \"$@\"\n", bug, real)
+	if err := os.WriteFile(filepath.Join(folder, "chat"), []byte(script), 0o755); err != nil { //nolint:gosec // it is a program
+		f.t.Fatal(err)
+	}
+	return folder
 }
 
 // GateURL is where clients go.

@@ -111,10 +111,16 @@ func (s session) Connect(ctx context.Context) (driver.Conn, error) {
 
 // Error numbers of MySQL that the code acts on.
 const (
+	errColumnThere = 1060
+	errKeyThere    = 1061
 	errDuplicate   = 1062
 	errLockTimeout = 1205
 	errDeadlock    = 1213
 )
+
+// IsThere says that the column or key which a statement adds exists already.
+// MySQL, other than MariaDB, has no IF NOT EXISTS for them.
+func IsThere(err error) bool { return number(err) == errColumnThere || number(err) == errKeyThere }
 
 // IsDuplicate says that a unique key refused a row.
 func IsDuplicate(err error) bool { return number(err) == errDuplicate }

@@ -47,15 +47,18 @@ type Assignment struct {
 // candidate is an eligible server and what it is compared by.
 type candidate struct {
 	server  *server
+	doubted bool      // by its probe
 	release time.Time // newer first
 	far     bool      // in another zone
 	load    float64   // part of its capacity; without reports the places kept
 	tie     int       // random
 }
 
-// tier compares what goes before load.
+// tier compares what goes before load. A server whose probe has not proven it is
+// taken when there is no other: when the database is away no probe proves
+// anything, and that must not empty the fleet.
 func tier(a, b candidate) int {
-	return cmp.Or(b.release.Compare(a.release), compareBool(a.far, b.far))
+	return cmp.Or(compareBool(a.doubted, b.doubted), b.release.Compare(a.release), compareBool(a.far, b.far))
 }
 
 func compareBool(a, b bool) int {
@@ -121,7 +124,7 @@ func (t *Table) candidates(r Request, at look) (list []candidate, full bool) {
 			full = true
 		case StateEligible:
 			c := candidate{
-				server: s, far: r.Zone != "" && s.zone() != r.Zone, load: float64(s.pending) * replicas,
+				server: s, doubted: t.doubted[s.id], far: r.Zone != "" && s.zone() != r.Zone, load: float64(s.pending) * replicas,
 			}
 			if !at.catalogOnly {
 				// An eligible server has capacity. Shedding aims at equal parts of

@@ -49,6 +49,20 @@ func TestPreferences(t *testing.T) {
 	}{
 		{"the avoided one is left out", func(w *world) { w.load("b", 500) }, fleet.Request{Avoid: []string{"a"}}, "b"},
 		{"unless it is the only one", func(w *world) { w.drain("b") }, fleet.Request{Avoid: []string{"a", "b"}}, "a"},
+		{"a proven one before less load and a newer release", func(w *world) {
+			release(w, "a", "v1", w.now)
+			release(w, "b", "v2", w.now.Add(time.Minute))
+			w.load("a", 500)
+			w.table.SetProbes([]discovery.Instance{{ID: "a", Passing: true}, {ID: "b"}})
+		}, fleet.Request{}, "a"},
+		{"no probe passes: all are alike", func(w *world) {
+			w.load("a", 500)
+			w.table.SetProbes([]discovery.Instance{{ID: "a"}, {ID: "b"}})
+		}, fleet.Request{}, "b"},
+		{"the one without a probe is not doubted", func(w *world) {
+			w.load("a", 500)
+			w.table.SetProbes([]discovery.Instance{{ID: "b"}})
+		}, fleet.Request{}, "a"},
 		{"own zone before less load", func(w *world) {
 			w.edit("a", zone("north"))
 			w.edit("b", zone("south"))

@@ -98,6 +98,8 @@ type Table struct {
 	releases map[string]time.Time
 	kept     places
 	balance  balance
+	// doubted are the instances whose probe does not pass.
+	doubted map[string]bool
 }
 
 // server is all that is known of one instance. It belongs to the table's mutex.
@@ -142,6 +144,19 @@ func New(opts Options) *Table {
 
 // Ready is closed once the catalog is known.
 func (t *Table) Ready() <-chan struct{} { return t.ready }
+
+// SetProbes replaces what is known of the probes by a list of them, failing ones
+// included. A probe has the instance of the server that it belongs to.
+func (t *Table) SetProbes(list []discovery.Instance) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.doubted = map[string]bool{}
+	for _, probe := range list {
+		if !probe.Passing {
+			t.doubted[probe.ID] = true
+		}
+	}
+}
 
 // SetCatalog replaces the catalog by list, failing instances included. Of two
 // rows with one instance id, the passing one counts.

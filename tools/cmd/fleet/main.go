@@ -29,6 +29,7 @@ const (
 	exitOK          = 0
 	exitFailed      = 1
 	exitUsage       = 2
+	exitRolledBack  = 3   // upgrade: the version before runs
 	exitInterrupted = 130 // as shells do for Ctrl-C
 )
 
@@ -39,15 +40,21 @@ func main() {
 func run(ctx context.Context, args []string) int {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
-	err := app().RunContext(ctx, args)
+	err := app().RunContext(ctx, flagsFirst(args))
 	var usage usageError
 	switch {
 	case err == nil: // also a log that was followed until Ctrl-C
 		return exitOK
+	case errors.Is(err, fleet.ErrLeft):
+		fmt.Fprintln(os.Stderr, "interrupted;", err)
+		return exitInterrupted
 	case ctx.Err() != nil:
 		fmt.Fprintln(os.Stderr, "interrupted; the same again goes on from here, ./justw down (./justw destroy local after an apply) takes down what runs")
 		return exitInterrupted
-	case errors.As(err, &usage):
+	case errors.Is(err, fleet.ErrRolledBack):
+		fmt.Fprintln(os.Stderr, "error:", err)
+		return exitRolledBack
+	case errors.As(err, &usage), errors.Is(err, fleet.ErrNoService):
 		fmt.Fprintln(os.Stderr, "error:", err)
 		return exitUsage
 	}
@@ -61,7 +68,7 @@ func app() *cli.App {
 	return &cli.App{
 		Name:            "fleet",
 		Usage:           "the local fleet: Consul, Nomad, and the jobs of nomad/ on this machine",
-		Description:     "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.",
+		Description:     "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 an upgrade was rolled back, 130 interrupted.",
 		HideHelpCommand: true,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "root", Usage: "the checkout, `DIR`; found from the working directory when empty"},
@@ -91,6 +98,7 @@ func commands() []*cli.Command {
 				return f.Up(ctx, c.Args().Slice(), c.Duration("timeout"))
 			}),
 		},
+		upgradeCommand(),
 		{
 			Name: "agents", Usage: "start Consul and Nomad and build the programs, for Terraform; writes the jobs' variables as JSON",
 			Action: with(func(ctx context.Context, _ *cli.Context, f *fleet.Fleet) error { return f.Agents(ctx) }),

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -57,7 +58,7 @@ func (f *Fleet) Up(ctx context.Context, names []string, limit time.Duration) err
 	if err := f.await(ctx, submitted, deployed); err != nil {
 		return err
 	}
-	_ = f.builder().Prune(programs()) // old builds in the way of nobody
+	_ = f.builder().Prune(programs(), f.foldersInUse(ctx)...) // old builds in the way of nobody
 	f.printf("\n")
 	if err := f.List(ctx); err != nil {
 		return err
@@ -161,7 +162,9 @@ func portsTaken(lines []string, base int) error {
 func (f *Fleet) build(ctx context.Context, jobs []job.Job, withClient bool) (release.Release, error) {
 	wanted := map[string]bool{}
 	for _, j := range jobs {
-		wanted[j.Program] = true
+		for _, program := range j.Programs() {
+			wanted[program] = true
+		}
 	}
 	var services []release.Package
 	for _, p := range release.Services() {
@@ -294,21 +297,47 @@ func (f *Fleet) runStages(ctx context.Context, runner job.Runner, built release.
 				return nil, err
 			}
 		}
-		binDir := built.Folder
-		if j.Program != "" {
-			var err error
-			if binDir, err = f.builder().FolderOf(j.Program, built); err != nil {
-				return nil, err
-			}
+		binDir, err := f.binDir(j, built)
+		if err != nil {
+			return nil, err
 		}
 		f.printf("  nomad job run %s\n", j.File())
-		s, err := runner.Run(ctx, j, binDir)
+		s, err := runner.Run(ctx, j, job.Vars{"bin_dir": binDir})
 		if err != nil {
 			return nil, err
 		}
 		submitted = append(submitted, s)
 	}
 	return submitted, nil
+}
+
+// binDir is the folder that a job of a release runs from.
+func (f *Fleet) binDir(j job.Job, built release.Release) (string, error) {
+	if j.Program == "" {
+		return built.Folder, nil
+	}
+	return f.builder().FolderOf(j.Program, built, j.Programs()[1:]...)
+}
+
+// foldersInUse are those that Nomad may start something from, now or when it
+// goes back to an earlier version of a job.
+func (f *Fleet) foldersInUse(ctx context.Context) (folders []string) {
+	for _, j := range job.All() {
+		versions, _, _, err := f.nomad.Jobs().Versions(j.Name, false, (&nomad.QueryOptions{}).WithContext(ctx))
+		if err != nil {
+			continue // not there
+		}
+		for _, version := range versions {
+			for _, group := range version.TaskGroups {
+				for _, task := range group.Tasks {
+					if command, ok := task.Config["command"].(string); ok {
+						folders = append(folders, filepath.Dir(command))
+					}
+				}
+			}
+		}
+	}
+	return folders
 }
 
 func programs() []string {

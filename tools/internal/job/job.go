@@ -24,6 +24,7 @@ import (
 type Job struct {
 	Name    string
 	Program string // in bin_dir; "" for programs of the system
+	Beside  string // another program that the job needs there, "" for none
 	Batch   bool   // runs once and ends
 	Stage   int    // jobs of a stage start together, once the stage before is ready
 }
@@ -41,9 +42,14 @@ func All() []Job {
 		{Name: "mail", Program: "mailbox", Stage: 1},
 		{Name: "migrate", Program: "migrate", Batch: true, Stage: 2},
 		{Name: "status", Program: "status", Stage: LastStage},
-		{Name: "chat", Program: "chat", Stage: LastStage},
+		{Name: "chat", Program: "chat", Beside: "probe", Stage: LastStage},
 		{Name: "gate", Program: "gate", Stage: LastStage},
 	}
+}
+
+// Programs are those in bin_dir that the job runs.
+func (j Job) Programs() []string {
+	return slices.DeleteFunc([]string{j.Program, j.Beside}, func(name string) bool { return name == "" })
 }
 
 // Select returns the named jobs in starting order, all of them without names.
@@ -139,12 +145,14 @@ type Submitted struct {
 }
 
 // Run submits the job and returns without waiting for what becomes of it. A job
-// that Nomad has already in this form is left as it is. binDir is where this
-// job's program lies; it may differ from the common one.
-func (r Runner) Run(ctx context.Context, j Job, binDir string) (Submitted, error) {
+// that Nomad has already in this form is left as it is. The changes go before
+// the runner's variables.
+func (r Runner) Run(ctx context.Context, j Job, changes Vars) (Submitted, error) {
 	args := []string{"job", "run", "-detach"}
-	if j.Program != "" && binDir != r.Vars["bin_dir"] {
-		args = append(args, "-var", "bin_dir="+binDir)
+	for _, name := range slices.Sorted(maps.Keys(changes)) {
+		if value, ok := r.Vars[name]; !ok || value != changes[name] {
+			args = append(args, "-var", name+"="+changes[name])
+		}
 	}
 	cmd := exec.CommandContext(ctx, r.Program, append(args, j.File())...)
 	cmd.Dir = r.Root
