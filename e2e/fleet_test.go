@@ -253,13 +253,13 @@ func (p *talk) unassigned(t *testing.T) {
 // upgrade rolls new versions of chat over four servers while a crowd talks and
 // ann and bob do.
 func (p *talk) upgrade(t *testing.T) {
-	p.nomad(t, "job", "run", "-var", "count=4", "-var", "probe_messages=1000", "nomad/chat.nomad.hcl")
+	p.nomad(t, "job", "run", "-var", "count=4", "nomad/chat.nomad.hcl") // beside the two: nobody moves
 	testenv.Until(t, "four chat servers", func() bool { return len(p.f.Passing("chat")) == 4 })
 	p.assignable(t)
 	before := []int{len(p.a.Instances()), len(p.b.Instances())}
 	old := p.f.Passing("chat")
 	p.say(t, 20)
-	upgrades(t, p.f, plan{times: 1, people: 20, rate: 50})
+	upgrades(t, p.f, plan{times: 1, people: 20, rate: 50, proof: "1000"})
 	for i, who := range []*cluster.Talker{p.a, p.b} {
 		testenv.Until(t, who.Name+" has moved", func() bool {
 			return !slices.Contains(old, current(who)) && who.Client.Link().State == client.Online

@@ -245,7 +245,7 @@ func rolledBack(t *testing.T, f *fleet.Fleet) {
 	if code != rolledBackCode {
 		t.Errorf("the upgrade ended with %d, want %d:\n%s", code, rolledBackCode, out)
 	}
-	for _, want := range []string{"rolled back to release", "BROKEN PROMISE: lost: message", "acknowledged as number"} {
+	for _, want := range []string{"rolled back to release", probe.Broken, "acknowledged as number"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("the output does not say %q:\n%s", want, out)
 		}
