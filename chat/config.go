@@ -20,7 +20,7 @@ const Service = "chat"
 const (
 	// DefaultHeartbeat: NATs forget an idle connection after 30 s at the least.
 	DefaultHeartbeat = 20 * time.Second
-	// DefaultCapacity leaves room under a limit of 20,000 open files.
+	// DefaultCapacity leaves room under a limit of 20,000 open files; see places.
 	DefaultCapacity = 18_200
 	// DefaultDrain paces the farewell: fast enough for a small fleet; an upgrade
 	// of a large one wants minutes.
@@ -48,8 +48,13 @@ type Config struct {
 	Redis         cache.Config
 	ConsulAddr    string
 	// Register registers the process in Consul; off where Nomad does it.
-	Register  bool
-	Capacity  int
+	Register bool
+	// Capacity is how many connections are let in; the limit of open files may
+	// lower it.
+	Capacity int
+	// MaxSends is how many messages are held while the database is away or slow;
+	// 0 means 20,000.
+	MaxSends  int
 	Heartbeat time.Duration
 	// Drain is over how long connections are asked to leave at a stop.
 	Drain time.Duration
@@ -94,8 +99,8 @@ func (c Config) Validate() error {
 	if c.ConsulAddr == "" {
 		problem("the Consul address is empty")
 	}
-	if c.Capacity < 0 || c.Drain < 0 {
-		problem("capacity and drain must not be negative")
+	if c.Capacity < 0 || c.Drain < 0 || c.MaxSends < 0 {
+		problem("capacity, drain and the messages held must not be negative")
 	}
 	if c.Heartbeat != 0 && (c.Heartbeat < 100*time.Millisecond || c.Heartbeat > 10*time.Minute) {
 		problem("the heartbeat must be between 100ms and 10m")
