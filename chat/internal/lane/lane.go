@@ -184,6 +184,11 @@ func (l *Lanes) take(conversation uint64) []Send {
 // append tries until the outcome is known or the lanes are closed.
 func (l *Lanes) append(conversation uint64, audience []uint64, entries []msglog.Entry) []msglog.Result {
 	for attempt := 0; ; attempt++ {
+		// After the end nothing is offered any more: what was before it in the lane
+		// may still be on its way into the log, by another owner, and be overtaken.
+		if l.ctx.Err() != nil {
+			return failed(len(entries), errClosed)
+		}
 		ctx, cancel := context.WithTimeout(l.ctx, attemptLimit)
 		results, err := l.appender.Append(ctx, conversation, audience, entries)
 		cancel()
@@ -191,7 +196,7 @@ func (l *Lanes) append(conversation uint64, audience []uint64, entries []msglog.
 			return results
 		}
 		if l.ctx.Err() != nil {
-			return failed(len(entries), errClosed)
+			continue // for the last time
 		}
 		if code := errs.CodeOf(err); code != errs.CodeUnavailable && code != errs.CodeExhausted {
 			l.log.Error("append refused", "conversation", conversation, "err", err)
