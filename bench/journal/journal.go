@@ -5,6 +5,8 @@
 package journal
 
 import (
+	"iter"
+	"slices"
 	"sync"
 	"time"
 
@@ -25,7 +27,20 @@ const (
 	Online   Kind = "online"   // Detail: the chat server's instance
 	Offline  Kind = "offline"  // Detail: why
 	LoggedIn Kind = "loggedin" // first entry
+	// Joined says from where the device shows a conversation: everything above
+	// Seq, and whatever it was shown below it. Without a Conversation it says that
+	// the device has listed its conversations: one that is not among the Joined of
+	// that moment is shown from its first message on. Only the first Joined of a
+	// conversation counts, since a device's store goes on where it ended.
+	Joined Kind = "joined"
+	// Left: the device was closed.
+	Left Kind = "left"
+	// Reset: the device was told that the logs were restored to an earlier time.
+	Reset Kind = "reset"
 )
+
+// kinds numbers the kinds for a record.
+var kinds = []Kind{Typed, Acked, Refused, Shown, Online, Offline, LoggedIn, Joined, Left, Reset}
 
 // Entry is one line of a journal. Which fields are set depends on the kind.
 type Entry struct {
@@ -52,30 +67,108 @@ type Device struct {
 }
 
 // Journal records one device's entries in memory, in the order of the calls. It
-// may be used from any goroutine; its mutex owns the entries.
+// may be used from any goroutine; its mutex owns what it holds. A message costs
+// 64 bytes each time that it is recorded, and the garbage collector nothing.
 type Journal struct {
 	Device Device
 
 	mu      sync.Mutex
-	entries []Entry
+	chunks  [][]record // only the last one has room
+	details []string
 }
+
+// record is an Entry without pointers.
+type record struct {
+	at                              time.Duration // since began, by the monotonic clock
+	id                              [16]byte
+	conversation, seq, sender, text uint64
+	detail                          uint32 // its place in details, from 1; 0: none
+	kind                            uint8
+}
+
+// began is what the records' times count from, so that a step of the clock
+// between two entries of one process does not change the time between them.
+var began = time.Now()
+
+// The chunks double from the first one's size to the largest: a journal of a few
+// entries stays small, and a long one is never copied.
+const (
+	firstChunk   = 32
+	largestChunk = 4096
+)
 
 // New returns an empty journal.
 func New(d Device) *Journal { return &Journal{Device: d} }
 
-// Add appends an entry; At is set to now where it is zero.
+// Add appends an entry; At is set to now where it is zero. The kind must be one
+// of the constants.
 func (j *Journal) Add(e Entry) {
 	if e.At.IsZero() {
 		e.At = time.Now()
 	}
+	kind := slices.Index(kinds, e.Kind)
+	if kind < 0 {
+		panic("journal: no such kind of entry: " + string(e.Kind))
+	}
+	r := record{
+		at: e.At.Sub(began), kind: uint8(kind), id: e.ID,
+		conversation: e.Conversation, seq: e.Seq, sender: e.Sender, text: e.Text,
+	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.entries = append(j.entries, e)
+	if e.Detail != "" {
+		j.details = append(j.details, e.Detail)
+		r.detail = uint32(len(j.details))
+	}
+	last := len(j.chunks) - 1
+	if last < 0 || len(j.chunks[last]) == cap(j.chunks[last]) {
+		size := firstChunk
+		if last >= 0 {
+			size = min(2*cap(j.chunks[last]), largestChunk)
+		}
+		j.chunks = append(j.chunks, make([]record, 0, size))
+		last++
+	}
+	j.chunks[last] = append(j.chunks[last], r)
 }
 
-// Entries returns what was recorded so far. The slice must not be changed.
-func (j *Journal) Entries() []Entry {
+// Len is how many entries were recorded so far.
+func (j *Journal) Len() (n int) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return j.entries[:len(j.entries):len(j.entries)]
+	for _, c := range j.chunks {
+		n += len(c)
+	}
+	return n
+}
+
+// All iterates over what was recorded before the call.
+func (j *Journal) All() iter.Seq[Entry] {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	// What lies below these lengths does not change any more.
+	chunks, details := slices.Clone(j.chunks), j.details
+	return func(yield func(Entry) bool) {
+		for _, c := range chunks {
+			for i := range c {
+				if !yield(c[i].entry(details)) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// Entries returns a copy of what was recorded so far.
+func (j *Journal) Entries() []Entry { return slices.AppendSeq(make([]Entry, 0, j.Len()), j.All()) }
+
+func (r *record) entry(details []string) Entry {
+	e := Entry{
+		At: began.Add(r.at), Kind: kinds[r.kind], ID: r.id,
+		Conversation: r.conversation, Seq: r.seq, Sender: r.sender, Text: r.text,
+	}
+	if r.detail > 0 {
+		e.Detail = details[r.detail-1]
+	}
+	return e
 }

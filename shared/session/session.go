@@ -39,6 +39,19 @@ const (
 	MaxDeviceRunes = 128
 )
 
+// NewToken returns a token that nobody has had before, and the hash of it that is
+// stored.
+func NewToken() (token, hash []byte) {
+	token = make([]byte, TokenBytes)
+	_, _ = rand.Read(token) // never fails: the program would end
+	return token, hashOf(token)
+}
+
+func hashOf(token []byte) []byte {
+	sum := sha256.Sum256(token)
+	return sum[:]
+}
+
 // Session is one log-in.
 type Session struct {
 	ID        uint64
@@ -105,15 +118,13 @@ func (s *Store) Create(ctx context.Context, userID uint64, device string) (token
 	if err := Device(device); err != nil {
 		return nil, Session{}, err
 	}
-	token = make([]byte, TokenBytes)
-	_, _ = rand.Read(token) // never fails: the program would end
-	hash := sha256.Sum256(token)
+	token, hash := NewToken()
 	var created Session
 	var replaced [][]byte
 	// The user's row is locked first, so that log-ins of one user take turns and
 	// cannot deadlock; contention is left over for whoever else holds that row.
 	for range 3 {
-		created, replaced, err = s.insert(ctx, userID, device, hash[:])
+		created, replaced, err = s.insert(ctx, userID, device, hash)
 		if !database.IsContention(err) {
 			break
 		}
@@ -185,8 +196,7 @@ func (s *Store) Verify(ctx context.Context, token []byte) (Session, error) {
 	if len(token) != TokenBytes {
 		return Session{}, errUnknown
 	}
-	sum := sha256.Sum256(token)
-	hash := sum[:]
+	hash := hashOf(token)
 	now := s.now()
 	remembered, asked := s.cache.get(ctx, hash)
 	if found := remembered; found != nil {

@@ -13,13 +13,10 @@ import (
 	"time"
 
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
-	"github.com/msrchat/msrchat/shared/database"
+	"github.com/msrchat/msrchat/shared/conversation"
 	"github.com/msrchat/msrchat/shared/errs"
 	"github.com/msrchat/msrchat/shared/text"
 )
-
-// kindDirect is a conversation of two people (conversations.kind).
-const kindDirect = 1
 
 // maxCached bounds the remembered memberships; beyond it all are dropped, and
 // reading one again costs a key look-up.
@@ -47,22 +44,22 @@ func away(err error) error {
 
 // Members returns who takes part in a conversation; CodeNotFound for one that
 // does not exist. The slice must not be changed.
-func (d *Directory) Members(ctx context.Context, conversation uint64) ([]uint64, error) {
+func (d *Directory) Members(ctx context.Context, id uint64) ([]uint64, error) {
 	d.mu.RLock()
-	known, ok := d.members[conversation]
+	known, ok := d.members[id]
 	d.mu.RUnlock()
 	if ok {
 		return known, nil
 	}
 	var low, high uint64
-	err := d.db.QueryRowContext(ctx, "SELECT low_user, high_user FROM conversations WHERE id = ? AND kind = ?", conversation, kindDirect).Scan(&low, &high)
+	err := d.db.QueryRowContext(ctx, "SELECT low_user, high_user FROM conversations WHERE id = ? AND kind = ?", id, conversation.KindDirect).Scan(&low, &high)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, errNoConversation
 	}
 	if err != nil {
 		return nil, away(err)
 	}
-	d.remember(conversation, low, high)
+	d.remember(id, low, high)
 	return []uint64{low, high}, nil
 }
 
@@ -113,7 +110,10 @@ func (d *Directory) OpenDirect(ctx context.Context, user uint64, peerName string
 	id, err := d.direct(ctx, low, high)
 	if errors.Is(err, sql.ErrNoRows) {
 		created = true
-		id, err = d.create(ctx, low, high)
+		var made []uint64
+		if made, err = conversation.Direct(ctx, d.db, conversation.Pair{A: low, B: high}); err == nil {
+			id = made[0]
+		}
 	}
 	if err != nil {
 		return nil, false, away(err)
@@ -130,38 +130,6 @@ func (d *Directory) OpenDirect(ctx context.Context, user uint64, peerName string
 func (d *Directory) direct(ctx context.Context, low, high uint64) (id uint64, err error) {
 	err = d.db.QueryRowContext(ctx, "SELECT id FROM conversations WHERE low_user = ? AND high_user = ?", low, high).Scan(&id)
 	return id, err
-}
-
-// create makes a direct conversation; of two at once the unique key lets one
-// win, and both return it.
-func (d *Directory) create(ctx context.Context, low, high uint64) (uint64, error) {
-	id, err := d.insert(ctx, low, high)
-	if database.IsDuplicate(err) {
-		return d.direct(ctx, low, high)
-	}
-	return id, err
-}
-
-func (d *Directory) insert(ctx context.Context, low, high uint64) (uint64, error) {
-	tx, err := d.db.BeginTx(ctx, nil)
-	if err != nil {
-		return 0, err
-	}
-	defer tx.Rollback() //nolint:errcheck // after Commit there is nothing to roll back
-	now := time.Now().UnixMilli()
-	made, err := tx.ExecContext(ctx, "INSERT INTO conversations (kind, low_user, high_user, created_at) VALUES (?, ?, ?, ?)", kindDirect, low, high, now)
-	if err != nil {
-		return 0, err
-	}
-	id, err := made.LastInsertId()
-	if err != nil {
-		return 0, err
-	}
-	if _, err := tx.ExecContext(ctx, "INSERT INTO members (user_id, conversation_id, joined_at) VALUES (?, ?, ?), (?, ?, ?)",
-		low, id, now, high, id, now); err != nil {
-		return 0, err
-	}
-	return uint64(id), tx.Commit()
 }
 
 // head reads a conversation's last number by one backward step in the primary
