@@ -46,7 +46,7 @@ func (r *Recorder) Record(who int, d time.Duration) {
 
 // Summary describes durations in milliseconds; without any it is zero.
 type Summary struct {
-	Count                         int64
+	Count                          int64
 	Mean, P50, P90, P99, P999, Max float64
 }
 

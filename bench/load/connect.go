@@ -2,21 +2,15 @@ package load
 
 import (
 	"context"
-	"encoding/binary"
 	"crypto/rand"
-	"errors"
+	"encoding/binary"
 	"fmt"
-	"io"
 	mathrand "math/rand/v2"
-	"net"
-	"os"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
-	"github.com/msrchat/msrchat/shared/errs"
 
 	"github.com/msrchat/msrchat/bench/latency"
 	"github.com/msrchat/msrchat/bench/wire"
@@ -130,7 +124,7 @@ func (r *runner) attend(ctx context.Context, i int, c *wire.Conn) {
 			return
 		}
 		r.connected.Add(-1)
-		r.failed(kind(err))
+		r.failed(wire.Kind(err))
 		if time.Since(started) > maxWait {
 			wait = minWait
 		}
@@ -158,30 +152,10 @@ func (r *runner) again(ctx context.Context, i int, wait time.Duration) *wire.Con
 			return c
 		}
 		if ctx.Err() == nil {
-			r.failed("connect: " + kind(err))
+			r.failed("connect: " + wire.Kind(err))
 		}
 		wait = min(2*wait, maxWait)
 	}
-}
-
-// kind puts an error into one of few groups.
-func kind(err error) string {
-	var bye *wire.GoodbyeError
-	var e *errs.Error
-	switch {
-	case errors.As(err, &bye):
-		return "goodbye " + wire.Code(bye.Goodbye)
-	case errors.As(err, &e):
-		return string(e.Code)
-	case errors.Is(err, syscall.ECONNREFUSED):
-		return "connection refused"
-	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
-		return "timeout"
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET),
-		errors.Is(err, syscall.EPIPE), errors.Is(err, net.ErrClosed):
-		return "connection lost"
-	}
-	return err.Error()
 }
 
 // open begins the pair's conversation.

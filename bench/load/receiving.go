@@ -5,6 +5,8 @@ import (
 
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
 	"github.com/msrchat/msrchat/shared/frame"
+
+	"github.com/msrchat/msrchat/bench/wire"
 )
 
 // maxAhead bounds the events that are remembered while those before them are
@@ -98,7 +100,7 @@ func (p *pair) pull() {
 		err = c.Write(encoded)
 	}
 	if err != nil {
-		p.run.failed(kind(err))
+		p.run.failed(wire.Kind(err))
 	}
 }
 
