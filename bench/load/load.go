@@ -201,7 +201,6 @@ func (r *runner) result(seconds float64, interrupted bool) *Result {
 // drive sends for as long as the configuration says. It tells whether anything
 // was counted, and for how long.
 func (r *runner) drive(ctx context.Context) (began bool, seconds float64) {
-	r.start = time.Now()
 	r.sending.Store(true)
 	var scheduling sync.WaitGroup
 	stop := make(chan struct{})
@@ -300,7 +299,8 @@ func (r *runner) settle(ctx context.Context) {
 
 // schedule makes messages due at the rate, one pair after the other.
 func (r *runner) schedule(stop <-chan struct{}) {
-	interval := float64(time.Second) / r.cfg.Rate
+	from := time.Since(r.start)
+	due := func(k int) time.Duration { return from + time.Duration(float64(k)/r.cfg.Rate*float64(time.Second)) }
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for k := 0; ; {
@@ -309,11 +309,10 @@ func (r *runner) schedule(stop <-chan struct{}) {
 			return
 		case <-timer.C:
 		}
-		elapsed := time.Since(r.start)
-		for ; float64(k)*interval <= float64(elapsed); k++ {
-			r.pairs[k%len(r.pairs)].add(time.Duration(float64(k) * interval))
+		for ; due(k) <= time.Since(r.start); k++ {
+			r.pairs[k%len(r.pairs)].add(due(k))
 		}
-		timer.Reset(time.Duration(float64(k)*interval) - time.Since(r.start))
+		timer.Reset(due(k) - time.Since(r.start))
 	}
 }
 

@@ -85,8 +85,9 @@ type Conn struct {
 	slot      int          // the keeper's
 	heard     atomic.Int64 // Unix nanoseconds of the last sign of life
 
-	writing sync.Mutex // owns the right to write, and cause
-	cause   error      // why the connection was closed from this side
+	writing sync.Mutex // owns the right to write
+	// cause is why the connection was closed, the first reason.
+	cause atomic.Pointer[error]
 }
 
 // introduce says Hello on a fresh socket and waits for the answer.
@@ -192,17 +193,7 @@ func (c *Conn) Serve(h Handler) error {
 		c.heard.Store(time.Now().UnixNano())
 		h.Drained()
 	})
-	c.end(err)
-	var bye *GoodbyeError
-	if errors.As(err, &bye) {
-		return bye
-	}
-	c.writing.Lock()
-	defer c.writing.Unlock()
-	if c.cause != nil {
-		return c.cause
-	}
-	return err
+	return c.end(err)
 }
 
 // Write writes encoded frames, all of them or none that the server will act on:
@@ -226,20 +217,16 @@ func (c *Conn) write(frames []byte) error {
 }
 
 // Close ends the connection; Serve then returns net.ErrClosed.
-func (c *Conn) Close() { c.end(net.ErrClosed) }
+func (c *Conn) Close() { _ = c.end(net.ErrClosed) }
 
-// end closes the socket, which also frees a write that is stuck, and then notes
-// the first cause.
-func (c *Conn) end(cause error) {
-	_ = c.nc.Close()
-	c.writing.Lock()
-	defer c.writing.Unlock()
-	if c.cause == nil {
-		c.cause = cause
-		if c.keeper != nil {
-			c.keeper.forget(c)
-		}
+// end closes the socket, which also frees a write that is stuck, and returns the
+// first cause.
+func (c *Conn) end(cause error) error {
+	if c.cause.CompareAndSwap(nil, &cause) && c.keeper != nil {
+		c.keeper.forget(c)
 	}
+	_ = c.nc.Close()
+	return *c.cause.Load()
 }
 
 // Address is the server's, as it was dialled.

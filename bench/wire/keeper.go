@@ -93,7 +93,7 @@ func (k *keeper) in(slot int) []*Conn {
 // visit pings a connection, unless somebody is writing on it.
 func (k *keeper) visit(c *Conn) {
 	if silent := time.Since(time.Unix(0, c.heard.Load())); c.heartbeat > 0 && silent > 2*c.heartbeat {
-		c.end(errSilent)
+		_ = c.end(errSilent)
 		return
 	}
 	if c.writing.TryLock() {

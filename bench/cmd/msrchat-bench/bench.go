@@ -16,6 +16,7 @@ import (
 	"github.com/msrchat/msrchat/shared/process"
 
 	"github.com/msrchat/msrchat/bench/account"
+	"github.com/msrchat/msrchat/bench/floor"
 	"github.com/msrchat/msrchat/bench/people"
 	"github.com/msrchat/msrchat/bench/place"
 	"github.com/msrchat/msrchat/bench/proc"
@@ -162,19 +163,27 @@ func (b *bench) remove(p *people.People) {
 	}
 }
 
-// watch lists the processes behind a target: the servers at the addresses, the
-// database, and the others where the target is the system.
-func (b *bench) watch(servers string, addresses []string, system bool) *proc.Set {
+// watch lists the processes behind the system: the chat servers at the
+// addresses, the database, and the others that were named.
+func (b *bench) watch(addresses []string) *proc.Set {
 	set := &proc.Set{}
 	for i, a := range addresses {
-		set.AddListener(servers+" "+strconv.Itoa(i+1), a)
+		set.AddListener(groupChat+" "+strconv.Itoa(i+1), a)
 	}
 	set.AddListener(groupDatabase, b.dbCfg.Addr)
-	if system {
-		for _, p := range b.others.Processes {
-			set.Add(p)
-		}
-		set.Missing = append(set.Missing, b.others.Missing...)
+	for _, p := range b.others.Processes {
+		set.Add(p)
+	}
+	set.Missing = append(set.Missing, b.others.Missing...)
+	return set
+}
+
+// watchFloor lists those behind a floor.
+func (b *bench) watchFloor(kind floor.Kind, child *floor.Child) *proc.Set {
+	set := &proc.Set{}
+	set.Add(proc.Process{Name: groupFloor, PID: child.PID})
+	if kind != floor.Relay {
+		set.AddListener(groupDatabase, b.dbCfg.Addr)
 	}
 	return set
 }

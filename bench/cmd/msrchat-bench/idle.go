@@ -88,10 +88,8 @@ func idleFloor(ctx context.Context, b *bench, s crowdSettings) error {
 	if err != nil {
 		return err
 	}
-	set := &proc.Set{}
-	set.Add(proc.Process{Name: groupFloor, PID: child.PID})
 	side := people.Floor{Address: child.Addr, Dialer: b.dialer}
-	return errors.Join(measureIdle(ctx, b, s, string(floor.Relay), side.Connect, set), child.Stop())
+	return errors.Join(measureIdle(ctx, b, s, string(floor.Relay), side.Connect, b.watchFloor(floor.Relay, child)), child.Stop())
 }
 
 // scouts is how many connect to see which chat servers there are. With two
@@ -115,7 +113,7 @@ func (b *bench) findServers(ctx context.Context, p *people.People) (*proc.Set, e
 		defer c.Close()
 	}
 	p.Forget()
-	set := b.watch(groupChat, found, true)
+	set := b.watch(found)
 	b.watchGate(set)
 	b.missing(set)
 	return set, nil

@@ -139,7 +139,8 @@ func (m *loadMeter) all(ctx context.Context, p *people.People, floors bool) erro
 				}
 			}
 		}
-		if err := m.one(ctx, report.System, round, p, groupChat); err != nil {
+		watch := func(conns []*wire.Conn) *proc.Set { return m.watch(addresses(conns)) }
+		if err := m.one(ctx, report.System, round, p, watch); err != nil {
 			return err
 		}
 	}
@@ -151,15 +152,16 @@ func (m *loadMeter) floor(ctx context.Context, kind floor.Kind, round int) error
 	if err != nil {
 		return err
 	}
-	err = m.one(ctx, string(kind), round, people.Floor{Address: child.Addr, Dialer: m.dialer}, groupFloor)
+	watch := func([]*wire.Conn) *proc.Set { return m.watchFloor(kind, child) }
+	err = m.one(ctx, string(kind), round, people.Floor{Address: child.Addr, Dialer: m.dialer}, watch)
 	return errors.Join(err, child.Stop())
 }
 
-// one measures one target once.
-func (m *loadMeter) one(ctx context.Context, target string, round int, side load.Side, servers string) error {
+// one measures one target once. watch tells which processes are behind it.
+func (m *loadMeter) one(ctx context.Context, target string, round int, side load.Side, watch func([]*wire.Conn) *proc.Set) error {
 	var before, after proc.Snapshot
 	result, err := load.Run(ctx, m.cfg, side, load.Hooks{
-		Connected: func(conns []*wire.Conn) { m.set = m.watch(servers, addresses(conns), servers == groupChat) },
+		Connected: func(conns []*wire.Conn) { m.set = watch(conns) },
 		Begin:     func() { before = m.set.Snapshot() },
 		End:       func() { after = m.set.Snapshot() },
 		Progress: func(p load.Progress) {
