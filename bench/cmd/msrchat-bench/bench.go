@@ -55,7 +55,7 @@ func fleetFlags() []cli.Flag {
 		&cli.BoolFlag{Name: "keep", Usage: "leave the accounts and what they wrote in the database (see the command clean)", Category: fleet},
 		&cli.StringSliceFlag{Name: "pid", Usage: "measure what the process `NAME=PID` uses", Category: watch},
 		&cli.StringSliceFlag{
-			Name: "listener", Usage: "measure the process that listens on `NAME=HOST:PORT` of this machine;" +
+			Name: "listener", EnvVars: []string{"MSRCHAT_BENCH_LISTENERS"}, Usage: "measure the process that listens on `NAME=HOST:PORT` of this machine;" +
 				" the chat servers, the database and the gate are found by themselves", Category: watch,
 		},
 	}, database.Flags()...)
