@@ -4,6 +4,7 @@ go 1.26.0
 
 require (
 	github.com/hashicorp/consul/api v1.33.2
+	github.com/msrchat/msrchat/bench v0.0.0
 	github.com/msrchat/msrchat/chat v0.0.0
 	github.com/msrchat/msrchat/client v0.0.0
 	github.com/msrchat/msrchat/gate v0.0.0
@@ -12,11 +13,13 @@ require (
 	github.com/msrchat/msrchat/status v0.0.0
 	github.com/msrchat/msrchat/tools v0.0.0
 	github.com/redis/go-redis/v9 v9.23.0
+	golang.org/x/sync v0.24.0
 	google.golang.org/grpc v1.85.0
 )
 
 require (
 	filippo.io/edwards25519 v1.2.0 // indirect
+	github.com/HdrHistogram/hdrhistogram-go v1.2.0 // indirect
 	github.com/armon/go-metrics v0.4.1 // indirect
 	github.com/beorn7/perks v1.0.1 // indirect
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect
@@ -69,5 +72,7 @@ replace github.com/msrchat/msrchat/status => ../status
 replace github.com/msrchat/msrchat/chat => ../chat
 
 replace github.com/msrchat/msrchat/client => ../client
+
+replace github.com/msrchat/msrchat/bench => ../bench
 
 replace github.com/msrchat/msrchat/tools => ../tools

@@ -21,6 +21,7 @@ import (
 	"net"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -210,6 +211,30 @@ func OpenDirect(ctx context.Context, db *sql.DB, pairs []conversation.Pair) ([]u
 		ids, pairs = append(ids, some...), pairs[n:]
 	}
 	return ids, nil
+}
+
+// MakePairs makes accounts and opens the direct conversation of the first with
+// the second, the third with the fourth, and so on.
+func MakePairs(ctx context.Context, db *sql.DB, order Order) ([]Account, map[uint64]conversation.Pair, error) {
+	people, err := Make(ctx, db, order)
+	if err != nil {
+		return nil, nil, err
+	}
+	pairs := make([]conversation.Pair, 0, len(people)/2)
+	for two := range slices.Chunk(people, 2) {
+		if len(two) == 2 {
+			pairs = append(pairs, conversation.Pair{A: two[0].ID, B: two[1].ID})
+		}
+	}
+	ids, err := OpenDirect(ctx, db, pairs)
+	if err != nil {
+		return nil, nil, err
+	}
+	conversations := make(map[uint64]conversation.Pair, len(ids))
+	for i, id := range ids {
+		conversations[id] = pairs[i]
+	}
+	return people, conversations, nil
 }
 
 // rows is a multi-row INSERT that is being put together.

@@ -49,6 +49,19 @@ type Run struct {
 	Minimum int
 }
 
+// Read returns the run of some journals with what the database has of their
+// conversations. The caller says the rest: Quiet, Heartbeat, Minimum.
+func Read(ctx context.Context, db *sql.DB, journals []*journal.Journal) (*Run, error) {
+	run := &Run{Journals: journals}
+	conversations := Conversations(journals)
+	var err error
+	if run.Log, err = ReadLog(ctx, db, conversations); err != nil {
+		return nil, err
+	}
+	run.Members, err = ReadMembers(ctx, db, conversations)
+	return run, err
+}
+
 // Conversations are those that journals mention.
 func Conversations(journals []*journal.Journal) []uint64 {
 	seen := make(map[uint64]bool)

@@ -48,11 +48,11 @@ type Device struct {
 	done    chan struct{} // closed when all events are written down
 	online  atomic.Bool
 
-	mu sync.Mutex
-	// pending are the messages that were typed and are not settled; top is the
-	// greatest number shown of each conversation.
-	pending map[client.MessageID]uint64 // the text's digest
-	top     map[uint64]uint64
+	mu      sync.Mutex
+	pending map[client.MessageID]uint64 // typed and not settled: the text's digest
+	// Of each conversation, the greatest number that was shown or acknowledged,
+	// and the greatest that was shown.
+	head, top map[uint64]uint64
 }
 
 // Open starts a device. It returns without waiting for a connection. The device
@@ -69,7 +69,7 @@ func Open(ctx context.Context, opt Options) (*Device, error) {
 	}
 	d := &Device{
 		Name: opt.Name, store: opt.Store, journal: opt.Journal, done: make(chan struct{}),
-		pending: make(map[client.MessageID]uint64), top: make(map[uint64]uint64),
+		pending: make(map[client.MessageID]uint64), head: make(map[uint64]uint64), top: make(map[uint64]uint64),
 	}
 	co := client.Options{
 		Gate: opt.Gate, Session: opt.Session, Store: opt.Store, Program: "msrchat-bench",
@@ -126,7 +126,9 @@ func (d *Device) Say(ctx context.Context, to client.Target, text string) (client
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	at := time.Now()
-	out, err := d.client.Send(ctx, to, text)
+	// A store that was interrupted may have taken the message, which would then
+	// be sent and stand in no journal.
+	out, err := d.client.Send(context.WithoutCancel(ctx), to, text)
 	if err != nil {
 		return client.MessageID{}, fmt.Errorf("%s types: %w", d.Name, err)
 	}
@@ -151,6 +153,14 @@ func (d *Device) Top(conversation uint64) uint64 {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.top[conversation]
+}
+
+// Head is the greatest number that the device knows of in a conversation: shown
+// to it, or of its own message; 0 for none.
+func (d *Device) Head(conversation uint64) uint64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.head[conversation]
 }
 
 // Join waits until the device knows its conversations and writes down from where
@@ -216,6 +226,7 @@ func (d *Device) shown(m client.Message) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.top[m.Conversation] = max(d.top[m.Conversation], m.Seq)
+	d.head[m.Conversation] = max(d.head[m.Conversation], m.Seq)
 }
 
 // settled writes an outcome down, once for each message.
@@ -234,6 +245,7 @@ func (d *Device) settled(out client.Outgoing) {
 		e.Kind, e.Seq, e.Detail = journal.Refused, 0, string(out.Code)+": "+out.Reason
 	}
 	d.journal.Add(e)
+	d.head[e.Conversation] = max(d.head[e.Conversation], e.Seq)
 }
 
 // lookUp asks the store for outcomes that the client could not tell because its

@@ -188,9 +188,9 @@ func (b *bench) watchFloor(kind floor.Kind, child *floor.Child) *proc.Set {
 	return set
 }
 
-// watchGate adds the gate, where clients are assigned by one.
+// watchGate adds the gate.
 func (b *bench) watchGate(set *proc.Set) {
-	if u, err := url.Parse(b.cli.String("gate")); err == nil && len(b.cli.StringSlice("server")) == 0 {
+	if u, err := url.Parse(b.cli.String("gate")); err == nil {
 		set.AddListener(groupGate, u.Host)
 	}
 }

@@ -114,7 +114,9 @@ func (b *bench) findServers(ctx context.Context, p *people.People) (*proc.Set, e
 	}
 	p.Forget()
 	set := b.watch(found)
-	b.watchGate(set)
+	if len(b.cli.StringSlice("server")) == 0 {
+		b.watchGate(set)
+	}
 	b.missing(set)
 	return set, nil
 }

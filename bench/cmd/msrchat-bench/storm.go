@@ -61,6 +61,7 @@ func runStorm(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	b.watchGate(set)
 	st := &storm{bench: b, settings: s, set: set, crowd: crowd.New(s.Clients, p.Connect)}
 	defer st.crowd.Close()
 	if err := st.gather(c.Context); err != nil {
