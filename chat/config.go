@@ -20,7 +20,7 @@ const Service = "chat"
 const (
 	// DefaultHeartbeat: NATs forget an idle connection after 30 s at the least.
 	DefaultHeartbeat = 20 * time.Second
-	// DefaultCapacity leaves room under a limit of 20,000 open files.
+	// DefaultCapacity leaves room under a limit of 20,000 open files; see places.
 	DefaultCapacity = 18_200
 	// DefaultDrain paces the farewell: fast enough for a small fleet; an upgrade
 	// of a large one wants minutes.
@@ -48,7 +48,9 @@ type Config struct {
 	Redis         cache.Config
 	ConsulAddr    string
 	// Register registers the process in Consul; off where Nomad does it.
-	Register  bool
+	Register bool
+	// Capacity is how many connections are let in; the limit of open files may
+	// lower it.
 	Capacity  int
 	Heartbeat time.Duration
 	// Drain is over how long connections are asked to leave at a stop.

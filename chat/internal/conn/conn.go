@@ -194,7 +194,7 @@ func (c *Conn) linger() {
 	c.out.whileLocked(func(s state) {
 		limit := lingerAfterGoodbye
 		if s != closed {
-			limit += writeTimeout // flushed sets it anew
+			limit += c.out.shared.timeout // flushed sets it anew
 		}
 		_ = c.nc.SetReadDeadline(time.Now().Add(limit))
 	})

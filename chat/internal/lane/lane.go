@@ -23,10 +23,14 @@ type Appender interface {
 	Append(ctx context.Context, conversation uint64, audience []uint64, entries []msglog.Entry) ([]msglog.Result, error)
 }
 
-// Bounds. While the database is away sends are held here; beyond maxWaiting
-// they are refused with a time to retry, and stay in the client's outbox.
+// Bounds. While the database is away sends are held here; beyond maxWaiting, or
+// maxWaitingBytes (four thousand of the longest), they are refused with a time
+// to retry, and stay in the client's outbox.
 const (
-	maxWaiting   = 20_000
+	maxWaiting      = 20_000
+	maxWaitingBytes = 64 << 20
+	// sendBytes is about what a send keeps in memory beside its text.
+	sendBytes    = 256
 	maxPerAppend = 64
 	maxBytes     = 128 << 10
 	// attemptLimit is how long one attempt may take before the owner is chosen
@@ -50,6 +54,7 @@ type Lanes struct {
 	cancel   context.CancelFunc
 	running  sync.WaitGroup
 	waiting  atomic.Int64
+	bytes    atomic.Int64
 	sends    atomic.Int64
 
 	mu     sync.Mutex // owns lanes and closed
@@ -78,14 +83,14 @@ var (
 // Send queues a message; it does not block. An error means that it was not
 // taken and Done is never called.
 func (l *Lanes) Send(conversation uint64, audience []uint64, s Send) error {
-	if l.waiting.Add(1) > maxWaiting {
-		l.waiting.Add(-1)
+	if l.hold(s); l.waiting.Load() > maxWaiting || l.bytes.Load() > maxWaitingBytes {
+		l.letGo(s)
 		return errFull
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
-		l.waiting.Add(-1)
+		l.letGo(s)
 		return errClosed
 	}
 	if busy, ok := l.lanes[conversation]; ok {
@@ -95,6 +100,17 @@ func (l *Lanes) Send(conversation uint64, audience []uint64, s Send) error {
 	l.lanes[conversation] = &lane{audience: audience, queue: []Send{s}}
 	l.running.Go(func() { l.run(conversation, audience) })
 	return nil
+}
+
+// hold and letGo count what is under way.
+func (l *Lanes) hold(s Send) {
+	l.waiting.Add(1)
+	l.bytes.Add(int64(sendBytes + len(s.Entry.Body)))
+}
+
+func (l *Lanes) letGo(s Send) {
+	l.waiting.Add(-1)
+	l.bytes.Add(-int64(sendBytes + len(s.Entry.Body)))
 }
 
 // Waiting is how many messages are under way, Sent how many were ever settled.
@@ -130,9 +146,9 @@ func (l *Lanes) run(conversation uint64, audience []uint64) {
 		results := l.append(conversation, audience, entries)
 		for i := range sends {
 			sends[i].Done(results[i])
+			l.letGo(sends[i])
 		}
 		l.sends.Add(int64(len(sends)))
-		l.waiting.Add(-int64(len(sends)))
 	}
 }
 

@@ -29,8 +29,11 @@ const (
 	// again after a third of it.
 	ttl     = 90 * time.Second
 	refresh = ttl / 3
-	// beaconCheck is how soon a server notices that Redis lost its routes.
+	// beaconCheck is how soon a server notices that Redis lost its routes, or
+	// cannot be reached; a server that does not light its beacon for beaconLife is
+	// sent everything. Their sum is well below a heartbeat.
 	beaconCheck = time.Second
+	beaconLife  = 4 * time.Second
 	// timeout bounds one exchange. Who cannot get an answer sends to everybody,
 	// which is why a failure is remembered for a while.
 	timeout     = 250 * time.Millisecond
@@ -42,9 +45,9 @@ const (
 type Options struct {
 	Instance string
 	Redis    redis.UniversalClient
-	// Rewritten is called when the routes were incomplete for a while and are
-	// complete again: pushes may have been missed.
-	Rewritten  func()
+	// Missed is called when pushes may have been missed: the routes were incomplete
+	// for a while, and now they are complete again or all others know about it.
+	Missed     func()
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
 }
@@ -65,8 +68,11 @@ type Table struct {
 	mu sync.Mutex // owns the fields below
 	// mine are this server's connections.
 	mine map[local]struct{}
-	// incomplete is set while a route of mine may be missing in Redis.
+	// incomplete is set while a route of mine may be missing in Redis. dark is when
+	// the beacon is surely out then, told that this was reported.
 	incomplete bool
+	dark       time.Time
+	told       bool
 }
 
 // local is a connection of this server.
@@ -75,7 +81,8 @@ type local struct{ user, conn uint64 }
 // New returns an empty table. Run keeps it.
 func New(opts Options) *Table {
 	t := &Table{
-		opts: opts, prefix: opts.Instance + "/", mine: make(map[local]struct{}), incomplete: true,
+		opts: opts, prefix: opts.Instance + "/", mine: make(map[local]struct{}),
+		incomplete: true, dark: time.Now().Add(beaconLife),
 		failures: prometheus.NewCounter(prometheus.CounterOpts{Name: "msrchat_route_failures_total", Help: "Exchanges with Redis about routes that failed."}),
 		blind:    prometheus.NewCounter(prometheus.CounterOpts{Name: "msrchat_route_blind_total", Help: "Deliveries sent to a server without knowing that the reader is there."}),
 		removals: make(chan local, 4096),
@@ -127,12 +134,21 @@ func (t *Table) Remove(user, conn uint64) {
 func (t *Table) broken(ctx context.Context, err error) {
 	t.failures.Inc()
 	t.opts.Logger.Warn("routes cannot be written", "err", err)
-	t.mu.Lock()
-	t.incomplete = true
-	t.mu.Unlock()
+	t.doubt()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
 	defer cancel()
 	_ = t.opts.Redis.Del(ctx, t.beacon(t.opts.Instance)).Err() // Run tries again
+}
+
+// doubt notes that a route may be missing. From then on the beacon is not lit
+// again before all routes are written; what lit it last may just have arrived.
+func (t *Table) doubt() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.incomplete = true
+	if t.dark.IsZero() {
+		t.dark, t.told = time.Now().Add(beaconLife), false
+	}
 }
 
 func (t *Table) write(ctx context.Context, routes []local) error {
@@ -158,11 +174,12 @@ func (t *Table) Run(ctx context.Context) error {
 	defer ticker.Stop()
 	written := time.Time{}
 	for {
-		if t.mustRewrite(ctx) || time.Since(written) > refresh {
+		if !t.keepLit(ctx) || time.Since(written) > refresh {
 			if t.rewrite(ctx) {
 				written = time.Now()
 			}
 		}
+		t.beenDark()
 		select {
 		case <-ctx.Done():
 			t.leave()
@@ -174,23 +191,35 @@ func (t *Table) Run(ctx context.Context) error {
 	}
 }
 
-// mustRewrite says whether the beacon is gone.
-func (t *Table) mustRewrite(ctx context.Context) bool {
+// keepLit keeps the beacon lit; false means that the routes must be written
+// first.
+func (t *Table) keepLit(ctx context.Context) bool {
 	t.mu.Lock()
 	incomplete := t.incomplete
 	t.mu.Unlock()
 	if incomplete {
+		return false
+	}
+	asking, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	lit, err := t.opts.Redis.PExpire(asking, t.beacon(t.opts.Instance), beaconLife).Result()
+	if ctx.Err() != nil || err == nil && lit {
 		return true
 	}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	err := t.opts.Redis.Get(ctx, t.beacon(t.opts.Instance)).Err()
-	if err != nil && ctx.Err() == nil {
-		t.mu.Lock()
-		t.incomplete = true
-		t.mu.Unlock()
+	t.doubt()
+	return false
+}
+
+// beenDark reports once, while Redis cannot be reached, that all others know by
+// now: until then they may have left out a connection made in the meantime.
+func (t *Table) beenDark() {
+	t.mu.Lock()
+	due := t.incomplete && !t.told && time.Now().After(t.dark)
+	t.told = t.told || due
+	t.mu.Unlock()
+	if due {
+		t.opts.Missed()
 	}
-	return errors.Is(err, redis.Nil)
 }
 
 // rewrite writes all routes, then lights the beacon.
@@ -212,12 +241,15 @@ func (t *Table) rewrite(ctx context.Context) bool {
 	}
 	wctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	if err := t.opts.Redis.Set(wctx, t.beacon(t.opts.Instance), "1", ttl).Err(); err != nil {
+	if err := t.opts.Redis.Set(wctx, t.beacon(t.opts.Instance), "1", beaconLife).Err(); err != nil {
 		t.broken(ctx, err)
 		return false
 	}
+	t.mu.Lock()
+	t.dark = time.Time{}
+	t.mu.Unlock()
 	if was && len(all) > 0 {
-		t.opts.Rewritten()
+		t.opts.Missed()
 	}
 	return true
 }
@@ -261,11 +293,10 @@ func (t *Table) leave() {
 
 // Lookup returns the other servers that each user may be connected to, out of
 // peers; the own server is left out. Where Redis does not answer, that is all
-// of them for everybody. complete is false when a user is connected to a server
-// that is not among the peers (yet).
-func (t *Table) Lookup(ctx context.Context, users []uint64, peers []string) (at map[uint64][]string, complete bool) {
+// of them for everybody. astray are the users who are also connected to a
+// server that is not among the peers (yet).
+func (t *Table) Lookup(ctx context.Context, users []uint64, peers []string) (at map[uint64][]string, astray map[uint64]bool) {
 	out := make(map[uint64][]string, len(users))
-	complete = true
 	var blind []string
 	sets, dark, err := t.ask(ctx, users, peers)
 	if err != nil {
@@ -283,7 +314,10 @@ func (t *Table) Lookup(ctx context.Context, users []uint64, peers []string) (at 
 				case slices.Contains(peers, instance):
 					at = append(at, instance)
 				default:
-					complete = false
+					if astray == nil {
+						astray = make(map[uint64]bool)
+					}
+					astray[user] = true
 				}
 			}
 		}
@@ -297,7 +331,7 @@ func (t *Table) Lookup(ctx context.Context, users []uint64, peers []string) (at 
 			out[user] = at
 		}
 	}
-	return out, complete
+	return out, astray
 }
 
 var errResting = errors.New("redis is given a rest")
