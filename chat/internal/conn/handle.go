@@ -22,29 +22,38 @@ func (c *Conn) handle(ctx context.Context, f *chatv1.ClientFrame) error {
 	if _, ping := f.GetBody().(*chatv1.ClientFrame_Ping); request == 0 && !ping {
 		return protocolError{errors.New("a request needs an id other than 0")}
 	}
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
 	var err error
 	switch body := f.GetBody().(type) {
 	case *chatv1.ClientFrame_Ping:
 		c.answer(request, &chatv1.ServerFrame{Body: &chatv1.ServerFrame_Pong{Pong: &chatv1.Pong{}}})
 	case *chatv1.ClientFrame_Send:
+		// Without a timer of its own: a send waits for nothing here but, once for
+		// each conversation, its members, and the directory bounds that.
 		err = c.send(ctx, request, body.Send)
-	case *chatv1.ClientFrame_OpenDirect:
-		err = c.openDirect(ctx, request, body.OpenDirect)
-	case *chatv1.ClientFrame_History:
-		err = c.history(ctx, request, body.History)
-	case *chatv1.ClientFrame_ListConversations:
-		err = c.listConversations(ctx, request, body.ListConversations)
 	case *chatv1.ClientFrame_Hello:
 		return protocolError{errors.New("a second Hello")}
 	default:
-		err = errs.New(errs.CodeInvalid, "this server does not know that request")
+		err = c.ask(ctx, request, f)
 	}
 	if err != nil {
 		c.refuse(request, err)
 	}
 	return nil
+}
+
+// ask answers a request that reads from the database.
+func (c *Conn) ask(ctx context.Context, request uint64, f *chatv1.ClientFrame) error {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	switch body := f.GetBody().(type) {
+	case *chatv1.ClientFrame_OpenDirect:
+		return c.openDirect(ctx, request, body.OpenDirect)
+	case *chatv1.ClientFrame_History:
+		return c.history(ctx, request, body.History)
+	case *chatv1.ClientFrame_ListConversations:
+		return c.listConversations(ctx, request, body.ListConversations)
+	}
+	return errs.New(errs.CodeInvalid, "this server does not know that request")
 }
 
 var (
