@@ -6,6 +6,7 @@ require (
 	github.com/HdrHistogram/hdrhistogram-go v1.2.0
 	github.com/cespare/xxhash/v2 v2.3.0
 	github.com/google/go-cmp v0.7.0
+	github.com/msrchat/msrchat/chat v0.0.0
 	github.com/msrchat/msrchat/client v0.0.0
 	github.com/msrchat/msrchat/proto v0.0.0
 	github.com/msrchat/msrchat/shared v0.0.0
@@ -57,3 +58,5 @@ replace github.com/msrchat/msrchat/proto => ../proto
 replace github.com/msrchat/msrchat/shared => ../shared
 
 replace github.com/msrchat/msrchat/client => ../client
+
+replace github.com/msrchat/msrchat/chat => ../chat

@@ -80,10 +80,10 @@ func TestACrowdKeepsTalking(t *testing.T) {
 	}
 }
 
-// keepRun leaves a failed run for msrchat-bench check to look at.
+// keepRun leaves a failed run in a folder, for check.Load.
 func keepRun(t *testing.T, run *check.Run) {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "msrchat-run-")
+	dir, err := os.MkdirTemp("", "msrchat-run-") //nolint:usetesting // it outlives the test
 	if err == nil {
 		err = run.Save(dir)
 	}
