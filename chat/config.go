@@ -51,7 +51,10 @@ type Config struct {
 	Register bool
 	// Capacity is how many connections are let in; the limit of open files may
 	// lower it.
-	Capacity  int
+	Capacity int
+	// MaxSends is how many messages are held while the database is away or slow;
+	// 0 means 20,000.
+	MaxSends  int
 	Heartbeat time.Duration
 	// Drain is over how long connections are asked to leave at a stop.
 	Drain time.Duration
@@ -98,8 +101,8 @@ func (c Config) Validate() error {
 	if c.ConsulAddr == "" {
 		problem("the Consul address is empty")
 	}
-	if c.Capacity < 0 || c.Drain < 0 {
-		problem("capacity and drain must not be negative")
+	if c.Capacity < 0 || c.Drain < 0 || c.MaxSends < 0 {
+		problem("capacity, drain and the messages held must not be negative")
 	}
 	if c.Heartbeat != 0 && (c.Heartbeat < 100*time.Millisecond || c.Heartbeat > 10*time.Minute) {
 		problem("the heartbeat must be between 100ms and 10m")

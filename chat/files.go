@@ -3,7 +3,6 @@ package chat
 import (
 	"cmp"
 	"fmt"
-	"syscall"
 
 	"github.com/msrchat/msrchat/shared/cache"
 	"github.com/msrchat/msrchat/shared/database"
@@ -18,27 +17,15 @@ const (
 	reservedFiles = 256
 	// leastStrangers is how many connections must be able to be on their way in.
 	leastStrangers = 256
-	// enoughFiles is more than any server needs; some systems have no limit.
-	enoughFiles = 1 << 30
 )
-
-// openFiles is how many files the process may have open. Go raises the soft
-// limit to the hard one at start.
-func openFiles() (uint64, error) {
-	var limit syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
-		return 0, fmt.Errorf("read the limit of open files: %w", err)
-	}
-	return limit.Cur, nil
-}
 
 // places divides the files that a server may open: as many as the databases'
 // pools may take and the reserve are kept, the rest is for connections that are
 // let in and for those on their way in. The capacity is lowered to what fits;
 // the error says that nobody would.
-func (c Config) places(files uint64) (capacity, strangers int, err error) {
+func (c Config) places(files int) (capacity, strangers int, err error) {
 	others := reservedFiles + cmp.Or(c.Database.MaxOpen, database.DefaultMaxOpen) + cmp.Or(c.Redis.PoolSize, cache.DefaultPoolSize)
-	left := int(min(files, enoughFiles)) - others
+	left := files - others
 	if left <= leastStrangers {
 		return 0, 0, fmt.Errorf("the limit of %d open files leaves no room for connections: raise it above %d (ulimit -n)", files, others+leastStrangers)
 	}

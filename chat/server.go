@@ -29,6 +29,7 @@ import (
 	"github.com/msrchat/msrchat/shared/errs"
 	"github.com/msrchat/msrchat/shared/lifecycle"
 	"github.com/msrchat/msrchat/shared/msglog"
+	"github.com/msrchat/msrchat/shared/process"
 	"github.com/msrchat/msrchat/shared/schema"
 	"github.com/msrchat/msrchat/shared/session"
 
@@ -83,7 +84,7 @@ func New(cfg Config, log *slog.Logger) (*Server, error) {
 		return nil, err
 	}
 	cfg = cfg.withDefaults()
-	files, err := openFiles()
+	files, err := process.OpenFiles()
 	if err != nil {
 		return nil, err
 	}
@@ -252,7 +253,7 @@ func (s *Server) build() {
 		Deliver: func(d []*relayv1.Delivery) { s.fanout.Received(d) },
 		Missed:  func(string) { s.repair.Everybody() },
 	})
-	s.lanes = lane.New(s.peers, s.log)
+	s.lanes = lane.New(s.peers, s.cfg.MaxSends, s.log)
 	s.fanout = fanout.New(fanout.Options{Hub: s.hub, Peers: s.peers, Routes: s.routes, Drop: s.cfg.Hooks.DropPush, Registerer: reg})
 	s.repair = repair.New(repair.Options{
 		Heartbeat: hb, Tell: s.fanout.Heads, Heads: dir.Heads, Deliver: s.hub.Deliver, Users: s.hub.Users, Lost: s.peers.Lost,

@@ -6,6 +6,7 @@
 package lane
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"math/rand/v2"
@@ -23,11 +24,12 @@ type Appender interface {
 	Append(ctx context.Context, conversation uint64, audience []uint64, entries []msglog.Entry) ([]msglog.Result, error)
 }
 
-// Bounds. While the database is away sends are held here; beyond maxWaiting, or
-// maxWaitingBytes (four thousand of the longest), they are refused with a time
-// to retry, and stay in the client's outbox.
+// Bounds. While the database is away sends are held here; beyond
+// DefaultMaxWaiting, or maxWaitingBytes (four thousand of the longest), they are
+// refused with a time to retry, and stay in the client's outbox.
 const (
-	maxWaiting      = 20_000
+	DefaultMaxWaiting = 20_000
+
 	maxWaitingBytes = 64 << 20
 	// sendBytes is about what a send keeps in memory beside its text.
 	sendBytes    = 256
@@ -52,6 +54,7 @@ type Send struct {
 // goroutine.
 type Lanes struct {
 	appender Appender
+	most     int64
 	log      *slog.Logger
 	ctx      context.Context // ends when the lanes give up
 	cancel   context.CancelFunc
@@ -77,10 +80,14 @@ type lane struct {
 	queue    []Send
 }
 
-// New returns lanes that append through a.
-func New(a Appender, log *slog.Logger) *Lanes {
+// New returns lanes that append through a and hold at most so many sends, 0 for
+// the default.
+func New(a Appender, most int, log *slog.Logger) *Lanes {
 	ctx, cancel := context.WithCancel(context.Background())
-	return &Lanes{appender: a, log: log, ctx: ctx, cancel: cancel, lanes: make(map[uint64]*lane), idle: make(chan uint64)}
+	return &Lanes{
+		appender: a, most: int64(cmp.Or(most, DefaultMaxWaiting)), log: log, ctx: ctx, cancel: cancel,
+		lanes: make(map[uint64]*lane), idle: make(chan uint64),
+	}
 }
 
 var (
@@ -91,7 +98,7 @@ var (
 // Send queues a message; it does not block. An error means that it was not
 // taken and Done is never called.
 func (l *Lanes) Send(conversation uint64, audience []uint64, s Send) error {
-	if l.hold(s); l.waiting.Load() > maxWaiting || l.bytes.Load() > maxWaitingBytes {
+	if l.hold(s); l.waiting.Load() > l.most || l.bytes.Load() > maxWaitingBytes {
 		l.letGo(s)
 		return errFull
 	}

@@ -26,7 +26,7 @@ func (a appender) Append(ctx context.Context, conversation uint64, _ []uint64, e
 	return a(ctx, conversation, entries)
 }
 
-func lanes(a appender) *lane.Lanes { return lane.New(a, slog.New(slog.DiscardHandler)) }
+func lanes(a appender) *lane.Lanes { return lane.New(a, 0, slog.New(slog.DiscardHandler)) }
 
 // book is a log in memory that knows what it has; its mutex owns it.
 type book struct {

@@ -221,7 +221,7 @@ func TestBadAppendsAreAnsweredAsSuch(t *testing.T) {
 func TestALaneIsToldThatItsAppendMakesNoSense(t *testing.T) {
 	t.Parallel()
 	a, b := pair(t)
-	lanes := lane.New(a, slog.New(slog.DiscardHandler))
+	lanes := lane.New(a, 0, slog.New(slog.DiscardHandler))
 	defer lanes.Close(t.Context())
 	refused := 0
 	for id := range uint64(20) {
