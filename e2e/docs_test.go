@@ -36,7 +36,7 @@ func TestDocumentsNameWhatExists(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, pattern := range []string{"nomad/*.md", "terraform/*.md", "tools/*.md"} {
+	for _, pattern := range []string{"docs/*.md", "nomad/*.md", "terraform/*.md", "tools/*.md"} {
 		more, err := filepath.Glob(filepath.Join(root, pattern))
 		if err != nil {
 			t.Fatal(err)
