@@ -20,6 +20,11 @@ up *ARGS:
 down *ARGS:
     @tools/fleet down "$@"
 
+# bring SERVICE (chat, gate, status) to VERSION (a git ref, a folder, or the working tree); see --help
+[no-exit-message]
+upgrade *ARGS:
+    @tools/fleet upgrade "$@"
+
 # the same fleet by Terraform (ENV: local): plan, make and wait until every check passes
 [no-exit-message]
 apply *ENV:
@@ -45,6 +50,11 @@ ps:
 logs *ARGS:
     @tools/fleet logs "$@"
 
+# check this machine and the fleet, up or down, and say what to do (--json); exits with 1 when a check failed
+[no-exit-message]
+doctor *ARGS:
+    @tools/fleet doctor "$@"
+
 # show the newest mail to ADDRESS
 [no-exit-message]
 mail *ADDRESS:
@@ -69,6 +79,16 @@ bench *ARGS:
 [no-exit-message]
 test *MODULES:
     @tools/test "$@"
+
+# kill, freeze and cut everything while people talk, and prove that nothing is lost: ./justw faults --help
+[no-exit-message]
+faults *ARGS:
+    @tools/faults "$@"
+
+# crash, cut off and drain nodes of a fleet on four network namespaces while people talk; prints a table (ARG... for go test)
+[no-exit-message]
+nodes *ARGS:
+    @tools/node-faults "$@"
 
 # look for what a reviewer should not have to say
 [no-exit-message]

@@ -29,6 +29,7 @@ import (
 	"github.com/msrchat/msrchat/shared/errs"
 	"github.com/msrchat/msrchat/shared/lifecycle"
 	"github.com/msrchat/msrchat/shared/msglog"
+	"github.com/msrchat/msrchat/shared/planted"
 	"github.com/msrchat/msrchat/shared/process"
 	"github.com/msrchat/msrchat/shared/schema"
 	"github.com/msrchat/msrchat/shared/session"
@@ -68,10 +69,12 @@ type Server struct {
 	fanout   *fanout.Fanout
 	repair   *repair.Repair
 	fence    *fence.Fence
+	leavers  *leavers
 	reporter *report.Reporter
 	conns    *conn.Server
 	health   *admin.HealthServer
 	meter    report.Meter
+	shedding *shedding
 	epoch    atomic.Uint64
 	// serving is set once everything is built, draining once the server leaves.
 	serving, draining atomic.Bool
@@ -98,7 +101,7 @@ func New(cfg Config, log *slog.Logger) (*Server, error) {
 	}
 	s := &Server{
 		cfg: cfg, strangers: strangers, log: log.With("instance", cfg.Instance), started: time.Now(), hub: hub.New(),
-		listeners: make(map[string]net.Listener), registry: admin.NewRegistry(),
+		listeners: make(map[string]net.Listener), registry: admin.NewRegistry(), leavers: newLeavers(cfg.Instance),
 	}
 	var boot [8]byte
 	rand.Read(boot[:])
@@ -172,11 +175,12 @@ func (s *Server) serve(ctx context.Context) error {
 	g.OnStop("message log", s.msgs.Close)
 	g.Go("health", s.health.Run)
 	g.Go("relay", s.serveRelay)
-	g.Go("peers", func(ctx context.Context) error { return s.peers.Run(ctx, s.watch(Service, false)) })
+	g.Go("peers", func(ctx context.Context) error { return s.peers.Run(ctx, s.leavers.beside(s.watch(Service, false))) })
 	g.Go("routes", s.routes.Run)
 	g.Go("fanout", s.fanout.Run)
 	g.Go("repair", s.repair.Run)
 	g.Go("fence", s.fence.Run)
+	g.Go("links", s.watchLinks)
 	g.Go("sessions", s.recheck)
 	g.Go("reports", func(ctx context.Context) error { return s.reporter.Run(ctx, s.watch("status", false)) })
 	g.Go("clients", s.conns.Serve)
@@ -226,11 +230,11 @@ func (s *Server) open(ctx context.Context) (err error) {
 // dialOptions are for connections to peers and status replicas. Keepalive finds
 // a peer whose machine is gone; the peers' own signs of life are faster.
 func (s *Server) dialOptions() []grpc.DialOption {
-	return []grpc.DialOption{
+	return append([]grpc.DialOption{
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(peer.MaxMessage)),
-	}
+	}, planted.Dial()...)
 }
 
 // build makes the parts and ties them together.
@@ -245,6 +249,9 @@ func (s *Server) build() {
 		Missed: func() { s.repair.Everybody() },
 	})
 	s.msgs = msglog.New(s.db, msglog.Options{Logger: s.log, Registerer: reg, Committed: func(batch []msglog.Committed) {
+		if planted.Has(planted.DrainWithoutFlush) && s.draining.Load() {
+			return
+		}
 		s.repair.Committed(batch)
 		s.fanout.Committed(batch)
 	}})
@@ -276,6 +283,7 @@ func (s *Server) build() {
 	}, func() float64 { return float64(s.cfg.Capacity) }), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "msrchat_chat_sends_waiting", Help: "Messages on their way into the log.",
 	}, func() float64 { return float64(s.lanes.Waiting()) }))
+	s.shedding = newShedding(s.cfg.Settled, reg)
 }
 
 // watch follows a service in Consul.

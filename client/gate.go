@@ -95,10 +95,16 @@ type Registration struct {
 	Email, Name, Password, Code string
 	// Device names this installation: a new session ends the device's older one.
 	Device string
+	// Later: it does not connect at once, so no place is kept for it.
+	Later bool
 }
 
 // Credentials are a name or an address, and a password.
-type Credentials struct{ Name, Email, Password, Device string }
+type Credentials struct {
+	Name, Email, Password, Device string
+	// Later: it does not connect at once, so no place is kept for it.
+	Later bool
+}
 
 // Me is the account and session behind a token.
 type Me struct {
@@ -163,7 +169,7 @@ func patiently(ctx context.Context, call func() error) error {
 func (g *Gate) Register(ctx context.Context, r Registration) (LoginReply, error) {
 	var answer loginJSON
 	err := patiently(ctx, func() error {
-		return g.call(ctx, http.MethodPost, "/v1/accounts", nil, map[string]string{
+		return g.call(ctx, http.MethodPost, entry("/v1/accounts", r.Later), nil, map[string]string{
 			"email": r.Email, "name": r.Name, "password": r.Password, "code": r.Code, "device": r.Device,
 		}, &answer)
 	})
@@ -183,11 +189,19 @@ func (g *Gate) Login(ctx context.Context, c Credentials) (LoginReply, error) {
 		body["name"] = c.Name
 	}
 	var answer loginJSON
-	err := patiently(ctx, func() error { return g.call(ctx, http.MethodPost, "/v1/sessions", nil, body, &answer) })
+	err := patiently(ctx, func() error { return g.call(ctx, http.MethodPost, entry("/v1/sessions", c.Later), nil, body, &answer) })
 	if err != nil {
 		return LoginReply{}, err
 	}
 	return answer.reply()
+}
+
+// entry is the path that begins a session.
+func entry(path string, later bool) string {
+	if later {
+		return path + "?later=true"
+	}
+	return path
 }
 
 // Logout ends the token's session.

@@ -99,6 +99,8 @@ func dialStatus(cfg Config) (*grpc.ClientConn, error) {
 	target := cfg.StatusTarget
 	if target == "" {
 		target = discovery.Scheme + ":///status"
+	}
+	if cfg.Consul != nil { // for a target that is a service in Consul
 		opts = append(opts, discovery.DialOptions(cfg.Consul)...)
 	} else {
 		opts = append(opts, grpc.WithDefaultServiceConfig(discovery.ServiceConfig))

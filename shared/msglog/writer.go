@@ -11,6 +11,7 @@ import (
 
 	"github.com/msrchat/msrchat/shared/database"
 	"github.com/msrchat/msrchat/shared/errs"
+	"github.com/msrchat/msrchat/shared/planted"
 )
 
 // writer is one lane of transactions. Its goroutine owns everything but queue
@@ -196,6 +197,14 @@ func committed(batch []*request) []Committed {
 // commit brings rows to a result: at once where nobody interferes, else by
 // settle. It returns only when it is done or ctx ended.
 func (w *writer) commit(ctx context.Context, rows []*row) {
+	if planted.Has(planted.DropThousandth) {
+		var dropped []*row
+		rows, dropped = w.dropThousandth(rows)
+		defer w.pretend(dropped)
+		if len(rows) == 0 {
+			return
+		}
+	}
 	if w.heads.contended(rows) {
 		w.settle(ctx, rows, false)
 		return
@@ -217,7 +226,9 @@ func (w *writer) insert(ctx context.Context, rows []*row) error {
 	now := time.Now().UnixMilli()
 	w.heads.number(rows)
 	w.text = appendInsert(w.text[:0], rows, now)
-	if _, err := w.conn.ExecContext(ctx, string(w.text)); err != nil {
+	if planted.Has(planted.AckBeforeCommit) {
+		w.insertLater(string(w.text))
+	} else if _, err := w.conn.ExecContext(ctx, string(w.text)); err != nil {
 		return err
 	}
 	w.settled(rows, now)

@@ -7,6 +7,7 @@ import (
 
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
 	"github.com/msrchat/msrchat/shared/errs"
+	"github.com/msrchat/msrchat/shared/frame"
 	"github.com/msrchat/msrchat/shared/msglog"
 	"github.com/msrchat/msrchat/shared/text"
 
@@ -22,18 +23,26 @@ func (c *Conn) handle(ctx context.Context, f *chatv1.ClientFrame) error {
 	if _, ping := f.GetBody().(*chatv1.ClientFrame_Ping); request == 0 && !ping {
 		return protocolError{errors.New("a request needs an id other than 0")}
 	}
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	every := min(signOfLife, c.server.opts.Heartbeat/2)
+	defer time.AfterFunc(every, func() { c.live(ctx, every) }).Stop()
 	var err error
 	switch body := f.GetBody().(type) {
 	case *chatv1.ClientFrame_Ping:
 		c.answer(request, &chatv1.ServerFrame{Body: &chatv1.ServerFrame_Pong{Pong: &chatv1.Pong{}}})
 	case *chatv1.ClientFrame_Send:
-		// Without a timer of its own: a send waits for nothing here but, once for
-		// each conversation, its members, and the directory bounds that.
 		err = c.send(ctx, request, body.Send)
+	case *chatv1.ClientFrame_OpenDirect:
+		err = c.openDirect(ctx, request, body.OpenDirect)
+	case *chatv1.ClientFrame_History:
+		err = c.history(ctx, request, body.History)
+	case *chatv1.ClientFrame_ListConversations:
+		err = c.listConversations(ctx, request, body.ListConversations)
 	case *chatv1.ClientFrame_Hello:
 		return protocolError{errors.New("a second Hello")}
 	default:
-		err = c.ask(ctx, request, f)
+		err = errs.New(errs.CodeInvalid, "this server does not know that request")
 	}
 	if err != nil {
 		c.refuse(request, err)
@@ -41,19 +50,26 @@ func (c *Conn) handle(ctx context.Context, f *chatv1.ClientFrame) error {
 	return nil
 }
 
-// ask answers a request that reads from the database.
-func (c *Conn) ask(ctx context.Context, request uint64, f *chatv1.ClientFrame) error {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
-	switch body := f.GetBody().(type) {
-	case *chatv1.ClientFrame_OpenDirect:
-		return c.openDirect(ctx, request, body.OpenDirect)
-	case *chatv1.ClientFrame_History:
-		return c.history(ctx, request, body.History)
-	case *chatv1.ClientFrame_ListConversations:
-		return c.listConversations(ctx, request, body.ListConversations)
+var pong = &chatv1.ServerFrame{Body: &chatv1.ServerFrame_Pong{Pong: &chatv1.Pong{}}}
+
+// live gives signs of life until ctx ends. While a request waits for the database
+// its client's pings wait behind it, and a database that hangs must not look like
+// a server that does: the client would leave, to one that waits as well.
+func (c *Conn) live(ctx context.Context, every time.Duration) {
+	sign, err := frame.Append(nil, pong)
+	if err != nil {
+		c.server.log.Error("encode pong", "err", err)
+		return
 	}
-	return errs.New(errs.CodeInvalid, "this server does not know that request")
+	ticker := time.NewTicker(every)
+	defer ticker.Stop()
+	for ctx.Err() == nil {
+		c.Push(sign)
+		select {
+		case <-ctx.Done():
+		case <-ticker.C:
+		}
+	}
 }
 
 var (

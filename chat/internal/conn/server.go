@@ -42,6 +42,10 @@ const (
 	helloTimeout = 5 * time.Second
 	// requestTimeout bounds the work for one request.
 	requestTimeout = 15 * time.Second
+	// signOfLife is how often, at least, a client hears from a server that works
+	// on its request; half a heartbeat where that is less. It gives up one that
+	// says nothing for 10 s or two heartbeats.
+	signOfLife = 2 * time.Second
 	// maxPerUser is how many connections of one user are let in: more devices and
 	// programs than anybody has, and no way to fill a server with one account.
 	maxPerUser = 128
@@ -196,7 +200,7 @@ func (s *Server) Serve(ctx context.Context) error {
 
 // introduce expects Hello and answers it.
 func (s *Server) introduce(nc net.Conn) {
-	c := &Conn{id: s.lastID.Add(1), server: s, nc: nc}
+	c := &Conn{id: s.lastID.Add(1), server: s, nc: nc, since: time.Now().UnixNano()}
 	c.out.nc, c.out.done, c.out.shared = nc, c.flushed, &s.queues
 	if tcp, ok := nc.(interface{ SetWriteBuffer(bytes int) error }); ok {
 		_ = tcp.SetWriteBuffer(kernelBuffer) // fails on a socket that is gone

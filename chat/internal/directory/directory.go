@@ -42,10 +42,6 @@ func away(err error) error {
 	return errs.Wrap(errs.CodeUnavailable, err, "the database does not answer").Retry(time.Second)
 }
 
-// membersLimit bounds the look-up of a conversation's members: those who send
-// have no limit of their own.
-const membersLimit = 15 * time.Second
-
 // Members returns who takes part in a conversation; CodeNotFound for one that
 // does not exist. The slice must not be changed.
 func (d *Directory) Members(ctx context.Context, id uint64) ([]uint64, error) {
@@ -55,8 +51,6 @@ func (d *Directory) Members(ctx context.Context, id uint64) ([]uint64, error) {
 	if ok {
 		return known, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, membersLimit)
-	defer cancel()
 	var low, high uint64
 	err := d.db.QueryRowContext(ctx, "SELECT low_user, high_user FROM conversations WHERE id = ? AND kind = ?", id, conversation.KindDirect).Scan(&low, &high)
 	if errors.Is(err, sql.ErrNoRows) {

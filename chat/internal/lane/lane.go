@@ -10,12 +10,14 @@ import (
 	"context"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/msrchat/msrchat/shared/errs"
 	"github.com/msrchat/msrchat/shared/msglog"
+	"github.com/msrchat/msrchat/shared/planted"
 )
 
 // Appender appends entries, in order, to a conversation. An error leaves their
@@ -204,6 +206,9 @@ func (l *Lanes) take(conversation uint64) ([]Send, []uint64) {
 	}
 	batch := busy.queue[:n:n]
 	busy.queue = busy.queue[n:]
+	if planted.Has(planted.LanesReordered) {
+		slices.Reverse(batch)
+	}
 	return batch, busy.audience
 }
 
@@ -229,12 +234,17 @@ type period struct {
 // append tries until the outcome is known or the lanes are closed.
 func (l *Lanes) append(conversation uint64, audience []uint64, entries []msglog.Entry) []msglog.Result {
 	for attempt := 0; ; attempt++ {
+		// After the end nothing is offered any more: what was before it in the lane
+		// may still be on its way into the log, by another owner, and be overtaken.
+		if l.ctx.Err() != nil {
+			return failed(len(entries), errClosed)
+		}
 		results, err := l.appender.Append(l.attempt(), conversation, audience, entries)
 		if err == nil {
 			return results
 		}
 		if l.ctx.Err() != nil {
-			return failed(len(entries), errClosed)
+			continue // for the last time
 		}
 		if code := errs.CodeOf(err); code != errs.CodeUnavailable && code != errs.CodeExhausted {
 			l.log.Error("append refused", "conversation", conversation, "err", err)

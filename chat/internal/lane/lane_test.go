@@ -267,3 +267,38 @@ func TestCloseAnswersEverybody(t *testing.T) {
 		t.Errorf("after Close: %v", err)
 	}
 }
+
+// A lane that is given up offers nothing more: what was offered before may still
+// be on its way into the log, and what was sent behind it would overtake it.
+func TestNothingIsOfferedBehindAnUnknownOutcome(t *testing.T) {
+	var offered atomic.Int32
+	begun := make(chan struct{})
+	l := lanes(func(ctx context.Context, _ uint64, _ []msglog.Entry) ([]msglog.Result, error) {
+		if offered.Add(1) == 1 {
+			close(begun)
+			<-ctx.Done() // the database stands still
+		}
+		return nil, errs.New(errs.CodeUnavailable, "nobody knows")
+	})
+	answered := make(chan error, 2)
+	send := func(text string) {
+		t.Helper()
+		if err := l.Send(1, nil, lane.Send{Entry: entry(text), Done: func(r msglog.Result) { answered <- r.Err }}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	send("first")
+	<-begun
+	send("second")
+	over, cancel := context.WithCancel(context.Background())
+	cancel()
+	l.Close(over)
+	for range 2 {
+		if code := errs.CodeOf(<-answered); code != errs.CodeUnavailable {
+			t.Errorf("answered with %q", code)
+		}
+	}
+	if n := offered.Load(); n != 1 {
+		t.Errorf("%d batches were offered, want only the first", n)
+	}
+}

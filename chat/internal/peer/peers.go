@@ -224,6 +224,20 @@ func (p *Peers) Instances() []string {
 	return out
 }
 
+// Apart says that there is a peer which serves users, by its checks in Consul,
+// and to which there is no link: what either appends does not reach the other's
+// readers in time.
+func (p *Peers) Apart() bool {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	for id, i := range p.listed {
+		if l := p.links[id]; i.Passing && (l == nil || !l.up()) {
+			return true
+		}
+	}
+	return false
+}
+
 // Alternates are the addresses where this server's clients may go: the peers
 // whose links are up, in random-looking but stable order.
 func (p *Peers) Alternates() []*chatv1.Endpoint {

@@ -365,3 +365,25 @@ func TestNoAppendOfAPeerEndsBehindTheEnd(t *testing.T) {
 		t.Error("the late append was made")
 	}
 }
+
+// A peer that passes its checks and has no link is one from which the network
+// keeps this server; one that fails them, or has left, is just away.
+func TestApart(t *testing.T) {
+	t.Parallel()
+	a, b := pair(t)
+	passing := func(address string, yes bool) []discovery.Instance {
+		i := at("b", address)
+		i.Passing = yes
+		return []discovery.Instance{i}
+	}
+	a.catalog <- passing(b.address, true)
+	testenv.Until(t, "linked", func() bool { return a.linked("b") && !a.Apart() })
+	b.kill()
+	testenv.Until(t, "the link is gone, the catalog believes in it", a.Apart)
+	a.catalog <- passing(b.address, false)
+	testenv.Until(t, "it fails its checks", func() bool { return !a.Apart() })
+	a.catalog <- passing(b.address, true)
+	testenv.Until(t, "it passes them again", a.Apart)
+	a.catalog <- nil
+	testenv.Until(t, "it left", func() bool { return !a.Apart() })
+}

@@ -20,6 +20,7 @@ import (
 
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
 	"github.com/msrchat/msrchat/shared/msglog"
+	"github.com/msrchat/msrchat/shared/planted"
 
 	"github.com/msrchat/msrchat/chat/internal/conn"
 	"github.com/msrchat/msrchat/chat/internal/fanout"
@@ -166,6 +167,9 @@ func (r *Repair) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-ticker.C:
+		}
+		if planted.Has(planted.RepairOff) {
+			continue
 		}
 		now := time.Now()
 		r.quiet(now.Add(-r.opts.Heartbeat/2 + turn))

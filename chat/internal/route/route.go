@@ -39,6 +39,9 @@ const (
 	timeout     = 250 * time.Millisecond
 	restAfter   = 500 * time.Millisecond
 	writeAtOnce = 500
+	// maxGone routes wait to be taken back while Redis is away: more than a server
+	// has connections. Those beyond it are left to the expiry.
+	maxGone = 1 << 16
 )
 
 // Options are what Table is made of.
@@ -63,9 +66,12 @@ type Table struct {
 	restUntil atomic.Int64
 	failures  prometheus.Counter
 	blind     prometheus.Counter
-	removals  chan local
+	// left tells Run that there is something in gone; it holds one signal.
+	left chan struct{}
 
 	mu sync.Mutex // owns the fields below
+	// gone are connections that ended and may have a route in Redis yet.
+	gone []local
 	// mine are this server's connections.
 	mine map[local]struct{}
 	// incomplete is set while a route of mine may be missing in Redis. dark is when
@@ -85,7 +91,7 @@ func New(opts Options) *Table {
 		incomplete: true, dark: time.Now().Add(beaconLife),
 		failures: prometheus.NewCounter(prometheus.CounterOpts{Name: "msrchat_route_failures_total", Help: "Exchanges with Redis about routes that failed."}),
 		blind:    prometheus.NewCounter(prometheus.CounterOpts{Name: "msrchat_route_blind_total", Help: "Deliveries sent to a server without knowing that the reader is there."}),
-		removals: make(chan local, 4096),
+		left:     make(chan struct{}, 1),
 	}
 	if opts.Registerer != nil {
 		opts.Registerer.MustRegister(t.failures, t.blind)
@@ -116,15 +122,19 @@ func (t *Table) Add(ctx context.Context, user, conn uint64) {
 	}
 }
 
-// Remove takes a connection's route back. It does not block; a removal that
-// finds no place in the queue is left to the expiry.
+// Remove takes a connection's route back, now or when Redis answers again: users
+// who left a server that was cut off must not be looked for there when it is
+// back. It does not block.
 func (t *Table) Remove(user, conn uint64) {
 	l := local{user, conn}
 	t.mu.Lock()
 	delete(t.mine, l)
+	if len(t.gone) < maxGone {
+		t.gone = append(t.gone, l)
+	}
 	t.mu.Unlock()
 	select {
-	case t.removals <- l:
+	case t.left <- struct{}{}:
 	default:
 	}
 }
@@ -185,8 +195,11 @@ func (t *Table) Run(ctx context.Context) error {
 			t.leave()
 			return nil
 		case <-ticker.C:
-		case l := <-t.removals:
-			t.remove(ctx, l)
+			t.remove(ctx) // what could not be taken back before
+		case <-t.left:
+			if time.Now().UnixNano() >= t.restUntil.Load() {
+				t.remove(ctx)
+			}
 		}
 	}
 }
@@ -254,40 +267,45 @@ func (t *Table) rewrite(ctx context.Context) bool {
 	return true
 }
 
-// remove takes back one route and those that wait behind it, also when ctx ends
-// meanwhile: nobody else would.
-func (t *Table) remove(ctx context.Context, first local) {
+// remove takes back the routes of connections that are gone, also when ctx ends
+// meanwhile: nobody else would. What fails is tried again.
+func (t *Table) remove(ctx context.Context) {
+	t.mu.Lock()
+	gone := t.gone
+	t.gone = nil
+	t.mu.Unlock()
+	for len(gone) > 0 {
+		n := min(len(gone), writeAtOnce)
+		if err := t.removeSome(ctx, gone[:n]); err != nil {
+			t.failures.Inc()
+			t.restUntil.Store(time.Now().Add(restAfter).UnixNano())
+			t.mu.Lock()
+			defer t.mu.Unlock()
+			t.gone = append(gone, t.gone...)
+			t.gone = t.gone[:min(len(t.gone), maxGone)]
+			return
+		}
+		gone = gone[n:]
+	}
+}
+
+func (t *Table) removeSome(ctx context.Context, gone []local) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
 	defer cancel()
 	_, err := t.opts.Redis.Pipelined(ctx, func(p redis.Pipeliner) error {
-		p.ZRem(ctx, key(first.user), t.member(first))
-		for range writeAtOnce {
-			select {
-			case l := <-t.removals:
-				p.ZRem(ctx, key(l.user), t.member(l))
-			default:
-				return nil
-			}
+		for _, l := range gone {
+			p.ZRem(ctx, key(l.user), t.member(l))
 		}
 		return nil
 	})
-	if err != nil {
-		t.failures.Inc() // they expire
-	}
+	return err
 }
 
 // leave takes back what is left when the server stops.
 func (t *Table) leave() {
 	ctx, cancel := context.WithTimeout(context.Background(), 4*timeout)
 	defer cancel()
-	for more := true; more && ctx.Err() == nil; {
-		select {
-		case l := <-t.removals:
-			t.remove(ctx, l)
-		default:
-			more = false
-		}
-	}
+	t.remove(ctx)
 	_ = t.opts.Redis.Del(ctx, t.beacon(t.opts.Instance)).Err() // it expires
 }
 

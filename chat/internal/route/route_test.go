@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/msrchat/msrchat/shared/cache"
@@ -23,9 +24,10 @@ import (
 // server is one chat server's table on a real Redis.
 type server struct {
 	*route.Table
-	others []string
-	missed atomic.Int64
-	stop   func()
+	registry *prometheus.Registry
+	others   []string
+	missed   atomic.Int64
+	stop     func()
 }
 
 func start(t *testing.T, r *testenv.RedisServer, instance string) *server {
@@ -40,9 +42,10 @@ func startAt(t *testing.T, address, instance string) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &server{others: slices.DeleteFunc([]string{"a", "b", "c"}, func(other string) bool { return other == instance })}
+	s := &server{registry: prometheus.NewRegistry(), others: slices.DeleteFunc([]string{"a", "b", "c"}, func(other string) bool { return other == instance })}
 	s.Table = route.New(route.Options{
 		Instance: instance, Redis: client, Logger: slog.New(slog.DiscardHandler), Missed: func() { s.missed.Add(1) },
+		Registerer: s.registry,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
@@ -56,6 +59,21 @@ func startAt(t *testing.T, address, instance string) *server {
 	})
 	t.Cleanup(s.stop)
 	return s
+}
+
+// failures is how many exchanges with Redis failed.
+func (s *server) failures(t *testing.T) float64 {
+	t.Helper()
+	families, err := s.registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == "msrchat_route_failures_total" {
+			return f.GetMetric()[0].GetCounter().GetValue()
+		}
+	}
+	return 0
 }
 
 // at is where a server believes a user to be, out of the two others.
@@ -307,4 +325,26 @@ func TestAServerThatLeavesTakesItsRoutesAlong(t *testing.T) {
 	if _, astray := a.Lookup(t.Context(), []uint64{100}, []string{"c"}); astray[100] {
 		t.Error("users are held to be on a server that left")
 	}
+}
+
+// Who left while Redis was out of reach is not held to be there afterwards.
+func TestRoutesAreTakenBackWhenRedisIsBack(t *testing.T) {
+	t.Parallel()
+	r, _, b, _ := three(t)
+	const users = 1200 // more than are removed at once
+	for user := range uint64(users) {
+		b.Add(t.Context(), user+100, 1)
+	}
+	r.Signal(t, syscall.SIGSTOP) // it keeps what it has, as behind a link that is down
+	for user := range uint64(users) {
+		b.Remove(user+100, 1)
+	}
+	client := redis.NewClient(&redis.Options{Addr: r.Addr})
+	defer client.Close()
+	testenv.Until(t, "b tried", func() bool { return b.failures(t) > 0 })
+	r.Signal(t, syscall.SIGCONT)
+	testenv.Until(t, "all are taken back", func() bool {
+		keys, err := client.Keys(t.Context(), "*route*").Result()
+		return err == nil && len(keys) == 0
+	})
 }

@@ -1,0 +1,46 @@
+package msglog
+
+import (
+	"context"
+	"crypto/rand"
+	"time"
+)
+
+// What follows runs only where package planted has planted a bug.
+
+// insertLater is for planted.AckBeforeCommit: whatever ends the process within
+// this time loses the statement, whose rows are acknowledged already.
+func (w *writer) insertLater(statement string) {
+	const later = 300 * time.Millisecond
+	time.AfterFunc(later, func() { _, _ = w.log.db.ExecContext(context.Background(), statement) })
+}
+
+// renamed is for planted.DedupeOff: rows that may be in the log get new ids, so
+// that the unique key cannot know them.
+func renamed(rows []*row) []*row {
+	for _, r := range rows {
+		_, _ = rand.Read(r.entry().ClientMsgID[:]) // never fails: the program would end
+	}
+	return rows
+}
+
+// dropThousandth is for planted.DropThousandth: it takes every thousandth row
+// out of the batch.
+func (w *writer) dropThousandth(rows []*row) (kept, dropped []*row) {
+	const thousand = 1000
+	for _, r := range rows {
+		if w.log.offered.Add(1)%thousand == 0 {
+			dropped = append(dropped, r)
+			continue
+		}
+		kept = append(kept, r)
+	}
+	return kept, dropped
+}
+
+// pretend gives rows that are nowhere the next numbers.
+func (w *writer) pretend(rows []*row) {
+	for _, r := range rows {
+		*r.result() = Result{Seq: w.heads[r.req.conversationID].seq + 1, CreatedAt: time.Now().UnixMilli()}
+	}
+}
