@@ -70,6 +70,11 @@ env:
 chat *ARGS:
     @tools/chat "$@"
 
+# measure the local fleet: load, idle, storm or assign, with --help for more
+[no-exit-message]
+bench *ARGS:
+    @tools/bench "$@"
+
 # vet and test modules (MODULE... or all of them, end-to-end last), with the race detector
 [no-exit-message]
 test *MODULES:

@@ -73,7 +73,9 @@ type Config struct {
 	// FencePatience is how long database and Consul must both be away before
 	// users are sent elsewhere; 0 means ten seconds.
 	FencePatience time.Duration
-	Hooks         Hooks
+	// Profile serves Go's profiles on the HTTP port.
+	Profile bool
+	Hooks   Hooks
 }
 
 // Hooks are for tests: faults that cannot be made from outside.

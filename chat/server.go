@@ -152,7 +152,11 @@ func (s *Server) Run(ctx context.Context) error {
 	defer s.release()
 	var g lifecycle.Group
 	g.Go("http", func(ctx context.Context) error {
-		return admin.Serve(ctx, s.listeners["http"], admin.Handler(s.registry, s.ready))
+		h := admin.Handler(s.registry, s.ready)
+		if s.cfg.Profile {
+			h = admin.Profiles(h)
+		}
+		return admin.Serve(ctx, s.listeners["http"], h)
 	})
 	g.Go("server", s.serve)
 	return g.Run(ctx, s.grace()+time.Second)

@@ -220,7 +220,7 @@ func (s *Server) introduce(nc net.Conn) {
 	}
 	s.known(nc) // now it is in the hub, where CloseAll finds it
 	s.metrics.accepts.WithLabelValues("welcome").Inc()
-	go c.read(s.ctx)
+	go c.read(s.ctx, 0)
 }
 
 // greet remembers a new connection, so that CloseAll can end it; false means
