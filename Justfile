@@ -65,6 +65,11 @@ chat *ARGS:
 test *MODULES:
     @tools/test "$@"
 
+# watch two people chat while everything is killed, and the verdict: ./justw chaos-demo --help
+[no-exit-message]
+chaos-demo *ARGS:
+    @tools/chaos-demo "$@"
+
 # look for what a reviewer should not have to say
 [no-exit-message]
 lint:
