@@ -3,6 +3,7 @@ package demo
 import (
 	"os/exec"
 	"runtime"
+	"syscall"
 
 	"github.com/msrchat/msrchat/shared/testenv"
 )
@@ -18,6 +19,12 @@ type child struct {
 // kernel's "die with your parent" is tied to the thread that forked.
 func start(cmd *exec.Cmd) (*child, error) {
 	cmd.SysProcAttr = testenv.DieWithParent()
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	// A session of its own: a tmux server may not touch the terminals of its clients
+	// while one of them is its own, too.
+	cmd.SysProcAttr.Setsid, cmd.SysProcAttr.Setpgid = true, false
 	c := &child{cmd: cmd, done: make(chan struct{})}
 	started := make(chan error)
 	go func() {

@@ -23,10 +23,15 @@ import (
 
 // Config says what to show.
 type Config struct {
-	// Root is the checkout that the servers are built from, Msrchat the program
-	// that ann and ben use, Self this one, for the director's pane.
-	Root, Msrchat, Self string
-	Seed                uint64
+	// Root is the checkout that the servers are built from, Bin a folder where
+	// arena.Build has put them already; one of the two.
+	Root, Bin string
+	// Msrchat is the program that ann and ben use, Self this one, for the
+	// director's pane.
+	Msrchat, Self string
+	Seed          uint64
+	// Replay is the command that does the same again.
+	Replay string
 	// Kinds of faults are done, one every Interval, for Duration.
 	Kinds              []faults.Kind
 	Duration, Interval time.Duration
@@ -69,7 +74,7 @@ func Run(ctx context.Context, cfg Config) (*Verdict, error) {
 	}()
 	progress := startProgress(cfg.Output)
 	defer progress.end()
-	a, err := arena.Start(ctx, arena.Config{Root: cfg.Root, SMTP: mail.SMTPAddr(), Output: progress})
+	a, err := arena.Start(ctx, arena.Config{Root: cfg.Root, Bin: cfg.Bin, SMTP: mail.SMTPAddr(), Output: progress})
 	if err != nil {
 		return nil, left(ctx, err)
 	}
@@ -175,7 +180,11 @@ func (d *director) direct(ctx context.Context, progress *progress) (*Verdict, er
 			}
 			s := d.judge(r.result)
 			out.show(s)
-			out.watched(ctx)
+			if out.keys != nil {
+				out.watched(ctx)
+				out.close()
+				printVerdict(d.cfg.Output, s) // to stay in the terminal
+			}
 			return s.Verdict, nil
 		}
 	}

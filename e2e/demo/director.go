@@ -252,8 +252,8 @@ func (d *director) judge(r *faults.Result) State {
 	s := d.now()
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	s.Phase, s.Verdict = Judged, verdict(r, d.outcome)
-	s.Checked = Checked{Lost: lost(r), Doubled: doubled(r), Reordered: reordered(r)}
+	s.Phase, s.Verdict = Judged, verdict(r, d.outcome, d.cfg.Replay)
+	s.Checked = Checked{Lost: lost(r), Doubled: doubled(r), Reordered: reordered(r), Final: true}
 	d.state = s
 	return s
 }

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/term"
@@ -73,14 +74,14 @@ func (d *director) openPanes(ctx context.Context) (out display, err error) {
 		return fmt.Sprintf("while :; do %s --profile %s; sleep 1; done", quote(who.program), who.name)
 	}
 	session := &session{tmux: tmux, socket: filepath.Join(dir, "tmux")}
-	out = display{show: s.show, keys: s.keys, close: func() {
+	out = display{show: s.show, keys: s.keys, close: sync.OnceFunc(func() {
 		leave()
 		session.close()
 		s.close()
-	}}
+	})}
 	err = session.start(ctx, d.people[0].env, width, height, map[string]string{
 		paneAnn: chat(d.people[0]), paneBen: chat(d.people[1]),
-		paneDirector: fmt.Sprintf("exec %s --director %s", quote(d.cfg.Self), quote(socket)),
+		paneDirector: fmt.Sprintf("%s --director %s; exec %s kill-server", quote(d.cfg.Self), quote(socket), quote(tmux)),
 	})
 	if err == nil {
 		err = errors.Join(session.open(ctx, paneAnn, "ben"), session.open(ctx, paneBen, "ann"), s.accept(panes))
@@ -102,9 +103,6 @@ func quote(text string) string {
 
 // watched waits until somebody has seen the verdict and leaves.
 func (d display) watched(ctx context.Context) {
-	if d.keys == nil {
-		return
-	}
 	since := time.Now()
 	for {
 		select {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -28,8 +29,11 @@ type person struct {
 
 	mu    sync.Mutex // owns the fields below
 	typed []string   // by the director
-	acked []uint64   // their numbers, of as many as have one
+	acked []uint64   // the numbers that the sender printed, when it ended
 	shown []line     // what the tail printed
+	// inLog are those of typed that the tail showed: the sender tells of
+	// acknowledgements only in the end.
+	inLog map[string]bool
 }
 
 // line is a message as msrchat prints it with --json.
@@ -91,7 +95,8 @@ func (p *person) register(ctx context.Context, mail *mailbox.Mailbox) error {
 // Both end with ctx.
 func (p *person) begin(ctx context.Context) (err error) {
 	tail := p.command(ctx, "--json", "tail")
-	tail.Stdout = &lines{take: func(l line) { p.shown = append(p.shown, l) }, mu: &p.mu}
+	p.inLog = make(map[string]bool)
+	tail.Stdout = &lines{take: p.show, mu: &p.mu}
 	if p.tail, err = start(tail); err != nil {
 		return err
 	}
@@ -102,6 +107,14 @@ func (p *person) begin(ctx context.Context) (err error) {
 	}
 	p.sender, err = start(send)
 	return err
+}
+
+// show takes a line of the tail, with mu held.
+func (p *person) show(l line) {
+	p.shown = append(p.shown, l)
+	if l.From == p.name && slices.Contains(p.typed, l.Text) {
+		p.inLog[l.Text] = true
+	}
 }
 
 // lines takes what a program prints, a message a line.
@@ -144,7 +157,7 @@ func (p *person) say(text string) error {
 func (p *person) counts() Counts {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return Counts{Typed: len(p.typed), Acknowledged: len(p.acked), Shown: len(p.shown)}
+	return Counts{Typed: len(p.typed), Acknowledged: len(p.inLog), Shown: len(p.shown)}
 }
 
 // queued is how msrchat's outbox marks what waits, unlike what was refused.

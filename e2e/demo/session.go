@@ -103,7 +103,8 @@ func directorRows(height int) int { return min(max(height*3/8, 11), 16) }
 
 // do runs a command of tmux.
 func (s *session) do(ctx context.Context, args ...string) error {
-	out, err := exec.CommandContext(ctx, s.tmux, append([]string{"-S", s.socket}, args...)...).CombinedOutput()
+	// -N: a server that the command itself started would outlive this program.
+	out, err := exec.CommandContext(ctx, s.tmux, append([]string{"-N", "-S", s.socket}, args...)...).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("tmux %s: %w: %s", args[0], err, strings.TrimSpace(string(out)))
 	}
@@ -112,7 +113,7 @@ func (s *session) do(ctx context.Context, args ...string) error {
 
 // frame is what a pane shows.
 func (s *session) frame(ctx context.Context, pane string) string {
-	out, _ := exec.CommandContext(ctx, s.tmux, "-S", s.socket, "capture-pane", "-p", "-t", pane).Output()
+	out, _ := exec.CommandContext(ctx, s.tmux, "-N", "-S", s.socket, "capture-pane", "-p", "-t", pane).Output()
 	return string(out)
 }
 
@@ -131,7 +132,7 @@ func (s *session) open(ctx context.Context, pane, with string) error {
 // attach shows the session in this terminal. What it returns is closed when the
 // session is not shown any more.
 func (s *session) attach() (<-chan struct{}, error) {
-	cmd := exec.Command(s.tmux, "-u", "-S", s.socket, "attach", "-t", "demo")
+	cmd := exec.Command(s.tmux, "-u", "-N", "-S", s.socket, "attach", "-t", "demo")
 	cmd.Env = withoutTmux(os.Environ()) // or it would not run inside another tmux
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	if err := cmd.Start(); err != nil {

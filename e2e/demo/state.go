@@ -57,10 +57,13 @@ type Counts struct {
 
 // Checked is what the checker found so far.
 type Checked struct {
-	Lost      int           `json:"lost"`
-	Doubled   int           `json:"doubled"`
-	Reordered int           `json:"reordered"`
-	Ago       time.Duration `json:"ago"` // negative: it has not looked yet
+	Lost      int `json:"lost"`
+	Doubled   int `json:"doubled"`
+	Reordered int `json:"reordered"`
+	// Ago is how long ago it looked; negative: it has not. Final: it looked at all
+	// of the run.
+	Ago   time.Duration `json:"ago"`
+	Final bool          `json:"final"`
 }
 
 // Verdict is the end.

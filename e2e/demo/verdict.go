@@ -27,8 +27,8 @@ func doubled(r *faults.Result) int { return sum(r, check.Doubled, check.Repeated
 func reordered(r *faults.Result) int { return sum(r, check.Reordered, check.Disordered) }
 
 // verdict puts into words what a run came to.
-func verdict(r *faults.Result, o outcome) *Verdict {
-	v := &Verdict{Kept: r.Err() == nil, Replay: fmt.Sprintf("./justw chaos-demo --seed %d", r.Seed)}
+func verdict(r *faults.Result, o outcome, replay string) *Verdict {
+	v := &Verdict{Kept: r.Err() == nil, Replay: replay}
 	if !v.Kept {
 		v.Headline = "A PROMISE WAS BROKEN"
 		v.Lines = strings.Split(r.Err().Error(), "\n")
@@ -40,9 +40,9 @@ func verdict(r *faults.Result, o outcome) *Verdict {
 	acked := r.Report.Acked + o.Acknowledged
 	v.Headline = fmt.Sprintf("NOTHING WAS LOST, DOUBLED OR REORDERED: %s acknowledged messages, %s", thousands(acked), times(len(r.Done), "fault"))
 	v.Lines = []string{
-		fmt.Sprintf("%d devices: %s messages acknowledged, each in MariaDB once, numbered without a gap, in the order typed,",
+		fmt.Sprintf("%d devices: %s messages acknowledged, each in MariaDB once, numbered without a gap, in the order typed",
 			r.Report.Devices, thousands(r.Report.Acked)),
-		fmt.Sprintf("and all on the screens of both who talked, %s times in all, each once and in order", thousands(r.Report.Shown)),
+		fmt.Sprintf("what they showed: %s, each message once on both screens of its conversation, in order", thousands(r.Report.Shown)),
 		fmt.Sprintf("ann and ben: numbers 1 to %d in both histories and on both screens%s", o.Logged, byHand(o.ByHand)),
 	}
 	return v

@@ -32,7 +32,7 @@ func view(s State, width, height int, focused bool) []string {
 	left := append(present(s), counters(s)...)
 	var body []string
 	if s.Verdict != nil {
-		left = conclusion(*s.Verdict)
+		left = conclusion(*s.Verdict, s.Checked, width)
 	}
 	if width >= wide && s.Verdict == nil {
 		body = beside(left, faultLines(s, max(height-len(head), 0)))
@@ -113,15 +113,22 @@ func tallies(c Checked) string {
 		}
 		return name + " " + style.Render(fmt.Sprint(n))
 	}
-	ago := "not checked yet"
-	if c.Ago >= 0 {
-		ago = fmt.Sprintf("checked %d s ago", int(c.Ago.Seconds()))
+	when := "checked at the end"
+	switch {
+	case c.Final:
+	case c.Ago < 0:
+		when = "not checked yet"
+	default:
+		when = fmt.Sprintf("checked %d s ago", int(c.Ago.Seconds()))
 	}
-	return strings.Join([]string{one("lost", c.Lost), one("doubled", c.Doubled), one("reordered", c.Reordered), faint.Render(ago)}, "  ")
+	return strings.Join([]string{one("lost", c.Lost), one("doubled", c.Doubled), one("reordered", c.Reordered), faint.Render(when)}, "  ")
 }
 
 // faultLines are the newest faults that fit into some lines.
 func faultLines(s State, room int) []string {
+	if room < 2 || len(s.Faults) == 0 {
+		return nil
+	}
 	lines := []string{faint.Render(fmt.Sprintf("%-34s %14s  %s", "fault", "unacknowledged", "whole after"))}
 	from := max(0, len(s.Faults)-(room-1))
 	for _, f := range s.Faults[from:] {
@@ -134,16 +141,19 @@ func faultLines(s State, room int) []string {
 		}
 		lines = append(lines, fmt.Sprintf("%s %14d  %s", pad(f.What, 34), f.Unacknowledged, result))
 	}
-	return lines[:max(0, min(len(lines), room))]
+	return lines
 }
 
 // conclusion is the verdict.
-func conclusion(v Verdict) []string {
+func conclusion(v Verdict, c Checked, width int) []string {
 	style := good
 	if !v.Kept {
 		style = bad
 	}
-	lines := append([]string{style.Render(v.Headline), ""}, v.Lines...)
+	lines := []string{style.Render(v.Headline), tallies(c)}
+	for _, l := range v.Lines {
+		lines = append(lines, strings.Split(ansi.Wrap(l, width, ""), "\n")...)
+	}
 	return append(lines, faint.Render("the same faults again: "+v.Replay))
 }
 

@@ -58,8 +58,7 @@ type program struct {
 	failed int // the exit code of an error that is not about usage
 }
 
-// defaultKinds are what is killed: the parts that people are connected to twice a
-// round, the others once.
+// defaultKinds are each done once in a minute.
 const defaultKinds = "kill-chat,kill-mysql,kill-redis,freeze-chat,kill-status,kill-gate,kill-consul"
 
 func (p *program) app() *cli.App {
@@ -72,6 +71,7 @@ func (p *program) app() *cli.App {
 			&cli.StringFlag{Name: "only", Value: defaultKinds, Usage: "these `KINDS` of faults, or families of them, with commas between; ./justw faults --list shows them"},
 			&cli.BoolFlag{Name: "no-tmux", Usage: "print lines"},
 			&cli.StringFlag{Name: "root", Value: ".", Hidden: true, Usage: "the checkout"},
+			&cli.StringFlag{Name: "bin", Hidden: true, Usage: "a folder with servers that are built already"},
 			&cli.StringFlag{Name: "msrchat", Value: "msrchat", Hidden: true, Usage: "the chat program"},
 			&cli.StringFlag{Name: "director", Hidden: true, Usage: "be the director's pane of the demo behind this `SOCKET`"},
 		},
@@ -107,10 +107,16 @@ func config(c *cli.Context) (demo.Config, error) {
 	terminal := term.IsTerminal(int(os.Stdin.Fd())) && term.IsTerminal(int(os.Stdout.Fd()))
 	cfg := demo.Config{
 		Seed: c.Uint64("seed"), Duration: c.Duration("duration"), Interval: c.Duration("interval"),
-		Plain: c.Bool("no-tmux") || !terminal, Msrchat: c.String("msrchat"), Output: os.Stdout,
+		Plain: c.Bool("no-tmux") || !terminal, Bin: c.String("bin"), Msrchat: c.String("msrchat"), Output: os.Stdout,
 	}
 	if !c.IsSet("seed") {
 		cfg.Seed = rand.Uint64N(1_000_000)
+	}
+	cfg.Replay = fmt.Sprintf("./justw chaos-demo --seed %d", cfg.Seed)
+	for _, name := range []string{"duration", "interval", "only"} {
+		if c.IsSet(name) {
+			cfg.Replay += fmt.Sprintf(" --%s %v", name, c.Value(name))
+		}
 	}
 	if cfg.Interval < time.Second || cfg.Duration < cfg.Interval {
 		return cfg, errors.New("the interval must be at least 1s, the duration no shorter than it")
