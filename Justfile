@@ -65,6 +65,11 @@ chat *ARGS:
 test *MODULES:
     @tools/test "$@"
 
+# kill, freeze and cut everything while people talk, and prove that nothing is lost: ./justw faults --help
+[no-exit-message]
+faults *ARGS:
+    @tools/faults "$@"
+
 # watch two people chat while everything is killed, and the verdict: ./justw chaos-demo --help
 [no-exit-message]
 chaos-demo *ARGS:

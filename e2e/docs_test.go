@@ -12,7 +12,7 @@ var (
 	// A path is something in backticks that begins with a folder of the checkout.
 	documentedPath = regexp.MustCompile("`([A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.*-]+)+/?)`")
 	documentedLink = regexp.MustCompile(`\]\(([^)#:]+)\)`)
-	recipe         = regexp.MustCompile(`\./justw ([a-z]+)`)
+	recipe         = regexp.MustCompile(`\./justw ([a-z][a-z-]*)`)
 	justfileRecipe = regexp.MustCompile(`(?m)^([a-z][a-z-]*)( [^:]*)?:`)
 )
 
@@ -36,7 +36,7 @@ func TestDocumentsNameWhatExists(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, pattern := range []string{"nomad/*.md", "terraform/*.md", "tools/*.md"} {
+	for _, pattern := range []string{"docs/*.md", "nomad/*.md", "terraform/*.md", "tools/*.md"} {
 		more, err := filepath.Glob(filepath.Join(root, pattern))
 		if err != nil {
 			t.Fatal(err)

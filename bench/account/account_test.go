@@ -147,9 +147,16 @@ func TestRemoveLeavesNothing(t *testing.T) {
 func TestOrdersThatMakeNoSense(t *testing.T) {
 	db := testenv.Open(t, testenv.MariaDB(t))
 	for _, order := range []account.Order{
-		{Run: "", Count: 1}, {Run: "A", Count: 1}, {Run: "a-b", Count: 1}, {Run: "aaaaaaaaaaaaaaaaa", Count: 1},
-		{Run: "a", Count: 0}, {Run: "a", Count: -1}, {Run: "a", Count: account.MaxCount + 1},
-		{Run: "a", Count: 1, Devices: -1}, {Run: "a", Count: 1, Devices: account.MaxDevices + 1}, {Run: "a", Count: 1, First: -1},
+		{Run: "", Count: 1},
+		{Run: "A", Count: 1},
+		{Run: "a-b", Count: 1},
+		{Run: "aaaaaaaaaaaaaaaaa", Count: 1},
+		{Run: "a", Count: 0},
+		{Run: "a", Count: -1},
+		{Run: "a", Count: account.MaxCount + 1},
+		{Run: "a", Count: 1, Devices: -1},
+		{Run: "a", Count: 1, Devices: account.MaxDevices + 1},
+		{Run: "a", Count: 1, First: -1},
 	} {
 		if _, err := account.Make(t.Context(), db, order); err == nil {
 			t.Errorf("%+v was accepted", order)

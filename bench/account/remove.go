@@ -29,7 +29,8 @@ func Remove(ctx context.Context, db *sql.DB, run string) (Removed, error) {
 // RemoveAll takes away the accounts of all runs.
 func RemoveAll(ctx context.Context, db *sql.DB) (Removed, error) { return remove(ctx, db, namePrefix) }
 
-func remove(ctx context.Context, db *sql.DB, prefix string) (total Removed, err error) {
+func remove(ctx context.Context, db *sql.DB, prefix string) (Removed, error) {
+	var total Removed
 	for {
 		users, err := marked(ctx, db, prefix)
 		if err != nil {

@@ -3,6 +3,7 @@ package check
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -24,9 +25,11 @@ func (r *Run) Check() *Report {
 	for i := range r.Journals {
 		c.readOutcomes(i)
 	}
-	c.checkFates()
-	for _, l := range c.logs {
-		c.checkLog(l)
+	for i := range r.Journals {
+		c.checkFates(i)
+	}
+	for _, id := range slices.Sorted(maps.Keys(c.logs)) {
+		c.checkLog(c.logs[id])
 	}
 	for i := range r.Journals {
 		c.checkScreen(i)
@@ -49,8 +52,8 @@ type checker struct {
 	rows   map[[16]byte]int
 	logs   map[uint64]*log   // by conversation
 	of     map[uint64][]*log // those of a user's conversations
-	// held are the devices that have to show everything at the end: they were
-	// there for a heartbeat of quiet.
+	// held are the devices that have to show everything at the end: those that
+	// were there when it became quiet.
 	held []bool
 	late []time.Duration
 }
@@ -104,7 +107,8 @@ func (c *checker) sortLog() {
 	slices.SortFunc(c.sorted, func(a, b Row) int {
 		return cmp.Or(cmp.Compare(a.Conversation, b.Conversation), cmp.Compare(a.Seq, b.Seq))
 	})
-	for id, members := range c.run.Members {
+	for _, id := range slices.Sorted(maps.Keys(c.run.Members)) {
+		members := c.run.Members[id]
 		c.logs[id] = &log{id: id, members: members}
 		for _, user := range members {
 			c.of[user] = append(c.of[user], c.logs[id])
@@ -162,7 +166,7 @@ func (c *checker) readOutcomes(device int) {
 			}
 		}
 	}
-	c.held = append(c.held, !c.report.Partial && (left.IsZero() || left.Sub(c.run.Quiet) >= c.run.Heartbeat))
+	c.held = append(c.held, !c.report.Partial && (left.IsZero() || left.After(c.run.Quiet)))
 }
 
 func (c *checker) checkAck(device int, e journal.Entry) {
@@ -184,17 +188,21 @@ func (c *checker) checkAck(device int, e journal.Entry) {
 		hexID(e.ID), c.name(device), e.Seq, e.Conversation, r.Seq, r.Conversation)
 }
 
-// checkFates compares what was typed with what the log has of it.
-func (c *checker) checkFates() {
-	for id, m := range c.typed {
-		_, logged := c.rows[id]
+// checkFates compares what a device typed with what the log has of it.
+func (c *checker) checkFates(device int) {
+	for e := range c.run.Journals[device].All() {
+		if e.Kind != journal.Typed {
+			continue
+		}
+		m := c.typed[e.ID]
+		_, logged := c.rows[e.ID]
 		switch {
 		case m.refused && logged:
-			c.fail(Rejected, 1, "%s: refused to %s, and in the log", hexID(id), c.name(m.device))
+			c.fail(Rejected, 1, "%s: refused to %s, and in the log", hexID(e.ID), c.name(device))
 		case !m.settled && !logged:
 			c.report.Unsettled++
-			if c.held[m.device] {
-				c.fail(Unsettled, 1, "%s: typed by %s, neither acknowledged nor refused nor in the log", hexID(id), c.name(m.device))
+			if c.held[device] {
+				c.fail(Unsettled, 1, "%s: typed by %s, neither acknowledged nor refused nor in the log", hexID(e.ID), c.name(device))
 			}
 		}
 	}

@@ -38,8 +38,9 @@ type Run struct {
 	Members map[uint64][]uint64
 	// Quiet is from when on nothing was typed, everything typed was settled, no
 	// fault was at work and everybody was online. From then on every device has
-	// one Heartbeat of connection to show what it lacks, and at the end of the
-	// journals lacks nothing.
+	// one Heartbeat of connection to show what it lacks, and at the end of its
+	// journal lacks nothing: who closes it gives it that time (Crowd.Quiet of
+	// package device does). A device that left before Quiet may lack the end.
 	Quiet     time.Time
 	Heartbeat time.Duration
 	// Interrupted: the run was ended before it became quiet, and nobody expects

@@ -42,19 +42,21 @@ const (
 // kinds numbers the kinds for a record.
 var kinds = []Kind{Typed, Acked, Refused, Shown, Online, Offline, LoggedIn, Joined, Left, Reset}
 
+func (k Kind) known() bool { return slices.Contains(kinds, k) }
+
 // Entry is one line of a journal. Which fields are set depends on the kind.
 type Entry struct {
-	At   time.Time `json:"at"`
-	Kind Kind      `json:"kind"`
+	At   time.Time
+	Kind Kind
 	// ID is the client message id, Conversation and Seq its place in the log
 	// (0 while unknown), Sender the user who wrote it.
-	ID           [16]byte `json:"id,omitzero"`
-	Conversation uint64   `json:"conversation,omitzero"`
-	Seq          uint64   `json:"seq,omitzero"`
-	Sender       uint64   `json:"sender,omitzero"`
+	ID           [16]byte
+	Conversation uint64
+	Seq          uint64
+	Sender       uint64
 	// Text is Digest of the message's text.
-	Text   uint64 `json:"text,omitzero"`
-	Detail string `json:"detail,omitzero"`
+	Text   uint64
+	Detail string
 }
 
 // Digest stands for a text in a journal.

@@ -14,11 +14,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/hashicorp/consul/api"
 
 	"github.com/msrchat/msrchat/shared/database"
 	"github.com/msrchat/msrchat/shared/planted"
@@ -33,6 +37,8 @@ type Config struct {
 	// Root is the checkout that the servers are built from, Bin a folder where
 	// Build has put them already; one of the two.
 	Root, Bin string
+	// BuildFlags are more flags for go build ("-race").
+	BuildFlags []string
 	// Chats and Status are how many there are; three and two if 0.
 	Chats, Status int
 	// Bug is planted in the chat servers; "" for none.
@@ -58,6 +64,7 @@ type Arena struct {
 	Disk *Disk
 
 	mysql, redis, consul, gate string
+	catalog                    *api.Client
 	statuses                   []string // where status answers, past the wires
 	chats                      []chatPorts
 }
@@ -141,15 +148,15 @@ func (a *Arena) build(ctx, _ context.Context) error {
 		return nil
 	}
 	a.bin = filepath.Join(a.dir, "bin")
-	return Build(ctx, a.cfg.Root, a.bin)
+	return Build(ctx, a.cfg.Root, a.bin, a.cfg.BuildFlags...)
 }
 
 // Build builds the servers of a checkout into a folder, for any number of
 // arenas: with the tag that makes bugs plantable. Where none is chosen they
-// behave as without it.
-func Build(ctx context.Context, root, bin string) error {
-	cmd := exec.CommandContext(ctx, "go", "build", "-tags", "planted", "-o", bin+string(filepath.Separator),
-		"./gate/cmd/gate", "./status/cmd/status", "./chat/cmd/chat")
+// behave as without it. flags are more flags for go build.
+func Build(ctx context.Context, root, bin string, flags ...string) error {
+	args := append([]string{"build", "-tags", "planted", "-o", bin + string(filepath.Separator)}, flags...)
+	cmd := exec.CommandContext(ctx, "go", append(args, "./gate/cmd/gate", "./status/cmd/status", "./chat/cmd/chat")...)
 	cmd.Dir = root
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("build the servers: %w\n%s", err, out)
@@ -221,6 +228,26 @@ func (a *Arena) Dir() string { return a.dir }
 
 // Logs is the folder of the programs' logs, which Close removes.
 func (a *Arena) Logs() string { return filepath.Join(a.dir, "logs") }
+
+// crash is how a Go program begins its last words, or a report of a data race.
+var crash = regexp.MustCompile(`(?m)^(panic: |fatal error: |WARNING: DATA RACE).*$`)
+
+// Crashes lists what our own servers' logs hold of crashes and data races.
+func (a *Arena) Crashes() (found []error) {
+	for _, p := range a.Processes {
+		if !slices.Contains([]string{"chat", "status", "gate"}, p.Kind) {
+			continue
+		}
+		text, err := os.ReadFile(p.log)
+		if err != nil {
+			found = append(found, err)
+		}
+		for _, line := range crash.FindAll(text, -1) {
+			found = append(found, fmt.Errorf("%s: %s", p.Name, line))
+		}
+	}
+	return found
+}
 
 // lastWords are the ends of all logs, for a start that failed.
 func (a *Arena) lastWords() string {

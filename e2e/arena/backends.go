@@ -191,6 +191,10 @@ func (a *Arena) startConsul(_, life context.Context) error {
 		}
 	}
 	a.consul = net.JoinHostPort("127.0.0.1", ports[0])
+	// One client for all: each has connections of its own, and Consul bounds them.
+	if a.catalog, err = discovery.NewClient(a.consul); err != nil {
+		return err
+	}
 	file := filepath.Join(a.dir, "consul.hcl")
 	text := fmt.Sprintf(consulConfig, filepath.Join(a.dir, "consul"), ports[0], ports[1], ports[2])
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
@@ -201,19 +205,15 @@ func (a *Arena) startConsul(_, life context.Context) error {
 }
 
 func (a *Arena) consulReady(ctx context.Context) error {
-	client, err := discovery.NewClient(a.consul)
-	if err != nil {
-		return err
-	}
 	q := (&api.QueryOptions{}).WithContext(ctx)
-	leader, err := client.Status().LeaderWithQueryOptions(q)
+	leader, err := a.catalog.Status().LeaderWithQueryOptions(q)
 	if err == nil && leader == "" {
 		err = errors.New("no leader yet")
 	}
 	if err != nil {
 		return err
 	}
-	nodes, _, err := client.Catalog().Nodes(q)
+	nodes, _, err := a.catalog.Catalog().Nodes(q)
 	if err == nil && len(nodes) == 0 {
 		err = errors.New("the agent has not registered itself yet")
 	}

@@ -50,4 +50,3 @@ func (d *Disk) Empty() error {
 	}
 	return nil
 }
-

@@ -36,9 +36,9 @@ type Process struct {
 
 	ended chan struct{} // closed when it is gone for good
 
-	mu      sync.Mutex // owns the fields below
-	cmd     *exec.Cmd  // nil while it does not run
-	starts  int
+	mu     sync.Mutex // owns the fields below
+	cmd    *exec.Cmd  // nil while it does not run
+	starts int
 }
 
 // keep runs the program until ctx ends, and then ends it. It has a thread of
@@ -108,15 +108,13 @@ func (p *Process) Starts() int {
 	return p.starts
 }
 
-// stop ends the program, by force when it does not want to.
+// stop ends the program, by force when it does not want to, and waits for that.
 func (p *Process) stop() {
 	_ = p.Signal(syscall.SIGTERM) // what is gone already is what is wanted
 	_ = p.Signal(syscall.SIGCONT)
-	go func() {
-		select {
-		case <-p.ended:
-		case <-time.After(stopLimit):
-			_ = p.Signal(syscall.SIGKILL)
-		}
-	}()
+	select {
+	case <-p.ended:
+	case <-time.After(stopLimit):
+		_ = p.Signal(syscall.SIGKILL)
+	}
 }

@@ -68,11 +68,7 @@ func (a *Arena) startStatus(life context.Context, name string) error {
 	a.start(life, &Process{Kind: "status", Name: name, path: filepath.Join(a.bin, "status"), args: append(a.common(name),
 		"--grpc-bind", rpc, "--grpc-advertise", toChat.Addr, "--health-bind", health, "--http-bind", web)})
 	a.statuses = append(a.statuses, rpc)
-	consul, err := discovery.NewClient(a.consul)
-	if err != nil {
-		return err
-	}
-	_, err = discovery.Register(life, consul, discovery.Registration{
+	_, err = discovery.Register(life, a.catalog, discovery.Registration{
 		Service: statusForGate, Instance: name, Address: toGate.Addr, Checks: []discovery.Check{{Name: "grpc health", GRPC: health}},
 	})
 	return err
@@ -162,6 +158,9 @@ func (a *Arena) eligible(ctx context.Context) error {
 	return errors.Join(problems...)
 }
 
+// freshReport is how long status believes a report.
+const freshReport = 3 * time.Second
+
 func (a *Arena) eligibleAt(ctx context.Context, addr string) error {
 	cc, err := grpc.NewClient("passthrough:///"+addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
@@ -174,12 +173,12 @@ func (a *Arena) eligibleAt(ctx context.Context, addr string) error {
 	}
 	n := 0
 	for _, s := range fleet.GetServers() {
-		if s.GetEligible() && s.GetLoad() != nil {
+		if s.GetEligible() && s.GetLoad() != nil && s.GetReportAgeMs() < freshReport.Milliseconds() {
 			n++
 		}
 	}
 	if n < a.cfg.Chats {
-		return fmt.Errorf("%d of %d chat servers are eligible at %s", n, a.cfg.Chats, addr)
+		return fmt.Errorf("%d of %d chat servers are eligible and heard of at %s", n, a.cfg.Chats, addr)
 	}
 	return nil
 }

@@ -191,5 +191,8 @@ func (c *Cluster) StartGate() {
 	c.Gate = run(c, cfg.Instance, s)
 }
 
+// Database is where the servers' database is.
+func (c *Cluster) Database() database.Config { return c.db }
+
 // GateURL is where clients go.
 func (c *Cluster) GateURL() string { return "http://" + c.Gate.Server.HTTPAddr() }

@@ -64,7 +64,8 @@ func (c *Cluster) Settle() {
 	})
 }
 
-func (c *Cluster) gate() *client.Gate {
+// GateClient is a client of the gate.
+func (c *Cluster) GateClient() *client.Gate {
 	c.t.Helper()
 	g, err := client.NewGate(c.GateURL(), nil)
 	if err != nil {
@@ -87,7 +88,7 @@ var code = regexp.MustCompile(`\b\d{6}\b`)
 // Register makes an account the way people do: by a code from a mail.
 func (c *Cluster) Register(name string) *Person {
 	c.t.Helper()
-	g := c.gate()
+	g := c.GateClient()
 	p := &Person{Name: name, Email: fmt.Sprintf("%s@example.org", name), Password: "correct horse " + name, cluster: c}
 	if err := g.Code(c.t.Context(), p.Email); err != nil {
 		c.t.Fatalf("code for %s: %v", name, err)
@@ -113,7 +114,7 @@ const keep = 1000
 func (p *Person) Connect(change ...func(*client.Options)) *client.Client {
 	p.cluster.t.Helper()
 	opt := client.Options{
-		Gate: p.cluster.gate(), Session: p.Session, Store: store.NewMemory(keep), Program: "e2e", Assignment: p.assignment,
+		Gate: p.cluster.GateClient(), Session: p.Session, Store: store.NewMemory(keep), Program: "e2e", Assignment: p.assignment,
 		FirstPage: keep, // the checks want every message from the first on
 	}
 	p.assignment = nil

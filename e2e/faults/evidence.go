@@ -35,9 +35,17 @@ func (s *suite) keep(rows []check.Row) error {
 			return nil
 		})
 	}
+	type row struct { // check.Row with names for JSON
+		Conversation uint64   `json:"conversation"`
+		Seq          uint64   `json:"seq"`
+		Sender       uint64   `json:"sender"`
+		ID           [16]byte `json:"id"`
+		Text         uint64   `json:"text"`
+		At           int64    `json:"at"`
+	}
 	log := lines{path: filepath.Join(dir, "log.jsonl"), each: []func(*json.Encoder) error{func(e *json.Encoder) error {
 		for i := range rows {
-			if err := e.Encode(rows[i]); err != nil {
+			if err := e.Encode(row(rows[i])); err != nil {
 				return err
 			}
 		}

@@ -21,9 +21,11 @@ import (
 type people struct {
 	arena    *arena.Arena
 	db       *sql.DB // past the wires
+	gate     *client.Gate
 	crowd    *device.Crowd
 	talks    map[uint64]conversation.Pair
 	visitors []visitor
+	end      context.CancelFunc // of the devices
 }
 
 // invite makes the accounts and brings everybody online. Everyone talks with two
@@ -33,8 +35,9 @@ func invite(ctx context.Context, a *arena.Arena, seed uint64, clients int) (*peo
 	if err != nil {
 		return nil, err
 	}
-	p := &people{arena: a, db: db}
+	p := &people{arena: a, db: db, end: func() {}}
 	if err := p.join(ctx, seed, clients); err != nil {
+		p.end()
 		return nil, errors.Join(fmt.Errorf("bring %d people online: %w", clients, err), db.Close())
 	}
 	return p, nil
@@ -60,12 +63,16 @@ func (p *people) join(ctx context.Context, seed uint64, clients int) error {
 	if err := p.expect(ctx); err != nil {
 		return err
 	}
-	gate, err := client.NewGate(p.arena.Gate(), nil)
-	if err != nil {
+	if p.gate, err = client.NewGate(p.arena.Gate(), nil); err != nil {
 		return err
 	}
-	p.crowd, err = device.NewCrowd(ctx, device.CrowdOptions{
-		Gate: gate, People: all, Conversations: p.talks, Seed: seed, Sizes: []int{8, 40, 40, 120, 1000},
+	// The devices stay when ctx ends, to be judged.
+	var life context.Context
+	life, p.end = context.WithCancel(context.WithoutCancel(ctx))
+	stay := context.AfterFunc(ctx, p.end)
+	defer stay()
+	p.crowd, err = device.NewCrowd(life, device.CrowdOptions{
+		Gate: p.gate, People: all, Conversations: p.talks, Seed: seed, Sizes: []int{8, 40, 40, 120, 1000},
 	})
 	return err
 }
@@ -73,6 +80,7 @@ func (p *people) join(ctx context.Context, seed uint64, clients int) error {
 // leave ends all devices.
 func (p *people) leave() error {
 	p.crowd.Close()
+	p.end()
 	return p.db.Close()
 }
 

@@ -3,6 +3,7 @@ package faults
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -20,6 +21,8 @@ type Done struct {
 	Unacknowledged int
 	// Healed is how long after its end everything worked again.
 	Healed time.Duration
+	// Missing is what did not work until then; "" where all did at once.
+	Missing string
 	// Err says why it could not be done, or did not heal.
 	Err error
 }
@@ -67,8 +70,8 @@ func (r *Result) Err() error {
 // row is what a table says of one kind of fault.
 type row struct {
 	count   int
-	unacked    []int
-	healed     []time.Duration
+	unacked []int
+	healed  []time.Duration
 }
 
 // rows gathers the faults by kind.
@@ -99,10 +102,6 @@ func (r *Result) String() string {
 	fmt.Fprintln(w, "\t\tleast, median\tmedian\tworst")
 	rows := r.rows()
 	for _, k := range Kinds {
-		if why, out := r.leftOut[k.Name]; out {
-			fmt.Fprintf(w, "%s\tnot run: %s\t\t\t\n", k.Name, why)
-			continue
-		}
 		of := rows[k.Name]
 		if of == nil {
 			continue
@@ -119,6 +118,9 @@ func (r *Result) String() string {
 		fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\n", k.Name, of.count, unacked, median, worst)
 	}
 	_ = w.Flush() // into memory
+	for _, kind := range slices.Sorted(maps.Keys(r.leftOut)) {
+		fmt.Fprintf(&b, "%s: not run: %s\n", kind, r.leftOut[kind])
+	}
 	fmt.Fprintf(&b, "\n%d faults in %v, seed %d", len(r.Done), r.Took.Round(time.Second), r.Seed)
 	if r.Bug != "" {
 		fmt.Fprintf(&b, ", with the bug %s planted", r.Bug)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"syscall"
 	"time"
 
@@ -18,6 +19,8 @@ type Config struct {
 	// Root is the checkout that the servers are built from, Bin a folder where
 	// arena.Build has put them already; one of the two.
 	Root, Bin string
+	// BuildFlags are more flags for go build ("-race").
+	BuildFlags []string
 	// Steps are done one after the other, the next one Interval after the last
 	// began, or when that has healed. During the last everybody stops talking, so
 	// that no later message makes up for what it took.
@@ -52,6 +55,8 @@ const (
 	holdAfter = 300 * time.Millisecond
 	// healLimit is how long the system may take to be whole again.
 	healLimit = 60 * time.Second
+	// slow is from when on it is told what was missing until the end.
+	slow = 8 * time.Second
 	// quietLimit is how long the last messages may take to be acknowledged.
 	quietLimit = 60 * time.Second
 	// warmUp is how long people talk before the first fault.
@@ -67,11 +72,15 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 	if cfg.Output == nil {
 		cfg.Output = io.Discard
 	}
-	a, err := arena.Start(ctx, arena.Config{Root: cfg.Root, Bin: cfg.Bin, Bug: cfg.Bug, Output: cfg.Output})
+	a, err := arena.Start(ctx, arena.Config{Root: cfg.Root, Bin: cfg.Bin, BuildFlags: cfg.BuildFlags, Bug: cfg.Bug, Output: cfg.Output})
 	if err != nil {
 		return nil, err
 	}
 	defer a.Close()
+	notice := context.AfterFunc(ctx, func() {
+		fmt.Fprintln(cfg.Output, "no more faults; what was done is judged (a second Ctrl-C ends that)")
+	})
+	defer notice()
 	// The system is healed and judged also after Ctrl-C.
 	cfg.Enough = ctx.Done()
 	return In(context.WithoutCancel(ctx), a, cfg)
@@ -85,7 +94,16 @@ func In(ctx context.Context, a *arena.Arena, cfg Config) (*Result, error) {
 	if cfg.Guest == nil {
 		cfg.Guest = nobody{}
 	}
-	p, err := invite(ctx, a, cfg.Seed, cfg.Clients)
+	steps, enough := context.WithCancel(ctx)
+	defer enough()
+	go func() {
+		select {
+		case <-cfg.Enough:
+			enough()
+		case <-steps.Done():
+		}
+	}()
+	p, err := invite(steps, a, cfg.Seed, cfg.Clients)
 	if err != nil {
 		return nil, err
 	}
@@ -93,7 +111,7 @@ func In(ctx context.Context, a *arena.Arena, cfg Config) (*Result, error) {
 		return nil, errors.Join(err, p.leave())
 	}
 	s := &suite{cfg: cfg, arena: a, people: p, began: time.Now(), result: &Result{Seed: cfg.Seed, Bug: cfg.Bug}}
-	return s.run(ctx)
+	return s.run(ctx, steps)
 }
 
 // suite is one run. Its goroutine owns all of it.
@@ -105,7 +123,8 @@ type suite struct {
 	result *Result
 }
 
-func (s *suite) run(ctx context.Context) (*Result, error) {
+// run ends the faults with steps, and everything with ctx.
+func (s *suite) run(ctx, steps context.Context) (*Result, error) {
 	talk, silence := context.WithCancel(ctx)
 	defer silence()
 	talked := make(chan error, 1)
@@ -115,15 +134,6 @@ func (s *suite) run(ctx context.Context) (*Result, error) {
 		s.cfg.Guest.Hush()
 	}
 
-	steps, enough := context.WithCancel(ctx)
-	defer enough()
-	go func() {
-		select {
-		case <-s.cfg.Enough:
-			enough()
-		case <-steps.Done():
-		}
-	}()
 	s.steps(ctx, steps, hush)
 	s.result.Interrupted = steps.Err() != nil
 	hush()
@@ -142,6 +152,9 @@ func (s *suite) run(ctx context.Context) (*Result, error) {
 	wait(ctx, time.Until(quiet.Add(arena.Heartbeat+look))) // what the devices are held to
 	s.people.crowd.Close()
 	s.result.Counts = s.people.crowd.Counts()
+	for _, crash := range s.arena.Crashes() {
+		s.result.fail("a server crashed", crash)
+	}
 	report, rows, failed := s.people.judge(ctx, quiet, 1)
 	s.result.Report = report
 	if err := errors.Join(err, failed); err != nil {
@@ -158,19 +171,18 @@ func (s *suite) run(ctx context.Context) (*Result, error) {
 func (s *suite) steps(life, ctx context.Context, hush func()) {
 	pause := time.NewTimer(warmUp)
 	defer pause.Stop()
-	for i, step := range s.cfg.Steps {
-		if why := s.missing(step); why != nil {
-			s.result.leaveOut(step.Kind, why)
-			continue
-		}
+	steps := s.possible()
+	for i, step := range steps {
 		select {
 		case <-pause.C:
 		case <-ctx.Done():
+		}
+		if ctx.Err() != nil { // both may have been ready
 			return
 		}
 		pause.Reset(s.cfg.Interval)
 		over := s.cfg.Duration > 0 && time.Since(s.began)+s.cfg.Interval > s.cfg.Duration
-		last := over || i == len(s.cfg.Steps)-1
+		last := over || i == len(steps)-1
 		atEnd := func() {}
 		if last {
 			atEnd = hush
@@ -188,16 +200,27 @@ func (s *suite) steps(life, ctx context.Context, hush func()) {
 	}
 }
 
-func (s *suite) missing(step Step) error {
-	if step.Kind.Missing == nil {
-		return nil
-	}
-	return step.Kind.Missing(s.arena)
+// possible are the steps that can be done in this arena; the result tells which
+// cannot.
+func (s *suite) possible() []Step {
+	return slices.DeleteFunc(slices.Clone(s.cfg.Steps), func(step Step) bool {
+		if step.Kind.Missing == nil {
+			return false
+		}
+		why := step.Kind.Missing(s.arena)
+		if why != nil {
+			s.result.leaveOut(step.Kind, why)
+		}
+		return why != nil
+	})
 }
 
 func (s *suite) line(d Done) string {
 	counts := s.people.crowd.Counts()
 	what := fmt.Sprintf("%-34s whole again after %4.1f s", d.Step, d.Healed.Seconds())
+	if d.Missing != "" && d.Healed > slow {
+		what += " (at last missing: " + d.Missing + ")"
+	}
 	if d.Step.Kind.held {
 		what += fmt.Sprintf(", %d unacknowledged when it began", d.Unacknowledged)
 	}
@@ -238,7 +261,7 @@ func (s *suite) step(life, ctx context.Context, step Step, hush func()) Done {
 		began = time.Now()
 	}
 	hush()
-	done.Err = s.heal(life, effect)
+	done.Missing, done.Err = s.heal(life, effect)
 	done.Healed = time.Since(began)
 	return done
 }
@@ -269,11 +292,11 @@ func (s *suite) hold(k Kind) (release func()) {
 }
 
 // heal waits until the system is whole: everything answers, everybody is online,
-// and a message passes between every two chat servers.
-func (s *suite) heal(ctx context.Context, e effect) error {
+// and a message passes between every two chat servers. It tells what was missing
+// until the end.
+func (s *suite) heal(ctx context.Context, e effect) (missing string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, healLimit)
 	defer cancel()
-	missing := "nothing was looked at"
 	for {
 		switch {
 		case e.back != nil && !e.back():
@@ -286,13 +309,13 @@ func (s *suite) heal(ctx context.Context, e effect) error {
 				err = s.people.visit(ctx)
 			}
 			if err == nil {
-				return nil
+				return missing, nil
 			}
 			missing = err.Error()
 		}
 		wait(ctx, look)
 		if ctx.Err() != nil {
-			return fmt.Errorf("not whole after %v: %s", healLimit, missing)
+			return missing, fmt.Errorf("not whole after %v: %s", healLimit, missing)
 		}
 	}
 }

@@ -92,7 +92,9 @@ func TestDirectAtOnce(t *testing.T) {
 func TestDirectRefuses(t *testing.T) {
 	db := testenv.Open(t, testenv.MariaDB(t))
 	for _, pairs := range [][]conversation.Pair{
-		{{A: 1, B: 1}}, {{A: 0, B: 1}}, {{A: 1, B: 2}, {A: 3, B: 3}},
+		{{A: 1, B: 1}},
+		{{A: 0, B: 1}},
+		{{A: 1, B: 2}, {A: 3, B: 3}},
 		make([]conversation.Pair, conversation.MaxPairs+1),
 	} {
 		if ids, err := conversation.Direct(t.Context(), db, pairs...); err == nil {
