@@ -90,6 +90,11 @@ faults *ARGS:
 nodes *ARGS:
     @tools/node-faults "$@"
 
+# watch two people chat while everything is killed, and the verdict: ./justw chaos-demo --help
+[no-exit-message]
+chaos-demo *ARGS:
+    @tools/chaos-demo "$@"
+
 # look for what a reviewer should not have to say
 [no-exit-message]
 lint:

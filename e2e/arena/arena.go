@@ -43,6 +43,8 @@ type Config struct {
 	Chats, Status int
 	// Bug is planted in the chat servers; "" for none.
 	Bug planted.Bug
+	// SMTP is where the gate sends its mails; "" for nowhere.
+	SMTP string
 	// Output gets a line for each step of the start; nil for none.
 	Output io.Writer
 }
@@ -219,6 +221,10 @@ func (a *Arena) Spoil(how string) error {
 }
 
 func (a *Arena) relayFaults() string { return filepath.Join(a.dir, "relay-faults") }
+
+// Dir is the arena's folder. Close removes it, and the next Start does where
+// the process was killed.
+func (a *Arena) Dir() string { return a.dir }
 
 // Logs is the folder of the programs' logs, which Close removes.
 func (a *Arena) Logs() string { return filepath.Join(a.dir, "logs") }

@@ -106,11 +106,12 @@ func (a *Arena) startGate(life context.Context) error {
 	if err := addresses(&a.gate); err != nil {
 		return err
 	}
-	a.start(life, &Process{
-		Kind: "gate", Name: "gate", path: filepath.Join(a.bin, "gate"),
-		args: append(a.common("gate"), "--http-bind", a.gate, "--status-target", discovery.Scheme+":///"+statusForGate,
-			"--mysql-addr", a.mysql, "--mysql-user", "root", "--mysql-database", databaseName, "--redis-addr", a.redis),
-	})
+	args := append(a.common("gate"), "--http-bind", a.gate, "--status-target", discovery.Scheme+":///"+statusForGate,
+		"--mysql-addr", a.mysql, "--mysql-user", "root", "--mysql-database", databaseName, "--redis-addr", a.redis)
+	if a.cfg.SMTP != "" {
+		args = append(args, "--smtp-addr", a.cfg.SMTP)
+	}
+	a.start(life, &Process{Kind: "gate", Name: "gate", path: filepath.Join(a.bin, "gate"), args: args})
 	return nil
 }
 

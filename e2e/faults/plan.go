@@ -4,7 +4,10 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"strings"
 	"time"
+
+	"github.com/msrchat/msrchat/e2e/arena"
 )
 
 // Step is one fault of a plan.
@@ -24,6 +27,19 @@ func (s Step) String() string {
 		name += " " + s.Variant
 	}
 	return fmt.Sprintf("%s #%d %.1fs", name, s.Target, s.Hold.Seconds())
+}
+
+// On names what the step is done to in an arena: "chat-2"; "" where that is no
+// single process or wire.
+func (s Step) On(a *arena.Arena) string {
+	_, target, _ := strings.Cut(s.Kind.Name, "-")
+	if p, err := among(a.Of(target), s); err == nil {
+		return p.Name
+	}
+	if w, err := among(a.Wires(arena.Pair(target)), s); err == nil {
+		return w.Name
+	}
+	return ""
 }
 
 // Faults last from shortest to longest: long enough that the parts notice (links

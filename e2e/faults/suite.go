@@ -33,6 +33,11 @@ type Config struct {
 	Clients int
 	Seed    uint64
 	Bug     planted.Bug
+	// Guest is told what happens; nil for nobody.
+	Guest Guest
+	// Enough ends the steps early when it is closed; what was done until then is
+	// judged.
+	Enough <-chan struct{}
 	// Output gets a line for each fault; nil for none.
 	Output io.Writer
 	// Evidence is the folder for what is kept of a run that failed; "" keeps
@@ -73,16 +78,41 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 		return nil, err
 	}
 	defer a.Close()
-	p, err := invite(ctx, a, cfg.Seed, cfg.Clients)
-	if err != nil {
-		return nil, err
-	}
 	notice := context.AfterFunc(ctx, func() {
 		fmt.Fprintln(cfg.Output, "no more faults; what was done is judged (a second Ctrl-C ends that)")
 	})
 	defer notice()
+	// The system is healed and judged also after Ctrl-C.
+	cfg.Enough = ctx.Done()
+	return In(context.WithoutCancel(ctx), a, cfg)
+}
+
+// In is Run in an arena that is there. When ctx ends, it ends without judging.
+func In(ctx context.Context, a *arena.Arena, cfg Config) (*Result, error) {
+	if cfg.Output == nil {
+		cfg.Output = io.Discard
+	}
+	if cfg.Guest == nil {
+		cfg.Guest = nobody{}
+	}
+	steps, enough := context.WithCancel(ctx)
+	defer enough()
+	go func() {
+		select {
+		case <-cfg.Enough:
+			enough()
+		case <-steps.Done():
+		}
+	}()
+	p, err := invite(steps, a, cfg.Seed, cfg.Clients)
+	if err != nil {
+		return nil, err
+	}
+	if err := cfg.Guest.Arrive(ctx, p.crowd); err != nil {
+		return nil, errors.Join(err, p.leave())
+	}
 	s := &suite{cfg: cfg, arena: a, people: p, began: time.Now(), result: &Result{Seed: cfg.Seed, Bug: cfg.Bug}}
-	return s.run(ctx)
+	return s.run(ctx, steps)
 }
 
 // suite is one run. Its goroutine owns all of it.
@@ -94,34 +124,39 @@ type suite struct {
 	result *Result
 }
 
-func (s *suite) run(ctx context.Context) (*Result, error) {
-	// Whatever ends the steps, what follows has its own time: the system is healed
-	// and judged also after Ctrl-C.
-	after := context.WithoutCancel(ctx)
-	talk, hush := context.WithCancel(after)
-	defer hush()
+// run ends the faults with steps, and everything with ctx.
+func (s *suite) run(ctx, steps context.Context) (*Result, error) {
+	talk, silence := context.WithCancel(ctx)
+	defer silence()
 	talked := make(chan error, 1)
 	go func() { talked <- s.people.crowd.Talk(talk, s.cfg.Rate) }()
+	hush := func() {
+		silence()
+		s.cfg.Guest.Hush()
+	}
 
-	s.steps(ctx, hush)
-	s.result.Interrupted = ctx.Err() != nil
+	s.steps(ctx, steps, hush)
+	s.result.Interrupted = steps.Err() != nil
 	hush()
 	err := <-talked
 	s.result.Took = time.Since(s.began)
 
-	settle, cancel := context.WithTimeout(after, quietLimit)
+	settle, cancel := context.WithTimeout(ctx, quietLimit)
 	defer cancel()
 	quiet, unrest := s.people.crowd.Quiet(settle, arena.Heartbeat)
 	if unrest != nil {
 		s.result.fail("the end", unrest)
 	}
-	wait(after, time.Until(quiet.Add(arena.Heartbeat+look))) // what the devices are held to
+	if lacks := s.cfg.Guest.Leave(ctx); lacks != nil {
+		s.result.fail("the guest", lacks)
+	}
+	wait(ctx, time.Until(quiet.Add(arena.Heartbeat+look))) // what the devices are held to
 	s.people.crowd.Close()
 	s.result.Counts = s.people.crowd.Counts()
 	for _, crash := range s.arena.Crashes() {
 		s.result.fail("a server crashed", crash)
 	}
-	report, rows, failed := s.people.judge(after, quiet, 1)
+	report, rows, failed := s.people.judge(ctx, quiet, 1)
 	s.result.Report = report
 	if err := errors.Join(err, failed); err != nil {
 		return s.result, errors.Join(err, s.people.leave())
@@ -132,8 +167,9 @@ func (s *suite) run(ctx context.Context) (*Result, error) {
 	return s.result, errors.Join(err, s.people.leave())
 }
 
-// steps does them until one does not heal or ctx ends.
-func (s *suite) steps(ctx context.Context, hush func()) {
+// steps does them until one does not heal or ctx ends. What has begun heals in
+// the time of life.
+func (s *suite) steps(life, ctx context.Context, hush func()) {
 	pause := time.NewTimer(warmUp)
 	defer pause.Stop()
 	steps := s.possible()
@@ -148,10 +184,12 @@ func (s *suite) steps(ctx context.Context, hush func()) {
 		pause.Reset(s.cfg.Interval)
 		over := s.cfg.Duration > 0 && time.Since(s.began)+s.cfg.Interval > s.cfg.Duration
 		last := over || i == len(steps)-1
-		if !last {
-			hush = func() {}
+		atEnd := func() {}
+		if last {
+			atEnd = hush
 		}
-		done := s.step(ctx, step, hush)
+		done := s.step(life, ctx, step, atEnd)
+		s.cfg.Guest.Over(done)
 		s.result.Done = append(s.result.Done, done)
 		fmt.Fprintf(s.cfg.Output, "%7.1f s  %3d/%d  %s\n", time.Since(s.began).Seconds(), step.N, len(s.cfg.Steps), s.line(done))
 		if done.Err != nil {
@@ -194,7 +232,7 @@ func (s *suite) line(d Done) string {
 }
 
 // step does one fault and waits until the system is whole again.
-func (s *suite) step(ctx context.Context, step Step, hush func()) Done {
+func (s *suite) step(life, ctx context.Context, step Step, hush func()) Done {
 	done := Done{Step: step}
 	release := func() {}
 	if step.Kind.held {
@@ -206,6 +244,7 @@ func (s *suite) step(ctx context.Context, step Step, hush func()) Done {
 	}
 	effect, err := step.Kind.begin(ctx, s.arena, step)
 	began := time.Now()
+	s.cfg.Guest.Begun(step, done.Unacknowledged)
 	if err != nil {
 		release()
 		done.Err = fmt.Errorf("begin: %w", err)
@@ -223,7 +262,7 @@ func (s *suite) step(ctx context.Context, step Step, hush func()) Done {
 		began = time.Now()
 	}
 	hush()
-	done.Missing, done.Err = s.heal(context.WithoutCancel(ctx), effect)
+	done.Missing, done.Err = s.heal(life, effect)
 	done.Healed = time.Since(began)
 	return done
 }
