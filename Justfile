@@ -50,6 +50,11 @@ ps:
 logs *ARGS:
     @tools/fleet logs "$@"
 
+# check this machine and the fleet, up or down, and say what to do (--json); exits with 1 when a check failed
+[no-exit-message]
+doctor *ARGS:
+    @tools/fleet doctor "$@"
+
 # show the newest mail to ADDRESS
 [no-exit-message]
 mail *ADDRESS:
@@ -65,10 +70,30 @@ env:
 chat *ARGS:
     @tools/chat "$@"
 
+# measure the local fleet: load, idle, storm or assign, with --help for more
+[no-exit-message]
+bench *ARGS:
+    @tools/bench "$@"
+
 # vet and test modules (MODULE... or all of them, end-to-end last), with the race detector
 [no-exit-message]
 test *MODULES:
     @tools/test "$@"
+
+# kill, freeze and cut everything while people talk, and prove that nothing is lost: ./justw faults --help
+[no-exit-message]
+faults *ARGS:
+    @tools/faults "$@"
+
+# crash, cut off and drain nodes of a fleet on four network namespaces while people talk; prints a table (ARG... for go test)
+[no-exit-message]
+nodes *ARGS:
+    @tools/node-faults "$@"
+
+# watch two people chat while everything is killed, and the verdict: ./justw chaos-demo --help
+[no-exit-message]
+chaos-demo *ARGS:
+    @tools/chaos-demo "$@"
 
 # look for what a reviewer should not have to say
 [no-exit-message]

@@ -20,7 +20,7 @@ const Service = "chat"
 const (
 	// DefaultHeartbeat: NATs forget an idle connection after 30 s at the least.
 	DefaultHeartbeat = 20 * time.Second
-	// DefaultCapacity leaves room under a limit of 20,000 open files.
+	// DefaultCapacity leaves room under a limit of 20,000 open files; see places.
 	DefaultCapacity = 18_200
 	// DefaultDrain lets 10,000 connections go at DefaultDrainRate; an upgrade of a
 	// large fleet wants minutes.
@@ -54,8 +54,13 @@ type Config struct {
 	Redis         cache.Config
 	ConsulAddr    string
 	// Register registers the process in Consul; off where Nomad does it.
-	Register  bool
-	Capacity  int
+	Register bool
+	// Capacity is how many connections are let in; the limit of open files may
+	// lower it.
+	Capacity int
+	// MaxSends is how many messages are held while the database is away or slow;
+	// 0 means 20,000.
+	MaxSends  int
 	Heartbeat time.Duration
 	// DrainRate bounds how many connections a second are asked to leave at a stop,
 	// by all servers that leave together. Drain is when the last one has been
@@ -68,7 +73,9 @@ type Config struct {
 	// FencePatience is how long database and Consul must both be away before
 	// users are sent elsewhere; 0 means ten seconds.
 	FencePatience time.Duration
-	Hooks         Hooks
+	// Profile serves Go's profiles on the HTTP port.
+	Profile bool
+	Hooks   Hooks
 }
 
 // Hooks are for tests: faults that cannot be made from outside.
@@ -112,8 +119,8 @@ func (c Config) Validate() error {
 	if c.ConsulAddr == "" {
 		problem("the Consul address is empty")
 	}
-	if c.Capacity < 0 || c.Drain < 0 || c.DrainRate < 0 {
-		problem("capacity, drain and its rate must not be negative")
+	if c.Capacity < 0 || c.Drain < 0 || c.DrainRate < 0 || c.MaxSends < 0 {
+		problem("capacity, drain, its rate and the messages held must not be negative")
 	}
 	if c.Heartbeat != 0 && (c.Heartbeat < 100*time.Millisecond || c.Heartbeat > 10*time.Minute) {
 		problem("the heartbeat must be between 100ms and 10m")

@@ -12,7 +12,7 @@ var (
 	// A path is something in backticks that begins with a folder of the checkout.
 	documentedPath = regexp.MustCompile("`([A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.*-]+)+/?)`")
 	documentedLink = regexp.MustCompile(`\]\(([^)#:]+)\)`)
-	recipe         = regexp.MustCompile(`\./justw ([a-z]+)`)
+	recipe         = regexp.MustCompile(`\./justw ([a-z][a-z-]*)`)
 	justfileRecipe = regexp.MustCompile(`(?m)^([a-z][a-z-]*)( [^:]*)?:`)
 )
 

@@ -25,6 +25,7 @@ func TestFleet(t *testing.T) {
 	f.Just("up")
 	t.Logf("a second up, already up, took %.1f s", time.Since(started).Seconds())
 
+	t.Run("doctor", func(t *testing.T) { doctor(t, f) })
 	people := &talk{f: f}
 	people.connect(t)
 	t.Run("on two servers", people.apart)
@@ -37,6 +38,31 @@ func TestFleet(t *testing.T) {
 	t.Run("a build that loses messages", func(t *testing.T) { rolledBack(t, f) })
 	t.Run("commands", func(t *testing.T) { commands(t, f) })
 	t.Run("screens", func(t *testing.T) { screens(t, f) })
+}
+
+// doctor finds a sound fleet sound, and a database that would lose messages not.
+func doctor(t *testing.T, f *fleet.Fleet) {
+	verdicts, printed, _ := f.Doctor() // the machine itself may lack something
+	checks := []string{"fleet", "ports", "consul leader", "nomad leader", "durability", "clock of mysql", "kill timeout of mysql", "kill timeout of chat", "mysql that runs"}
+	for _, service := range []string{"mysql", "redis", "mail", "status", "chat", "gate"} {
+		for _, instance := range f.Passing(service) {
+			checks = append(checks, service+" "+instance[:8])
+		}
+	}
+	for _, check := range checks {
+		if verdicts[check] != "ok" {
+			t.Errorf("%s is %q, want ok", check, verdicts[check])
+		}
+	}
+	f.SQL("SET GLOBAL innodb_flush_log_at_trx_commit = 2")
+	defer f.SQL("SET GLOBAL innodb_flush_log_at_trx_commit = 1")
+	verdicts, _, failed := f.Doctor()
+	if verdicts["durability"] != "FAIL" || failed == nil {
+		t.Errorf("with the log not synced durability is %q, and the recipe ended with %v", verdicts["durability"], failed)
+	}
+	if t.Failed() {
+		t.Log(printed)
+	}
 }
 
 // talk is two people in one conversation through all the faults.

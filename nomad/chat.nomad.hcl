@@ -97,6 +97,12 @@ variable "capacity" {
   }
 }
 
+variable "heartbeat" {
+  type        = string
+  default     = "20s"
+  description = "Sign of life both ways; who is silent for two is given up. 20s spares phones and outlives every NAT; with 2s the users of a node that lost its power are elsewhere within ten seconds."
+}
+
 variable "drain" {
   type        = string
   default     = "10s"
@@ -229,6 +235,15 @@ job "chat" {
       unlimited      = true
     }
 
+    # A node that Nomad's servers lose: there is no disconnect block, on purpose.
+    # What ran there counts as lost and is replaced at once; when the node is back,
+    # Nomad stops the old server. It has no users by then: one that reaches neither
+    # the database nor Consul sends them away after ten seconds.
+    # - stop_on_client_after would end all chat servers when Nomad's own servers
+    #   are away, and they are not needed to chat.
+    # - lost_after with keep_original would stop the replacement when the node is
+    #   back, and move users a second time who just came there.
+
     # Losing a node should lose as few connections as possible.
     spread {
       attribute = "${node.unique.id}"
@@ -353,6 +368,7 @@ job "chat" {
         MSRCHAT_MYSQL_USER       = var.mysql_user
         MSRCHAT_REDIS_ADDR       = var.redis_addr
         MSRCHAT_CAPACITY         = var.capacity
+        MSRCHAT_HEARTBEAT        = var.heartbeat
         MSRCHAT_DRAIN            = var.drain
         MSRCHAT_DRAIN_RATE       = var.drain_rate
       }

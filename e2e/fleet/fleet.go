@@ -261,6 +261,36 @@ func (f *Fleet) Register(name string) client.LoginReply {
 	return reply
 }
 
+// Doctor runs `just doctor --json` and returns the verdicts by check, and what
+// the recipe ended with.
+func (f *Fleet) Doctor() (verdicts map[string]string, printed string, failed error) {
+	f.t.Helper()
+	printed, failed = f.run("doctor", "--json")
+	from, to := strings.IndexByte(printed, '['), strings.LastIndexByte(printed, ']')
+	var findings []struct {
+		Check   string `json:"check"`
+		Verdict string `json:"verdict"`
+	}
+	if from < 0 || to < from || json.Unmarshal([]byte(printed[from:to+1]), &findings) != nil {
+		f.t.Fatalf("doctor printed no JSON (%v):\n%s", failed, printed)
+	}
+	verdicts = make(map[string]string)
+	for _, finding := range findings {
+		verdicts[finding.Check] = finding.Verdict
+	}
+	return verdicts, printed, failed
+}
+
+// SQL runs a statement as the database's root.
+func (f *Fleet) SQL(statement string) {
+	f.t.Helper()
+	cmd := exec.CommandContext(f.t.Context(), testenv.Find(f.t, "mariadb"), "--no-defaults", "--socket=./mysql.sock", "-e", statement)
+	cmd.Dir = filepath.Join(f.state, "data", "mysql")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		f.t.Fatalf("%s: %v\n%s", statement, err, out)
+	}
+}
+
 // Processes finds the processes of a service's task, by the environment that
 // Nomad gave them; all of them, or those of one allocation.
 func (f *Fleet) Processes(service, allocation string) (pids []int) {

@@ -85,6 +85,10 @@ func Open(cfg Config) (redis.UniversalClient, error) {
 		// One retry covers a connection that the server closed while it was idle.
 		// More, or retried dials, would only make an outage slower to notice.
 		MaxRetries: 1, DialerRetries: 1,
+		// One round trip less for a new connection, which has to be ready within the
+		// time of the exchange that opened it: on a slow machine every one failed
+		// after Redis had been restarted, and none was left for the next exchange.
+		DisableIdentity: true,
 		// Our values are small; the library's 64 KiB per connection are not.
 		ReadBufferSize: 8 << 10, WriteBufferSize: 8 << 10,
 		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},

@@ -161,3 +161,28 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 	t.Fatalf("never saw: %s", what)
 }
+
+// A new connection has to be ready within the time of the exchange that opened
+// it, so it asks for nothing that it can do without.
+func TestConnectionIsReadyAfterOneExchange(t *testing.T) {
+	addr := testenv.Redis(t)
+	open := func() redis.UniversalClient {
+		client, err := cache.Open(cache.Config{Addrs: []string{addr}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = client.Close() })
+		return client
+	}
+	if err := open().ConfigResetStat(t.Context()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	// A Redis before 7.2 counts what it does not know as an error.
+	stats, err := open().Info(t.Context(), "commandstats", "errorstats").Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(stats, "cmdstat_hello:calls=1,") || strings.Contains(stats, "setinfo") || strings.Contains(stats, "errorstat_") {
+		t.Errorf("a connection began with:\n%s", stats)
+	}
+}

@@ -55,6 +55,15 @@ func FromCLI(c *cli.Context) (Config, error) {
 	return cfg, cfg.Validate()
 }
 
+// Environ is the configuration as environment variables for a child process that
+// takes the same flags.
+func Environ(c Config) []string {
+	return []string{
+		"MSRCHAT_MYSQL_ADDR=" + c.Addr, "MSRCHAT_MYSQL_USER=" + c.User, "MSRCHAT_MYSQL_DATABASE=" + c.Name,
+		passwordEnv + "=" + c.Password, "MSRCHAT_MYSQL_PASSWORD_FILE=",
+	}
+}
+
 // Validate says what is wrong with a configuration before anything is dialled.
 func (c Config) Validate() error {
 	switch {

@@ -107,6 +107,16 @@ func (w *Watcher) Run(ctx context.Context, fn func([]Instance)) error {
 	return nil
 }
 
+// List asks once for the instances of a service that pass their checks.
+func List(ctx context.Context, client *api.Client, service string) ([]Instance, error) {
+	q := (&api.QueryOptions{}).WithContext(ctx)
+	entries, _, err := client.Health().Service(service, "", true, q)
+	if err != nil {
+		return nil, fmt.Errorf("query consul for %s: %w", service, err)
+	}
+	return passing(instances(entries)), nil
+}
+
 // turn asks once and returns how long to pause.
 func (w *Watcher) turn(ctx context.Context, fn func([]Instance)) time.Duration {
 	asked := time.Now()

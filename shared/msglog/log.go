@@ -104,6 +104,8 @@ type Log struct {
 	// generation counts broken connections; a writer whose remembered heads are
 	// of an older generation drops them.
 	generation atomic.Uint64
+	// offered counts the rows, for planted.DropThousandth alone.
+	offered atomic.Int64
 
 	cancel context.CancelFunc
 	done   sync.WaitGroup

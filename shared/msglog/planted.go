@@ -29,7 +29,7 @@ func renamed(rows []*row) []*row {
 func (w *writer) dropThousandth(rows []*row) (kept, dropped []*row) {
 	const thousand = 1000
 	for _, r := range rows {
-		if w.offered++; w.offered%thousand == 0 {
+		if w.log.offered.Add(1)%thousand == 0 {
 			dropped = append(dropped, r)
 			continue
 		}

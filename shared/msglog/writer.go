@@ -29,8 +29,6 @@ type writer struct {
 	generation uint64
 	text       []byte
 	seen       map[key]*row
-	// offered counts the rows, for planted.DropThousandth alone.
-	offered int
 }
 
 // key is what makes a message the same message.

@@ -2,7 +2,7 @@ package testenv
 
 import "syscall"
 
-// dieWithParent makes the kernel end a program when the test binary dies.
-func dieWithParent() *syscall.SysProcAttr {
+// DieWithParent makes the kernel end a program when the test binary dies.
+func DieWithParent() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 }

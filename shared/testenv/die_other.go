@@ -4,5 +4,5 @@ package testenv
 
 import "syscall"
 
-// dieWithParent has no equivalent here: a killed test binary leaves programs.
-func dieWithParent() *syscall.SysProcAttr { return nil }
+// DieWithParent has no equivalent here: a killed test binary leaves programs.
+func DieWithParent() *syscall.SysProcAttr { return nil }

@@ -41,12 +41,21 @@ type Process struct {
 	exited chan struct{}
 }
 
-// Find returns the program's path, looking beyond PATH in the places where
-// packages and this project's set-up put it, or skips the test.
+// Find returns the program's path, or skips the test.
 func Find(t testing.TB, name string) string {
 	t.Helper()
+	path, err := Locate(name)
+	if err != nil {
+		t.Skipf("not run: %v", err)
+	}
+	return path
+}
+
+// Locate returns the program's path, looking beyond PATH in the places where
+// packages and this project's set-up put it.
+func Locate(name string) (string, error) {
 	if path, err := exec.LookPath(name); err == nil {
-		return path
+		return path, nil
 	}
 	places := []string{"/usr/sbin", "/usr/local/sbin", "/usr/bin"}
 	cache := os.Getenv("MSRCHAT_CACHE")
@@ -57,18 +66,17 @@ func Find(t testing.TB, name string) string {
 	}
 	for _, dir := range places {
 		if path, err := exec.LookPath(filepath.Join(dir, name)); err == nil {
-			return path
+			return path, nil
 		}
 	}
 	built, _ := filepath.Glob(filepath.Join(cache, "bin", name+"-[0-9]*"))
 	slices.Sort(built)
 	for _, path := range slices.Backward(built) {
 		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
-			return path
+			return path, nil
 		}
 	}
-	t.Skipf("not run: %s is not installed (./justw tools brings it)", name)
-	return ""
+	return "", fmt.Errorf("%s is not installed (./justw test brings it)", name)
 }
 
 // Ports for programs under test lie below those that the system gives to
@@ -86,9 +94,18 @@ var given = struct {
 }{ports: make(map[int]bool)}
 
 // FreePort returns a loopback port that nobody listened on a moment ago, and
-// that it has not returned before.
+// that was not returned before.
 func FreePort(t testing.TB) int {
 	t.Helper()
+	port, err := PickPort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return port
+}
+
+// PickPort is FreePort for programs.
+func PickPort() (int, error) {
 	given.Lock()
 	defer given.Unlock()
 	for range 1000 {
@@ -102,10 +119,9 @@ func FreePort(t testing.TB) int {
 		}
 		_ = l.Close()
 		given.ports[port] = true
-		return port
+		return port, nil
 	}
-	t.Fatal("no free port")
-	return 0
+	return 0, errors.New("no free port")
 }
 
 // Start runs the program and waits until it answers. It fails the test when it
@@ -119,7 +135,7 @@ func (p *Process) Start(t testing.TB) {
 	}
 	cmd := exec.Command(p.path, p.args...)
 	cmd.Dir = p.dir
-	cmd.SysProcAttr = dieWithParent()
+	cmd.SysProcAttr = DieWithParent()
 	out := &tail{}
 	cmd.Stdout, cmd.Stderr = out, out
 	exited, err := launch(cmd)

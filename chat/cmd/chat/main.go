@@ -47,6 +47,7 @@ func flags() []cli.Flag {
 		&cli.DurationFlag{Name: "heartbeat", Value: chat.DefaultHeartbeat, EnvVars: []string{"MSRCHAT_HEARTBEAT"}, Usage: "expect a sign of life at least every `DURATION`"},
 		&cli.DurationFlag{Name: "drain", Value: chat.DefaultDrain, EnvVars: []string{"MSRCHAT_DRAIN"}, Usage: "at a stop, have asked everybody to leave after this `DURATION`"},
 		&cli.IntFlag{Name: "drain-rate", Value: chat.DefaultDrainRate, EnvVars: []string{"MSRCHAT_DRAIN_RATE"}, Usage: "until then, ask at most this `NUMBER` of connections a second, all servers that leave together"},
+		&cli.BoolFlag{Name: "profile", EnvVars: []string{"MSRCHAT_PROFILE"}, Usage: "serve Go's profiles on the HTTP port, under /debug/pprof, for operators to see what takes time"},
 		&cli.StringFlag{Name: "tls-server-name", EnvVars: []string{"MSRCHAT_TLS_SERVER_NAME"}, Usage: "`NAME` that clients verify, where a proxy in front speaks TLS"},
 	)
 }
@@ -72,7 +73,7 @@ func serve(c *cli.Context) error {
 		Instance: p.Instance, Release: p.Release, Zone: p.Zone, ConsulAddr: p.ConsulAddr, Register: p.Register,
 		Client: listener("client"), Relay: listener("relay"), Health: listener("health"), HTTP: listener("http"),
 		Database: db, Redis: redis, Capacity: c.Int("capacity"), Heartbeat: c.Duration("heartbeat"), Drain: c.Duration("drain"), DrainRate: c.Int("drain-rate"),
-		TLSServerName: c.String("tls-server-name"),
+		TLSServerName: c.String("tls-server-name"), Profile: c.Bool("profile"),
 	}, log)
 	if err != nil {
 		return fmt.Errorf("start: %w", err)

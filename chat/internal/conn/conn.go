@@ -10,6 +10,7 @@ package conn
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -104,32 +105,42 @@ func (c *Conn) refuse(request uint64, err error) {
 	}}})
 }
 
-// read handles frames until the connection ends. ctx ends with the server.
-func (c *Conn) read(ctx context.Context) {
-	defer c.server.left(c)
-	for {
-		if err := c.next(ctx, 2*c.server.opts.Heartbeat); err != nil {
-			c.ended(err)
+// settleTime is how long a client must say nothing until its reader hands over
+// to a new one, or half a heartbeat where that is shorter.
+const settleTime = time.Second
+
+// read handles frames until the connection ends. ctx ends with the server; the
+// client has said nothing for as long as waited.
+//
+// Handling a frame makes a goroutine's stack grow, and the runtime does not
+// shrink it to the least again. Most connections wait most of the time, and
+// waiting needs little: so a goroutine whose client has become quiet hands over
+// to a new one, which halves what an idle connection costs.
+func (c *Conn) read(ctx context.Context, waited time.Duration) {
+	settle := min(settleTime, c.server.opts.Heartbeat/2)
+	err := c.next(ctx, 2*c.server.opts.Heartbeat-waited)
+	for err == nil {
+		if err = c.next(ctx, settle); errors.Is(err, errQuiet) && !c.out.ending() {
+			go c.read(ctx, settle)
 			return
 		}
 	}
+	c.ended(err)
+	c.server.left(c)
 }
 
 // errGone ends the reading of a connection that got its Goodbye.
 var errGone = errors.New("the connection was ended")
 
+// errQuiet says that no frame began in time.
+var errQuiet = fmt.Errorf("quiet: %w", os.ErrDeadlineExceeded)
+
 // next waits for a frame to begin, reads it into a borrowed buffer and handles
 // it, unless the connection got its Goodbye in the meantime: whoever stays
 // after that is not served.
 func (c *Conn) next(ctx context.Context, silence time.Duration) error {
-	var header [frame.HeaderLen]byte
-	if err := c.nc.SetReadDeadline(time.Now().Add(silence)); err != nil {
-		return err
-	}
-	if c.out.ending() { // asked behind the deadline, which would undo flushed's
-		return errGone
-	}
-	if _, err := io.ReadFull(c.nc, header[:]); err != nil {
+	header, err := c.begin(silence)
+	if err != nil {
 		return err
 	}
 	f := &chatv1.ClientFrame{}
@@ -140,6 +151,38 @@ func (c *Conn) next(ctx context.Context, silence time.Duration) error {
 		return errGone
 	}
 	return c.handle(ctx, f)
+}
+
+// begin waits for a header. Once its first byte is there, the rest of the frame
+// has two heartbeats.
+func (c *Conn) begin(silence time.Duration) (header [frame.HeaderLen]byte, err error) {
+	if err := c.until(silence); err != nil {
+		return header, err
+	}
+	n, err := io.ReadFull(c.nc, header[:])
+	late := errors.Is(err, os.ErrDeadlineExceeded)
+	switch {
+	case late && n == 0:
+		return header, errQuiet
+	case err != nil && !late:
+		return header, err
+	}
+	if err := c.until(2 * c.server.opts.Heartbeat); err != nil {
+		return header, err
+	}
+	_, err = io.ReadFull(c.nc, header[n:]) // nothing, as a rule
+	return header, err
+}
+
+// until gives the client some time to say something.
+func (c *Conn) until(silence time.Duration) error {
+	if err := c.nc.SetReadDeadline(time.Now().Add(silence)); err != nil {
+		return err
+	}
+	if c.out.ending() { // asked behind the deadline, which would undo flushed's
+		return errGone
+	}
+	return nil
 }
 
 // body reads and decodes the rest of a frame. Once a frame has begun its bytes
@@ -198,7 +241,7 @@ func (c *Conn) linger() {
 	c.out.whileLocked(func(s state) {
 		limit := lingerAfterGoodbye
 		if s != closed {
-			limit += writeTimeout // flushed sets it anew
+			limit += c.out.shared.timeout // flushed sets it anew
 		}
 		_ = c.nc.SetReadDeadline(time.Now().Add(limit))
 	})

@@ -6,6 +6,7 @@
 package lane
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"math/rand/v2"
@@ -25,15 +26,23 @@ type Appender interface {
 	Append(ctx context.Context, conversation uint64, audience []uint64, entries []msglog.Entry) ([]msglog.Result, error)
 }
 
-// Bounds. While the database is away sends are held here; beyond maxWaiting
-// they are refused with a time to retry, and stay in the client's outbox.
+// Bounds. While the database is away sends are held here; beyond
+// DefaultMaxWaiting, or maxWaitingBytes (four thousand of the longest), they are
+// refused with a time to retry, and stay in the client's outbox.
 const (
-	maxWaiting   = 20_000
+	DefaultMaxWaiting = 20_000
+
+	maxWaitingBytes = 64 << 20
+	// sendBytes is about what a send keeps in memory beside its text.
+	sendBytes    = 256
 	maxPerAppend = 64
 	maxBytes     = 128 << 10
-	// attemptLimit is how long one attempt may take before the owner is chosen
-	// anew.
+	// attemptLimit is how long one attempt may take, give or take a tenth, before
+	// the owner is chosen anew.
 	attemptLimit = 30 * time.Second
+	// maxResting goroutines wait for the next lane: more than a busy small machine
+	// has at work, and half a megabyte.
+	maxResting = 64
 )
 
 // Send is a message on its way. Done is called once, from the lane's goroutine,
@@ -47,12 +56,19 @@ type Send struct {
 // goroutine.
 type Lanes struct {
 	appender Appender
+	most     int64
 	log      *slog.Logger
 	ctx      context.Context // ends when the lanes give up
 	cancel   context.CancelFunc
 	running  sync.WaitGroup
 	waiting  atomic.Int64
+	bytes    atomic.Int64
 	sends    atomic.Int64
+
+	period atomic.Pointer[period] // of the attempts that begin now
+	// idle hands a new lane to a goroutine that rests; resting counts those.
+	idle    chan uint64
+	resting atomic.Int32
 
 	mu     sync.Mutex // owns lanes and closed
 	lanes  map[uint64]*lane
@@ -66,10 +82,14 @@ type lane struct {
 	queue    []Send
 }
 
-// New returns lanes that append through a.
-func New(a Appender, log *slog.Logger) *Lanes {
+// New returns lanes that append through a and hold at most so many sends, 0 for
+// the default.
+func New(a Appender, most int, log *slog.Logger) *Lanes {
 	ctx, cancel := context.WithCancel(context.Background())
-	return &Lanes{appender: a, log: log, ctx: ctx, cancel: cancel, lanes: make(map[uint64]*lane)}
+	return &Lanes{
+		appender: a, most: int64(cmp.Or(most, DefaultMaxWaiting)), log: log, ctx: ctx, cancel: cancel,
+		lanes: make(map[uint64]*lane), idle: make(chan uint64),
+	}
 }
 
 var (
@@ -80,14 +100,14 @@ var (
 // Send queues a message; it does not block. An error means that it was not
 // taken and Done is never called.
 func (l *Lanes) Send(conversation uint64, audience []uint64, s Send) error {
-	if l.waiting.Add(1) > maxWaiting {
-		l.waiting.Add(-1)
+	if l.hold(s); l.waiting.Load() > l.most || l.bytes.Load() > maxWaitingBytes {
+		l.letGo(s)
 		return errFull
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
-		l.waiting.Add(-1)
+		l.letGo(s)
 		return errClosed
 	}
 	if busy, ok := l.lanes[conversation]; ok {
@@ -95,8 +115,37 @@ func (l *Lanes) Send(conversation uint64, audience []uint64, s Send) error {
 		return nil
 	}
 	l.lanes[conversation] = &lane{audience: audience, queue: []Send{s}}
-	l.running.Go(func() { l.run(conversation, audience) })
+	select {
+	case l.idle <- conversation:
+	default:
+		l.running.Go(func() { l.work(conversation) })
+	}
 	return nil
+}
+
+// work runs a lane and then others. A goroutine that stays spares the next lane
+// the growing of its stack, a tenth of what a message costs.
+func (l *Lanes) work(conversation uint64) {
+	for more := true; more; {
+		l.run(conversation)
+		if l.resting.Add(1) > maxResting {
+			l.resting.Add(-1)
+			return
+		}
+		conversation, more = <-l.idle
+		l.resting.Add(-1)
+	}
+}
+
+// hold and letGo count what is under way.
+func (l *Lanes) hold(s Send) {
+	l.waiting.Add(1)
+	l.bytes.Add(int64(sendBytes + len(s.Entry.Body)))
+}
+
+func (l *Lanes) letGo(s Send) {
+	l.waiting.Add(-1)
+	l.bytes.Add(-int64(sendBytes + len(s.Entry.Body)))
 }
 
 // Waiting is how many messages are under way, Sent how many were ever settled.
@@ -109,7 +158,10 @@ func (l *Lanes) Sent() int64 { return l.sends.Load() }
 // the rest is then answered as unavailable.
 func (l *Lanes) Close(ctx context.Context) {
 	l.mu.Lock()
-	l.closed = true
+	if !l.closed {
+		l.closed = true
+		close(l.idle) // nothing is sent to it once closed is set
+	}
 	l.mu.Unlock()
 	stop := context.AfterFunc(ctx, l.cancel)
 	l.running.Wait()
@@ -118,29 +170,28 @@ func (l *Lanes) Close(ctx context.Context) {
 }
 
 // run appends what is queued until nothing is left.
-func (l *Lanes) run(conversation uint64, audience []uint64) {
-	var entries []msglog.Entry
+func (l *Lanes) run(conversation uint64) {
 	for {
-		sends := l.take(conversation)
+		sends, audience := l.take(conversation)
 		if len(sends) == 0 {
 			return
 		}
-		entries = make([]msglog.Entry, len(sends))
+		entries := make([]msglog.Entry, len(sends))
 		for i := range sends {
 			entries[i] = sends[i].Entry
 		}
 		results := l.append(conversation, audience, entries)
 		for i := range sends {
 			sends[i].Done(results[i])
+			l.letGo(sends[i])
 		}
 		l.sends.Add(int64(len(sends)))
-		l.waiting.Add(-int64(len(sends)))
 	}
 }
 
 // take removes the next messages to append; it removes the lane when there are
 // none.
-func (l *Lanes) take(conversation uint64) []Send {
+func (l *Lanes) take(conversation uint64) ([]Send, []uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	busy := l.lanes[conversation]
@@ -151,14 +202,33 @@ func (l *Lanes) take(conversation uint64) []Send {
 	}
 	if n == 0 {
 		delete(l.lanes, conversation)
-		return nil
+		return nil, nil
 	}
 	batch := busy.queue[:n:n]
 	busy.queue = busy.queue[n:]
 	if planted.Has(planted.LanesReordered) {
 		slices.Reverse(batch)
 	}
-	return batch
+	return batch, busy.audience
+}
+
+// attempt is the context of one attempt. All that begin within a few seconds
+// share it: a timer for each message would cost more than it is worth.
+func (l *Lanes) attempt() context.Context {
+	now := time.Now()
+	if p := l.period.Load(); p != nil && now.Sub(p.began) < attemptLimit/10 {
+		return p.ctx
+	}
+	ctx, cancel := context.WithCancelCause(l.ctx)
+	time.AfterFunc(attemptLimit, func() { cancel(context.DeadlineExceeded) })
+	l.period.Store(&period{ctx, now})
+	return ctx
+}
+
+// period is a time in which attempts begin that end together.
+type period struct {
+	ctx   context.Context
+	began time.Time
 }
 
 // append tries until the outcome is known or the lanes are closed.
@@ -169,9 +239,7 @@ func (l *Lanes) append(conversation uint64, audience []uint64, entries []msglog.
 		if l.ctx.Err() != nil {
 			return failed(len(entries), errClosed)
 		}
-		ctx, cancel := context.WithTimeout(l.ctx, attemptLimit)
-		results, err := l.appender.Append(ctx, conversation, audience, entries)
-		cancel()
+		results, err := l.appender.Append(l.attempt(), conversation, audience, entries)
 		if err == nil {
 			return results
 		}

@@ -26,7 +26,7 @@ func (a appender) Append(ctx context.Context, conversation uint64, _ []uint64, e
 	return a(ctx, conversation, entries)
 }
 
-func lanes(a appender) *lane.Lanes { return lane.New(a, slog.New(slog.DiscardHandler)) }
+func lanes(a appender) *lane.Lanes { return lane.New(a, 0, slog.New(slog.DiscardHandler)) }
 
 // book is a log in memory that knows what it has; its mutex owns it.
 type book struct {
@@ -181,6 +181,36 @@ func TestTooManyWaiting(t *testing.T) {
 	if answered.Load() != most+1 {
 		t.Errorf("%d answers for %d messages", answered.Load(), most+1)
 	}
+}
+
+func TestTooManyBytesWaiting(t *testing.T) {
+	t.Parallel()
+	release := make(chan struct{})
+	l := lanes(func(_ context.Context, _ uint64, entries []msglog.Entry) ([]msglog.Result, error) {
+		<-release
+		return make([]msglog.Result, len(entries)), nil
+	})
+	send := func(i int) error {
+		return l.Send(uint64(i%10), nil, lane.Send{Entry: msglog.Entry{Body: make([]byte, 64<<10)}, Done: func(msglog.Result) {}})
+	}
+	taken := 0
+	for ; send(taken) == nil; taken++ {
+		if taken > 2000 {
+			t.Fatal("more than 128 MB wait")
+		}
+	}
+	if taken < 1000 {
+		t.Errorf("%d of 64 KB were taken, want about 64 MB", taken)
+	}
+	if err := send(0); errs.CodeOf(err) != errs.CodeExhausted || errs.From(err).RetryAfter == 0 {
+		t.Errorf("one too many got %v", err)
+	}
+	close(release)
+	testenv.Until(t, "there is room again", func() bool { return l.Waiting() < taken/2 })
+	if err := send(0); err != nil {
+		t.Errorf("with room: %v", err)
+	}
+	closed(t, l)
 }
 
 func TestARefusalThatDoesNotPassIsTold(t *testing.T) {

@@ -23,7 +23,7 @@ func env(flag string) []string {
 func flags() []cli.Flag {
 	def := gate.Defaults()
 	all := append(process.Flags(),
-		&cli.StringFlag{Name: "status-target", EnvVars: env("status-target"), Usage: "gRPC `TARGET` of status instead of Consul's service of that name", Category: "Process"},
+		&cli.StringFlag{Name: "status-target", EnvVars: env("status-target"), Usage: "gRPC `TARGET` of status instead of consul:///status", Category: "Process"},
 	)
 	all = append(all, httpFlags(def)...)
 	all = append(all, database.Flags()...)

@@ -186,7 +186,7 @@ func (t *Table) held(now time.Time) string {
 		b.restless = now
 	}
 	if quiet := now.Sub(b.restless); why == "" && quiet < t.calm {
-		why = "the fleet changed " + seconds(quiet) + " ago"
+		why = "the fleet changed a moment ago"
 	}
 	return why
 }

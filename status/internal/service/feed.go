@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"math"
 	"sync"
 	"time"
 
@@ -91,6 +92,7 @@ func (f *feed) turn(now time.Time) {
 func ageless(f *statusv1.FleetResponse) *statusv1.FleetResponse {
 	f = proto.CloneOf(f)
 	f.CatalogAgeMs = min(f.GetCatalogAgeMs(), 0)
+	f.AssignRate = math.Round(10 * f.GetAssignRate())
 	for _, s := range f.GetServers() {
 		s.ReportAgeMs = 0
 	}

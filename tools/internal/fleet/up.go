@@ -68,6 +68,29 @@ func (f *Fleet) Up(ctx context.Context, names []string, limit time.Duration) err
 	return nil
 }
 
+// Build compiles the programs of all jobs.
+func (f *Fleet) Build(ctx context.Context) (release.Release, error) {
+	return f.build(ctx, job.All(), false)
+}
+
+// Deploy makes the secrets and runs all jobs on agents that run already, and
+// returns when every check passes. of holds the values of the jobs' variables
+// that are not the local fleet's, by job.
+func (f *Fleet) Deploy(ctx context.Context, nomadProgram string, built release.Release, of map[string]job.Vars) error {
+	if err := f.ensureSecrets(ctx); err != nil {
+		return err
+	}
+	runner := job.Runner{
+		Program: nomadProgram, Root: f.root, Address: f.nomadURL(), Client: f.nomad,
+		Vars: job.LocalVars(f.dir, f.ports, built.Folder), Of: of,
+	}
+	submitted, err := f.runStages(ctx, runner, built, job.All())
+	if err != nil {
+		return err
+	}
+	return f.await(ctx, submitted, deployed)
+}
+
 // prepare claims the fleet, and brings agents, programs and, for Up, the secrets
 // to where jobs can run.
 func (f *Fleet) prepare(ctx context.Context, manager string, jobs []job.Job, withClient bool) (nomadProgram string, built release.Release, err error) {
@@ -176,7 +199,7 @@ func (f *Fleet) startAgents(ctx context.Context, consulProgram, nomadProgram str
 	}); err != nil {
 		return err
 	}
-	if first, needed := agent.NomadFirst(f.dir, f.ports); needed {
+	if first, needed := agent.NomadFirst(f.dir, f.ports, agent.Local()); needed {
 		p, err := first.Start(nomadProgram)
 		if err != nil {
 			return err
@@ -219,9 +242,10 @@ func (f *Fleet) startAgent(a agent.Agent, program string, await func(process.Pro
 const secretsPath = "nomad/jobs"
 
 // ensureSecrets makes what the services need to share, once: the database's
-// password, and the key of the gates' codes. They live in Nomad alone. The mysql
-// job gives the password to the database at each start, so a fleet that was
-// taken down gets a new one.
+// password, and the key of the gates' codes; and Redis's password where that is
+// not on loopback: without one it serves nobody else. They live in Nomad alone.
+// The mysql job gives the password to the database at each start, so a fleet that
+// was taken down gets a new one.
 func (f *Fleet) ensureSecrets(ctx context.Context) error {
 	query := (&nomad.QueryOptions{}).WithContext(ctx)
 	variable, _, err := f.nomad.Variables().Peek(secretsPath, query)
@@ -232,7 +256,11 @@ func (f *Fleet) ensureSecrets(ctx context.Context) error {
 		variable = &nomad.Variable{Path: secretsPath, Items: nomad.VariableItems{}}
 	}
 	complete := true
-	for _, key := range []string{"mysql_password", "code_secret"} {
+	keys := []string{"mysql_password", "code_secret"}
+	if f.host != loopback {
+		keys = append(keys, "redis_password")
+	}
+	for _, key := range keys {
 		if variable.Items[key] != "" {
 			continue
 		}
@@ -249,6 +277,15 @@ func (f *Fleet) ensureSecrets(ctx context.Context) error {
 		return fmt.Errorf("write nomad variable %s: %w", secretsPath, err)
 	}
 	return nil
+}
+
+// Secret reads one of them.
+func (f *Fleet) Secret(ctx context.Context, key string) (string, error) {
+	variable, _, err := f.nomad.Variables().Read(secretsPath, (&nomad.QueryOptions{}).WithContext(ctx))
+	if err != nil {
+		return "", fmt.Errorf("read nomad variable %s: %w", secretsPath, err)
+	}
+	return variable.Items[key], nil
 }
 
 // runStages submits the jobs stage by stage.

@@ -29,6 +29,10 @@ type Job struct {
 	Stage   int    // jobs of a stage start together, once the stage before is ready
 }
 
+// LastStage is the stage of the services themselves: all before it is what they
+// stand on.
+const LastStage = 3
+
 // All lists the jobs in the order in which they start. Nothing in a stage needs
 // anything of the same or a later one.
 func All() []Job {
@@ -37,9 +41,9 @@ func All() []Job {
 		{Name: "redis", Stage: 1},
 		{Name: "mail", Program: "mailbox", Stage: 1},
 		{Name: "migrate", Program: "migrate", Batch: true, Stage: 2},
-		{Name: "status", Program: "status", Stage: 3},
-		{Name: "chat", Program: "chat", Beside: "probe", Stage: 3},
-		{Name: "gate", Program: "gate", Stage: 3},
+		{Name: "status", Program: "status", Stage: LastStage},
+		{Name: "chat", Program: "chat", Beside: "probe", Stage: LastStage},
+		{Name: "gate", Program: "gate", Stage: LastStage},
 	}
 }
 
@@ -129,6 +133,7 @@ type Runner struct {
 	Root    string // the checkout
 	Address string // of the agent, http://…
 	Vars    Vars
+	Of      map[string]Vars // more of them, or others, for single jobs by name; may be nil
 	Client  *nomad.Client
 }
 
@@ -151,7 +156,9 @@ func (r Runner) Run(ctx context.Context, j Job, changes Vars) (Submitted, error)
 	}
 	cmd := exec.CommandContext(ctx, r.Program, append(args, j.File())...)
 	cmd.Dir = r.Root
-	cmd.Env = append(r.cliEnv(), r.Vars.Environ()...)
+	vars := maps.Clone(r.Vars)
+	maps.Copy(vars, r.Of[j.Name])
+	cmd.Env = append(r.cliEnv(), vars.Environ()...)
 	if output, err := cmd.CombinedOutput(); err != nil {
 		return Submitted{}, fmt.Errorf("nomad job run %s: %w\n%s", j.File(), err, strings.TrimSpace(string(output)))
 	}

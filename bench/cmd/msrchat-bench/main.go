@@ -1,0 +1,89 @@
+// Command msrchat-bench measures a fleet of msrChat: durable messages a second,
+// latency, what idle connections cost, how users come back after a server's
+// death, how evenly they are assigned.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/msrchat/msrchat/shared/database"
+	"github.com/msrchat/msrchat/shared/process"
+
+	"github.com/msrchat/msrchat/bench/account"
+	"github.com/msrchat/msrchat/bench/floor"
+)
+
+// exitInterrupted is as shells have it for Ctrl-C: the report tells what was
+// measured until then.
+const exitInterrupted = 130
+
+func main() { os.Exit(run(context.Background(), os.Args)) }
+
+func run(ctx context.Context, args []string) int {
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the program at once
+	code := process.Run(ctx, app(), args, os.Stderr)
+	if ctx.Err() != nil && code != process.ExitUsage {
+		return exitInterrupted
+	}
+	return code
+}
+
+func app() *cli.App {
+	return &cli.App{
+		Name: "msrchat-bench", Usage: "measure a fleet of msrChat", Version: process.Version(),
+		Description: "It makes accounts of its own in the fleet's database, past the gate, and so needs\n" +
+			"the database's password (MSRCHAT_MYSQL_PASSWORD). They are taken away at the end;\n" +
+			"'msrchat-bench clean' takes away what an earlier call left behind.\n" +
+			"Measure on a fleet without users: a load takes what it gets.\n\n" +
+			"Exit codes: 0 measured; 1 failed, or a message was lost, doubled or out of order;\n" +
+			"2 wrong usage; 130 interrupted, with a report of what was measured until then.",
+		Commands: []*cli.Command{loadCommand(), idleCommand(), stormCommand(), assignCommand(), cleanCommand(), floorCommand()},
+		Action: func(c *cli.Context) error {
+			return cli.ShowAppHelp(c)
+		},
+	}
+}
+
+// floorCommand is for this program alone: see package floor.
+func floorCommand() *cli.Command {
+	return &cli.Command{
+		Name: floor.Command, Hidden: true, Flags: database.Flags(),
+		Action: func(c *cli.Context) error {
+			db, err := database.FromCLI(c)
+			if err != nil {
+				return process.Usage(err)
+			}
+			return floor.Main(c.Context, floor.Kind(c.Args().First()), db, os.Stdin, os.Stdout)
+		},
+	}
+}
+
+func cleanCommand() *cli.Command {
+	return &cli.Command{
+		Name: "clean", Usage: "take away all accounts that measurements made, and what they wrote", Flags: database.Flags(),
+		Action: func(c *cli.Context) error {
+			cfg, err := database.FromCLI(c)
+			if err != nil {
+				return process.Usage(err)
+			}
+			db, err := account.Open(c.Context, cfg)
+			if err != nil {
+				return err
+			}
+			defer db.Close()
+			removed, err := account.RemoveAll(c.Context, db)
+			if err != nil {
+				return err
+			}
+			_, err = os.Stdout.WriteString(removedText(removed) + "\n")
+			return err
+		},
+	}
+}

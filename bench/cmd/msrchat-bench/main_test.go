@@ -1,0 +1,104 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/msrchat/msrchat/shared/database"
+	"github.com/msrchat/msrchat/shared/process"
+	"github.com/msrchat/msrchat/shared/testenv"
+
+	"github.com/msrchat/msrchat/bench/floor"
+	"github.com/msrchat/msrchat/bench/load"
+	"github.com/msrchat/msrchat/bench/people"
+	"github.com/msrchat/msrchat/bench/proc"
+	"github.com/msrchat/msrchat/bench/report"
+	"github.com/msrchat/msrchat/bench/wire"
+)
+
+// The program starts itself again as a floor, here the test's binary.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == floor.Command {
+		os.Exit(run(context.Background(), os.Args))
+	}
+	os.Exit(m.Run())
+}
+
+// A floor runs in a process of its own, which is measured, and leaves nothing.
+func TestFloorAsAChild(t *testing.T) {
+	cfg := testenv.MariaDB(t)
+	child, err := floor.Start(t.Context(), floor.DB0, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dialer := wire.NewDialer("test")
+	defer dialer.Close()
+	var set proc.Set
+	set.Add(proc.Process{Name: groupFloor, PID: child.PID})
+	before := set.Snapshot()
+	settings := load.Config{Clients: 4, Window: 2, MinSize: 10, MaxSize: 10, Duration: 200e6, Settle: testenv.Patience}
+	result, err := load.Run(t.Context(), settings, people.Floor{Address: child.Addr, Dialer: dialer}, load.Hooks{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if result.Delivered == 0 || result.Delivered != result.Sent {
+		t.Errorf("got %+v", result)
+	}
+	for _, f := range loadFigures(result, &set, before, set.Snapshot()) {
+		if f.Key == "cpu_s_per_million" && f.Absent {
+			t.Error("the child's CPU was not measured")
+		}
+	}
+	if err := child.Stop(); err != nil {
+		t.Error(err)
+	}
+	if _, err := testenv.Open(t, cfg).ExecContext(t.Context(), "SELECT 1 FROM bench_floor_db0"); err == nil {
+		t.Error("its table is still there")
+	}
+}
+
+func TestAChildThatCannotStart(t *testing.T) {
+	nowhere := database.Config{Addr: "127.0.0.1:" + strconv.Itoa(testenv.FreePort(t)), User: "nobody", Name: "none"}
+	if child, err := floor.Start(t.Context(), floor.Schema, nowhere); err == nil {
+		t.Errorf("without a database it runs: %+v", child)
+	}
+}
+
+// Mistakes are told as such, before anything is connected to.
+func TestUsage(t *testing.T) {
+	for _, args := range []string{
+		"nonsense", "load --clients 3", "load --window 300", "load --size x", "load --size 9-", "load --rate 5 --window 5",
+		"load --rounds -1", "load extra", "load --pid x", "load --listener x", "load --server nowhere", "load --gate ftp://x",
+		"idle --clients 0", "storm --clients -1", "assign --count 0",
+	} {
+		if code := run(t.Context(), append([]string{program}, strings.Fields(args)...)); code != process.ExitUsage {
+			t.Errorf("%q exits with %d", args, code)
+		}
+	}
+}
+
+// What is told to be not measured is not shown as nothing.
+func TestMissingProcesses(t *testing.T) {
+	set := &proc.Set{Missing: []string{"chat 1"}}
+	for _, f := range cpuFigures(10, set, nil, nil) {
+		if !f.Absent {
+			t.Errorf("%s is %v", f.Key, f.Value)
+		}
+	}
+	b := &bench{}
+	b.missing(set)
+	b.missing(set)
+	if len(b.report.Notes) != 1 || !strings.Contains(b.report.Notes[0], "not measured: chat 1") {
+		t.Errorf("notes: %q", b.report.Notes)
+	}
+	b.report.Runs = []report.Run{{Target: report.System, Round: 1, Figures: cpuFigures(10, set, nil, nil)}}
+	var out bytes.Buffer
+	if err := b.report.WriteJSON(&out); err != nil || !json.Valid(out.Bytes()) || !strings.Contains(out.String(), `"cpu_s_per_million": null`) {
+		t.Errorf("%v\n%s", err, out.String())
+	}
+}

@@ -1,0 +1,11 @@
+//go:build unix
+
+package floor
+
+import (
+	"os/exec"
+	"syscall"
+)
+
+// detach keeps Ctrl-C from the child: its parent still measures with it.
+func detach(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} }

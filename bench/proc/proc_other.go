@@ -1,0 +1,9 @@
+//go:build !linux
+
+package proc
+
+// Read measures nothing here.
+func Read(int) (Usage, error) { return Usage{}, ErrNotMeasured }
+
+// Listener finds nobody here.
+func Listener(string) (int, error) { return 0, ErrNotMeasured }

@@ -1,0 +1,74 @@
+package report
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"strconv"
+)
+
+// Database is what a result's durability rests on: without these, a rate of
+// durable messages says nothing.
+type Database struct {
+	Address    string `json:"address"`
+	Version    string `json:"version"`
+	Flush      int    `json:"innodb_flush_log_at_trx_commit"`
+	Binlog     bool   `json:"log_bin"`
+	SyncBinlog int    `json:"sync_binlog"`
+}
+
+// ReadDatabase asks the server for its settings.
+func ReadDatabase(ctx context.Context, db *sql.DB, address string) (*Database, error) {
+	d := &Database{Address: address}
+	row := db.QueryRowContext(ctx, "SELECT @@GLOBAL.version, @@GLOBAL.innodb_flush_log_at_trx_commit, @@GLOBAL.log_bin, @@GLOBAL.sync_binlog")
+	if err := row.Scan(&d.Version, &d.Flush, &d.Binlog, &d.SyncBinlog); err != nil {
+		return nil, fmt.Errorf("read durability settings: %w", err)
+	}
+	return d, nil
+}
+
+// String is one line.
+func (d *Database) String() string {
+	binlog := "OFF"
+	if d.Binlog {
+		binlog = "ON, sync_binlog=" + strconv.Itoa(d.SyncBinlog)
+	}
+	warning := ""
+	if d.Flush != 1 || d.Binlog && d.SyncBinlog != 1 {
+		warning = " (NOT DURABLE: a crash loses acknowledged messages)"
+	}
+	return fmt.Sprintf("database %s at %s: innodb_flush_log_at_trx_commit=%d, log_bin=%s%s", d.Version, d.Address, d.Flush, binlog, warning)
+}
+
+// Counters are a few of the server's status variables.
+type Counters struct {
+	Questions      int64 // statements since its start
+	Connections    int64 // open at present
+	ThreadsRunning int64 // working at present, the asking one included
+}
+
+// ReadCounters asks for them.
+func ReadCounters(ctx context.Context, db *sql.DB) (Counters, error) {
+	rows, err := db.QueryContext(ctx, "SHOW GLOBAL STATUS WHERE Variable_name IN ('Questions', 'Threads_connected', 'Threads_running')")
+	if err != nil {
+		return Counters{}, fmt.Errorf("read status: %w", err)
+	}
+	defer rows.Close()
+	var c Counters
+	for rows.Next() {
+		var name string
+		var value int64
+		if err := rows.Scan(&name, &value); err != nil {
+			return Counters{}, fmt.Errorf("read status: %w", err)
+		}
+		switch name {
+		case "Questions":
+			c.Questions = value
+		case "Threads_connected":
+			c.Connections = value
+		case "Threads_running":
+			c.ThreadsRunning = value
+		}
+	}
+	return c, rows.Err()
+}

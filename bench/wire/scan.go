@@ -1,0 +1,87 @@
+package wire
+
+import (
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/msrchat/msrchat/shared/frame"
+)
+
+// scanBuffer holds a burst of short frames; a longer frame grows it.
+const scanBuffer = 16 << 10
+
+// maxPooled keeps a buffer that grew for one long frame out of the pool.
+const maxPooled = 64 << 10
+
+// buffers lends Scan its space while something arrives.
+var buffers = sync.Pool{New: func() any { return new(make([]byte, 0, scanBuffer)) }}
+
+// Scan reads frames until the stream ends. Each body is handed to fn, which must
+// not keep it; drained is called whenever all that had arrived was handed out,
+// which is the moment to write what came of it.
+//
+// A quiet stream holds no buffer: one is borrowed when a header has arrived, and
+// given back when nothing is left in it. limit bounds a frame. Scan returns the
+// first error of the stream, of a header or of fn; io.EOF means that the stream
+// ended between two frames.
+func Scan(r io.Reader, limit int, fn func(body []byte) error, drained func()) error {
+	header := new([frame.HeaderLen]byte)
+	for {
+		if _, err := io.ReadFull(r, header[:]); err != nil {
+			return err
+		}
+		lent := buffers.Get().(*[]byte)
+		buf, err := burst(r, limit, append((*lent)[:0], header[:]...), fn)
+		if cap(buf) <= maxPooled {
+			*lent = buf[:0]
+			buffers.Put(lent)
+		}
+		if err != nil {
+			return err
+		}
+		drained()
+	}
+}
+
+// burst reads on until buf ends with a whole frame. It returns buf for the pool.
+func burst(r io.Reader, limit int, buf []byte, fn func([]byte) error) ([]byte, error) {
+	for {
+		rest, err := split(buf, limit, fn)
+		if err != nil || len(rest) == 0 {
+			return buf, err
+		}
+		buf = buf[:copy(buf, rest)]
+		if len(buf) == cap(buf) { // grown as the bytes arrive, whatever was announced
+			buf = append(make([]byte, 0, 2*cap(buf)), buf...)
+		}
+		n, err := r.Read(buf[len(buf):cap(buf)])
+		buf = buf[:len(buf)+n]
+		if n == 0 && err != nil {
+			if err == io.EOF { //nolint:errorlint // a Reader returns io.EOF itself
+				err = io.ErrUnexpectedEOF
+			}
+			return buf, err
+		}
+	}
+}
+
+// split hands the whole frames of buf to fn and returns the beginning of the
+// next one.
+func split(buf []byte, limit int, fn func([]byte) error) (rest []byte, err error) {
+	for len(buf) >= frame.HeaderLen {
+		n, err := frame.Length([frame.HeaderLen]byte(buf), limit)
+		if err != nil {
+			return buf, err
+		}
+		end := frame.HeaderLen + n
+		if len(buf) < end {
+			return buf, nil
+		}
+		if err := fn(buf[frame.HeaderLen:end]); err != nil {
+			return buf, fmt.Errorf("frame: %w", err)
+		}
+		buf = buf[end:]
+	}
+	return buf, nil
+}

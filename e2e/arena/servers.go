@@ -1,0 +1,184 @@
+package arena
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"path/filepath"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	statusv1 "github.com/msrchat/msrchat/proto/msrchat/status/v1"
+	"github.com/msrchat/msrchat/shared/discovery"
+)
+
+// chatPorts are where one chat server listens, past the wires.
+type chatPorts struct{ client, relay, health, http string }
+
+// statusForGate is what status is called in Consul behind the gate's wires.
+const statusForGate = "status-for-gate"
+
+// startServers starts status, chat and gate. All learn of each other from the
+// catalog, so what is there leads through the wires. The wires between gate and
+// status stand there as a service of their own.
+func (a *Arena) startServers(_, life context.Context) error {
+	for i := range a.cfg.Status {
+		if err := a.startStatus(life, fmt.Sprintf("status-%d", i+1)); err != nil {
+			return err
+		}
+	}
+	for i := range a.cfg.Chats {
+		if err := a.startChat(life, fmt.Sprintf("chat-%d", i+1)); err != nil {
+			return err
+		}
+	}
+	return a.startGate(life)
+}
+
+// addresses picks free ones.
+func addresses(into ...*string) (err error) {
+	for _, addr := range into {
+		if *addr, err = local(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *Arena) common(instance string) []string {
+	return []string{"--instance", instance, "--release", "arena", "--register", "--consul-addr", a.consul}
+}
+
+func (a *Arena) startStatus(life context.Context, name string) error {
+	var rpc, health, web string
+	if err := addresses(&rpc, &health, &web); err != nil {
+		return err
+	}
+	toChat, err := a.net.add(StatusChat, name, rpc)
+	if err != nil {
+		return err
+	}
+	toGate, err := a.net.add(GateStatus, name, rpc)
+	if err != nil {
+		return err
+	}
+	a.start(life, &Process{Kind: "status", Name: name, path: filepath.Join(a.bin, "status"), args: append(a.common(name),
+		"--grpc-bind", rpc, "--grpc-advertise", toChat.Addr, "--health-bind", health, "--http-bind", web)})
+	a.statuses = append(a.statuses, rpc)
+	_, err = discovery.Register(life, a.catalog, discovery.Registration{
+		Service: statusForGate, Instance: name, Address: toGate.Addr, Checks: []discovery.Check{{Name: "grpc health", GRPC: health}},
+	})
+	return err
+}
+
+func (a *Arena) startChat(life context.Context, name string) error {
+	var at chatPorts
+	if err := addresses(&at.client, &at.relay, &at.health, &at.http); err != nil {
+		return err
+	}
+	var wires [4]*Wire
+	for i, w := range []struct {
+		pair Pair
+		to   string
+	}{{ClientChat, at.client}, {ChatChat, at.relay}, {ChatMySQL, a.mysql}, {ChatRedis, a.redis}} {
+		var err error
+		if wires[i], err = a.net.add(w.pair, name, w.to); err != nil {
+			return err
+		}
+	}
+	a.start(life, &Process{
+		Kind: "chat", Name: name, path: filepath.Join(a.bin, "chat"),
+		args: append(a.common(name),
+			"--client-bind", at.client, "--client-advertise", wires[0].Addr, "--relay-bind", at.relay, "--relay-advertise", wires[1].Addr,
+			"--health-bind", at.health, "--http-bind", at.http, "--mysql-addr", wires[2].Addr, "--mysql-user", "root",
+			"--mysql-database", databaseName, "--redis-addr", wires[3].Addr,
+			"--heartbeat", Heartbeat.String(), "--drain", "500ms"),
+		env: []string{"MSRCHAT_RELAY_FAULTS=" + a.relayFaults(), "MSRCHAT_PLANTED=" + string(a.cfg.Bug)},
+	})
+	a.chats = append(a.chats, at)
+	return nil
+}
+
+func (a *Arena) startGate(life context.Context) error {
+	if err := addresses(&a.gate); err != nil {
+		return err
+	}
+	args := append(a.common("gate"), "--http-bind", a.gate, "--status-target", discovery.Scheme+":///"+statusForGate,
+		"--mysql-addr", a.mysql, "--mysql-user", "root", "--mysql-database", databaseName, "--redis-addr", a.redis)
+	if a.cfg.SMTP != "" {
+		args = append(args, "--smtp-addr", a.cfg.SMTP)
+	}
+	a.start(life, &Process{Kind: "gate", Name: "gate", path: filepath.Join(a.bin, "gate"), args: args})
+	return nil
+}
+
+// settle waits until everything is whole.
+func (a *Arena) settle(ctx context.Context) error { return until(ctx, "all servers", a.Whole) }
+
+// Whole says what is not right: nil when the databases, Consul and the gate
+// answer, and every status server may send people to every chat server, and
+// hears from it.
+func (a *Arena) Whole(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	for what, ready := range map[string]func(context.Context) error{
+		"MariaDB": a.mariaDBReady, "Redis": a.redisReady, "Consul": a.consulReady, "gate": a.gateReady, "fleet": a.eligible,
+	} {
+		if err := ready(ctx); err != nil {
+			return fmt.Errorf("%s: %w", what, err)
+		}
+	}
+	return nil
+}
+
+func (a *Arena) gateReady(ctx context.Context) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, a.Gate()+"/readyz", nil)
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("the gate answers %s", resp.Status)
+	}
+	return nil
+}
+
+func (a *Arena) eligible(ctx context.Context) error {
+	problems := make([]error, len(a.statuses))
+	for i, addr := range a.statuses {
+		problems[i] = a.eligibleAt(ctx, addr)
+	}
+	return errors.Join(problems...)
+}
+
+// freshReport is how long status believes a report.
+const freshReport = 3 * time.Second
+
+func (a *Arena) eligibleAt(ctx context.Context, addr string) error {
+	cc, err := grpc.NewClient("passthrough:///"+addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return err
+	}
+	defer cc.Close()
+	fleet, err := statusv1.NewStatusServiceClient(cc).Fleet(ctx, &statusv1.FleetRequest{})
+	if err != nil {
+		return err
+	}
+	n := 0
+	for _, s := range fleet.GetServers() {
+		if s.GetEligible() && s.GetLoad() != nil && s.GetReportAgeMs() < freshReport.Milliseconds() {
+			n++
+		}
+	}
+	if n < a.cfg.Chats {
+		return fmt.Errorf("%d of %d chat servers are eligible and heard of at %s", n, a.cfg.Chats, addr)
+	}
+	return nil
+}
