@@ -20,6 +20,11 @@ up *ARGS:
 down *ARGS:
     @tools/fleet down "$@"
 
+# bring SERVICE (chat, gate, status) to VERSION (a git ref, a folder, or the working tree); see --help
+[no-exit-message]
+upgrade *ARGS:
+    @tools/fleet upgrade "$@"
+
 # the same fleet by Terraform (ENV: local): plan, make and wait until every check passes
 [no-exit-message]
 apply *ENV:
@@ -44,6 +49,11 @@ ps:
 [no-exit-message]
 logs *ARGS:
     @tools/fleet logs "$@"
+
+# check this machine and the fleet, up or down, and say what to do (--json); exits with 1 when a check failed
+[no-exit-message]
+doctor *ARGS:
+    @tools/fleet doctor "$@"
 
 # show the newest mail to ADDRESS
 [no-exit-message]
@@ -74,6 +84,11 @@ faults *ARGS:
 [no-exit-message]
 chaos-demo *ARGS:
     @tools/chaos-demo "$@"
+
+# crash, cut off and drain nodes of a fleet on four network namespaces while people talk; prints a table (ARG... for go test)
+[no-exit-message]
+nodes *ARGS:
+    @tools/node-faults "$@"
 
 # look for what a reviewer should not have to say
 [no-exit-message]

@@ -20,11 +20,17 @@ const Service = "chat"
 const (
 	// DefaultHeartbeat: NATs forget an idle connection after 30 s at the least.
 	DefaultHeartbeat = 20 * time.Second
-	// DefaultCapacity leaves room under a limit of 20,000 open files.
+	// DefaultCapacity leaves room under a limit of 20,000 open files; see places.
 	DefaultCapacity = 18_200
-	// DefaultDrain paces the farewell: fast enough for a small fleet; an upgrade
-	// of a large one wants minutes.
-	DefaultDrain = 5 * time.Second
+	// DefaultDrain lets 10,000 connections go at DefaultDrainRate; an upgrade of a
+	// large fleet wants minutes.
+	DefaultDrain = 10 * time.Second
+	// DefaultDrainRate is how many reconnects a second gate, status and database
+	// take beside their other work.
+	DefaultDrainRate = 1000
+	// DefaultSettled: who came from a server that was drained is not sent on while
+	// the rest of the fleet still moves.
+	DefaultSettled = 30 * time.Second
 )
 
 // Listener is where a port is bound and how others reach it, which differs
@@ -48,11 +54,22 @@ type Config struct {
 	Redis         cache.Config
 	ConsulAddr    string
 	// Register registers the process in Consul; off where Nomad does it.
-	Register  bool
-	Capacity  int
+	Register bool
+	// Capacity is how many connections are let in; the limit of open files may
+	// lower it.
+	Capacity int
+	// MaxSends is how many messages are held while the database is away or slow;
+	// 0 means 20,000.
+	MaxSends  int
 	Heartbeat time.Duration
-	// Drain is over how long connections are asked to leave at a stop.
-	Drain time.Duration
+	// DrainRate bounds how many connections a second are asked to leave at a stop,
+	// by all servers that leave together. Drain is when the last one has been
+	// asked, whatever the rate.
+	DrainRate int
+	Drain     time.Duration
+	// Settled is how long a connection is here before it may be asked to leave
+	// for the sake of an even load.
+	Settled time.Duration
 	// FencePatience is how long database and Consul must both be away before
 	// users are sent elsewhere; 0 means ten seconds.
 	FencePatience time.Duration
@@ -76,6 +93,12 @@ func (c Config) withDefaults() Config {
 	if c.Drain == 0 {
 		c.Drain = DefaultDrain
 	}
+	if c.DrainRate == 0 {
+		c.DrainRate = DefaultDrainRate
+	}
+	if c.Settled == 0 {
+		c.Settled = DefaultSettled
+	}
 	return c
 }
 
@@ -94,8 +117,8 @@ func (c Config) Validate() error {
 	if c.ConsulAddr == "" {
 		problem("the Consul address is empty")
 	}
-	if c.Capacity < 0 || c.Drain < 0 {
-		problem("capacity and drain must not be negative")
+	if c.Capacity < 0 || c.Drain < 0 || c.DrainRate < 0 || c.MaxSends < 0 {
+		problem("capacity, drain, its rate and the messages held must not be negative")
 	}
 	if c.Heartbeat != 0 && (c.Heartbeat < 100*time.Millisecond || c.Heartbeat > 10*time.Minute) {
 		problem("the heartbeat must be between 100ms and 10m")

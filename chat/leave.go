@@ -27,22 +27,9 @@ func (s *Server) drain(ctx context.Context) error {
 	s.health.Set(false)
 	s.reporter.Now()
 	s.peers.Drain()
-	all := s.connections()
-	waves := max(int(s.cfg.Drain/wave), 1)
 	ticker := time.NewTicker(wave)
 	defer ticker.Stop()
-	for n := range waves {
-		for _, c := range all[n*len(all)/waves : (n+1)*len(all)/waves] {
-			c.Drain(s.goodbye(chatv1.GoodbyeCode_GOODBYE_CODE_DRAINING, "this server is being replaced", rand.N(spread)))
-		}
-		if s.hub.Len() == 0 {
-			break
-		}
-		select {
-		case <-ticker.C:
-		case <-ctx.Done():
-		}
-	}
+	s.askToLeave(ctx, ticker, started)
 	s.empty(ctx, ticker, 3*time.Second)
 	late, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -54,6 +41,33 @@ func (s *Server) drain(ctx context.Context) error {
 	err := s.conns.CloseAll(ctx)
 	s.log.Info("drained", "connections", before, "took", time.Since(started))
 	return err
+}
+
+// askToLeave says goodbye in waves: all servers that leave together ask at most
+// Config.DrainRate connections a second, unless that would take longer than
+// Config.Drain.
+func (s *Server) askToLeave(ctx context.Context, ticker *time.Ticker, started time.Time) {
+	all := s.connections()
+	plan := pace{total: len(all), limit: s.cfg.Drain}
+	for at := started; len(all) > 0 && s.hub.Len() > 0; {
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+		}
+		now := time.Now()
+		together := 1 + s.leavers.since(s.cfg.Drain+farewellLimit, now)
+		n := plan.next(now.Sub(started), now.Sub(at), float64(s.cfg.DrainRate)/float64(together))
+		if ctx.Err() != nil {
+			n = len(all)
+		}
+		for _, c := range all[:n] {
+			c.Drain(s.goodbye(chatv1.GoodbyeCode_GOODBYE_CODE_DRAINING, "this server is being replaced", rand.N(spread)))
+		}
+		all, at = all[n:], now
+	}
+	if plan.hurried {
+		s.log.Warn("more connections than the drain's rate lets go in its time", "connections", plan.total, "rate", s.cfg.DrainRate, "drain", s.cfg.Drain)
+	}
 }
 
 // empty waits, but not for ever, until the connections have left; those that came while the
@@ -107,20 +121,6 @@ func (s *Server) cut() {
 	s.health.Set(false)
 	for _, c := range s.connections() {
 		c.Bye(s.goodbye(chatv1.GoodbyeCode_GOODBYE_CODE_UNAVAILABLE, "this server is cut off", rand.N(time.Second)))
-	}
-}
-
-// keepAtMost obeys a status replica's order to shed connections: the number
-// that may stay, so that several replicas' orders do not add up.
-func (s *Server) keepAtMost(n uint32) {
-	stay := uint32(0)
-	for _, c := range s.connections() {
-		if c.Leaving() {
-			continue // by an earlier order
-		}
-		if stay++; stay > n {
-			c.Drain(s.goodbye(chatv1.GoodbyeCode_GOODBYE_CODE_REBALANCE, "another server has more room", rand.N(time.Second)))
-		}
 	}
 }
 

@@ -30,6 +30,7 @@ import (
 	"github.com/msrchat/msrchat/shared/lifecycle"
 	"github.com/msrchat/msrchat/shared/msglog"
 	"github.com/msrchat/msrchat/shared/planted"
+	"github.com/msrchat/msrchat/shared/process"
 	"github.com/msrchat/msrchat/shared/schema"
 	"github.com/msrchat/msrchat/shared/session"
 
@@ -48,6 +49,7 @@ import (
 // Server is one chat server. New binds its ports, Run serves.
 type Server struct {
 	cfg       Config
+	strangers int // see Config.places
 	log       *slog.Logger
 	boot      uint64
 	started   time.Time
@@ -67,10 +69,12 @@ type Server struct {
 	fanout   *fanout.Fanout
 	repair   *repair.Repair
 	fence    *fence.Fence
+	leavers  *leavers
 	reporter *report.Reporter
 	conns    *conn.Server
 	health   *admin.HealthServer
 	meter    report.Meter
+	shedding *shedding
 	epoch    atomic.Uint64
 	// serving is set once everything is built, draining once the server leaves.
 	serving, draining atomic.Bool
@@ -82,9 +86,22 @@ func New(cfg Config, log *slog.Logger) (*Server, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
+	cfg = cfg.withDefaults()
+	files, err := process.OpenFiles()
+	if err != nil {
+		return nil, err
+	}
+	capacity, strangers, err := cfg.places(files)
+	if err != nil {
+		return nil, err
+	}
+	if capacity < cfg.Capacity {
+		log.Warn("capacity lowered to fit the limit of open files", "capacity", capacity, "configured", cfg.Capacity, "open_files", files)
+		cfg.Capacity = capacity
+	}
 	s := &Server{
-		cfg: cfg.withDefaults(), log: log.With("instance", cfg.Instance), started: time.Now(), hub: hub.New(),
-		listeners: make(map[string]net.Listener), registry: admin.NewRegistry(),
+		cfg: cfg, strangers: strangers, log: log.With("instance", cfg.Instance), started: time.Now(), hub: hub.New(),
+		listeners: make(map[string]net.Listener), registry: admin.NewRegistry(), leavers: newLeavers(cfg.Instance),
 	}
 	var boot [8]byte
 	rand.Read(boot[:])
@@ -154,11 +171,12 @@ func (s *Server) serve(ctx context.Context) error {
 	g.OnStop("message log", s.msgs.Close)
 	g.Go("health", s.health.Run)
 	g.Go("relay", s.serveRelay)
-	g.Go("peers", func(ctx context.Context) error { return s.peers.Run(ctx, s.watch(Service, false)) })
+	g.Go("peers", func(ctx context.Context) error { return s.peers.Run(ctx, s.leavers.beside(s.watch(Service, false))) })
 	g.Go("routes", s.routes.Run)
 	g.Go("fanout", s.fanout.Run)
 	g.Go("repair", s.repair.Run)
 	g.Go("fence", s.fence.Run)
+	g.Go("links", s.watchLinks)
 	g.Go("sessions", s.recheck)
 	g.Go("reports", func(ctx context.Context) error { return s.reporter.Run(ctx, s.watch("status", false)) })
 	g.Go("clients", s.conns.Serve)
@@ -224,7 +242,7 @@ func (s *Server) build() {
 	s.health = admin.NewHealth(s.listeners["health"])
 	s.routes = route.New(route.Options{
 		Instance: s.cfg.Instance, Redis: s.redis, Logger: s.log, Registerer: reg,
-		Rewritten: func() { s.repair.Everybody() },
+		Missed: func() { s.repair.Everybody() },
 	})
 	s.msgs = msglog.New(s.db, msglog.Options{Logger: s.log, Registerer: reg, Committed: func(batch []msglog.Committed) {
 		if planted.Has(planted.DrainWithoutFlush) && s.draining.Load() {
@@ -238,10 +256,11 @@ func (s *Server) build() {
 		Deliver: func(d []*relayv1.Delivery) { s.fanout.Received(d) },
 		Missed:  func(string) { s.repair.Everybody() },
 	})
-	s.lanes = lane.New(s.peers, s.log)
+	s.lanes = lane.New(s.peers, s.cfg.MaxSends, s.log)
 	s.fanout = fanout.New(fanout.Options{Hub: s.hub, Peers: s.peers, Routes: s.routes, Drop: s.cfg.Hooks.DropPush, Registerer: reg})
 	s.repair = repair.New(repair.Options{
-		Heartbeat: hb, Tell: s.fanout.Heads, Heads: dir.Heads, Deliver: s.hub.Deliver, Users: s.hub.Users, Logger: s.log, Registerer: reg,
+		Heartbeat: hb, Tell: s.fanout.Heads, Heads: dir.Heads, Deliver: s.hub.Deliver, Users: s.hub.Users, Lost: s.peers.Lost,
+		Logger: s.log, Registerer: reg,
 	})
 	s.fence = fence.New(fence.Options{
 		Database: s.db.PingContext, Consul: s.askConsul, Patience: s.cfg.FencePatience, Cut: s.cut,
@@ -249,15 +268,18 @@ func (s *Server) build() {
 	})
 	s.reporter = report.New(report.Options{Report: s.report, KeepAtMost: s.keepAtMost, Dial: s.dialOptions(), Logger: s.log})
 	s.conns = conn.NewServer(s.listeners["client"], conn.Options{
-		Instance: s.cfg.Instance, Release: s.cfg.Release, Heartbeat: hb, Capacity: s.cfg.Capacity, Epoch: s.epoch.Load,
-		Sessions: s.sessions, Directory: dir, History: s.msgs, Lanes: s.lanes, Routes: s.routes, Hub: s.hub,
+		Instance: s.cfg.Instance, Release: s.cfg.Release, Heartbeat: hb, Capacity: s.cfg.Capacity, Strangers: s.strangers,
+		Epoch: s.epoch.Load, Sessions: s.sessions, Directory: dir, History: s.msgs, Lanes: s.lanes, Routes: s.routes, Hub: s.hub,
 		Dirty: s.repair.Dirty, Alternates: s.peers.Alternates, Used: s.reporter.Used, Refuse: s.refuse, Log: s.log, Registerer: reg,
 	})
 	reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "msrchat_chat_connections", Help: "Connections of users.",
 	}, func() float64 { return float64(s.hub.Len()) }), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "msrchat_chat_capacity", Help: "Connections of users that are let in at most.",
+	}, func() float64 { return float64(s.cfg.Capacity) }), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "msrchat_chat_sends_waiting", Help: "Messages on their way into the log.",
 	}, func() float64 { return float64(s.lanes.Waiting()) }))
+	s.shedding = newShedding(s.cfg.Settled, reg)
 }
 
 // watch follows a service in Consul.
@@ -275,9 +297,13 @@ func (s *Server) askConsul(ctx context.Context) error {
 	return err
 }
 
+// streamsPerPeer is more than the two that a peer opens.
+const streamsPerPeer = 16
+
 func (s *Server) serveRelay(ctx context.Context) error {
 	srv := grpc.NewServer(
 		grpc.MaxRecvMsgSize(peer.MaxMessage),
+		grpc.MaxConcurrentStreams(streamsPerPeer),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 	)
 	relayv1.RegisterRelayServiceServer(srv, s.peers.Service())

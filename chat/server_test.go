@@ -305,36 +305,6 @@ func TestARevokedSessionIsEnded(t *testing.T) {
 	other.openDirect(ann.name) // undisturbed
 }
 
-func TestASlowReaderIsDroppedAndComesBack(t *testing.T) {
-	f := newFleet(t, false)
-	s := f.start("a")
-	ann, bob := f.person(), f.person()
-	w, slow := login(t, s, ann), login(t, s, bob)
-	if err := slow.nc.(*net.TCPConn).SetReadBuffer(4096); err != nil {
-		t.Fatal(err)
-	}
-	c := w.openDirect(bob.name)
-	long := strings.Repeat("x", text.MaxMessageRunes)
-	for deadline := time.Now().Add(time.Minute); !strings.Contains(get(t, "http://"+s.HTTPAddr()+"/metrics"), "msrchat_chat_slow_consumers_total 1"); {
-		if time.Now().After(deadline) {
-			t.Fatal("a client that never reads is still served")
-		}
-		for i := range 100 {
-			m := message(c.GetId(), long)
-			m.RequestId = uint64(1000 + i)
-			w.write(m)
-		}
-		for range 100 {
-			w.await("an answer", func(f *chatv1.ServerFrame) bool { return f.GetSent() != nil })
-		}
-		w.pushes = nil
-	}
-	back := login(t, s, bob)
-	if back.history(c.GetId(), 0).GetHead() == 0 {
-		t.Error("nothing to read after coming back")
-	}
-}
-
 func TestAFullServerSendsElsewhere(t *testing.T) {
 	f := newFleet(t, false)
 	s := f.start("a", func(c *chat.Config) { c.Capacity = 1 })

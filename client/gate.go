@@ -24,6 +24,9 @@ const DefaultGate = "http://127.0.0.1:7700"
 const (
 	// gateTimeout bounds a request; registering waits for argon2id in a queue.
 	gateTimeout = 15 * time.Second
+	// gatePatience is how long Register and Login come again to a gate that has no
+	// room for them at the moment.
+	gatePatience = 30 * time.Second
 	// maxAnswer bounds an answer's body.
 	maxAnswer = 1 << 20
 )
@@ -92,10 +95,16 @@ type Registration struct {
 	Email, Name, Password, Code string
 	// Device names this installation: a new session ends the device's older one.
 	Device string
+	// Later: it does not connect at once, so no place is kept for it.
+	Later bool
 }
 
 // Credentials are a name or an address, and a password.
-type Credentials struct{ Name, Email, Password, Device string }
+type Credentials struct {
+	Name, Email, Password, Device string
+	// Later: it does not connect at once, so no place is kept for it.
+	Later bool
+}
 
 // Me is the account and session behind a token.
 type Me struct {
@@ -135,19 +144,43 @@ func (g *Gate) Code(ctx context.Context, email string) error {
 	return g.call(ctx, http.MethodPost, "/v1/codes", nil, map[string]string{"email": email, "purpose": "register"}, nil)
 }
 
-// Register makes an account and logs it in.
+// patiently repeats a call that gate has no room for, when gate asks to come
+// back, until the patience or ctx ends. Nothing came of such a call, so that
+// repeating it does nothing twice.
+func patiently(ctx context.Context, call func() error) error {
+	for began, attempt := time.Now(), 1; ; attempt++ {
+		err := call()
+		wait := retryIn(err, attempt)
+		if errs.CodeOf(err) != errs.CodeExhausted || time.Since(began)+wait > gatePatience {
+			return err
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return err
+		}
+	}
+}
+
+// Register makes an account and logs it in. Where many do so at once it waits
+// its turn, for up to half a minute.
 func (g *Gate) Register(ctx context.Context, r Registration) (LoginReply, error) {
 	var answer loginJSON
-	err := g.call(ctx, http.MethodPost, "/v1/accounts", nil, map[string]string{
-		"email": r.Email, "name": r.Name, "password": r.Password, "code": r.Code, "device": r.Device,
-	}, &answer)
+	err := patiently(ctx, func() error {
+		return g.call(ctx, http.MethodPost, entry("/v1/accounts", r.Later), nil, map[string]string{
+			"email": r.Email, "name": r.Name, "password": r.Password, "code": r.Code, "device": r.Device,
+		}, &answer)
+	})
 	if err != nil {
 		return LoginReply{}, err
 	}
 	return answer.reply()
 }
 
-// Login begins a session.
+// Login begins a session. Where many do so at once it waits its turn, for up to
+// half a minute.
 func (g *Gate) Login(ctx context.Context, c Credentials) (LoginReply, error) {
 	body := map[string]string{"password": c.Password, "device": c.Device}
 	if c.Email != "" {
@@ -156,10 +189,19 @@ func (g *Gate) Login(ctx context.Context, c Credentials) (LoginReply, error) {
 		body["name"] = c.Name
 	}
 	var answer loginJSON
-	if err := g.call(ctx, http.MethodPost, "/v1/sessions", nil, body, &answer); err != nil {
+	err := patiently(ctx, func() error { return g.call(ctx, http.MethodPost, entry("/v1/sessions", c.Later), nil, body, &answer) })
+	if err != nil {
 		return LoginReply{}, err
 	}
 	return answer.reply()
+}
+
+// entry is the path that begins a session.
+func entry(path string, later bool) string {
+	if later {
+		return path + "?later=true"
+	}
+	return path
 }
 
 // Logout ends the token's session.

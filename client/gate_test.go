@@ -1,11 +1,13 @@
 package client_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -74,7 +76,7 @@ func TestGateAnswersOfAllKinds(t *testing.T) {
 	}{
 		{"problem", `{"code":"rate_limited","detail":"too often","retry_after_ms":1500}`, 429, "", errs.CodeRateLimited, "too often", 1500 * time.Millisecond, ""},
 		{"huma problem", `{"title":"Unprocessable Entity","detail":"validation failed","errors":[{"message":"expected length >= 8","location":"body.password"}]}`, 422, "", errs.CodeInvalid, "validation failed: expected length >= 8 (password)", 0, "password"},
-		{"retry in a header", `{}`, 503, "7", errs.CodeExhausted, "the gate answered 503 Service Unavailable", 7 * time.Second, ""},
+		{"retry in a header", `{}`, 503, "40", errs.CodeExhausted, "the gate answered 503 Service Unavailable", 40 * time.Second, ""},
 		{"proxy's page", `<html>Bad gateway</html>`, 502, "", errs.CodeUnavailable, "the gate answered 502 Bad Gateway", 0, ""},
 		{"proxy's timeout", ``, 504, "", errs.CodeUnavailable, "the gate answered 504 Gateway Timeout", 0, ""},
 		{"bad request", `{"detail":"no JSON"}`, 400, "", errs.CodeInvalid, "no JSON", 0, ""},
@@ -108,6 +110,49 @@ func TestGateAnswersOfAllKinds(t *testing.T) {
 				t.Error("the error shows the password")
 			}
 		})
+	}
+}
+
+// Where many log in at once, a log-in waits for its turn as it is told; what
+// else is refused is not repeated.
+func TestALogInWaitsForItsTurn(t *testing.T) {
+	var calls, full atomic.Int64
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if calls.Add(1) <= full.Load() {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			_, _ = w.Write([]byte(`{"code":"exhausted","detail":"too many people","retry_after_ms":20}`))
+			return
+		}
+		w.WriteHeader(http.StatusCreated)
+		_, _ = w.Write([]byte(`{"token":"MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY","user":{"id":"7","name":"ann"}}`))
+	}))
+	defer server.Close()
+	g, err := client.NewGate(server.URL, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, logIn := range map[string]func(context.Context) (client.LoginReply, error){
+		"log in": func(ctx context.Context) (client.LoginReply, error) {
+			return g.Login(ctx, client.Credentials{Name: "ann"})
+		},
+		"register": func(ctx context.Context) (client.LoginReply, error) { return g.Register(ctx, client.Registration{}) },
+	} {
+		calls.Store(0)
+		full.Store(2)
+		if got, err := logIn(t.Context()); err != nil || got.Session.User.ID != 7 || calls.Load() != 3 {
+			t.Errorf("%s: %v, %v after %d calls", name, got, err, calls.Load())
+		}
+		calls.Store(0)
+		full.Store(1 << 40)
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		if _, err := logIn(ctx); errs.CodeOf(err) != errs.CodeExhausted && errs.CodeOf(err) != errs.CodeUnavailable {
+			t.Errorf("%s, given up: %v", name, err)
+		}
+		cancel()
+	}
+	calls.Store(0)
+	if err := g.Code(t.Context(), "a@example.org"); errs.CodeOf(err) != errs.CodeExhausted || calls.Load() != 1 {
+		t.Errorf("a code: %v after %d calls", err, calls.Load())
 	}
 }
 

@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"time"
 
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
@@ -91,14 +92,16 @@ func passing(err error) bool {
 	return true
 }
 
-// retryIn is the wait after the nth refusal in a row: what the server asked for,
-// or 0.25 s doubling up to 5 s: a database that restarts is back within seconds,
-// and people wait for it.
+// retryIn is the wait after the nth refusal in a row: what the server asked for
+// and up to a quarter more, so that those who were told the same do not return as
+// one, or 0.25 s doubling up to 5 s: a database that restarts is back within
+// seconds, and people wait for it.
 func retryIn(err error, n int) time.Duration {
 	backoff := jitter(min(250*time.Millisecond<<min(n-1, 10), 5*time.Second))
 	var e *errs.Error
 	if errors.As(err, &e) && e.RetryAfter > 0 {
-		return max(min(e.RetryAfter, maxWait), backoff)
+		asked := min(e.RetryAfter, maxWait)
+		return max(asked+rand.N(asked/4+1), backoff)
 	}
 	return backoff
 }

@@ -2,9 +2,7 @@ package e2e_test
 
 import (
 	"context"
-	"fmt"
 	"slices"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -27,16 +25,44 @@ func TestFleet(t *testing.T) {
 	f.Just("up")
 	t.Logf("a second up, already up, took %.1f s", time.Since(started).Seconds())
 
+	t.Run("doctor", func(t *testing.T) { doctor(t, f) })
 	people := &talk{f: f}
 	people.connect(t)
-	t.Run("load decides the assignment", people.apart)
+	t.Run("on two servers", people.apart)
 	for _, fault := range people.faults(t) {
 		t.Run(fault.name, func(t *testing.T) { people.survive(t, fault) })
 	}
 	t.Run("a check fails, reports stop", people.unassigned)
-	t.Run("deploy", people.deploy)
+	t.Run("no probe takes a fault for a loss", func(t *testing.T) { noneCondemned(t, f) })
+	t.Run("upgrade", people.upgrade)
+	t.Run("a build that loses messages", func(t *testing.T) { rolledBack(t, f) })
 	t.Run("commands", func(t *testing.T) { commands(t, f) })
 	t.Run("screens", func(t *testing.T) { screens(t, f) })
+}
+
+// doctor finds a sound fleet sound, and a database that would lose messages not.
+func doctor(t *testing.T, f *fleet.Fleet) {
+	verdicts, printed, _ := f.Doctor() // the machine itself may lack something
+	checks := []string{"fleet", "ports", "consul leader", "nomad leader", "durability", "clock of mysql", "kill timeout of mysql", "kill timeout of chat", "mysql that runs"}
+	for _, service := range []string{"mysql", "redis", "mail", "status", "chat", "gate"} {
+		for _, instance := range f.Passing(service) {
+			checks = append(checks, service+" "+instance[:8])
+		}
+	}
+	for _, check := range checks {
+		if verdicts[check] != "ok" {
+			t.Errorf("%s is %q, want ok", check, verdicts[check])
+		}
+	}
+	f.SQL("SET GLOBAL innodb_flush_log_at_trx_commit = 2")
+	defer f.SQL("SET GLOBAL innodb_flush_log_at_trx_commit = 1")
+	verdicts, _, failed := f.Doctor()
+	if verdicts["durability"] != "FAIL" || failed == nil {
+		t.Errorf("with the log not synced durability is %q, and the recipe ended with %v", verdicts["durability"], failed)
+	}
+	if t.Failed() {
+		t.Log(printed)
+	}
 }
 
 // talk is two people in one conversation through all the faults.
@@ -59,15 +85,18 @@ func (p *talk) open(t *testing.T, who client.LoginReply, to string) *cluster.Tal
 	return cluster.NewTalker(c, who.Session.User.Name, to)
 }
 
-// connect connects ann and, once every status server knows of her, bob.
+// connect connects ann, and bob to another server than hers.
 func (p *talk) connect(t *testing.T) {
 	t.Helper()
 	p.ann = p.f.Register("ann")
 	p.a = p.open(t, p.ann, "bob")
-	for _, addr := range p.f.StatusAddrs() {
-		testenv.Until(t, "status knows of ann", func() bool { return connections(t, addr) == 1 })
-	}
+	testenv.Until(t, "ann is online", func() bool { return len(p.a.Instances()) > 0 })
 	p.bob = p.f.Register("bob")
+	elsewhere, err := p.f.Gate().Assign(t.Context(), p.bob.Session.Token, p.a.Instances())
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.bob.Assignment = &elsewhere
 	p.b = p.open(t, p.bob, "ann")
 	p.b.Begin(t)
 	testenv.Until(t, "bob is online", func() bool { return len(p.b.Instances()) > 0 })
@@ -221,56 +250,26 @@ func (p *talk) unassigned(t *testing.T) {
 	}
 }
 
-// deploy rolls a new version of chat over four servers while messages flow.
-func (p *talk) deploy(t *testing.T) {
-	p.nomad(t, "job", "run", "-var", "count=4", "nomad/chat.nomad.hcl")
+// upgrade rolls new versions of chat over four servers while a crowd talks and
+// ann and bob do.
+func (p *talk) upgrade(t *testing.T) {
+	p.nomad(t, "job", "run", "-var", "count=4", "-var", "probe_messages=1000", "nomad/chat.nomad.hcl")
 	testenv.Until(t, "four chat servers", func() bool { return len(p.f.Passing("chat")) == 4 })
 	p.assignable(t)
 	before := []int{len(p.a.Instances()), len(p.b.Instances())}
 	old := p.f.Passing("chat")
-
-	var stop atomic.Bool
-	done := make(chan struct{})
-	worst := time.Duration(0)
-	sent := 0
-	go func() {
-		defer close(done)
-		ticker := time.NewTicker(20 * time.Millisecond)
-		defer ticker.Stop()
-		for n := 0; !stop.Load(); n++ {
-			from := []*cluster.Talker{p.a, p.b}[n%2]
-			at := time.Now()
-			id := from.Send(t, fmt.Sprint("deploy ", n))
-			if _, err := from.Client.Wait(context.Background(), id); err != nil {
-				t.Errorf("a send failed visibly: %v", err)
-			}
-			worst = max(worst, time.Since(at))
-			sent++
-			<-ticker.C
-		}
-	}()
-	at := time.Now()
-	p.nomad(t, "job", "run", "-var", "count=4", "-var", "release=next", "nomad/chat.nomad.hcl")
-	took := time.Since(at)
-	testenv.Until(t, "the old servers are gone", func() bool {
-		now := p.f.Passing("chat")
-		return len(now) == 4 && !slices.ContainsFunc(now, func(i string) bool { return slices.Contains(old, i) })
-	})
-	for _, who := range []*cluster.Talker{p.a, p.b} {
+	p.say(t, 20)
+	upgrades(t, p.f, plan{times: 1, people: 20, rate: 50})
+	for i, who := range []*cluster.Talker{p.a, p.b} {
 		testenv.Until(t, who.Name+" has moved", func() bool {
 			return !slices.Contains(old, current(who)) && who.Client.Link().State == client.Online
 		})
-	}
-	stop.Store(true)
-	<-done
-	p.sent += sent
-	cluster.Check(t, p.sent, p.a, p.b)
-	for i, who := range []*cluster.Talker{p.a, p.b} {
 		if moves := len(who.Instances()) - before[i]; moves > 1 {
 			t.Errorf("%s moved %d times: %v", who.Name, moves, who.Instances()[before[i]-1:])
 		}
 	}
-	t.Logf("deployed in %.1f s, %d messages meanwhile, the slowest acknowledged after %v", took.Seconds(), sent, worst)
+	p.say(t, 20)
+	cluster.Check(t, p.sent, p.a, p.b)
 }
 
 func (p *talk) nomad(t *testing.T, args ...string) {

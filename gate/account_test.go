@@ -70,6 +70,11 @@ func TestFromTheCodeToLoggingOut(t *testing.T) {
 			t.Errorf("log-in %v: %+v", by, l)
 		}
 	}
+	// Who does not connect now need not have a place kept.
+	before := h.status.count()
+	if l := h.loggedIn(h.post("/v1/sessions?later=true", map[string]string{"name": name, "password": password, "device": "phone"})); l.Assignment != nil || h.status.count() != before {
+		t.Errorf("an assignment that was not asked for: %+v", l.Assignment)
+	}
 	// A log-in on the same device ends the older session there.
 	second := h.loggedIn(h.post("/v1/sessions", map[string]string{"name": name, "password": password, "device": "laptop"}))
 	h.want("the older session", h.do(http.MethodGet, "/v1/me", first.Token, ""), 401, errs.CodeUnauthenticated)

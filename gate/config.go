@@ -1,6 +1,7 @@
 package gate
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -16,6 +17,7 @@ import (
 	"github.com/msrchat/msrchat/gate/internal/password"
 	"github.com/msrchat/msrchat/shared/cache"
 	"github.com/msrchat/msrchat/shared/database"
+	"github.com/msrchat/msrchat/shared/process"
 )
 
 // Config is everything that a gate can be told. Start from Defaults.
@@ -90,6 +92,8 @@ type HTTP struct {
 	// IdleTimeout is between two requests.
 	IdleTimeout    time.Duration
 	MaxHeaderBytes int
+	// MaxRequests are worked on at once; more are told to come back.
+	MaxRequests int
 }
 
 // Codes is how verification codes are protected, and how many are sent.
@@ -150,6 +154,9 @@ func Defaults() Config {
 		HTTP: HTTP{
 			HeaderTimeout: 5 * time.Second, BodyTimeout: 5 * time.Second, RequestTimeout: 10 * time.Second,
 			IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
+			// All users of a chat server that died come at once, each for a few
+			// milliseconds.
+			MaxRequests: 2048,
 		},
 		Codes: Codes{
 			Lifetime: 10 * time.Minute, Tries: 5, Pause: 30 * time.Second,
@@ -226,6 +233,9 @@ func (c Config) times() error {
 	if c.HTTP.MaxHeaderBytes < 1<<10 {
 		return errors.New("the largest HTTP header must be at least 1 KiB")
 	}
+	if c.HTTP.MaxRequests < 1 {
+		return errors.New("the HTTP requests at once must be at least 1")
+	}
 	return nil
 }
 
@@ -247,6 +257,23 @@ func (c Config) codes() error {
 		}
 	}
 	return nil
+}
+
+// reservedFiles are for what is not counted one by one: listeners, the log,
+// status, Consul, mail.
+const reservedFiles = 256
+
+// connections is how many HTTP connections the limit of open files allows.
+func (c Config) connections() (int, error) {
+	files, err := process.OpenFiles()
+	if err != nil {
+		return 0, err
+	}
+	most := files - reservedFiles - cmp.Or(c.MySQL.MaxOpen, database.DefaultMaxOpen) - cmp.Or(c.Redis.PoolSize, cache.DefaultPoolSize)
+	if most < c.HTTP.MaxRequests/8 {
+		return 0, fmt.Errorf("the limit of %d open files leaves room for %d HTTP connections: raise it (ulimit -n)", files, max(most, 0))
+	}
+	return most, nil
 }
 
 // The parts' own configurations.

@@ -382,6 +382,13 @@ func (s *fakeStatus) set(answer func(*statusv1.AssignRequest) (*statusv1.Assignm
 	s.answer = answer
 }
 
+// count is how often it was asked.
+func (s *fakeStatus) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.asked)
+}
+
 func (s *fakeStatus) last() *statusv1.AssignRequest {
 	s.mu.Lock()
 	defer s.mu.Unlock()

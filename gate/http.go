@@ -24,7 +24,7 @@ import (
 // together.
 func (s *Server) newHTTP() (*http.Server, *web.Connections, error) {
 	limits := s.cfg.HTTP
-	router := web.NewRouter(limits.BodyTimeout)
+	router := web.NewRouter(limits.BodyTimeout, web.NewCrowd(limits.MaxRequests, s.registry))
 	yaml, asJSON, err := api.New(router, s.backend.Load).OpenAPI()
 	if err != nil {
 		return nil, nil, err
@@ -37,9 +37,13 @@ func (s *Server) newHTTP() (*http.Server, *web.Connections, error) {
 	router.Handle("GET /readyz", s.ready)
 
 	observer := web.NewObserver(s.log, s.registry, web.NewClientFinder(s.cfg.TrustedProxies), limits.RequestTimeout)
-	connections := web.NewConnections(s.registry)
+	most, err := s.cfg.connections()
+	if err != nil {
+		return nil, nil, err
+	}
+	connections := web.NewConnections(most, s.registry)
 	return &http.Server{
-		Handler:           observer.Wrap(router),
+		Handler:           connections.Wrap(observer.Wrap(router)),
 		ReadHeaderTimeout: limits.HeaderTimeout,
 		// The parts have their own limits; these are for what they overlook, and
 		// longer: when a read's deadline passes, net/http ends the request.

@@ -97,16 +97,73 @@ variable "capacity" {
   }
 }
 
+variable "heartbeat" {
+  type        = string
+  default     = "20s"
+  description = "Sign of life both ways; who is silent for two is given up. 20s spares phones and outlives every NAT; with 2s the users of a node that lost its power are elsewhere within ten seconds."
+}
+
 variable "drain" {
   type        = string
-  default     = "5s"
-  description = "Over how long a stopping server says goodbye to its users, so that they do not all come back at once. Raise kill_timeout with it."
+  default     = "10s"
+  description = "When a stopping server has asked the last of its users to leave, whatever drain_rate says. For a full fleet: all connections / drain_rate. Raise kill_timeout with it."
+}
+
+variable "drain_rate" {
+  type        = number
+  default     = 1000
+  description = "How many users a second are asked to leave, by all servers that stop together, so that they do not all come back at once."
+
+  validation {
+    condition     = var.drain_rate >= 1
+    error_message = "The drain_rate has to be at least 1."
+  }
 }
 
 variable "kill_timeout" {
   type        = string
   default     = "30s"
-  description = "Longest life after SIGTERM: the drain, the commits in flight (seconds when the database is slow), and the links to peers. The node's max_kill_timeout (30s unless configured) cuts more off in silence."
+  description = "Longest life after SIGTERM: the drain, up to 15s for the commits in flight and the links to peers. The node's max_kill_timeout (30s unless configured) cuts more off in silence."
+}
+
+variable "probe" {
+  type        = bool
+  default     = true
+  description = "Run a probe beside each server, whose proof a deployment's health hangs on. Off lets a release in over one that loses messages, which would fail the newcomer's proof."
+}
+
+variable "probe_messages" {
+  type        = number
+  default     = 10000
+  description = "Messages of each new server's proof. Of a build that loses one in a thousand 10,000 miss nothing but with a probability of 1 to 22,000."
+
+  validation {
+    condition     = var.probe_messages >= 1
+    error_message = "The probe_messages have to be at least 1."
+  }
+}
+
+variable "probe_rate" {
+  type        = number
+  default     = 4000
+  description = "Messages a second of all probes of the fleet together in their proofs."
+
+  validation {
+    condition     = var.probe_rate >= 1
+    error_message = "The probe_rate has to be at least 1."
+  }
+}
+
+variable "probe_every" {
+  type        = string
+  default     = "1s"
+  description = "Pause between two messages of a probe after its proof."
+}
+
+variable "healthy_deadline" {
+  type        = string
+  default     = "5m"
+  description = "How long a new instance may take until its checks pass, the probe's proof included. Then the deployment fails. The progress_deadline of 15m has to be longer."
 }
 
 variable "min_healthy_time" {
@@ -135,12 +192,14 @@ job "chat" {
       port "relay" {}
       port "health" {}
       port "http" {}
+      port "probe" {}
     }
 
-    # A full second fleet starts beside the first. When all of it is healthy it
-    # is promoted, and only then the old one drains, all of it at once: nobody is
-    # sent to a server that is about to stop, so each connection moves once.
-    # Needs dynamic ports, and room for twice the instances.
+    # A full second fleet starts beside the first. When all of it is healthy,
+    # the probes' proofs included, it is promoted, and only then the old one
+    # drains, all of it at once: nobody is sent to a server that is about to stop,
+    # so each connection moves once. Needs dynamic ports, and room for twice the
+    # instances.
     update {
       max_parallel      = var.count
       canary            = var.count
@@ -148,7 +207,7 @@ job "chat" {
       auto_revert       = true
       health_check      = "checks"
       min_healthy_time  = var.min_healthy_time
-      healthy_deadline  = "5m"
+      healthy_deadline  = var.healthy_deadline
       progress_deadline = "15m"
     }
 
@@ -157,7 +216,7 @@ job "chat" {
       max_parallel     = 1
       health_check     = "checks"
       min_healthy_time = var.min_healthy_time
-      healthy_deadline = "5m"
+      healthy_deadline = var.healthy_deadline
     }
 
     # Users are waiting, so a killed server is back after a second, on the same
@@ -175,6 +234,15 @@ job "chat" {
       max_delay      = "2m"
       unlimited      = true
     }
+
+    # A node that Nomad's servers lose: there is no disconnect block, on purpose.
+    # What ran there counts as lost and is replaced at once; when the node is back,
+    # Nomad stops the old server. It has no users by then: one that reaches neither
+    # the database nor Consul sends them away after ten seconds.
+    # - stop_on_client_after would end all chat servers when Nomad's own servers
+    #   are away, and they are not needed to chat.
+    # - lost_after with keep_original would stop the replacement when the node is
+    #   back, and move users a second time who just came there.
 
     # Losing a node should lose as few connections as possible.
     spread {
@@ -219,18 +287,45 @@ job "chat" {
       }
 
       # Only this check restarts. Readiness must not: a database that is away is
-      # no reason to cut every connection. The grace is for a slow start.
+      # no reason to cut every connection. Nor is a machine with far too much to
+      # do, where an answer takes seconds. The grace is for a slow start.
       check {
         name     = "alive"
         type     = "http"
         port     = "http"
         path     = "/healthz"
         interval = "2s"
-        timeout  = "1s"
+        timeout  = "5s"
 
         check_restart {
           limit = 3
           grace = "30s"
+        }
+      }
+    }
+
+    # The probe's verdict is an entry of its own: a deployment waits for it, but
+    # status assigns by the entry above. When the database is away every probe
+    # fails, and that must not empty the fleet.
+    dynamic "service" {
+      for_each = var.probe ? [1] : []
+      content {
+        name     = "probe"
+        port     = "probe"
+        provider = "consul"
+
+        meta {
+          instance = "${NOMAD_ALLOC_ID}"
+          release  = local.release
+          http     = "${NOMAD_ADDR_probe}"
+        }
+
+        check {
+          name     = "proof"
+          type     = "http"
+          path     = "/readyz"
+          interval = "1s"
+          timeout  = "1s"
         }
       }
     }
@@ -273,7 +368,9 @@ job "chat" {
         MSRCHAT_MYSQL_USER       = var.mysql_user
         MSRCHAT_REDIS_ADDR       = var.redis_addr
         MSRCHAT_CAPACITY         = var.capacity
+        MSRCHAT_HEARTBEAT        = var.heartbeat
         MSRCHAT_DRAIN            = var.drain
+        MSRCHAT_DRAIN_RATE       = var.drain_rate
       }
 
       # redis_password is optional. A new password is taken at the next
@@ -298,6 +395,81 @@ job "chat" {
       logs {
         max_files     = 5
         max_file_size = 20
+      }
+    }
+
+    dynamic "task" {
+      for_each = var.probe ? [1] : []
+      labels   = ["probe"]
+      content {
+        driver      = var.driver
+        kill_signal = "SIGTERM"
+
+        # Started after the chat server, stopped after it.
+        lifecycle {
+          hook    = "poststart"
+          sidecar = true
+        }
+
+        # It must not take the chat server with it: started again for ever.
+        restart {
+          attempts = 3
+          interval = "1m"
+          delay    = "2s"
+          mode     = "delay"
+        }
+
+        dynamic "config" {
+          for_each = var.driver == "docker" ? [1] : []
+          content {
+            image        = var.image
+            network_mode = "host"
+            entrypoint   = ["${var.bin_dir}/probe"]
+          }
+        }
+
+        dynamic "config" {
+          for_each = var.driver == "docker" ? [] : [1]
+          content {
+            command = "${var.bin_dir}/probe"
+          }
+        }
+
+        # The slot, which chooses the accounts, is Nomad's index of the instance.
+        env {
+          MSRCHAT_INSTANCE       = "${NOMAD_ALLOC_ID}"
+          MSRCHAT_RELEASE        = local.release
+          MSRCHAT_CONSUL_ADDR    = var.consul_addr
+          MSRCHAT_CHAT_ADDR      = "${NOMAD_ADDR_client}"
+          MSRCHAT_HTTP_BIND      = "${NOMAD_ADDR_probe}"
+          MSRCHAT_MYSQL_ADDR     = var.mysql_addr
+          MSRCHAT_MYSQL_DATABASE = var.mysql_database
+          MSRCHAT_MYSQL_USER     = var.mysql_user
+          MSRCHAT_PROBE_MESSAGES = var.probe_messages
+          MSRCHAT_PROBE_RATE     = var.probe_rate
+          MSRCHAT_PROBE_EVERY    = var.probe_every
+        }
+
+        template {
+          destination = "secrets/env"
+          env         = true
+          change_mode = "noop"
+          data        = <<-ENV
+            {{ with nomadVar "nomad/jobs" -}}
+            MSRCHAT_MYSQL_PASSWORD={{ .mysql_password }}
+            {{- end }}
+          ENV
+        }
+
+        resources {
+          cpu    = 50
+          memory = 96 # a few megabytes more than an idle Go program, in the proof
+        }
+
+        logs {
+          max_files     = 2
+          max_file_size = 5
+        }
       }
     }
   }

@@ -114,7 +114,8 @@ job "redis" {
         ]
       }
 
-      # A password is optional: redis_password in the Nomad variable nomad/jobs.
+      # redis_password in the Nomad variable nomad/jobs. It is optional on loopback
+      # alone: without one, Redis serves nobody on another address.
       template {
         destination = "secrets/redis.conf"
         perms       = "600"

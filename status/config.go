@@ -16,6 +16,9 @@ const ServiceName = "status"
 // ChatService is what chat servers are called in Consul.
 const ChatService = "chat"
 
+// ProbeService is what their probes are called there.
+const ProbeService = "probe"
+
 // Config of one replica.
 type Config struct {
 	Instance string // unique; under Nomad the allocation's id
@@ -26,12 +29,15 @@ type Config struct {
 	GRPCAdvertise   string // where others reach it; default: as bound
 	HealthBind      string // host:port of grpc.health.v1 for checks
 	HealthAdvertise string // default: as bound
-	HTTPBind        string // host:port of /healthz, /readyz and /metrics
+	HTTPBind        string // host:port of the live page, /healthz, /readyz and /metrics
 
 	ConsulAddr string // host:port of the local agent's HTTP API
 	// Register makes the process register itself; not under Nomad, which does.
 	Register bool
 
+	// Calm is for how long the fleet has to be unchanged before connections are
+	// moved to even the load; default 10 s.
+	Calm time.Duration
 	// ReportIdle closes a chat server's stream without a report; default 10 s,
 	// ten times what servers keep to.
 	ReportIdle time.Duration

@@ -220,6 +220,82 @@ func TestAProcessByItselfIsInConsulAsLongAsItLives(t *testing.T) {
 	t.Logf("critical %v after SIGKILL", seen("unlucky", "critical"))
 }
 
+// TestWatching follows a fleet through the program and the live page's stream,
+// over the restart of the only replica.
+func TestWatching(t *testing.T) {
+	agent, client := consul(t)
+	first := startReplica(t, agent.Addr, "status-1", nil)
+	a := startChat(t, client, "a")
+	newCaller(t, first.GRPCAddr()).settled("a")
+	eventually(t, "in Consul", 20*time.Second, func() bool { return consulState(t, client, "status-1") == "passing" })
+
+	resp, err := http.Get("http://" + first.HTTPAddr() + "/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if body, err := io.ReadAll(resp.Body); err != nil || !strings.Contains(string(body), "<title>msrChat fleet</title>") {
+		t.Errorf("the page: %v %s", err, body)
+	}
+	resp.Body.Close()
+	events, err := http.Get("http://" + first.HTTPAddr() + "/fleet")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer events.Body.Close()
+
+	path, err := program()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(path, "fleet", "--watch", "--json")
+	cmd.Env = append(os.Environ(), "MSRCHAT_CONSUL_ADDR="+agent.Addr)
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill() }) // it has ended where all went well
+	pictures := json.NewDecoder(stdout)
+	until := func(what string, done func(replica string, connections int) bool) {
+		t.Helper()
+		for {
+			var f struct {
+				Instance string
+				Servers  []struct{ Load struct{ Connections int } }
+			}
+			if err := pictures.Decode(&f); err != nil {
+				t.Fatalf("%s: %v", what, err)
+			}
+			if len(f.Servers) == 1 && done(f.Instance, f.Servers[0].Load.Connections) {
+				return
+			}
+		}
+	}
+	until("the first", func(replica string, _ int) bool { return replica == "status-1" })
+	a.set(func(l *statusv1.Load) { l.Connections = 7 })
+	until("a change", func(_ string, connections int) bool { return connections == 7 })
+
+	if err := first.stop(); err != nil { // with both watching
+		t.Error(err)
+	}
+	if body, err := io.ReadAll(events.Body); err != nil || !strings.Contains(string(body), `"connections":7`) || !strings.Contains(string(body), "event: end") {
+		t.Errorf("the stream ended with %v after %d bytes", err, len(body))
+	}
+	startReplica(t, agent.Addr, "status-2", nil)
+	until("its successor", func(replica string, connections int) bool { return replica == "status-2" && connections == 7 })
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(io.Discard, stdout); err != nil {
+		t.Error(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("after Ctrl-C: %v", err)
+	}
+}
+
 func TestTheFleetCommand(t *testing.T) {
 	agent, client := consul(t)
 	r := startReplica(t, agent.Addr, "status-1", nil)
@@ -272,12 +348,26 @@ func TestTheFleetCommand(t *testing.T) {
 		t.Errorf("%v: %s", err, out)
 	}
 
+	if out, errout, code := fleet("explain"); code != 0 || !strings.Contains(out, "a would be taken (says replica status-1)") || !strings.Contains(out, "7 connections") {
+		t.Errorf("explain: %d %q %q", code, out, errout)
+	}
+	if out, errout, code := fleet("explain", "--avoid", "a", "--zone", "z", "--json"); code != 0 || !strings.Contains(out, `"rank": 1`) || !strings.Contains(out, `"verdict": "skipped"`) {
+		t.Errorf("explain as JSON: %d %q %q", code, out, errout)
+	}
+	if out, errout, code := fleet("explain", "a"); code != 0 || !strings.Contains(out, "a gets users") || !strings.Contains(out, "reports in time") {
+		t.Errorf("explain a server: %d %q %q", code, out, errout)
+	}
+
 	for _, c := range []struct {
 		name string
 		args []string
 		code int
 		want string
 	}{
+		{"two servers to explain", []string{"explain", "a", "b"}, 2, "one server at most"},
+		{"a server with wishes", []string{"explain", "--zone", "z", "a"}, 2, "about an assignment"},
+		{"an unknown server", []string{"explain", "nobody"}, 1, `knows no chat server "nobody"`},
+		{"nobody to watch", []string{"fleet", "--watch", "--addr", "127.0.0.1:1"}, 1, "ask the replica at 127.0.0.1:1"},
 		{"an unknown flag", []string{"--nonsense"}, 2, "Try 'status --help'"},
 		{"an unknown command", []string{"nonsense"}, 2, `unknown command "nonsense"`},
 		{"an argument too many", []string{"fleet", "x"}, 2, "takes no argument"},

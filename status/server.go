@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"time"
 
 	"github.com/hashicorp/consul/api"
@@ -19,6 +20,7 @@ import (
 	"github.com/msrchat/msrchat/shared/errs"
 	"github.com/msrchat/msrchat/shared/lifecycle"
 	"github.com/msrchat/msrchat/status/internal/fleet"
+	"github.com/msrchat/msrchat/status/internal/page"
 	"github.com/msrchat/msrchat/status/internal/service"
 )
 
@@ -60,9 +62,9 @@ func New(cfg Config, log *slog.Logger) (*Server, error) {
 	}
 	s := &Server{
 		cfg: cfg, log: log, consul: client, registry: admin.NewRegistry(),
-		table:   fleet.New(fleet.Options{}),
 		catalog: discovery.NewWatcher(client, ChatService, discovery.Options{Log: log}),
 	}
+	s.table = fleet.New(fleet.Options{CatalogAge: s.catalog.Age, Calm: cfg.Calm})
 	if err := s.listen(); err != nil {
 		return nil, err
 	}
@@ -110,7 +112,7 @@ func (s *Server) GRPCAddr() string { return s.grpcListener.Addr().String() }
 // HealthAddr is where grpc.health.v1 is bound.
 func (s *Server) HealthAddr() string { return s.health.Addr() }
 
-// HTTPAddr is where /healthz, /readyz and /metrics are bound.
+// HTTPAddr is where the live page, /healthz, /readyz and /metrics are bound.
 func (s *Server) HTTPAddr() string { return s.httpListener.Addr().String() }
 
 // Run serves until ctx ends and then leaves in order: out of Consul, not
@@ -120,11 +122,13 @@ func (s *Server) Run(ctx context.Context) error {
 	s.log.Info("status starts", "instance", s.cfg.Instance, "release", s.cfg.Release,
 		"grpc", s.GRPCAddr(), "health", s.HealthAddr(), "http", s.HTTPAddr())
 	var g lifecycle.Group
-	g.Go("http", func(ctx context.Context) error {
-		return admin.Serve(ctx, s.httpListener, admin.Handler(s.registry, s.ready))
-	})
+	g.Go("http", func(ctx context.Context) error { return admin.Serve(ctx, s.httpListener, s.http()) })
 	g.Go("health", s.health.Run)
 	g.Go("catalog", func(ctx context.Context) error { return s.catalog.Run(ctx, s.table.SetCatalog) })
+	g.Go("probes", func(ctx context.Context) error {
+		return discovery.Watch(ctx, s.consul, ProbeService, false, s.table.SetProbes)
+	})
+	g.Go("watches", s.service.Run)
 	g.Go("grpc", s.serveGRPC)
 	g.OnStop("grpc", s.stopGRPC)
 	g.OnStop("drain", s.drain)
@@ -135,6 +139,14 @@ func (s *Server) Run(ctx context.Context) error {
 	err := g.Run(ctx, s.cfg.DrainDelay+s.cfg.Grace+time.Second)
 	s.log.Info("status ended", "instance", s.cfg.Instance)
 	return err
+}
+
+// http is the live page beside what every service shows.
+func (s *Server) http() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("/", admin.Handler(s.registry, s.ready))
+	page.Register(mux, s.service.Watch)
+	return mux
 }
 
 // ready answers /readyz.

@@ -20,7 +20,11 @@ import (
 	"github.com/msrchat/msrchat/status"
 )
 
-const reportEvery = 300 * time.Millisecond
+const (
+	reportEvery = 300 * time.Millisecond
+	// reportSoonest is how soon arrivals are reported, as by a chat server.
+	reportSoonest = 50 * time.Millisecond
+)
 
 func consul(t *testing.T) (*testenv.ConsulAgent, *api.Client) {
 	t.Helper()
@@ -78,7 +82,8 @@ type chatServer struct {
 	mu      sync.Mutex // owns the fields below
 	load    *statusv1.Load
 	silent  bool
-	streams map[string]bool // by replica
+	streams map[string]bool     // by replica
+	used    map[string][]string // by replica, to be reported
 }
 
 func startChat(t *testing.T, client *api.Client, instance string) *chatServer {
@@ -90,7 +95,7 @@ func startChat(t *testing.T, client *api.Client, instance string) *chatServer {
 	ctx, cancel := context.WithCancel(t.Context())
 	c := &chatServer{
 		t: t, instance: instance, client: client, health: admin.NewHealth(l), ctx: ctx,
-		load: &statusv1.Load{Capacity: 1000}, streams: map[string]bool{},
+		load: &statusv1.Load{Capacity: 1000}, streams: map[string]bool{}, used: map[string][]string{},
 	}
 	c.health.Set(true)
 	var parts sync.WaitGroup
@@ -144,16 +149,29 @@ func (c *chatServer) hush(silent bool) {
 	c.silent = silent
 }
 
-// report is nil while the server is silent.
-func (c *chatServer) report() *statusv1.ReportRequest {
+// arrive is a user with an assignment.
+func (c *chatServer) arrive(assignment string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.silent {
+	c.load.Connections++
+	for replica := range c.streams {
+		c.used[replica] = append(c.used[replica], assignment)
+	}
+}
+
+// report is nil while the server is silent, or when it is neither due nor needed.
+func (c *chatServer) report(replica string, due bool) *statusv1.ReportRequest {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	used := c.used[replica]
+	if c.silent || !due && len(used) == 0 {
 		return nil
 	}
+	delete(c.used, replica)
 	return &statusv1.ReportRequest{
 		Instance: c.instance, BootId: 1, Release: "v1", StartedAtMs: 1, Endpoint: &chatv1.Endpoint{Address: c.health.Addr()},
-		Load: &statusv1.Load{Connections: c.load.Connections, Capacity: c.load.Capacity, Draining: c.load.Draining},
+		Load:            &statusv1.Load{Connections: c.load.Connections, Capacity: c.load.Capacity, Draining: c.load.Draining},
+		UsedAssignments: used,
 	}
 }
 
@@ -165,11 +183,15 @@ func (c *chatServer) reportTo(addr string) {
 	if err != nil {
 		return
 	}
-	tick := time.NewTicker(reportEvery)
+	tick := time.NewTicker(reportSoonest)
 	defer tick.Stop()
+	last := time.Time{}
 	for {
-		if r := c.report(); r != nil && stream.Send(r) != nil {
-			return
+		if r := c.report(addr, time.Since(last) >= reportEvery); r != nil {
+			if stream.Send(r) != nil {
+				return
+			}
+			last = time.Now()
 		}
 		select {
 		case <-tick.C:

@@ -54,19 +54,25 @@ func newNetwork() *network {
 	return &network{server: toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())}
 }
 
-// add opens a wire to an address.
+// add opens a wire to an address. A port that somebody else took meanwhile is
+// given up for another.
 func (n *network) add(pair Pair, name, to string) (*Wire, error) {
-	addr, err := local()
-	if err != nil {
-		return nil, err
+	const attempts = 5
+	var err error
+	for range attempts {
+		var addr string
+		if addr, err = local(); err != nil {
+			break
+		}
+		proxy := toxiproxy.NewProxy(n.server, fmt.Sprintf("%s %s", pair, name), addr, to)
+		if err = proxy.Start(); err != nil {
+			continue
+		}
+		w := &Wire{Pair: pair, Name: name, Addr: addr, proxy: proxy}
+		n.wires = append(n.wires, w)
+		return w, nil
 	}
-	proxy := toxiproxy.NewProxy(n.server, fmt.Sprintf("%s %s", pair, name), addr, to)
-	if err := proxy.Start(); err != nil {
-		return nil, fmt.Errorf("wire %s of %s: %w", pair, name, err)
-	}
-	w := &Wire{Pair: pair, Name: name, Addr: addr, proxy: proxy}
-	n.wires = append(n.wires, w)
-	return w, nil
+	return nil, fmt.Errorf("wire %s of %s: %w", pair, name, err)
 }
 
 func (n *network) close() {

@@ -31,6 +31,8 @@ type Config struct {
 	Status, Chats int
 	// Chat changes a chat server's configuration before it starts.
 	Chat func(*chat.Config)
+	// Replica changes a status server's.
+	Replica func(*status.Config)
 }
 
 // Cluster is what runs. Its methods are for the test's goroutine.
@@ -131,10 +133,14 @@ func (c *Cluster) name(service string) string {
 func (c *Cluster) AddStatus() *Process[*status.Server] {
 	c.t.Helper()
 	name := c.name("status")
-	s, err := status.New(status.Config{
+	cfg := status.Config{
 		Instance: name, Release: "test", GRPCBind: "127.0.0.1:0", HealthBind: "127.0.0.1:0", HTTPBind: "127.0.0.1:0",
 		ConsulAddr: c.Consul.Addr, Register: true,
-	}, c.log.With("server", name))
+	}
+	if c.cfg.Replica != nil {
+		c.cfg.Replica(&cfg)
+	}
+	s, err := status.New(cfg, c.log.With("server", name))
 	if err != nil {
 		c.t.Fatal(err)
 	}

@@ -51,8 +51,9 @@ const (
 	// holdLimit is how long MySQL is held for that at most.
 	holdLimit = 2 * time.Second
 	// holdAfter is how long it stays held behind the beginning, so that what is
-	// hit still has them when it ends or begins to drain.
-	holdAfter = 300 * time.Millisecond
+	// hit still has them when it ends or begins to drain, which on a busy machine
+	// takes a while; a drain waits three seconds for them.
+	holdAfter = time.Second
 	// healLimit is how long the system may take to be whole again.
 	healLimit = 60 * time.Second
 	// slow is from when on it is told what was missing until the end.

@@ -5,6 +5,7 @@ package fleet
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -21,6 +22,7 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"github.com/msrchat/msrchat/client"
+	"github.com/msrchat/msrchat/shared/database"
 	"github.com/msrchat/msrchat/shared/discovery"
 	"github.com/msrchat/msrchat/shared/testenv"
 )
@@ -122,6 +124,22 @@ func (f *Fleet) Just(recipe ...string) string {
 	return out
 }
 
+// Run runs a recipe that may fail, and returns what it printed and its exit
+// code.
+func (f *Fleet) Run(recipe ...string) (out string, code int) {
+	f.t.Helper()
+	out, err := f.run(recipe...)
+	var ended *exec.ExitError
+	switch {
+	case err == nil:
+		return out, 0
+	case errors.As(err, &ended):
+		return out, ended.ExitCode()
+	}
+	f.t.Fatalf("./justw %s: %v\n%s", strings.Join(recipe, " "), err, out)
+	return out, -1
+}
+
 func (f *Fleet) try(recipe ...string) string {
 	out, err := f.run(recipe...)
 	if err != nil {
@@ -160,6 +178,45 @@ func (f *Fleet) build() string {
 		f.t.Fatalf("build msrchat: %v\n%s", err, out)
 	}
 	return bin
+}
+
+// Database is where the fleet's data is. The password is what Nomad holds.
+func (f *Fleet) Database() database.Config {
+	f.t.Helper()
+	cmd := exec.CommandContext(f.t.Context(), filepath.Join(f.root, "tools", "fleet"), "secrets")
+	cmd.Env = f.env
+	out, err := cmd.Output()
+	var secrets map[string]string
+	if err == nil {
+		err = json.Unmarshal(out, &secrets)
+	}
+	if err != nil || secrets["mysql_password"] == "" {
+		f.t.Fatalf("the fleet's secrets: %v", err)
+	}
+	return database.Config{Addr: f.Address(7720), User: "msrchat", Name: "msrchat", Password: secrets["mysql_password"]}
+}
+
+// Planted makes a folder with a chat server that has a planted bug (package
+// planted), as `just upgrade` takes it, and the fleet's own probe.
+func (f *Fleet) Planted(bug string) (folder string) {
+	f.t.Helper()
+	folder = f.t.TempDir()
+	run := func(args ...string) {
+		f.t.Helper()
+		cmd := exec.CommandContext(f.t.Context(), "go", append([]string{"build", "-trimpath"}, args...)...)
+		cmd.Dir = f.root
+		if out, err := cmd.CombinedOutput(); err != nil {
+			f.t.Fatalf("go build %v: %v\n%s", args, err, out)
+		}
+	}
+	real := filepath.Join(folder, "chat.planted")
+	run("-tags", "planted", "-o", real, "./chat/cmd/chat")
+	run("-o", filepath.Join(folder, "probe"), "./bench/cmd/probe")
+	script := fmt.Sprintf("#!/bin/sh\nMSRCHAT_PLANTED=%s exec %s \"$@\"\n", bug, real)
+	if err := os.WriteFile(filepath.Join(folder, "chat"), []byte(script), 0o755); err != nil { //nolint:gosec // it is a program
+		f.t.Fatal(err)
+	}
+	return folder
 }
 
 // GateURL is where clients go.
@@ -202,6 +259,36 @@ func (f *Fleet) Register(name string) client.LoginReply {
 		f.t.Fatalf("register %s: %v", name, err)
 	}
 	return reply
+}
+
+// Doctor runs `just doctor --json` and returns the verdicts by check, and what
+// the recipe ended with.
+func (f *Fleet) Doctor() (verdicts map[string]string, printed string, failed error) {
+	f.t.Helper()
+	printed, failed = f.run("doctor", "--json")
+	from, to := strings.IndexByte(printed, '['), strings.LastIndexByte(printed, ']')
+	var findings []struct {
+		Check   string `json:"check"`
+		Verdict string `json:"verdict"`
+	}
+	if from < 0 || to < from || json.Unmarshal([]byte(printed[from:to+1]), &findings) != nil {
+		f.t.Fatalf("doctor printed no JSON (%v):\n%s", failed, printed)
+	}
+	verdicts = make(map[string]string)
+	for _, finding := range findings {
+		verdicts[finding.Check] = finding.Verdict
+	}
+	return verdicts, printed, failed
+}
+
+// SQL runs a statement as the database's root.
+func (f *Fleet) SQL(statement string) {
+	f.t.Helper()
+	cmd := exec.CommandContext(f.t.Context(), testenv.Find(f.t, "mariadb"), "--no-defaults", "--socket=./mysql.sock", "-e", statement)
+	cmd.Dir = filepath.Join(f.state, "data", "mysql")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		f.t.Fatalf("%s: %v\n%s", statement, err, out)
+	}
 }
 
 // Processes finds the processes of a service's task, by the environment that

@@ -17,7 +17,8 @@
 // No lease, clock or single writer is needed for this. That one process owns a
 // conversation only saves conflicts; see settle.go for what one costs.
 //
-// The invariant needs heads that never fall: rows are never deleted, and all
+// The invariant needs heads that never fall: the last row of a conversation is
+// never deleted (a policy may remove its beginning, see first_seq), and all
 // remembered heads are dropped whenever a connection breaks, because the next
 // one may lead to another primary.
 package msglog

@@ -2,7 +2,7 @@
 //
 // A migration is one SQL file with one statement that may be run again. They
 // expand only: an older binary works on a newer schema, so going back to it
-// never touches the tables.
+// never touches the tables. docs/migrations.md has the rules.
 package schema
 
 import (
@@ -16,6 +16,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/msrchat/msrchat/shared/database"
 )
 
 //go:embed migrations/*.sql
@@ -72,11 +74,17 @@ const versionTable = `CREATE TABLE IF NOT EXISTS schema_version (
 // Migrate applies what is missing, one migration at a time, under a lock: of
 // several at once one works and the others wait and find nothing to do. When it
 // fails part-way, running it again goes on from there.
-func Migrate(ctx context.Context, db *sql.DB, log *slog.Logger) (err error) {
+func Migrate(ctx context.Context, db *sql.DB, log *slog.Logger) error {
 	all, err := All()
 	if err != nil {
 		return err
 	}
+	return apply(ctx, db, all, log)
+}
+
+// apply does Migrate's work with the list of one binary. A schema that is newer
+// than the list stays as it is.
+func apply(ctx context.Context, db *sql.DB, all []Migration, log *slog.Logger) (err error) {
 	conn, err := db.Conn(ctx) // GET_LOCK belongs to one connection
 	if err != nil {
 		return fmt.Errorf("migrate: %w", err)
@@ -108,7 +116,7 @@ func Migrate(ctx context.Context, db *sql.DB, log *slog.Logger) (err error) {
 	}
 	for _, m := range all[min(have, len(all)):] {
 		started := time.Now()
-		if _, err := conn.ExecContext(ctx, m.Statement); err != nil {
+		if _, err := conn.ExecContext(ctx, m.Statement); err != nil && !database.IsThere(err) {
 			return fmt.Errorf("migration %04d_%s: %w", m.Version, m.Name, err)
 		}
 		if _, err := conn.ExecContext(ctx, "INSERT IGNORE INTO schema_version (version, name, applied_at) VALUES (?, ?, ?)",

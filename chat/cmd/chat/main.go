@@ -23,7 +23,7 @@ func main() {
 func app() *cli.App {
 	return &cli.App{
 		Name: "chat", Usage: "hold users' connections and deliver their messages", Version: process.Version(),
-		Description: "SIGTERM drains: connections are asked, over the time of --drain, to go to another\n" +
+		Description: "SIGTERM drains: connections are asked, at the pace of --drain-rate, to go to another\n" +
 			"server, messages under way are finished, then the process ends.",
 		Flags:  append(append(append(process.Flags(), flags()...), database.Flags()...), cache.Flags()...),
 		Action: serve,
@@ -45,7 +45,8 @@ func flags() []cli.Flag {
 	return append(out,
 		&cli.IntFlag{Name: "capacity", Value: chat.DefaultCapacity, EnvVars: []string{"MSRCHAT_CAPACITY"}, Usage: "let in at most this `NUMBER` of connections"},
 		&cli.DurationFlag{Name: "heartbeat", Value: chat.DefaultHeartbeat, EnvVars: []string{"MSRCHAT_HEARTBEAT"}, Usage: "expect a sign of life at least every `DURATION`"},
-		&cli.DurationFlag{Name: "drain", Value: chat.DefaultDrain, EnvVars: []string{"MSRCHAT_DRAIN"}, Usage: "at a stop, spread the farewell over this `DURATION`"},
+		&cli.DurationFlag{Name: "drain", Value: chat.DefaultDrain, EnvVars: []string{"MSRCHAT_DRAIN"}, Usage: "at a stop, have asked everybody to leave after this `DURATION`"},
+		&cli.IntFlag{Name: "drain-rate", Value: chat.DefaultDrainRate, EnvVars: []string{"MSRCHAT_DRAIN_RATE"}, Usage: "until then, ask at most this `NUMBER` of connections a second, all servers that leave together"},
 		&cli.StringFlag{Name: "tls-server-name", EnvVars: []string{"MSRCHAT_TLS_SERVER_NAME"}, Usage: "`NAME` that clients verify, where a proxy in front speaks TLS"},
 	)
 }
@@ -70,7 +71,7 @@ func serve(c *cli.Context) error {
 	s, err := chat.New(chat.Config{
 		Instance: p.Instance, Release: p.Release, Zone: p.Zone, ConsulAddr: p.ConsulAddr, Register: p.Register,
 		Client: listener("client"), Relay: listener("relay"), Health: listener("health"), HTTP: listener("http"),
-		Database: db, Redis: redis, Capacity: c.Int("capacity"), Heartbeat: c.Duration("heartbeat"), Drain: c.Duration("drain"),
+		Database: db, Redis: redis, Capacity: c.Int("capacity"), Heartbeat: c.Duration("heartbeat"), Drain: c.Duration("drain"), DrainRate: c.Int("drain-rate"),
 		TLSServerName: c.String("tls-server-name"),
 	}, log)
 	if err != nil {

@@ -36,6 +36,7 @@ type Conn struct {
 	server  *Server
 	nc      net.Conn
 	session session.Session
+	since   int64 // when it was accepted, Unix nanoseconds
 	out     outbox
 	// unacknowledged counts sends that wait for their answer.
 	unacknowledged atomic.Int32
@@ -46,6 +47,9 @@ type Conn struct {
 
 // ID is unique within the process.
 func (c *Conn) ID() uint64 { return c.id }
+
+// Age is how long ago the connection was accepted.
+func (c *Conn) Age() time.Duration { return time.Since(time.Unix(0, c.since)) }
 
 // Session is the id of the session that the client introduced itself with.
 func (c *Conn) Session() uint64 { return c.session.ID }
@@ -194,7 +198,7 @@ func (c *Conn) linger() {
 	c.out.whileLocked(func(s state) {
 		limit := lingerAfterGoodbye
 		if s != closed {
-			limit += writeTimeout // flushed sets it anew
+			limit += c.out.shared.timeout // flushed sets it anew
 		}
 		_ = c.nc.SetReadDeadline(time.Now().Add(limit))
 	})

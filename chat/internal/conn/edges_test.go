@@ -287,3 +287,47 @@ func TestPagesAreBoundedInBytes(t *testing.T) {
 		}
 	}
 }
+
+// hanging is a directory whose database accepts questions and answers none, as
+// behind a network that is cut, until it is let go.
+type hanging struct {
+	*world
+	let chan struct{}
+}
+
+func (h hanging) OpenDirect(ctx context.Context, _ uint64, _ string) (*chatv1.Conversation, bool, error) {
+	select {
+	case <-h.let:
+	case <-ctx.Done():
+	}
+	return &chatv1.Conversation{Id: 7}, false, ctx.Err()
+}
+
+// A server whose database hangs does not look like one that hangs: while it works
+// on a request it gives signs of life, and none afterwards.
+func TestAHangingDatabaseDoesNotSilenceTheServer(t *testing.T) {
+	t.Parallel()
+	let := make(chan struct{})
+	w := newWorld(t, func(w *world, o *conn.Options) {
+		o.Directory, o.Heartbeat = hanging{w, let}, 200*time.Millisecond
+	})
+	c := w.login(t, 1)
+	c.write(&chatv1.ClientFrame{RequestId: 5, Body: &chatv1.ClientFrame_OpenDirect{OpenDirect: &chatv1.OpenDirect{PeerName: "x"}}})
+	for range 5 { // that is more than two heartbeats
+		if f := c.read(); f.GetPong() == nil || f.GetRequestId() != 0 {
+			t.Fatalf("no sign of life but %v", f)
+		}
+	}
+	close(let)
+	for {
+		f := c.read()
+		if f.GetPong() != nil {
+			continue // one was on its way
+		}
+		if f.GetRequestId() != 5 || f.GetConversation().GetId() != 7 {
+			t.Fatalf("the answer is %v", f)
+		}
+		break
+	}
+	c.pong()
+}

@@ -7,6 +7,7 @@ import (
 
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
 	"github.com/msrchat/msrchat/shared/errs"
+	"github.com/msrchat/msrchat/shared/frame"
 	"github.com/msrchat/msrchat/shared/msglog"
 	"github.com/msrchat/msrchat/shared/text"
 
@@ -24,6 +25,8 @@ func (c *Conn) handle(ctx context.Context, f *chatv1.ClientFrame) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
+	every := min(signOfLife, c.server.opts.Heartbeat/2)
+	defer time.AfterFunc(every, func() { c.live(ctx, every) }).Stop()
 	var err error
 	switch body := f.GetBody().(type) {
 	case *chatv1.ClientFrame_Ping:
@@ -45,6 +48,28 @@ func (c *Conn) handle(ctx context.Context, f *chatv1.ClientFrame) error {
 		c.refuse(request, err)
 	}
 	return nil
+}
+
+var pong = &chatv1.ServerFrame{Body: &chatv1.ServerFrame_Pong{Pong: &chatv1.Pong{}}}
+
+// live gives signs of life until ctx ends. While a request waits for the database
+// its client's pings wait behind it, and a database that hangs must not look like
+// a server that does: the client would leave, to one that waits as well.
+func (c *Conn) live(ctx context.Context, every time.Duration) {
+	sign, err := frame.Append(nil, pong)
+	if err != nil {
+		c.server.log.Error("encode pong", "err", err)
+		return
+	}
+	ticker := time.NewTicker(every)
+	defer ticker.Stop()
+	for ctx.Err() == nil {
+		c.Push(sign)
+		select {
+		case <-ctx.Done():
+		case <-ticker.C:
+		}
+	}
 }
 
 var (

@@ -3,16 +3,40 @@ package conn
 import (
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
-// maxQueued is how many bytes may wait for a slow reader: some thousand
-// messages, or a page of the longest ones. Beyond it the connection is dropped;
-// its client comes back and pulls what it missed.
-const maxQueued = 1 << 20
+// Bounds of what waits for slow readers.
+const (
+	// maxQueued is how many bytes may wait for one: some thousand messages, or a
+	// page of the longest ones. Beyond it the connection is dropped; its client
+	// comes back and pulls what it missed.
+	maxQueued = 1 << 20
+	// maxQueuedTogether is how many may wait for all of them, above the calm that
+	// each may have. Beyond it whoever is behind and wants more than the calm is
+	// dropped.
+	maxQueuedTogether = 256 << 20
+	calm              = 64 << 10
+)
 
-// writeTimeout is how long one write may make no progress.
-const writeTimeout = 10 * time.Second
+const (
+	// writeTimeout is how long a client may take nothing, which is less than a
+	// chunk.
+	writeTimeout = 10 * time.Second
+	chunk        = 16 << 10
+	// kernelBuffer bounds what the kernel keeps for a slow reader, and with it how
+	// much such a one must read before the next chunk finds room.
+	kernelBuffer = 64 << 10
+)
+
+// queues is what the outboxes of a server share.
+type queues struct {
+	// most is how many bytes may wait above the calm, waiting how many do.
+	most    int64
+	waiting atomic.Int64
+	timeout time.Duration
+}
 
 // buffers lends queue space, so that an idle connection holds none.
 var buffers = sync.Pool{New: func() any { return new([]byte) }}
@@ -33,7 +57,9 @@ func release(b *[]byte) {
 type outbox struct {
 	mu      sync.Mutex
 	nc      net.Conn
+	shared  *queues
 	queued  *[]byte // lent; nil while empty
+	above   int     // how much of queued is above the calm, and so counted
 	writing bool
 	state   state
 	// done is called once, after the last byte was written or lost.
@@ -92,6 +118,7 @@ func (o *outbox) last(frames []byte) bool {
 	}
 	if !o.queue(frames) {
 		*o.queued = (*o.queued)[:0]
+		o.count(0)
 		o.queue(frames)
 	}
 	o.state = closing
@@ -103,10 +130,15 @@ func (o *outbox) queue(frames []byte) bool {
 	if o.queued == nil {
 		o.queued = buffers.Get().(*[]byte)
 	}
-	if len(*o.queued)+len(frames) > maxQueued {
+	limit := maxQueued
+	if len(*o.queued) > 0 && o.shared.waiting.Load() > o.shared.most {
+		limit = calm
+	}
+	if len(*o.queued)+len(frames) > limit {
 		return false
 	}
 	*o.queued = append(*o.queued, frames...)
+	o.count(len(*o.queued))
 	if !o.writing {
 		o.writing = true
 		go o.write()
@@ -114,12 +146,21 @@ func (o *outbox) queue(frames []byte) bool {
 	return true
 }
 
+// count notes how much is queued. It needs the lock.
+func (o *outbox) count(queued int) {
+	above := max(queued-calm, 0)
+	if above != o.above {
+		o.shared.waiting.Add(int64(above - o.above))
+		o.above = above
+	}
+}
+
 // write writes what is queued, all that waits at a time, until nothing is left.
 func (o *outbox) write() {
 	for {
 		o.mu.Lock()
-		batch := o.queued
-		o.queued = nil
+		batch, above := o.queued, o.above
+		o.queued, o.above = nil, 0 // it is counted until it is written
 		if batch == nil || o.state == closed {
 			o.writing = false
 			finish := o.state == closing
@@ -133,15 +174,29 @@ func (o *outbox) write() {
 			return
 		}
 		o.mu.Unlock()
-		err := o.nc.SetWriteDeadline(time.Now().Add(writeTimeout))
-		if err == nil {
-			_, err = o.nc.Write(*batch)
-		}
+		err := o.send(*batch)
 		release(batch)
+		o.shared.waiting.Add(-int64(above))
 		if err != nil {
 			o.fail()
 		}
 	}
+}
+
+// send writes in chunks, so that a client is given up when it does not read, and
+// not when it takes its time over a long page.
+func (o *outbox) send(b []byte) error {
+	for len(b) > 0 {
+		n := min(len(b), chunk)
+		if err := o.nc.SetWriteDeadline(time.Now().Add(o.shared.timeout)); err != nil {
+			return err
+		}
+		if _, err := o.nc.Write(b[:n]); err != nil {
+			return err
+		}
+		b = b[n:]
+	}
+	return nil
 }
 
 // fail closes at once; what is queued is lost.
@@ -152,6 +207,7 @@ func (o *outbox) fail() {
 	if o.queued != nil {
 		release(o.queued)
 		o.queued = nil
+		o.count(0)
 	}
 	o.mu.Unlock()
 	if was != closed {

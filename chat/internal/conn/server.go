@@ -1,6 +1,8 @@
 package conn
 
 import (
+	"cmp"
+	"container/list"
 	"context"
 	"errors"
 	"fmt"
@@ -40,7 +42,22 @@ const (
 	helloTimeout = 5 * time.Second
 	// requestTimeout bounds the work for one request.
 	requestTimeout = 15 * time.Second
+	// signOfLife is how often, at least, a client hears from a server that works
+	// on its request; half a heartbeat where that is less. It gives up one that
+	// says nothing for 10 s or two heartbeats.
+	signOfLife = 2 * time.Second
+	// maxPerUser is how many connections of one user are let in: more devices and
+	// programs than anybody has, and no way to fill a server with one account.
+	maxPerUser = 128
+	// maxAssignment is longer than any assignment's id. Ids travel on to status.
+	maxAssignment = 64
+	// beingClosed strangers may be on their way out while others come in.
+	beingClosed = 64
 )
+
+// DefaultStrangers is how many connections that have not introduced themselves
+// there is room for, whatever the capacity.
+const DefaultStrangers = 2048
 
 // Sessions checks tokens.
 type Sessions interface {
@@ -77,8 +94,15 @@ type Routes interface {
 type Options struct {
 	Instance, Release string
 	Heartbeat         time.Duration
-	// Capacity is how many connections are let in.
-	Capacity  int
+	// Capacity is how many connections are let in. Strangers more may be on their
+	// way in; while they are all there, the one that has been silent longest makes
+	// place for the next. 0 means DefaultStrangers.
+	Capacity, Strangers int
+	// WriteTimeout is how long a client may read nothing, MaxQueued how many bytes
+	// may wait for all slow readers; 0 means the defaults.
+	WriteTimeout time.Duration
+	MaxQueued    int64
+
 	Epoch     func() uint64
 	Sessions  Sessions
 	Directory Directory
@@ -114,24 +138,34 @@ type Server struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 
+	queues queues // see outbox.go
+
 	mu sync.Mutex // owns the fields below
-	// strangers are not let in yet, or turned away and not gone yet.
-	strangers map[net.Conn]struct{}
+	// strangers are not let in yet, or turned away and not gone yet; with their
+	// place in silent, nil once they said Hello or were told to go.
+	strangers map[net.Conn]*list.Element
+	silent    *list.List // of net.Conn, the oldest first
 	closing   bool
 }
 
 // NewServer returns a server on a listener, which Serve closes.
 func NewServer(l net.Listener, opts Options) *Server {
-	ctx, cancel := context.WithCancel(context.Background())
-	return &Server{
-		opts: opts, log: opts.Log, listener: l, metrics: newMetrics(opts.Registerer), ctx: ctx, cancel: cancel,
-		strangers: make(map[net.Conn]struct{}),
+	if opts.Strangers == 0 {
+		opts.Strangers = DefaultStrangers
 	}
+	ctx, cancel := context.WithCancel(context.Background())
+	s := &Server{
+		opts: opts, log: opts.Log, listener: l, metrics: newMetrics(opts.Registerer), ctx: ctx, cancel: cancel,
+		strangers: make(map[net.Conn]*list.Element), silent: list.New(),
+	}
+	s.queues.timeout, s.queues.most = cmp.Or(opts.WriteTimeout, writeTimeout), cmp.Or(opts.MaxQueued, maxQueuedTogether)
+	if opts.Registerer != nil {
+		opts.Registerer.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "msrchat_chat_queued_bytes", Help: "Bytes that wait for slow readers, above 64 KiB each.",
+		}, func() float64 { return float64(s.queues.waiting.Load()) }))
+	}
+	return s
 }
-
-// maxStrangers bounds connections that have not introduced themselves, beyond
-// the capacity: they cost a socket and a goroutine for five seconds each.
-const maxStrangers = 2048
 
 // Serve accepts connections until ctx ends, then closes the listener. What is
 // connected stays; see Drain. A temporary lack of descriptors is waited out.
@@ -154,14 +188,7 @@ func (s *Server) Serve(ctx context.Context) error {
 			}
 			continue
 		}
-		if s.inside.Add(1) > int64(s.opts.Capacity+maxStrangers) {
-			s.inside.Add(-1)
-			s.metrics.accepts.WithLabelValues("overflow").Inc()
-			_ = nc.Close()
-			continue
-		}
 		if !s.greet(nc) {
-			s.inside.Add(-1)
 			_ = nc.Close()
 			continue
 		}
@@ -173,9 +200,13 @@ func (s *Server) Serve(ctx context.Context) error {
 
 // introduce expects Hello and answers it.
 func (s *Server) introduce(nc net.Conn) {
-	c := &Conn{id: s.lastID.Add(1), server: s, nc: nc}
-	c.out.nc, c.out.done = nc, c.flushed
+	c := &Conn{id: s.lastID.Add(1), server: s, nc: nc, since: time.Now().UnixNano()}
+	c.out.nc, c.out.done, c.out.shared = nc, c.flushed, &s.queues
+	if tcp, ok := nc.(interface{ SetWriteBuffer(bytes int) error }); ok {
+		_ = tcp.SetWriteBuffer(kernelBuffer) // fails on a socket that is gone
+	}
 	hello, err := c.hello()
+	s.heard(nc)
 	if err == nil {
 		err = s.admit(s.ctx, c, hello)
 	}
@@ -193,16 +224,40 @@ func (s *Server) introduce(nc net.Conn) {
 }
 
 // greet remembers a new connection, so that CloseAll can end it; false means
-// that there are to be no more.
+// that there is no place for it. Of many that say nothing the oldest has to go:
+// whoever means it says Hello at once, and so gets in beside any flood of those
+// who do not.
 func (s *Server) greet(nc net.Conn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closing {
+	over := s.inside.Load() - int64(s.opts.Capacity+s.opts.Strangers) + 1
+	if over > 0 && s.silent.Len() > 0 {
+		oldest := s.silent.Remove(s.silent.Front()).(net.Conn)
+		s.strangers[oldest] = nil
+		_ = oldest.Close() // its goroutine notices
+		s.metrics.accepts.WithLabelValues("evicted").Inc()
+		over -= beingClosed
+	}
+	if over > 0 {
+		s.metrics.accepts.WithLabelValues("overflow").Inc()
+	}
+	if over > 0 || s.closing {
 		return false
 	}
-	s.strangers[nc] = struct{}{}
+	s.strangers[nc] = s.silent.PushBack(nc)
+	s.inside.Add(1)
 	s.conns.Add(1)
 	return true
+}
+
+// heard notes that a stranger is not silent any more.
+func (s *Server) heard(nc net.Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if place := s.strangers[nc]; place != nil {
+		s.silent.Remove(place)
+		s.strangers[nc] = nil
+	}
 }
 
 // known forgets a stranger.
@@ -257,8 +312,11 @@ func (s *Server) admit(ctx context.Context, c *Conn, hello *chatv1.Hello) error 
 	if c.session, err = s.opts.Sessions.Verify(ctx, hello.GetToken()); err != nil {
 		return err
 	}
-	if hello.GetAssignmentId() != "" {
-		s.opts.Used(hello.GetAssignmentId())
+	if len(s.opts.Hub.Of(c.session.UserID)) >= maxPerUser {
+		return tooMany()
+	}
+	if id := hello.GetAssignmentId(); id != "" && len(id) <= maxAssignment {
+		s.opts.Used(id)
 	}
 	if s.guests.Add(1) > int64(s.opts.Capacity) {
 		s.guests.Add(-1)
@@ -292,6 +350,14 @@ func full() error {
 	return goodbye{&chatv1.Goodbye{
 		Code: chatv1.GoodbyeCode_GOODBYE_CODE_FULL, Text: "this server is full", Reconnect: true,
 		ReconnectAfterMs: 200 + rand.Uint32N(800),
+	}}
+}
+
+// tooMany is for the user who has every connection already.
+func tooMany() error {
+	return goodbye{&chatv1.Goodbye{
+		Code: chatv1.GoodbyeCode_GOODBYE_CODE_FULL, Text: fmt.Sprintf("you have %d connections here already", maxPerUser),
+		Reconnect: true, ReconnectAfterMs: 10_000,
 	}}
 }
 

@@ -8,6 +8,7 @@ package fanout
 import (
 	"context"
 	"slices"
+	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -18,8 +19,12 @@ import (
 	"github.com/msrchat/msrchat/chat/internal/conn"
 )
 
-// maxWaiting batches may wait; beyond it events are dropped.
-const maxWaiting = 1024
+// maxWaiting batches may wait, of maxWaitingBytes together; beyond it events are
+// dropped.
+const (
+	maxWaiting      = 1024
+	maxWaitingBytes = 32 << 20
+)
 
 // maxTogether bounds how many events share one look-up of routes.
 const maxTogether = 2048
@@ -37,7 +42,7 @@ type Peers interface {
 
 // Routes says where users are connected.
 type Routes interface {
-	Lookup(ctx context.Context, users []uint64, peers []string) (at map[uint64][]string, complete bool)
+	Lookup(ctx context.Context, users []uint64, peers []string) (at map[uint64][]string, astray map[uint64]bool)
 }
 
 // Options are what Fanout is made of.
@@ -55,6 +60,7 @@ type Options struct {
 type Fanout struct {
 	opts    Options
 	waiting chan []msglog.Committed
+	bytes   atomic.Int64 // of what waits or is being delivered
 	dropped prometheus.Counter
 	pushed  prometheus.Counter
 }
@@ -75,11 +81,25 @@ func New(opts Options) *Fanout {
 // Committed queues what was committed; it does not block. It is for
 // msglog.Options.
 func (f *Fanout) Committed(batch []msglog.Committed) {
-	select {
-	case f.waiting <- batch:
-	default:
-		f.dropped.Add(float64(len(batch)))
+	size := weight(batch)
+	if f.bytes.Add(size) <= maxWaitingBytes {
+		select {
+		case f.waiting <- batch:
+			return
+		default:
+		}
 	}
+	f.bytes.Add(-size)
+	f.dropped.Add(float64(len(batch)))
+}
+
+// weight is about what a batch keeps in memory, in bytes.
+func weight(batch []msglog.Committed) (n int64) {
+	const each = 128 // the entry itself and its result
+	for i := range batch {
+		n += int64(each + len(batch[i].Entry.Body) + 8*len(batch[i].Audience))
+	}
+	return n
 }
 
 // Run delivers until ctx ends, and then what still waits.
@@ -120,6 +140,7 @@ func (f *Fanout) together(batch []msglog.Committed) []msglog.Committed {
 }
 
 func (f *Fanout) deliver(ctx context.Context, batch []msglog.Committed) {
+	defer f.bytes.Add(-weight(batch))
 	peers := f.opts.Peers.Instances()
 	at, _ := f.opts.Routes.Lookup(ctx, audience(batch), peers)
 	remote := make(map[string][]*relayv1.Delivery)
@@ -142,13 +163,29 @@ func (f *Fanout) deliver(ctx context.Context, batch []msglog.Committed) {
 	}
 }
 
-// Heads tells users how far a conversation reaches, wherever they are. false
-// means that somebody is connected to a server that this one does not know yet.
-func (f *Fanout) Heads(ctx context.Context, head *chatv1.Head, users []uint64) bool {
-	f.opts.Hub.Deliver(users, conn.HeadsFrames([]*chatv1.Head{head}))
-	at, complete := f.opts.Routes.Lookup(ctx, users, f.opts.Peers.Instances())
-	for instance, there := range byInstance(users, at) {
-		f.opts.Peers.Send(instance, &relayv1.Delivery{UserIds: there, What: &relayv1.Delivery_Head{Head: head}})
+// Telling is a head and the readers who are to learn it.
+type Telling struct {
+	Head  *chatv1.Head
+	Users []uint64
+}
+
+// Heads tells readers, wherever they are, how far their conversations reach: by
+// one look-up of routes and one message to each other server. For each telling
+// it says whether all could be told; false means that somebody is connected to
+// a server that this one does not know yet.
+func (f *Fanout) Heads(ctx context.Context, tellings []Telling) (complete []bool) {
+	at, astray := f.opts.Routes.Lookup(ctx, readers(tellings), f.opts.Peers.Instances())
+	complete = make([]bool, len(tellings))
+	remote := make(map[string][]*relayv1.Delivery)
+	for i, t := range tellings {
+		f.opts.Hub.Deliver(t.Users, conn.HeadsFrames([]*chatv1.Head{t.Head}))
+		for instance, there := range byInstance(t.Users, at) {
+			remote[instance] = append(remote[instance], &relayv1.Delivery{UserIds: there, What: &relayv1.Delivery_Head{Head: t.Head}})
+		}
+		complete[i] = !slices.ContainsFunc(t.Users, func(user uint64) bool { return astray[user] })
+	}
+	for instance, deliveries := range remote {
+		f.opts.Peers.Send(instance, deliveries...)
 	}
 	return complete
 }
@@ -171,6 +208,19 @@ func audience(batch []msglog.Committed) []uint64 {
 	for i := range batch {
 		users = append(users, batch[i].Audience...)
 	}
+	return once(users)
+}
+
+// readers lists the readers of tellings once each.
+func readers(tellings []Telling) []uint64 {
+	var users []uint64
+	for i := range tellings {
+		users = append(users, tellings[i].Users...)
+	}
+	return once(users)
+}
+
+func once(users []uint64) []uint64 {
 	slices.Sort(users)
 	return slices.Compact(users)
 }

@@ -24,13 +24,14 @@ import (
 
 // world is everything around a Fanout; its mutex owns the journal.
 type world struct {
-	at       map[uint64][]string
-	complete bool
-	hold     chan struct{} // keeps Lookup waiting
+	at     map[uint64][]string
+	astray map[uint64]bool
+	hold   chan struct{} // keeps Lookup waiting
 
 	mu      sync.Mutex
 	local   []string
 	remote  []string
+	sends   []string // the servers that were sent something
 	lookups int
 }
 
@@ -46,6 +47,7 @@ func (w *world) Instances() []string { return []string{"b", "c"} }
 func (w *world) Send(instance string, deliveries ...*relayv1.Delivery) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.sends = append(w.sends, instance)
 	for _, d := range deliveries {
 		users := slices.Sorted(slices.Values(d.GetUserIds()))
 		w.remote = append(w.remote, fmt.Sprint(instance, users, " ", describe(d.GetEvent(), d.GetHead())))
@@ -53,7 +55,7 @@ func (w *world) Send(instance string, deliveries ...*relayv1.Delivery) bool {
 	return true
 }
 
-func (w *world) Lookup(_ context.Context, users []uint64, _ []string) (map[uint64][]string, bool) {
+func (w *world) Lookup(_ context.Context, users []uint64, _ []string) (map[uint64][]string, map[uint64]bool) {
 	if w.hold != nil {
 		<-w.hold
 	}
@@ -63,7 +65,7 @@ func (w *world) Lookup(_ context.Context, users []uint64, _ []string) (map[uint6
 	if !slices.IsSorted(users) || len(slices.Compact(slices.Clone(users))) != len(users) {
 		w.local = append(w.local, "users were asked for twice")
 	}
-	return w.at, w.complete
+	return w.at, w.astray
 }
 
 // journal is what was delivered, here and elsewhere.
@@ -117,7 +119,7 @@ func run(t *testing.T, f *fanout.Fanout) (stop func()) {
 }
 
 func TestOneDeliveryPerEventAndServer(t *testing.T) {
-	w := &world{complete: true, at: map[uint64][]string{1: {"b"}, 2: {"b", "c"}, 3: {"c"}}}
+	w := &world{at: map[uint64][]string{1: {"b"}, 2: {"b", "c"}, 3: {"c"}}}
 	f := fanout.New(fanout.Options{Hub: w, Peers: w, Routes: w})
 	stop := run(t, f)
 	f.Committed([]msglog.Committed{committed(7, 1, "one", 1, 2), committed(7, 2, "two", 1, 2), committed(8, 1, "elsewhere", 3, 4)})
@@ -136,7 +138,7 @@ func TestOneDeliveryPerEventAndServer(t *testing.T) {
 }
 
 func TestWhatWaitsGoesTogetherAndTheRestIsDropped(t *testing.T) {
-	w := &world{complete: true, hold: make(chan struct{})}
+	w := &world{hold: make(chan struct{})}
 	reg := prometheus.NewRegistry()
 	f := fanout.New(fanout.Options{Hub: w, Peers: w, Routes: w, Registerer: reg})
 	const room, over = 1024, 10
@@ -165,6 +167,30 @@ func TestWhatWaitsGoesTogetherAndTheRestIsDropped(t *testing.T) {
 	}
 }
 
+func TestWhatWaitsIsBoundedInBytes(t *testing.T) {
+	w := &world{}
+	reg := prometheus.NewRegistry()
+	f := fanout.New(fanout.Options{Hub: w, Peers: w, Routes: w, Registerer: reg})
+	long := strings.Repeat("x", 64<<10)
+	const room, sent = 32 << 20 / (64 << 10), 600
+	for i := range uint64(sent) {
+		f.Committed([]msglog.Committed{committed(1, i+1, long, 1)})
+	}
+	if n := metric(t, reg, "msrchat_fanout_dropped_total"); n < sent-room || n > sent-room+2 {
+		t.Errorf("%v of %d dropped, want about %d", n, sent, sent-room)
+	}
+	stop := run(t, f)
+	delivered := func() int { local, _ := w.journal(); return len(local) }
+	testenv.Until(t, "what waits is delivered", func() bool { return delivered() >= room-2 })
+	for i := range uint64(100) { // there is room again
+		f.Committed([]msglog.Committed{committed(1, sent+i+1, long, 1)})
+	}
+	stop()
+	if n := delivered(); n < room-2+100 {
+		t.Errorf("%d delivered", n)
+	}
+}
+
 func metric(t *testing.T, reg *prometheus.Registry, name string) float64 {
 	t.Helper()
 	families, err := reg.Gather()
@@ -180,20 +206,25 @@ func metric(t *testing.T, reg *prometheus.Registry, name string) float64 {
 	return 0
 }
 
-func TestHeadsAreToldEverywhere(t *testing.T) {
-	for _, complete := range []bool{true, false} {
-		w := &world{complete: complete, at: map[uint64][]string{1: {"b"}, 2: {"b"}}}
-		f := fanout.New(fanout.Options{Hub: w, Peers: w, Routes: w})
-		if got := f.Heads(t.Context(), &chatv1.Head{ConversationId: 7, Seq: 9}, []uint64{1, 2}); got != complete {
-			t.Errorf("all told: %v, want %v", got, complete)
-		}
-		local, remote := w.journal()
-		if diff := cmp.Diff([]string{"[1 2] head 7/9"}, local); diff != "" {
-			t.Error(diff)
-		}
-		if diff := cmp.Diff([]string{"b[1 2] head 7/9"}, remote); diff != "" {
-			t.Error(diff)
-		}
+func TestHeadsAreToldEverywhereByOneLookUp(t *testing.T) {
+	w := &world{at: map[uint64][]string{1: {"b"}, 2: {"b"}, 3: {"c"}}, astray: map[uint64]bool{3: true}}
+	f := fanout.New(fanout.Options{Hub: w, Peers: w, Routes: w})
+	got := f.Heads(t.Context(), []fanout.Telling{
+		{Head: &chatv1.Head{ConversationId: 7, Seq: 9}, Users: []uint64{1, 2}},
+		{Head: &chatv1.Head{ConversationId: 8, Seq: 1}, Users: []uint64{2, 3}},
+	})
+	if diff := cmp.Diff([]bool{true, false}, got); diff != "" {
+		t.Error("all told:", diff)
+	}
+	local, remote := w.journal()
+	if diff := cmp.Diff([]string{"[1 2] head 7/9", "[2 3] head 8/1"}, local); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff([]string{"b[1 2] head 7/9", "b[2] head 8/1", "c[3] head 8/1"}, remote); diff != "" {
+		t.Error(diff)
+	}
+	if w.lookups != 1 || len(w.sends) != 2 {
+		t.Errorf("%d look-ups and %d messages to two servers", w.lookups, len(w.sends))
 	}
 }
 
@@ -212,7 +243,7 @@ func TestWhatAPeerSendsReachesItsUsers(t *testing.T) {
 }
 
 func TestTheHookDropsAPush(t *testing.T) {
-	w := &world{complete: true, at: map[uint64][]string{1: {"b"}}}
+	w := &world{at: map[uint64][]string{1: {"b"}}}
 	f := fanout.New(fanout.Options{Hub: w, Peers: w, Routes: w, Drop: func(e *chatv1.Event) bool {
 		return proto.Equal(e, &chatv1.Event{ConversationId: 1, Seq: 1, SenderId: 1, Kind: 1, Text: "x", ClientMsgId: make([]byte, 16)})
 	}})

@@ -46,24 +46,23 @@ func New(opts Options) *Fence {
 // IsCut says that nobody should be served here. Any goroutine may ask.
 func (f *Fence) IsCut() bool { return f.cut.Load() }
 
-// Run watches until ctx ends.
+// Run watches until ctx ends. The patience counts from the last answer, or from
+// the start: how long the questions take that nobody answers is part of it.
 func (f *Fence) Run(ctx context.Context) error {
 	ticker := time.NewTicker(period)
 	defer ticker.Stop()
-	alone := time.Time{} // since when neither answers
-	for {
+	for last := time.Now(); ; {
+		asked := time.Now()
 		switch {
-		case f.answers(ctx, f.opts.Database) || f.answers(ctx, f.opts.Consul):
-			alone = time.Time{}
+		case f.anybody(ctx):
+			last = asked
 			if f.cut.CompareAndSwap(true, false) {
 				f.opts.Logger.Warn("no longer cut off")
 				f.opts.Healed()
 			}
-		case alone.IsZero():
-			alone = time.Now()
-		case time.Since(alone) >= f.opts.Patience:
+		case ctx.Err() == nil && time.Since(last) >= f.opts.Patience:
 			if f.cut.CompareAndSwap(false, true) {
-				f.opts.Logger.Error("cut off: neither the database nor Consul answers", "for", time.Since(alone))
+				f.opts.Logger.Error("cut off: neither the database nor Consul answers", "for", time.Since(last))
 				f.opts.Cut()
 			}
 		}
@@ -75,8 +74,13 @@ func (f *Fence) Run(ctx context.Context) error {
 	}
 }
 
-func (f *Fence) answers(ctx context.Context, ask func(context.Context) error) bool {
+// anybody asks both at once and tells whether one of them answered in time.
+func (f *Fence) anybody(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	return ask(ctx) == nil
+	answers := make(chan error, 2)
+	for _, ask := range []func(context.Context) error{f.opts.Database, f.opts.Consul} {
+		go func() { answers <- ask(ctx) }()
+	}
+	return <-answers == nil || <-answers == nil
 }

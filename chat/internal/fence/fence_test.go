@@ -68,7 +68,7 @@ func TestAShortOutageIsWaitedOut(t *testing.T) {
 	t.Parallel()
 	var asked atomic.Int64
 	ask := func(context.Context) error {
-		if n := asked.Add(1); n > 2 && n <= 4 { // both, once
+		if n := asked.Add(1); n > 2 && n <= 4 { // both, once: they are asked together
 			return errors.New("away")
 		}
 		return nil
@@ -102,6 +102,42 @@ func TestOneThatHangsIsAway(t *testing.T) {
 	ended := make(chan error)
 	go func() { ended <- f.Run(ctx) }()
 	<-cut
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// Two that hang are waited for once, not one after the other: nobody is kept
+// longer than the patience and one look.
+func TestThePatienceCountsFromTheLastAnswer(t *testing.T) {
+	t.Parallel()
+	var hanging atomic.Bool
+	asked := make(chan struct{}, 100)
+	ask := func(ctx context.Context) error {
+		if !hanging.Load() {
+			asked <- struct{}{}
+			return nil
+		}
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	const patience = 3 * time.Second
+	cut := make(chan struct{})
+	f := fence.New(fence.Options{
+		Database: ask, Consul: ask, Patience: patience, Logger: slog.New(slog.DiscardHandler), Cut: func() { close(cut) },
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- f.Run(ctx) }()
+	<-asked
+	hanging.Store(true)
+	began := time.Now()
+	<-cut
+	// A look takes two seconds at most, and one begins each second or at once.
+	if took := time.Since(began); took < patience-time.Second || took > patience+4*time.Second {
+		t.Errorf("cut after %v, want about %v", took, patience)
+	}
 	cancel()
 	if err := <-ended; err != nil {
 		t.Error(err)

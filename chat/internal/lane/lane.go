@@ -6,6 +6,7 @@
 package lane
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"math/rand/v2"
@@ -25,10 +26,15 @@ type Appender interface {
 	Append(ctx context.Context, conversation uint64, audience []uint64, entries []msglog.Entry) ([]msglog.Result, error)
 }
 
-// Bounds. While the database is away sends are held here; beyond maxWaiting
-// they are refused with a time to retry, and stay in the client's outbox.
+// Bounds. While the database is away sends are held here; beyond
+// DefaultMaxWaiting, or maxWaitingBytes (four thousand of the longest), they are
+// refused with a time to retry, and stay in the client's outbox.
 const (
-	maxWaiting   = 20_000
+	DefaultMaxWaiting = 20_000
+
+	maxWaitingBytes = 64 << 20
+	// sendBytes is about what a send keeps in memory beside its text.
+	sendBytes    = 256
 	maxPerAppend = 64
 	maxBytes     = 128 << 10
 	// attemptLimit is how long one attempt may take before the owner is chosen
@@ -47,11 +53,13 @@ type Send struct {
 // goroutine.
 type Lanes struct {
 	appender Appender
+	most     int64
 	log      *slog.Logger
 	ctx      context.Context // ends when the lanes give up
 	cancel   context.CancelFunc
 	running  sync.WaitGroup
 	waiting  atomic.Int64
+	bytes    atomic.Int64
 	sends    atomic.Int64
 
 	mu     sync.Mutex // owns lanes and closed
@@ -66,10 +74,11 @@ type lane struct {
 	queue    []Send
 }
 
-// New returns lanes that append through a.
-func New(a Appender, log *slog.Logger) *Lanes {
+// New returns lanes that append through a and hold at most so many sends, 0 for
+// the default.
+func New(a Appender, most int, log *slog.Logger) *Lanes {
 	ctx, cancel := context.WithCancel(context.Background())
-	return &Lanes{appender: a, log: log, ctx: ctx, cancel: cancel, lanes: make(map[uint64]*lane)}
+	return &Lanes{appender: a, most: int64(cmp.Or(most, DefaultMaxWaiting)), log: log, ctx: ctx, cancel: cancel, lanes: make(map[uint64]*lane)}
 }
 
 var (
@@ -80,14 +89,14 @@ var (
 // Send queues a message; it does not block. An error means that it was not
 // taken and Done is never called.
 func (l *Lanes) Send(conversation uint64, audience []uint64, s Send) error {
-	if l.waiting.Add(1) > maxWaiting {
-		l.waiting.Add(-1)
+	if l.hold(s); l.waiting.Load() > l.most || l.bytes.Load() > maxWaitingBytes {
+		l.letGo(s)
 		return errFull
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
-		l.waiting.Add(-1)
+		l.letGo(s)
 		return errClosed
 	}
 	if busy, ok := l.lanes[conversation]; ok {
@@ -97,6 +106,17 @@ func (l *Lanes) Send(conversation uint64, audience []uint64, s Send) error {
 	l.lanes[conversation] = &lane{audience: audience, queue: []Send{s}}
 	l.running.Go(func() { l.run(conversation, audience) })
 	return nil
+}
+
+// hold and letGo count what is under way.
+func (l *Lanes) hold(s Send) {
+	l.waiting.Add(1)
+	l.bytes.Add(int64(sendBytes + len(s.Entry.Body)))
+}
+
+func (l *Lanes) letGo(s Send) {
+	l.waiting.Add(-1)
+	l.bytes.Add(-int64(sendBytes + len(s.Entry.Body)))
 }
 
 // Waiting is how many messages are under way, Sent how many were ever settled.
@@ -132,9 +152,9 @@ func (l *Lanes) run(conversation uint64, audience []uint64) {
 		results := l.append(conversation, audience, entries)
 		for i := range sends {
 			sends[i].Done(results[i])
+			l.letGo(sends[i])
 		}
 		l.sends.Add(int64(len(sends)))
-		l.waiting.Add(-int64(len(sends)))
 	}
 }
 
@@ -164,6 +184,11 @@ func (l *Lanes) take(conversation uint64) []Send {
 // append tries until the outcome is known or the lanes are closed.
 func (l *Lanes) append(conversation uint64, audience []uint64, entries []msglog.Entry) []msglog.Result {
 	for attempt := 0; ; attempt++ {
+		// After the end nothing is offered any more: what was before it in the lane
+		// may still be on its way into the log, by another owner, and be overtaken.
+		if l.ctx.Err() != nil {
+			return failed(len(entries), errClosed)
+		}
 		ctx, cancel := context.WithTimeout(l.ctx, attemptLimit)
 		results, err := l.appender.Append(ctx, conversation, audience, entries)
 		cancel()
@@ -171,7 +196,7 @@ func (l *Lanes) append(conversation uint64, audience []uint64, entries []msglog.
 			return results
 		}
 		if l.ctx.Err() != nil {
-			return failed(len(entries), errClosed)
+			continue // for the last time
 		}
 		if code := errs.CodeOf(err); code != errs.CodeUnavailable && code != errs.CodeExhausted {
 			l.log.Error("append refused", "conversation", conversation, "err", err)

@@ -26,7 +26,7 @@ func (a appender) Append(ctx context.Context, conversation uint64, _ []uint64, e
 	return a(ctx, conversation, entries)
 }
 
-func lanes(a appender) *lane.Lanes { return lane.New(a, slog.New(slog.DiscardHandler)) }
+func lanes(a appender) *lane.Lanes { return lane.New(a, 0, slog.New(slog.DiscardHandler)) }
 
 // book is a log in memory that knows what it has; its mutex owns it.
 type book struct {
@@ -183,6 +183,36 @@ func TestTooManyWaiting(t *testing.T) {
 	}
 }
 
+func TestTooManyBytesWaiting(t *testing.T) {
+	t.Parallel()
+	release := make(chan struct{})
+	l := lanes(func(_ context.Context, _ uint64, entries []msglog.Entry) ([]msglog.Result, error) {
+		<-release
+		return make([]msglog.Result, len(entries)), nil
+	})
+	send := func(i int) error {
+		return l.Send(uint64(i%10), nil, lane.Send{Entry: msglog.Entry{Body: make([]byte, 64<<10)}, Done: func(msglog.Result) {}})
+	}
+	taken := 0
+	for ; send(taken) == nil; taken++ {
+		if taken > 2000 {
+			t.Fatal("more than 128 MB wait")
+		}
+	}
+	if taken < 1000 {
+		t.Errorf("%d of 64 KB were taken, want about 64 MB", taken)
+	}
+	if err := send(0); errs.CodeOf(err) != errs.CodeExhausted || errs.From(err).RetryAfter == 0 {
+		t.Errorf("one too many got %v", err)
+	}
+	close(release)
+	testenv.Until(t, "there is room again", func() bool { return l.Waiting() < taken/2 })
+	if err := send(0); err != nil {
+		t.Errorf("with room: %v", err)
+	}
+	closed(t, l)
+}
+
 func TestARefusalThatDoesNotPassIsTold(t *testing.T) {
 	t.Parallel()
 	l := lanes(func(_ context.Context, conversation uint64, entries []msglog.Entry) ([]msglog.Result, error) {
@@ -235,5 +265,40 @@ func TestCloseAnswersEverybody(t *testing.T) {
 	err := l.Send(1, nil, lane.Send{Done: func(msglog.Result) { t.Error("answered what was not taken") }})
 	if errs.CodeOf(err) != errs.CodeUnavailable {
 		t.Errorf("after Close: %v", err)
+	}
+}
+
+// A lane that is given up offers nothing more: what was offered before may still
+// be on its way into the log, and what was sent behind it would overtake it.
+func TestNothingIsOfferedBehindAnUnknownOutcome(t *testing.T) {
+	var offered atomic.Int32
+	begun := make(chan struct{})
+	l := lanes(func(ctx context.Context, _ uint64, _ []msglog.Entry) ([]msglog.Result, error) {
+		if offered.Add(1) == 1 {
+			close(begun)
+			<-ctx.Done() // the database stands still
+		}
+		return nil, errs.New(errs.CodeUnavailable, "nobody knows")
+	})
+	answered := make(chan error, 2)
+	send := func(text string) {
+		t.Helper()
+		if err := l.Send(1, nil, lane.Send{Entry: entry(text), Done: func(r msglog.Result) { answered <- r.Err }}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	send("first")
+	<-begun
+	send("second")
+	over, cancel := context.WithCancel(context.Background())
+	cancel()
+	l.Close(over)
+	for range 2 {
+		if code := errs.CodeOf(<-answered); code != errs.CodeUnavailable {
+			t.Errorf("answered with %q", code)
+		}
+	}
+	if n := offered.Load(); n != 1 {
+		t.Errorf("%d batches were offered, want only the first", n)
 	}
 }

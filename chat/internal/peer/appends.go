@@ -2,6 +2,7 @@ package peer
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 
@@ -27,8 +28,12 @@ func newAppends(stream relayv1.RelayService_AppendClient) *appends {
 	return &appends{stream: stream, waiting: make(map[uint64]chan *relayv1.AppendResponse)}
 }
 
+// errNonsense is an answer that is none.
+var errNonsense = errors.New("the conversation's owner answered something else")
+
 // append offers entries to the peer and waits for its answer. An error leaves
-// the outcome unknown.
+// the outcome unknown, but for one that the peer gave as its answer; errNonsense
+// will be the answer again.
 func (l *link) append(ctx context.Context, conversation uint64, audience []uint64, entries []msglog.Entry) ([]msglog.Result, error) {
 	l.mu.Lock()
 	calls := l.appends
@@ -55,7 +60,7 @@ func results(response *relayv1.AppendResponse, n int) ([]msglog.Result, error) {
 		return nil, errs.New(errs.Known(errs.Code(code)), "%s", response.GetErrorText())
 	}
 	if len(response.GetResults()) != n {
-		return nil, errs.New(errs.CodeUnavailable, "the conversation's owner answered %d of %d", len(response.GetResults()), n)
+		return nil, fmt.Errorf("%w: %d results for %d entries", errNonsense, len(response.GetResults()), n)
 	}
 	out := make([]msglog.Result, n)
 	for i, r := range response.GetResults() {

@@ -32,11 +32,15 @@ const (
 
 // Bounds of the outgoing side.
 const (
-	// maxQueued deliveries wait for a link. Beyond it they are dropped, and the
-	// counter skips, so that the receiver repairs.
-	maxQueued = 8192
-	// maxPerFrame deliveries travel together: whatever waits.
-	maxPerFrame = 256
+	// maxQueued deliveries wait for a link, of maxQueuedBytes together (twice what
+	// that many short texts take). Beyond it they are dropped, and the counter
+	// skips, so that the receiver repairs.
+	maxQueued      = 8192
+	maxQueuedBytes = 4 << 20
+	// maxPerFrame deliveries travel together: whatever waits, until there are
+	// maxFrameBytes.
+	maxPerFrame   = 256
+	maxFrameBytes = 1 << 20
 )
 
 var errDown = errors.New("the peer is away")
@@ -57,6 +61,7 @@ type link struct {
 	mu      sync.Mutex // owns the fields below
 	address string
 	queue   []*relayv1.Delivery
+	bytes   int // of queue
 	// counter numbers the frames; a drop skips one.
 	counter uint64
 	dropped bool
@@ -94,37 +99,61 @@ func (l *link) wake() {
 	}
 }
 
-// send queues deliveries, in order.
+// deliverySize is about what a delivery takes, in memory and on the wire.
+func deliverySize(d *relayv1.Delivery) int {
+	const each = 96
+	return each + len(d.GetEvent().GetText()) + 8*len(d.GetUserIds())
+}
+
+// send queues deliveries, in order, as far as there is room.
 func (l *link) send(deliveries []*relayv1.Delivery) {
 	l.mu.Lock()
-	if room := maxQueued - len(l.queue); room < len(deliveries) {
-		l.peers.metrics.dropped.Add(float64(len(deliveries) - max(room, 0)))
-		deliveries = deliveries[:max(room, 0)]
-		l.dropped = true
+	for i, d := range deliveries {
+		size := deliverySize(d)
+		if len(l.queue) >= maxQueued || l.bytes+size > maxQueuedBytes {
+			l.peers.metrics.dropped.Add(float64(len(deliveries) - i))
+			l.dropped = true
+			break
+		}
+		l.queue = append(l.queue, d)
+		l.bytes += size
 	}
-	l.queue = append(l.queue, deliveries...)
 	l.mu.Unlock()
 	l.wake()
 }
 
-// take returns the next frame, nil when there is nothing to send.
-func (l *link) take() *relayv1.DeliverRequest {
+// lose notes that something for the peer's users is lost.
+func (l *link) lose() {
+	l.mu.Lock()
+	l.dropped = true
+	l.mu.Unlock()
+	l.wake()
+}
+
+// take returns the next frame, a sign of life when nothing waits, and whether
+// there is more to send.
+func (l *link) take() (f *relayv1.DeliverRequest, more bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.dropped {
 		l.counter++
 		l.dropped = false
 	}
-	n := min(len(l.queue), maxPerFrame)
-	f := l.frame()
+	n, size := 0, 0
+	for n < len(l.queue) && n < maxPerFrame && size < maxFrameBytes {
+		size += deliverySize(l.queue[n])
+		n++
+	}
+	f = l.frame()
 	if n > 0 {
 		l.counter++
 		f.Counter, f.Deliveries = l.counter, l.queue[:n:n]
+		l.bytes -= size
 		if l.queue = l.queue[n:]; len(l.queue) == 0 {
 			l.queue = nil
 		}
 	}
-	return f
+	return f, len(l.queue) > 0
 }
 
 // frame is a sign of life. It needs the lock.
@@ -274,12 +303,12 @@ func (l *link) pump(parent, ctx context.Context, stream relayv1.RelayService_Del
 		case <-ticker.C:
 		}
 		for more := true; more; {
-			f := l.take()
+			var f *relayv1.DeliverRequest
+			f, more = l.take()
 			if err := stream.Send(f); err != nil {
 				return fmt.Errorf("send: %w", err)
 			}
 			l.peers.metrics.frames.Inc()
-			more = len(f.GetDeliveries()) == maxPerFrame
 		}
 		if leaving {
 			return stream.CloseSend()

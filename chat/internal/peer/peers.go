@@ -9,6 +9,7 @@ package peer
 import (
 	"cmp"
 	"context"
+	"errors"
 	"log/slog"
 	"slices"
 	"sync"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/cespare/xxhash/v2"
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/semaphore"
 	"google.golang.org/grpc"
 
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
@@ -57,8 +59,10 @@ type Peers struct {
 	// left is closed when draining is set.
 	left      chan struct{}
 	leaveOnce sync.Once
-	// offered are the appends that peers offered.
+	// offered are the appends that peers offered, room the bytes that they may
+	// take together.
 	offered *door
+	room    *semaphore.Weighted
 
 	// mu owns the fields below. It may be held when a link's mutex is taken,
 	// never the other way round.
@@ -77,7 +81,7 @@ func New(opts Options) *Peers {
 	p := &Peers{
 		opts: opts, metrics: newMetrics(opts.Registerer), hash: xxhash.Sum64String(opts.Instance),
 		links: make(map[string]*link), heard: make(map[string]*ear),
-		left: make(chan struct{}), offered: newDoor(),
+		left: make(chan struct{}), offered: newDoor(), room: semaphore.NewWeighted(maxOffered),
 	}
 	if opts.Registerer != nil {
 		opts.Registerer.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
@@ -121,8 +125,19 @@ func (p *Peers) Run(ctx context.Context, watch func(context.Context, func([]disc
 // update starts links to new instances. A row that is gone ends nothing: a link
 // ends when its peer says so or is silent and unlisted.
 func (p *Peers) update(catalog []discovery.Instance) {
+	for _, instance := range p.take(catalog) {
+		p.opts.Logger.Info("peer gone without a farewell", "peer", instance)
+		p.missed(instance)
+	}
+}
+
+// take takes over a catalog and returns the peers that it says are gone, as far
+// as no stream of theirs tells, or told, what they left behind. Such a peer may
+// have died with messages committed that it could not send us.
+func (p *Peers) take(catalog []discovery.Instance) (gone []string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	before := p.listed
 	p.listed = make(map[string]discovery.Instance, len(catalog))
 	for _, i := range catalog {
 		address := i.Meta[discovery.MetaRelay]
@@ -138,6 +153,15 @@ func (p *Peers) update(catalog []discovery.Instance) {
 		p.links[i.ID] = l
 		p.wg.Go(func() { l.run(p.ctx) })
 	}
+	for id, was := range before {
+		now, listed := p.listed[id]
+		e := p.heard[id]
+		tells := e != nil && (e.open > 0 || e.farewell)
+		if (!listed || was.Passing && !now.Passing) && !tells {
+			gone = append(gone, id)
+		}
+	}
+	return gone
 }
 
 // isListed says whether the catalog still has an instance.
@@ -200,6 +224,20 @@ func (p *Peers) Instances() []string {
 	return out
 }
 
+// Apart says that there is a peer which serves users, by its checks in Consul,
+// and to which there is no link: what either appends does not reach the other's
+// readers in time.
+func (p *Peers) Apart() bool {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	for id, i := range p.listed {
+		if l := p.links[id]; i.Passing && (l == nil || !l.up()) {
+			return true
+		}
+	}
+	return false
+}
+
 // Alternates are the addresses where this server's clients may go: the peers
 // whose links are up, in random-looking but stable order.
 func (p *Peers) Alternates() []*chatv1.Endpoint {
@@ -244,13 +282,17 @@ func weight(instance, conversation uint64) uint64 {
 }
 
 // Append appends entries where their conversation is owned: here or at a peer.
-// It is lane.Appender.
+// It is lane.Appender. Entries that a peer answers with nonsense are appended
+// here, as any server may: their id keeps them single.
 func (p *Peers) Append(ctx context.Context, conversation uint64, audience []uint64, entries []msglog.Entry) ([]msglog.Result, error) {
 	if l := p.owner(conversation); l != nil {
 		started := time.Now()
 		results, err := l.append(ctx, conversation, audience, entries)
 		p.metrics.forwardSeconds.Observe(time.Since(started).Seconds())
-		return results, err
+		if !errors.Is(err, errNonsense) {
+			return results, err
+		}
+		p.opts.Logger.Error("append not understood", "peer", l.instance, "err", err)
 	}
 	return p.opts.Log.Append(ctx, conversation, audience, entries)
 }
@@ -266,4 +308,14 @@ func (p *Peers) Send(instance string, deliveries ...*relayv1.Delivery) bool {
 	}
 	l.send(deliveries)
 	return true
+}
+
+// Lost tells all peers that something for their users is lost, so that they
+// compare them with the log. It does not block.
+func (p *Peers) Lost() {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	for _, l := range p.links {
+		l.lose()
+	}
 }

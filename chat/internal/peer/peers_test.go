@@ -3,6 +3,7 @@ package peer_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -87,6 +88,59 @@ func TestADrainingServerOwnsNothing(t *testing.T) {
 	}
 }
 
+// A server may die with messages committed that it never sent here: because it
+// had no link to this server yet, or any more. The catalog then says that it is
+// gone, and nothing else does.
+func TestAPeerThatDiesUnlinkedIsNoticedByTheCatalog(t *testing.T) {
+	t.Parallel()
+	listed := func(passing bool) []discovery.Instance {
+		i := at("x", "127.0.0.1:1") // out of reach
+		i.Passing = passing
+		return []discovery.Instance{i}
+	}
+	for _, c := range []struct {
+		name     string
+		catalogs [][]discovery.Instance
+		want     int64
+	}{
+		{"comes and stays", [][]discovery.Instance{listed(false), listed(true), listed(true)}, 0},
+		{"vanishes", [][]discovery.Instance{listed(true), nil}, 1},
+		{"fails its checks", [][]discovery.Instance{listed(true), listed(false)}, 1},
+		{"fails, then vanishes", [][]discovery.Instance{listed(true), listed(false), nil}, 2},
+		{"is gone once", [][]discovery.Instance{listed(true), nil, nil}, 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			n := start(t, "n", "127.0.0.1:0", 9)
+			for _, catalog := range c.catalogs {
+				n.catalog <- catalog
+			}
+			n.kill() // all is through
+			if got := n.missed.Load(); got != c.want {
+				t.Errorf("missed %d times, want %d", got, c.want)
+			}
+		})
+	}
+}
+
+// Where the peer's own stream tells, the catalog's word means nothing.
+func TestAPeerThatTalksIsNotBelievedGone(t *testing.T) {
+	t.Parallel()
+	a, b := pair(t)
+	a.list(a) // b is not there any more
+	a.Send("b", event(1))
+	testenv.Until(t, "the link works", func() bool { return len(b.got()) == 1 })
+	a.list(a, b)
+	b.Drain()
+	testenv.Until(t, "a sees that b leaves", func() bool { return !a.linked("b") })
+	b.kill()
+	a.list(a)
+	a.kill()
+	if n := a.missed.Load(); n != 0 {
+		t.Errorf("missed %d times by a peer that took leave", n)
+	}
+}
+
 // Alone, a draining server appends at home: there is nobody else.
 func TestTheLastServerAppendsWhileItDrains(t *testing.T) {
 	t.Parallel()
@@ -120,6 +174,32 @@ func TestALinkThatIsFullDropsAndTellsTheReceiver(t *testing.T) {
 	testenv.Until(t, "the link works", func() bool { return len(again.got()) == room+1 })
 	if again.missed.Load() != told {
 		t.Error("told again without need")
+	}
+}
+
+func TestALinkIsBoundedInBytes(t *testing.T) {
+	t.Parallel()
+	b := start(t, "b", "127.0.0.1:0", 2)
+	b.kill() // keeps the address
+	a := start(t, "a", "127.0.0.1:0", 1)
+	a.list(a, b)
+	testenv.Until(t, "a knows b", func() bool { return len(a.Instances()) == 1 })
+	const sent, room = 200, 4 << 20 / (64 << 10)
+	for i := range uint64(sent) {
+		long := event(i + 1)
+		long.GetEvent().Text = strings.Repeat("x", 64<<10)
+		a.Send("b", long)
+	}
+	again := start(t, "b", b.address, 3)
+	again.list(a)
+	testenv.Until(t, "b is told that it missed something", func() bool { return again.missed.Load() > 0 })
+	testenv.Until(t, "b gets what was queued", func() bool { return len(again.got()) >= room-1 })
+	for i := range uint64(50) { // there is room again
+		a.Send("b", event(sent+i+1))
+	}
+	testenv.Until(t, "b gets what follows", func() bool { got := again.got(); return got[len(got)-1].GetEvent().GetSeq() == sent+50 })
+	if n := len(again.got()); n > room+50 {
+		t.Errorf("%d of 64 KB were kept", n-50)
 	}
 }
 
@@ -284,4 +364,26 @@ func TestNoAppendOfAPeerEndsBehindTheEnd(t *testing.T) {
 	if b.appends() != 2 {
 		t.Error("the late append was made")
 	}
+}
+
+// A peer that passes its checks and has no link is one from which the network
+// keeps this server; one that fails them, or has left, is just away.
+func TestApart(t *testing.T) {
+	t.Parallel()
+	a, b := pair(t)
+	passing := func(address string, yes bool) []discovery.Instance {
+		i := at("b", address)
+		i.Passing = yes
+		return []discovery.Instance{i}
+	}
+	a.catalog <- passing(b.address, true)
+	testenv.Until(t, "linked", func() bool { return a.linked("b") && !a.Apart() })
+	b.kill()
+	testenv.Until(t, "the link is gone, the catalog believes in it", a.Apart)
+	a.catalog <- passing(b.address, false)
+	testenv.Until(t, "it fails its checks", func() bool { return !a.Apart() })
+	a.catalog <- passing(b.address, true)
+	testenv.Until(t, "it passes them again", a.Apart)
+	a.catalog <- nil
+	testenv.Until(t, "it left", func() bool { return !a.Apart() })
 }

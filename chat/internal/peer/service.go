@@ -24,9 +24,11 @@ const MaxMessage = 16 << 20
 const (
 	maxEntries = 1024
 	maxMembers = 100_000
-	// maxAppends requests of one stream are worked on at once; beyond it the
-	// stream is not read, which holds up that peer only.
+	// maxAppends requests of one stream are worked on at once, and of all streams
+	// maxOffered bytes; beyond it a stream is not read, which holds up its peer
+	// only.
 	maxAppends = 1024
+	maxOffered = 64 << 20
 )
 
 // ear is what was heard from one peer. The mutex of Peers owns it. It stays
@@ -36,6 +38,8 @@ type ear struct {
 	counter uint64
 	stream  uint64 // the newest stream; an older one's end means nothing
 	open    int    // streams that have not ended
+	// farewell: the newest stream ended with the peer taking leave.
+	farewell bool
 }
 
 // addressee names, in a stream's metadata, who is meant: behind an address that
@@ -162,6 +166,7 @@ func (p *Peers) begin(f *relayv1.DeliverRequest) uint64 {
 	}
 	e.stream++
 	e.open++
+	e.farewell = false
 	number := e.stream
 	p.mu.Unlock()
 	if gap {
@@ -205,6 +210,7 @@ func (p *Peers) finish(instance string, number uint64, farewell bool) {
 	e := p.heard[instance]
 	e.open--
 	newest := e.stream == number
+	e.farewell = farewell && newest
 	if p.links[instance] == nil {
 		p.forget(instance)
 	}
@@ -223,9 +229,16 @@ func (p *Peers) forget(instance string) {
 }
 
 // Append appends what a peer sends. Requests are worked on at once, since each
-// conversation has only one under way at each peer.
+// conversation has only one under way at each peer. A request that makes no
+// sense is answered as such: an end of the stream would have the peer offer it
+// again, for ever.
 func (s *Service) Append(stream relayv1.RelayService_AppendServer) error {
 	var sending sync.Mutex
+	answer := func(response *relayv1.AppendResponse) {
+		sending.Lock()
+		defer sending.Unlock()
+		_ = stream.Send(response) // a broken stream ends in Recv
+	}
 	var working sync.WaitGroup
 	defer working.Wait()
 	places := make(chan struct{}, maxAppends)
@@ -235,33 +248,55 @@ func (s *Service) Append(stream relayv1.RelayService_AppendServer) error {
 			return nil // the peer closed, or broke off: it offers again what is open
 		}
 		if err := check(request); err != nil {
-			return err
+			s.peers.opts.Logger.Warn("append refused", "conversation", request.GetConversationId(), "err", err)
+			answer(refusal(request, err))
+			continue
+		}
+		size := requestSize(request)
+		if err := s.peers.room.Acquire(stream.Context(), size); err != nil {
+			return status.FromContextError(err).Err()
 		}
 		select {
 		case places <- struct{}{}:
 		case <-stream.Context().Done():
+			s.peers.room.Release(size)
 			return status.FromContextError(stream.Context().Err()).Err()
 		}
 		working.Go(func() {
-			defer func() { <-places }()
-			response := s.answer(stream.Context(), request)
-			sending.Lock()
-			defer sending.Unlock()
-			_ = stream.Send(response) // a broken stream ends in Recv
+			defer func() {
+				<-places
+				s.peers.room.Release(size)
+			}()
+			answer(s.answer(stream.Context(), request))
 		})
 	}
 }
 
-func check(r *relayv1.AppendRequest) error {
+// check says what is wrong with a request, nil if nothing is.
+func check(r *relayv1.AppendRequest) *errs.Error {
 	if n := len(r.GetEntries()); n == 0 || n > maxEntries || len(r.GetMemberIds()) > maxMembers {
-		return status.Error(codes.InvalidArgument, "an append of that size is not allowed")
+		return errs.New(errs.CodeInvalid, "an append of that size is not allowed")
 	}
 	for _, e := range r.GetEntries() {
 		if len(e.GetClientMsgId()) != 16 || e.GetSenderId() == 0 {
-			return status.Error(codes.InvalidArgument, "an entry without sender or message id")
+			return errs.New(errs.CodeInvalid, "an entry without sender or message id")
 		}
 	}
 	return nil
+}
+
+// requestSize is about what a request takes, in bytes.
+func requestSize(r *relayv1.AppendRequest) int64 {
+	const each = 128
+	n := 8 * len(r.GetMemberIds())
+	for _, e := range r.GetEntries() {
+		n += each + len(e.GetBody())
+	}
+	return int64(n)
+}
+
+func refusal(request *relayv1.AppendRequest, e *errs.Error) *relayv1.AppendResponse {
+	return &relayv1.AppendResponse{RequestId: request.GetRequestId(), ErrorCode: string(e.Code), ErrorText: e.Message}
 }
 
 var errLeaving = errs.New(errs.CodeUnavailable, "the server is stopping")
@@ -269,9 +304,7 @@ var errLeaving = errs.New(errs.CodeUnavailable, "the server is stopping")
 // answer appends what a peer sent, unless the server stops.
 func (s *Service) answer(ctx context.Context, request *relayv1.AppendRequest) *relayv1.AppendResponse {
 	if !s.peers.offered.enter() {
-		return &relayv1.AppendResponse{
-			RequestId: request.GetRequestId(), ErrorCode: string(errLeaving.Code), ErrorText: errLeaving.Message,
-		}
+		return refusal(request, errLeaving)
 	}
 	defer s.peers.offered.leave()
 	return s.append(ctx, request)
@@ -283,14 +316,11 @@ func (s *Service) append(ctx context.Context, request *relayv1.AppendRequest) *r
 		entries[i] = msglog.Entry{SenderID: e.GetSenderId(), Kind: uint8(e.GetKind()), Body: e.GetBody()}
 		copy(entries[i].ClientMsgID[:], e.GetClientMsgId())
 	}
-	response := &relayv1.AppendResponse{RequestId: request.GetRequestId()}
 	results, err := s.peers.opts.Log.Append(ctx, request.GetConversationId(), request.GetMemberIds(), entries)
 	if err != nil {
-		e := errs.From(err)
-		response.ErrorCode, response.ErrorText = string(e.Code), e.Message
-		return response
+		return refusal(request, errs.From(err))
 	}
-	response.Results = make([]*relayv1.Appended, len(results))
+	response := &relayv1.AppendResponse{RequestId: request.GetRequestId(), Results: make([]*relayv1.Appended, len(results))}
 	for i, r := range results {
 		a := &relayv1.Appended{Seq: r.Seq, CreatedAtMs: r.CreatedAt, Existing: r.Existing}
 		if r.Err != nil {

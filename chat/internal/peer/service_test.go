@@ -2,6 +2,7 @@ package peer_test
 
 import (
 	"context"
+	"log/slog"
 	"net"
 	"sync/atomic"
 	"testing"
@@ -16,6 +17,8 @@ import (
 	"github.com/msrchat/msrchat/shared/errs"
 	"github.com/msrchat/msrchat/shared/msglog"
 	"github.com/msrchat/msrchat/shared/testenv"
+
+	"github.com/msrchat/msrchat/chat/internal/lane"
 )
 
 // raw is a peer that says exactly what a test wants.
@@ -159,10 +162,6 @@ func TestBadFramesOfAPeerEndItsStreamOnly(t *testing.T) {
 	a, b := pair(t)
 	nameless, other := frame(1, 0, 0), frame(1, 0, 0)
 	nameless.Instance, other.Instance = "", "y"
-	tooMany := &relayv1.AppendRequest{Entries: make([]*relayv1.Entry, 1025)}
-	for i := range tooMany.GetEntries() {
-		tooMany.Entries[i] = &relayv1.Entry{SenderId: 1, ClientMsgId: make([]byte, 16)}
-	}
 	for name, frames := range map[string][]*relayv1.DeliverRequest{"nameless": {nameless}, "another name": {frame(1, 0, 0), other}} {
 		s := open(t.Context(), t, raw(t, b), frames...)
 		var err error
@@ -173,24 +172,73 @@ func TestBadFramesOfAPeerEndItsStreamOnly(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	a.Send("b", event(1))
+	testenv.Until(t, "the good peer is undisturbed", func() bool { return len(b.got()) == 1 })
+}
+
+// An append that makes no sense is refused by itself: what else travels on the
+// stream goes on.
+func TestBadAppendsAreAnsweredAsSuch(t *testing.T) {
+	t.Parallel()
+	n := start(t, "n", "127.0.0.1:0", 9)
+	tooMany := &relayv1.AppendRequest{Entries: make([]*relayv1.Entry, 1025)}
+	for i := range tooMany.GetEntries() {
+		tooMany.Entries[i] = &relayv1.Entry{SenderId: 1, ClientMsgId: make([]byte, 16)}
+	}
+	s, err := raw(t, n).Append(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := uint64(0)
+	ask := func(r *relayv1.AppendRequest) *relayv1.AppendResponse {
+		id++
+		r.RequestId = id
+		if err := s.Send(r); err != nil {
+			t.Fatal(err)
+		}
+		answer, err := s.Recv()
+		if err != nil || answer.GetRequestId() != id {
+			t.Fatalf("got %v, %v", answer, err)
+		}
+		return answer
+	}
 	for name, r := range map[string]*relayv1.AppendRequest{
 		"nothing": {}, "too many": tooMany,
 		"no sender": {Entries: []*relayv1.Entry{{ClientMsgId: make([]byte, 16)}}},
 		"short id":  {Entries: []*relayv1.Entry{{SenderId: 1, ClientMsgId: make([]byte, 15)}}},
 	} {
-		s, err := raw(t, b).Append(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := s.Send(r); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := s.Recv(); status.Code(err) != codes.InvalidArgument {
-			t.Errorf("%s: %v", name, err)
+		if got := ask(r); got.GetErrorCode() != string(errs.CodeInvalid) || got.GetErrorText() == "" || len(got.GetResults()) != 0 {
+			t.Errorf("%s: %v", name, got)
 		}
 	}
-	a.Send("b", event(1))
-	testenv.Until(t, "the good peer is undisturbed", func() bool { return len(b.got()) == 1 })
+	if got := ask(&relayv1.AppendRequest{Entries: []*relayv1.Entry{{SenderId: 1, ClientMsgId: make([]byte, 16)}}}); len(got.GetResults()) != 1 {
+		t.Errorf("a good one: %v", got)
+	}
+}
+
+// What a lane offers ends, also where the owner finds no sense in it, and costs
+// the link nothing.
+func TestALaneIsToldThatItsAppendMakesNoSense(t *testing.T) {
+	t.Parallel()
+	a, b := pair(t)
+	lanes := lane.New(a, 0, slog.New(slog.DiscardHandler))
+	defer lanes.Close(t.Context())
+	refused := 0
+	for id := range uint64(20) {
+		answer := make(chan msglog.Result, 1)
+		// Without a sender; where it is owned here nobody minds.
+		if err := lanes.Send(id, nil, lane.Send{Done: func(r msglog.Result) { answer <- r }}); err != nil {
+			t.Fatal(err)
+		}
+		if r := <-answer; r.Err != nil {
+			if refused++; errs.CodeOf(r.Err) != errs.CodeInvalid {
+				t.Errorf("got %v", r.Err)
+			}
+		}
+	}
+	if refused == 0 || b.appends() != 0 || b.missed.Load() != 0 || !a.linked("b") {
+		t.Errorf("%d refused, %d appended, linked %v", refused, b.appends(), a.linked("b"))
+	}
 }
 
 // fake is a peer's service that answers as a test wants.
@@ -289,21 +337,30 @@ func TestAnswersOfAnOwner(t *testing.T) {
 		answer *relayv1.AppendResponse
 		code   errs.Code // of the whole
 		second errs.Code // of the second entry
+		home   bool      // appended here instead
 	}{
-		{"all well", ok(2), "", ""},
-		{"one entry refused", refused, "", errs.CodeConflict},
-		{"too few results", ok(1), errs.CodeUnavailable, ""},
-		{"too many results", ok(3), errs.CodeUnavailable, ""},
-		{"no results", ok(0), errs.CodeUnavailable, ""},
-		{"unavailable", &relayv1.AppendResponse{ErrorCode: "unavailable", ErrorText: "x"}, errs.CodeUnavailable, ""},
-		{"a code of the future", &relayv1.AppendResponse{ErrorCode: "tired", ErrorText: "x"}, errs.CodeInternal, ""},
+		{"all well", ok(2), "", "", false},
+		{"one entry refused", refused, "", errs.CodeConflict, false},
+		{"too few results", ok(1), "", "", true},
+		{"too many results", ok(3), "", "", true},
+		{"no results", ok(0), "", "", true},
+		{"unavailable", &relayv1.AppendResponse{ErrorCode: "unavailable", ErrorText: "x"}, errs.CodeUnavailable, "", false},
+		{"a code of the future", &relayv1.AppendResponse{ErrorCode: "tired", ErrorText: "x"}, errs.CodeInternal, "", false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			f := &fake{answer: func(int64, *relayv1.AppendRequest) (*relayv1.AppendResponse, error) { return c.answer, nil }}
 			n := facing(t, f)
 			testenv.Until(t, "linked", func() bool { return n.linked("fake") })
-			_, got, err := foreign(t, n, f, "x", "y")
+			id, got, err := foreign(t, n, f, "x", "y")
+			if c.home {
+				n.mu.Lock()
+				defer n.mu.Unlock()
+				if err != nil || len(got) != 2 || n.appended[len(n.appended)-1] != id {
+					t.Errorf("got %v, %v; appended here: %v", got, err, n.appended)
+				}
+				return
+			}
 			if errs.CodeOf(err) != c.code {
 				t.Fatalf("got %v, want %q", err, c.code)
 			}

@@ -23,14 +23,21 @@ import (
 	"github.com/msrchat/msrchat/shared/planted"
 
 	"github.com/msrchat/msrchat/chat/internal/conn"
+	"github.com/msrchat/msrchat/chat/internal/fanout"
 )
 
 const (
 	// maxRecent conversations are remembered for telling their head once more.
-	// Beyond it, heads of the oldest ones are told at once.
+	// When half of that is used all are told at once; what finds no room is not
+	// remembered, and everybody on every server is compared with the log instead.
 	maxRecent = 100_000
-	// usersPerQuery are checked together.
+	// tellAtOnce heads are told by one look-up of routes.
+	tellAtOnce = 500
+	// maxDirty users are remembered one by one; more of them are everybody.
+	maxDirty = 50_000
+	// usersPerQuery are checked together, within checkLimit.
 	usersPerQuery = 100
+	checkLimit    = 5 * time.Second
 	// sweepTurns heartbeats pass until the slow sweep has seen everybody.
 	sweepTurns = 30
 	// maxTries is how often a head is told while a reader's server is not linked:
@@ -42,32 +49,39 @@ const (
 // Options are what Repair is made of.
 type Options struct {
 	Heartbeat time.Duration
-	// Tell tells users how far a conversation reaches; false means that not all
-	// could be told yet.
-	Tell func(ctx context.Context, head *chatv1.Head, users []uint64) bool
+	// Tell tells readers how far conversations reach, and says of each whether
+	// all could be told.
+	Tell func(ctx context.Context, tellings []fanout.Telling) (complete []bool)
 	// Heads reads all heads of users from the log.
 	Heads func(ctx context.Context, users []uint64) (map[uint64][]*chatv1.Head, error)
 	// Deliver pushes frames to users of this server.
 	Deliver func(users []uint64, frames []byte) int
 	// Users lists who is connected to this server.
-	Users      func() []uint64
+	Users func() []uint64
+	// Lost is called when heads for the readers on other servers are lost. It must
+	// not block.
+	Lost       func()
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
 }
 
 // Repair remembers what may have been missed. Run is its goroutine; the other
-// methods may be called from any and do not block.
+// methods may be called from any and do not block, but for Flush.
 type Repair struct {
-	opts           Options
-	told, checked  prometheus.Counter
-	mu             sync.Mutex // owns the fields below
-	recent         map[uint64]*recent
+	opts                Options
+	told, checked, lost prometheus.Counter
+
+	mu     sync.Mutex // owns the fields below
+	recent map[uint64]*recent
+	// due are those of recent that have become quiet and are to be told.
+	due            []*recent
 	dirty          map[uint64]struct{}
 	everybodyDirty bool
 }
 
 // recent is a conversation that this server appended to lately.
 type recent struct {
+	id       uint64
 	head     uint64
 	audience []uint64
 	at       time.Time
@@ -80,34 +94,60 @@ func New(opts Options) *Repair {
 		opts: opts, recent: make(map[uint64]*recent), dirty: make(map[uint64]struct{}),
 		told:    prometheus.NewCounter(prometheus.CounterOpts{Name: "msrchat_repair_told_total", Help: "Heads told once more to their readers."}),
 		checked: prometheus.NewCounter(prometheus.CounterOpts{Name: "msrchat_repair_checked_total", Help: "Users compared with the log."}),
+		lost:    prometheus.NewCounter(prometheus.CounterOpts{Name: "msrchat_repair_lost_total", Help: "Heads that found no room; everybody is compared with the log for them."}),
 	}
 	if opts.Registerer != nil {
-		opts.Registerer.MustRegister(r.told, r.checked)
+		opts.Registerer.MustRegister(r.told, r.checked, r.lost)
 	}
 	return r
 }
 
 // Committed remembers what was committed. It is for msglog.Options.
 func (r *Repair) Committed(batch []msglog.Committed) {
-	now := time.Now()
+	if lost := r.remember(batch, time.Now()); lost > 0 {
+		r.lost.Add(float64(lost))
+		r.Everybody()
+		r.opts.Lost()
+	}
+}
+
+// remember returns how many found no room.
+func (r *Repair) remember(batch []msglog.Committed, now time.Time) (lost int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for i := range batch {
 		c := &batch[i]
 		known := r.recent[c.ConversationID]
 		if known == nil {
-			known = &recent{}
+			if len(r.recent)+len(r.due) >= maxRecent {
+				lost++
+				continue
+			}
+			known = &recent{id: c.ConversationID}
 			r.recent[c.ConversationID] = known
 		}
 		known.head, known.audience, known.at, known.tries = max(known.head, c.Result.Seq), c.Audience, now, 0
 	}
+	return lost
 }
 
 // Dirty asks that a user of this server be compared with the log.
 func (r *Repair) Dirty(user uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.dirty[user] = struct{}{}
+	r.soil([]uint64{user})
+}
+
+// soil needs the lock.
+func (r *Repair) soil(users []uint64) {
+	if len(r.dirty)+len(users) > maxDirty {
+		clear(r.dirty)
+		r.everybodyDirty = true
+		return
+	}
+	for _, user := range users {
+		r.dirty[user] = struct{}{}
+	}
 }
 
 // Everybody asks it of all who are connected.
@@ -131,59 +171,88 @@ func (r *Repair) Run(ctx context.Context) error {
 		if planted.Has(planted.RepairOff) {
 			continue
 		}
-		r.tell(ctx, r.quiet(time.Now().Add(-r.opts.Heartbeat/2+turn)))
+		now := time.Now()
+		r.quiet(now.Add(-r.opts.Heartbeat/2 + turn))
 		if n%10 == 0 {
 			r.sweep(n / 10)
 		}
-		r.check(ctx, r.takeDirty())
+		r.work(ctx, now.Add(turn))
 	}
 }
 
-// quiet removes and returns the conversations that were last appended to before
-// a time, and all while there are too many.
-func (r *Repair) quiet(before time.Time) map[uint64]*recent {
+// work tells heads and compares users, some of each in turn, so that neither
+// waits for the other, until nothing is left or its time is over.
+func (r *Repair) work(ctx context.Context, until time.Time) {
+	tell, check := true, true
+	for (tell || check) && ctx.Err() == nil && time.Now().Before(until) {
+		tell = tell && r.tell(ctx)
+		check = check && r.check(ctx)
+	}
+}
+
+// quiet makes due the conversations that were last appended to before a time,
+// and all while there are many.
+func (r *Repair) quiet(before time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.recent) > maxRecent {
-		all := r.recent
-		r.recent = make(map[uint64]*recent)
-		return all
-	}
-	out := make(map[uint64]*recent)
+	many := len(r.recent)+len(r.due) > maxRecent/2
 	for id, c := range r.recent {
-		if c.at.Before(before) {
-			out[id] = c
+		if many || c.at.Before(before) {
+			r.due = append(r.due, c)
 			delete(r.recent, id)
 		}
 	}
-	return out
 }
 
-func (r *Repair) tell(ctx context.Context, conversations map[uint64]*recent) {
-	for id, c := range conversations {
-		r.told.Inc()
-		if r.opts.Tell(ctx, &chatv1.Head{ConversationId: id, Seq: c.head}, c.audience) {
-			continue
-		}
-		if c.tries++; c.tries < maxTries {
-			r.again(id, c)
+// next takes what is told next.
+func (r *Repair) next() []*recent {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := min(len(r.due), tellAtOnce)
+	batch := r.due[:n:n]
+	if r.due = r.due[n:]; len(r.due) == 0 {
+		r.due = nil // or the array would hold on to what was told
+	}
+	return batch
+}
+
+// tell tells some heads and says whether there may be more.
+func (r *Repair) tell(ctx context.Context) (more bool) {
+	batch := r.next()
+	if len(batch) == 0 {
+		return false
+	}
+	tellings := make([]fanout.Telling, len(batch))
+	for i, c := range batch {
+		tellings[i] = fanout.Telling{Head: &chatv1.Head{ConversationId: c.id, Seq: c.head}, Users: c.audience}
+	}
+	complete := r.opts.Tell(ctx, tellings)
+	r.told.Add(float64(len(batch)))
+	for i, c := range batch {
+		if c.tries++; !complete[i] && c.tries < maxTries {
+			r.again(c)
 		}
 	}
+	return true
 }
 
 // again puts a conversation back, unless it was appended to meanwhile.
-func (r *Repair) again(id uint64, c *recent) {
+func (r *Repair) again(c *recent) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.recent[id] == nil {
+	if r.recent[c.id] == nil {
 		c.at = time.Now()
-		r.recent[id] = c
+		r.recent[c.id] = c
 	}
 }
 
-// Flush tells all remembered heads now: for a server that leaves.
+// Flush tells all remembered heads now: for a server that leaves. It blocks
+// until that is done or ctx ends.
 func (r *Repair) Flush(ctx context.Context) {
-	r.tell(ctx, r.quiet(time.Now().Add(time.Hour)))
+	r.quiet(time.Now().Add(time.Hour))
+	for more := true; more && ctx.Err() == nil; {
+		more = r.tell(ctx)
+	}
 }
 
 // sweep marks the users whose turn it is.
@@ -195,39 +264,48 @@ func (r *Repair) sweep(turn int) {
 	}
 }
 
+// takeDirty returns the users to compare next.
 func (r *Repair) takeDirty() []uint64 {
 	r.mu.Lock()
-	everybody := r.everybodyDirty
-	r.everybodyDirty = false
-	users := make([]uint64, 0, len(r.dirty))
-	for user := range r.dirty {
-		users = append(users, user)
+	defer r.mu.Unlock()
+	if r.everybodyDirty {
+		r.everybodyDirty = false
+		clear(r.dirty)
+		for _, user := range r.opts.Users() {
+			r.dirty[user] = struct{}{}
+		}
 	}
-	clear(r.dirty)
-	r.mu.Unlock()
-	if everybody {
-		return r.opts.Users()
+	users := make([]uint64, 0, min(len(r.dirty), usersPerQuery))
+	for user := range r.dirty {
+		if len(users) == usersPerQuery {
+			break
+		}
+		users = append(users, user)
+		delete(r.dirty, user)
 	}
 	return users
 }
 
-// check compares users with the log. Those whose heads cannot be read stay
-// dirty.
-func (r *Repair) check(ctx context.Context, users []uint64) {
-	for len(users) > 0 && ctx.Err() == nil {
-		n := min(len(users), usersPerQuery)
-		heads, err := r.opts.Heads(ctx, users[:n])
-		if err != nil {
-			r.opts.Logger.Warn("repair waits for the database", "users", len(users), "err", err)
-			for _, user := range users {
-				r.Dirty(user)
-			}
-			return
-		}
-		for user, of := range heads {
-			r.opts.Deliver([]uint64{user}, conn.HeadsFrames(of))
-		}
-		r.checked.Add(float64(n))
-		users = users[n:]
+// check compares some users with the log and says whether it is worth going on.
+// Those whose heads cannot be read stay dirty.
+func (r *Repair) check(ctx context.Context) (more bool) {
+	users := r.takeDirty()
+	if len(users) == 0 {
+		return false
 	}
+	ctx, cancel := context.WithTimeout(ctx, checkLimit)
+	defer cancel()
+	heads, err := r.opts.Heads(ctx, users)
+	if err != nil {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.soil(users)
+		r.opts.Logger.Warn("repair waits for the database", "users", len(r.dirty), "err", err)
+		return false
+	}
+	for user, of := range heads {
+		r.opts.Deliver([]uint64{user}, conn.HeadsFrames(of))
+	}
+	r.checked.Add(float64(len(users)))
+	return true
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/msrchat/msrchat/shared/msglog"
 	"github.com/msrchat/msrchat/shared/testenv"
 
+	"github.com/msrchat/msrchat/chat/internal/fanout"
 	"github.com/msrchat/msrchat/chat/internal/repair"
 )
 
@@ -25,7 +26,10 @@ const heartbeat = 500 * time.Millisecond
 type world struct {
 	mu       sync.Mutex
 	told     []telling
-	refuse   int // so many tellings are incomplete
+	calls    []int         // how many each call of Tell told
+	hold     chan struct{} // keeps Tell waiting
+	refuse   int           // so many tellings are incomplete
+	lost     int
 	users    []uint64
 	away     bool // the database
 	asked    [][]uint64
@@ -44,6 +48,7 @@ func start(t *testing.T, w *world, beat time.Duration) *repair.Repair {
 	w.received = make(map[uint64][]uint64)
 	r := repair.New(repair.Options{
 		Heartbeat: beat, Tell: w.tell, Heads: w.read, Deliver: w.deliver, Logger: slog.New(slog.DiscardHandler),
+		Lost: func() { w.change(func() { w.lost++ }) },
 		Users: func() []uint64 {
 			w.mu.Lock()
 			defer w.mu.Unlock()
@@ -62,15 +67,21 @@ func start(t *testing.T, w *world, beat time.Duration) *repair.Repair {
 	return r
 }
 
-func (w *world) tell(_ context.Context, h *chatv1.Head, users []uint64) bool {
+func (w *world) tell(_ context.Context, tellings []fanout.Telling) []bool {
+	if w.hold != nil {
+		<-w.hold
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.told = append(w.told, telling{h.GetConversationId(), h.GetSeq(), users, time.Now()})
-	if w.refuse > 0 {
-		w.refuse--
-		return false
+	w.calls = append(w.calls, len(tellings))
+	complete := make([]bool, len(tellings))
+	for i, t := range tellings {
+		w.told = append(w.told, telling{t.Head.GetConversationId(), t.Head.GetSeq(), t.Users, time.Now()})
+		if complete[i] = w.refuse == 0; !complete[i] {
+			w.refuse--
+		}
 	}
-	return true
+	return complete
 }
 
 func (w *world) read(_ context.Context, users []uint64) (map[uint64][]*chatv1.Head, error) {
@@ -209,17 +220,102 @@ func TestFlushTellsAtOnce(t *testing.T) {
 	}
 }
 
-func TestMoreConversationsThanAreRemembered(t *testing.T) {
+// room is how many conversations are remembered.
+const room = 100_000
+
+// commitAll commits to as many conversations, in batches as a log has them.
+func commitAll(r *repair.Repair, from, n uint64) {
+	var batch []msglog.Committed
+	for id := from; id < from+n; id++ {
+		batch = append(batch, msglog.Committed{ConversationID: id, Audience: []uint64{1, 2}, Result: msglog.Result{Seq: 1}})
+	}
+	for part := range slices.Chunk(batch, 512) {
+		r.Committed(part)
+	}
+}
+
+func TestManyConversationsAreToldEarlyAndTogether(t *testing.T) {
 	t.Parallel()
 	w := &world{}
-	r := start(t, w, 5*time.Second)
-	for id := range uint64(100_001) {
-		commit(r, id, 1)
-	}
+	r := start(t, w, 10*time.Second) // a turn is one second
+	commitAll(r, 0, room)
 	at := time.Now()
-	testenv.Until(t, "they are told early", func() bool { return len(w.tellings()) > 0 })
-	if took := w.tellings()[0].at.Sub(at); took > 2*time.Second {
+	testenv.Until(t, "all are told", func() bool { return len(w.tellings()) == room })
+	if took := w.tellings()[0].at.Sub(at); took > 4*time.Second {
 		t.Errorf("the first one is told after %v", took)
+	}
+	w.change(func() {
+		if w.lost != 0 || len(w.calls) > room/500 {
+			t.Errorf("%d look-ups for %d conversations, %d times something was lost", len(w.calls), room, w.lost)
+		}
+	})
+}
+
+// However many heads wait, and however slowly they are told, users are compared
+// with the log in between.
+func TestTellingManyHoldsUpNoRepair(t *testing.T) {
+	t.Parallel()
+	w := &world{hold: make(chan struct{}), users: []uint64{1}}
+	r := start(t, w, time.Second)
+	commitAll(r, 0, 5000)
+	w.hold <- struct{}{} // they are being told
+	r.Dirty(7)
+	w.hold <- struct{}{} // one more may have begun before
+	testenv.Until(t, "the user is compared", func() bool {
+		if w.checked()[7] > 0 {
+			return true
+		}
+		select {
+		case w.hold <- struct{}{}:
+		default:
+		}
+		return false
+	})
+	if n := len(w.tellings()); n > 2500 {
+		t.Errorf("%d heads were told before", n)
+	}
+	close(w.hold)
+	testenv.Until(t, "all are told", func() bool { return len(w.tellings()) == 5000 })
+}
+
+// What cannot be remembered is not forgotten: everybody is compared with the
+// log, here and, by the call of Lost, on the other servers.
+func TestMoreConversationsThanAreRemembered(t *testing.T) {
+	t.Parallel()
+	w := &world{hold: make(chan struct{}), users: []uint64{3, 4}}
+	r := start(t, w, 100*time.Millisecond)
+	commitAll(r, 0, room)
+	w.change(func() {
+		if w.lost > 0 {
+			t.Error("lost while there was room")
+		}
+	})
+	commitAll(r, room, 1000)
+	w.change(func() {
+		if w.lost != 2 {
+			t.Errorf("the other servers were told %d times, want once for each batch", w.lost)
+		}
+	})
+	commit(r, 5, 9) // one that is remembered has its place
+	close(w.hold)
+	testenv.Until(t, "all users of this server are compared", func() bool { return w.checked()[3] > 0 && w.checked()[4] > 0 })
+	testenv.Until(t, "the rest is told", func() bool { return len(w.tellings()) >= room })
+	if n := len(w.tellings()); n > room+500 {
+		t.Errorf("told %d of %d remembered", n, room)
+	}
+}
+
+func TestMoreDirtyUsersThanAreRemembered(t *testing.T) {
+	t.Parallel()
+	w := &world{away: true, users: []uint64{3}}
+	r := start(t, w, 100*time.Millisecond)
+	for user := range uint64(60_000) { // log-ins while the database is away
+		r.Dirty(user + 1000)
+	}
+	w.change(func() { w.away = false })
+	testenv.Until(t, "all who are connected are compared", func() bool { return w.checked()[3] > 0 })
+	if n := len(w.checked()); n > 55_000 {
+		t.Errorf("%d users were remembered", n)
 	}
 }
 

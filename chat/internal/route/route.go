@@ -29,22 +29,28 @@ const (
 	// again after a third of it.
 	ttl     = 90 * time.Second
 	refresh = ttl / 3
-	// beaconCheck is how soon a server notices that Redis lost its routes.
+	// beaconCheck is how soon a server notices that Redis lost its routes, or
+	// cannot be reached; a server that does not light its beacon for beaconLife is
+	// sent everything. Their sum is well below a heartbeat.
 	beaconCheck = time.Second
+	beaconLife  = 4 * time.Second
 	// timeout bounds one exchange. Who cannot get an answer sends to everybody,
 	// which is why a failure is remembered for a while.
 	timeout     = 250 * time.Millisecond
 	restAfter   = 500 * time.Millisecond
 	writeAtOnce = 500
+	// maxGone routes wait to be taken back while Redis is away: more than a server
+	// has connections. Those beyond it are left to the expiry.
+	maxGone = 1 << 16
 )
 
 // Options are what Table is made of.
 type Options struct {
 	Instance string
 	Redis    redis.UniversalClient
-	// Rewritten is called when the routes were incomplete for a while and are
-	// complete again: pushes may have been missed.
-	Rewritten  func()
+	// Missed is called when pushes may have been missed: the routes were incomplete
+	// for a while, and now they are complete again or all others know about it.
+	Missed     func()
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
 }
@@ -60,13 +66,19 @@ type Table struct {
 	restUntil atomic.Int64
 	failures  prometheus.Counter
 	blind     prometheus.Counter
-	removals  chan local
+	// left tells Run that there is something in gone; it holds one signal.
+	left chan struct{}
 
 	mu sync.Mutex // owns the fields below
+	// gone are connections that ended and may have a route in Redis yet.
+	gone []local
 	// mine are this server's connections.
 	mine map[local]struct{}
-	// incomplete is set while a route of mine may be missing in Redis.
+	// incomplete is set while a route of mine may be missing in Redis. dark is when
+	// the beacon is surely out then, told that this was reported.
 	incomplete bool
+	dark       time.Time
+	told       bool
 }
 
 // local is a connection of this server.
@@ -75,10 +87,11 @@ type local struct{ user, conn uint64 }
 // New returns an empty table. Run keeps it.
 func New(opts Options) *Table {
 	t := &Table{
-		opts: opts, prefix: opts.Instance + "/", mine: make(map[local]struct{}), incomplete: true,
+		opts: opts, prefix: opts.Instance + "/", mine: make(map[local]struct{}),
+		incomplete: true, dark: time.Now().Add(beaconLife),
 		failures: prometheus.NewCounter(prometheus.CounterOpts{Name: "msrchat_route_failures_total", Help: "Exchanges with Redis about routes that failed."}),
 		blind:    prometheus.NewCounter(prometheus.CounterOpts{Name: "msrchat_route_blind_total", Help: "Deliveries sent to a server without knowing that the reader is there."}),
-		removals: make(chan local, 4096),
+		left:     make(chan struct{}, 1),
 	}
 	if opts.Registerer != nil {
 		opts.Registerer.MustRegister(t.failures, t.blind)
@@ -109,15 +122,19 @@ func (t *Table) Add(ctx context.Context, user, conn uint64) {
 	}
 }
 
-// Remove takes a connection's route back. It does not block; a removal that
-// finds no place in the queue is left to the expiry.
+// Remove takes a connection's route back, now or when Redis answers again: users
+// who left a server that was cut off must not be looked for there when it is
+// back. It does not block.
 func (t *Table) Remove(user, conn uint64) {
 	l := local{user, conn}
 	t.mu.Lock()
 	delete(t.mine, l)
+	if len(t.gone) < maxGone {
+		t.gone = append(t.gone, l)
+	}
 	t.mu.Unlock()
 	select {
-	case t.removals <- l:
+	case t.left <- struct{}{}:
 	default:
 	}
 }
@@ -127,12 +144,21 @@ func (t *Table) Remove(user, conn uint64) {
 func (t *Table) broken(ctx context.Context, err error) {
 	t.failures.Inc()
 	t.opts.Logger.Warn("routes cannot be written", "err", err)
-	t.mu.Lock()
-	t.incomplete = true
-	t.mu.Unlock()
+	t.doubt()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
 	defer cancel()
 	_ = t.opts.Redis.Del(ctx, t.beacon(t.opts.Instance)).Err() // Run tries again
+}
+
+// doubt notes that a route may be missing. From then on the beacon is not lit
+// again before all routes are written; what lit it last may just have arrived.
+func (t *Table) doubt() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.incomplete = true
+	if t.dark.IsZero() {
+		t.dark, t.told = time.Now().Add(beaconLife), false
+	}
 }
 
 func (t *Table) write(ctx context.Context, routes []local) error {
@@ -158,39 +184,55 @@ func (t *Table) Run(ctx context.Context) error {
 	defer ticker.Stop()
 	written := time.Time{}
 	for {
-		if t.mustRewrite(ctx) || time.Since(written) > refresh {
+		if !t.keepLit(ctx) || time.Since(written) > refresh {
 			if t.rewrite(ctx) {
 				written = time.Now()
 			}
 		}
+		t.beenDark()
 		select {
 		case <-ctx.Done():
 			t.leave()
 			return nil
 		case <-ticker.C:
-		case l := <-t.removals:
-			t.remove(ctx, l)
+			t.remove(ctx) // what could not be taken back before
+		case <-t.left:
+			if time.Now().UnixNano() >= t.restUntil.Load() {
+				t.remove(ctx)
+			}
 		}
 	}
 }
 
-// mustRewrite says whether the beacon is gone.
-func (t *Table) mustRewrite(ctx context.Context) bool {
+// keepLit keeps the beacon lit; false means that the routes must be written
+// first.
+func (t *Table) keepLit(ctx context.Context) bool {
 	t.mu.Lock()
 	incomplete := t.incomplete
 	t.mu.Unlock()
 	if incomplete {
+		return false
+	}
+	asking, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	lit, err := t.opts.Redis.PExpire(asking, t.beacon(t.opts.Instance), beaconLife).Result()
+	if ctx.Err() != nil || err == nil && lit {
 		return true
 	}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	err := t.opts.Redis.Get(ctx, t.beacon(t.opts.Instance)).Err()
-	if err != nil && ctx.Err() == nil {
-		t.mu.Lock()
-		t.incomplete = true
-		t.mu.Unlock()
+	t.doubt()
+	return false
+}
+
+// beenDark reports once, while Redis cannot be reached, that all others know by
+// now: until then they may have left out a connection made in the meantime.
+func (t *Table) beenDark() {
+	t.mu.Lock()
+	due := t.incomplete && !t.told && time.Now().After(t.dark)
+	t.told = t.told || due
+	t.mu.Unlock()
+	if due {
+		t.opts.Missed()
 	}
-	return errors.Is(err, redis.Nil)
 }
 
 // rewrite writes all routes, then lights the beacon.
@@ -212,60 +254,67 @@ func (t *Table) rewrite(ctx context.Context) bool {
 	}
 	wctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	if err := t.opts.Redis.Set(wctx, t.beacon(t.opts.Instance), "1", ttl).Err(); err != nil {
+	if err := t.opts.Redis.Set(wctx, t.beacon(t.opts.Instance), "1", beaconLife).Err(); err != nil {
 		t.broken(ctx, err)
 		return false
 	}
+	t.mu.Lock()
+	t.dark = time.Time{}
+	t.mu.Unlock()
 	if was && len(all) > 0 {
-		t.opts.Rewritten()
+		t.opts.Missed()
 	}
 	return true
 }
 
-// remove takes back one route and those that wait behind it, also when ctx ends
-// meanwhile: nobody else would.
-func (t *Table) remove(ctx context.Context, first local) {
+// remove takes back the routes of connections that are gone, also when ctx ends
+// meanwhile: nobody else would. What fails is tried again.
+func (t *Table) remove(ctx context.Context) {
+	t.mu.Lock()
+	gone := t.gone
+	t.gone = nil
+	t.mu.Unlock()
+	for len(gone) > 0 {
+		n := min(len(gone), writeAtOnce)
+		if err := t.removeSome(ctx, gone[:n]); err != nil {
+			t.failures.Inc()
+			t.restUntil.Store(time.Now().Add(restAfter).UnixNano())
+			t.mu.Lock()
+			defer t.mu.Unlock()
+			t.gone = append(gone, t.gone...)
+			t.gone = t.gone[:min(len(t.gone), maxGone)]
+			return
+		}
+		gone = gone[n:]
+	}
+}
+
+func (t *Table) removeSome(ctx context.Context, gone []local) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
 	defer cancel()
 	_, err := t.opts.Redis.Pipelined(ctx, func(p redis.Pipeliner) error {
-		p.ZRem(ctx, key(first.user), t.member(first))
-		for range writeAtOnce {
-			select {
-			case l := <-t.removals:
-				p.ZRem(ctx, key(l.user), t.member(l))
-			default:
-				return nil
-			}
+		for _, l := range gone {
+			p.ZRem(ctx, key(l.user), t.member(l))
 		}
 		return nil
 	})
-	if err != nil {
-		t.failures.Inc() // they expire
-	}
+	return err
 }
 
 // leave takes back what is left when the server stops.
 func (t *Table) leave() {
 	ctx, cancel := context.WithTimeout(context.Background(), 4*timeout)
 	defer cancel()
-	for more := true; more && ctx.Err() == nil; {
-		select {
-		case l := <-t.removals:
-			t.remove(ctx, l)
-		default:
-			more = false
-		}
-	}
+	t.remove(ctx)
 	_ = t.opts.Redis.Del(ctx, t.beacon(t.opts.Instance)).Err() // it expires
 }
 
 // Lookup returns the other servers that each user may be connected to, out of
 // peers; the own server is left out. Where Redis does not answer, that is all
-// of them for everybody. complete is false when a user is connected to a server
-// that is not among the peers (yet).
-func (t *Table) Lookup(ctx context.Context, users []uint64, peers []string) (at map[uint64][]string, complete bool) {
+// of them for everybody. astray are the users who are also connected to a
+// server that is not among the peers (yet).
+func (t *Table) Lookup(ctx context.Context, users []uint64, peers []string) (at map[uint64][]string, astray map[uint64]bool) {
 	out := make(map[uint64][]string, len(users))
-	complete = true
 	var blind []string
 	sets, dark, err := t.ask(ctx, users, peers)
 	if err != nil {
@@ -283,7 +332,10 @@ func (t *Table) Lookup(ctx context.Context, users []uint64, peers []string) (at 
 				case slices.Contains(peers, instance):
 					at = append(at, instance)
 				default:
-					complete = false
+					if astray == nil {
+						astray = make(map[uint64]bool)
+					}
+					astray[user] = true
 				}
 			}
 		}
@@ -297,7 +349,7 @@ func (t *Table) Lookup(ctx context.Context, users []uint64, peers []string) (at 
 			out[user] = at
 		}
 	}
-	return out, complete
+	return out, astray
 }
 
 var errResting = errors.New("redis is given a rest")

@@ -2,7 +2,9 @@ package route_test
 
 import (
 	"context"
+	"io"
 	"log/slog"
+	"net"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -10,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/msrchat/msrchat/shared/cache"
@@ -21,20 +24,28 @@ import (
 // server is one chat server's table on a real Redis.
 type server struct {
 	*route.Table
-	others    []string
-	rewritten atomic.Int64
-	stop      func()
+	registry *prometheus.Registry
+	others   []string
+	missed   atomic.Int64
+	stop     func()
 }
 
 func start(t *testing.T, r *testenv.RedisServer, instance string) *server {
 	t.Helper()
-	client, err := cache.Open(cache.Config{Addrs: []string{r.Addr}})
+	return startAt(t, r.Addr, instance)
+}
+
+// startAt starts a server that reaches Redis at an address.
+func startAt(t *testing.T, address, instance string) *server {
+	t.Helper()
+	client, err := cache.Open(cache.Config{Addrs: []string{address}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &server{others: slices.DeleteFunc([]string{"a", "b", "c"}, func(other string) bool { return other == instance })}
+	s := &server{registry: prometheus.NewRegistry(), others: slices.DeleteFunc([]string{"a", "b", "c"}, func(other string) bool { return other == instance })}
 	s.Table = route.New(route.Options{
-		Instance: instance, Redis: client, Logger: slog.New(slog.DiscardHandler), Rewritten: func() { s.rewritten.Add(1) },
+		Instance: instance, Redis: client, Logger: slog.New(slog.DiscardHandler), Missed: func() { s.missed.Add(1) },
+		Registerer: s.registry,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
@@ -50,13 +61,28 @@ func start(t *testing.T, r *testenv.RedisServer, instance string) *server {
 	return s
 }
 
+// failures is how many exchanges with Redis failed.
+func (s *server) failures(t *testing.T) float64 {
+	t.Helper()
+	families, err := s.registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == "msrchat_route_failures_total" {
+			return f.GetMetric()[0].GetCounter().GetValue()
+		}
+	}
+	return 0
+}
+
 // at is where a server believes a user to be, out of the two others.
 func (s *server) at(t *testing.T, user uint64) (instances []string, complete bool) {
 	t.Helper()
-	found, complete := s.Lookup(t.Context(), []uint64{user}, s.others)
+	found, astray := s.Lookup(t.Context(), []uint64{user}, s.others)
 	instances = found[user]
 	slices.Sort(instances)
-	return instances, complete
+	return instances, !astray[user]
 }
 
 // until waits until a server believes a user to be on exactly these.
@@ -118,15 +144,12 @@ func TestAUserOnAServerThatIsNotKnown(t *testing.T) {
 	t.Parallel()
 	_, a, b, _ := three(t)
 	b.Add(t.Context(), 1, 1)
-	got, complete := a.Lookup(t.Context(), []uint64{1, 2}, []string{"c"}) // b just started
-	if complete || len(got[1]) != 0 || len(got[2]) != 0 {
-		t.Errorf("got %v, complete %v", got, complete)
+	got, astray := a.Lookup(t.Context(), []uint64{1, 2}, []string{"c"}) // b just started
+	if !astray[1] || astray[2] || len(got[1]) != 0 || len(got[2]) != 0 {
+		t.Errorf("got %v, astray %v", got, astray)
 	}
-	if _, complete := a.Lookup(t.Context(), []uint64{2}, []string{"c"}); !complete {
-		t.Error("incomplete for a user who is nowhere")
-	}
-	if got, complete := a.Lookup(t.Context(), nil, nil); !complete || len(got) != 0 {
-		t.Errorf("nobody: %v, %v", got, complete)
+	if got, astray := a.Lookup(t.Context(), nil, nil); len(astray) != 0 || len(got) != 0 {
+		t.Errorf("nobody: %v, %v", got, astray)
 	}
 }
 
@@ -136,7 +159,7 @@ func TestRedisLosesEverything(t *testing.T) {
 	b.Add(t.Context(), 1, 1)
 	client := redis.NewClient(&redis.Options{Addr: r.Addr})
 	defer client.Close()
-	before := b.rewritten.Load()
+	before := b.missed.Load()
 	if err := client.FlushAll(t.Context()).Err(); err != nil {
 		t.Fatal(err)
 	}
@@ -152,7 +175,7 @@ func TestRedisLosesEverything(t *testing.T) {
 	if took := time.Since(at); took > 5*time.Second { // about one, on a free machine
 		t.Errorf("took %v", took)
 	}
-	testenv.Until(t, "b knows that pushes may be missing", func() bool { return b.rewritten.Load() == before+1 })
+	testenv.Until(t, "b knows that pushes may be missing", func() bool { return b.missed.Load() == before+1 })
 }
 
 func TestRedisIsAwayAndComesBack(t *testing.T) {
@@ -172,7 +195,95 @@ func TestRedisIsAwayAndComesBack(t *testing.T) {
 	b.Add(t.Context(), 1, 1) // cannot be written
 	r.Start(t)
 	a.until(t, "the route is written when Redis is back", 1, "b")
-	testenv.Until(t, "b knows that pushes may be missing", func() bool { return b.rewritten.Load() > 0 })
+	testenv.Until(t, "b knows that pushes may be missing", func() bool { return b.missed.Load() > 0 })
+}
+
+// wire is a server's own way to Redis, which can be cut. Its mutex owns the
+// connections.
+type wire struct {
+	net.Listener
+	cut atomic.Bool
+
+	mu    sync.Mutex
+	conns []net.Conn
+}
+
+// wireTo listens for a server's connections and passes them on.
+func wireTo(t *testing.T, address string) *wire {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &wire{Listener: l}
+	var copying sync.WaitGroup
+	copying.Go(func() {
+		for {
+			in, err := l.Accept()
+			if err != nil {
+				return
+			}
+			out, err := net.Dial("tcp", address)
+			if err != nil || w.cut.Load() {
+				_ = in.Close()
+				continue
+			}
+			w.mu.Lock()
+			w.conns = append(w.conns, in, out)
+			w.mu.Unlock()
+			for _, way := range [][2]net.Conn{{in, out}, {out, in}} {
+				copying.Go(func() {
+					_, _ = io.Copy(way[0], way[1])
+					_ = way[0].Close()
+				})
+			}
+		}
+	})
+	t.Cleanup(func() {
+		_ = l.Close()
+		w.snap()
+		copying.Wait()
+	})
+	return w
+}
+
+// snap cuts every connection.
+func (w *wire) snap() {
+	w.cut.Store(true)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, c := range w.conns {
+		_ = c.Close()
+	}
+	w.conns = nil
+}
+
+// One server alone cannot reach Redis; its users' routes are as they were, and
+// nobody could know of new ones.
+func TestAServerThatAloneCannotReachRedisIsSentEverything(t *testing.T) {
+	t.Parallel()
+	r := testenv.StartRedis(t)
+	w := wireTo(t, r.Addr)
+	a, b := start(t, r, "a"), startAt(t, w.Addr().String(), "b")
+	a.others = []string{"b"}
+	a.until(t, "nobody is on b", 1)
+	b.Add(t.Context(), 2, 20)
+	before := b.missed.Load()
+	w.snap()
+	b.Add(t.Context(), 1, 10) // cannot be written
+	at := time.Now()
+	a.until(t, "a sends everything to b", 1, "b")
+	testenv.Until(t, "b repairs what it missed until then", func() bool { return b.missed.Load() == before+1 })
+	if took := time.Since(at); took > 15*time.Second { // about five, on a free machine
+		t.Errorf("took %v, a heartbeat is 20s", took)
+	}
+	if got, _ := a.at(t, 1); !slices.Equal(got, []string{"b"}) {
+		t.Errorf("b repaired before all knew: a believes %v", got)
+	}
+	w.cut.Store(false)
+	a.until(t, "and b's routes are believed again", 3)
+	a.until(t, "the one that could not be written is there", 1, "b")
+	testenv.Until(t, "b repairs once more when its routes are written", func() bool { return b.missed.Load() == before+2 })
 }
 
 // A Redis that hangs costs each message little.
@@ -211,7 +322,29 @@ func TestAServerThatLeavesTakesItsRoutesAlong(t *testing.T) {
 	if keys := client.Keys(t.Context(), "*route*").Val(); len(keys) != 0 {
 		t.Errorf("%d routes are left", len(keys))
 	}
-	if _, complete := a.Lookup(t.Context(), []uint64{100}, []string{"c"}); !complete {
+	if _, astray := a.Lookup(t.Context(), []uint64{100}, []string{"c"}); astray[100] {
 		t.Error("users are held to be on a server that left")
 	}
+}
+
+// Who left while Redis was out of reach is not held to be there afterwards.
+func TestRoutesAreTakenBackWhenRedisIsBack(t *testing.T) {
+	t.Parallel()
+	r, _, b, _ := three(t)
+	const users = 1200 // more than are removed at once
+	for user := range uint64(users) {
+		b.Add(t.Context(), user+100, 1)
+	}
+	r.Signal(t, syscall.SIGSTOP) // it keeps what it has, as behind a link that is down
+	for user := range uint64(users) {
+		b.Remove(user+100, 1)
+	}
+	client := redis.NewClient(&redis.Options{Addr: r.Addr})
+	defer client.Close()
+	testenv.Until(t, "b tried", func() bool { return b.failures(t) > 0 })
+	r.Signal(t, syscall.SIGCONT)
+	testenv.Until(t, "all are taken back", func() bool {
+		keys, err := client.Keys(t.Context(), "*route*").Result()
+		return err == nil && len(keys) == 0
+	})
 }

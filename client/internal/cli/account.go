@@ -108,6 +108,7 @@ func (p *program) doRegister(c *cli.Context, g *client.Gate, r client.Registrati
 	if r.Device, err = p.profile.Device(); err != nil {
 		return err
 	}
+	r.Later = true // the terminal program connects when it starts, a command not at all
 	reply, err := g.Register(c.Context, r)
 	if err != nil {
 		return err
@@ -137,6 +138,7 @@ func (p *program) doLogin(c *cli.Context, g *client.Gate, who client.Credentials
 	if who.Device, err = p.profile.Device(); err != nil {
 		return err
 	}
+	who.Later = true
 	reply, err := g.Login(c.Context, who)
 	if errs.CodeOf(err) == errs.CodeUnauthenticated {
 		return &endError{error: err, code: exitRefused}

@@ -128,6 +128,9 @@ func (s *Service) Register(ctx context.Context, client netip.Addr, r Registratio
 	if err != nil {
 		return LoggedIn{}, err
 	}
+	if err := s.passwords.Room(); err != nil {
+		return LoggedIn{}, err
+	}
 	if _, err := s.takeAll(ctx, s.registrationClaims(client)); err != nil {
 		return LoggedIn{}, err
 	}
@@ -167,6 +170,9 @@ var errWrong = errs.New(errs.CodeUnauthenticated, "the name, the address or the 
 // LogIn starts a session. It takes as long for a person who does not exist.
 func (s *Service) LogIn(ctx context.Context, client netip.Addr, c Credentials) (LoggedIn, error) {
 	if err := session.Device(c.Device); err != nil {
+		return LoggedIn{}, err
+	}
+	if err := s.passwords.Room(); err != nil {
 		return LoggedIn{}, err
 	}
 	found, key, err := s.find(ctx, c)

@@ -129,6 +129,12 @@ func (a *API) operation(method, path, operationID string, status int, summary, d
 // in and out are huma's envelopes around the bodies.
 type in[B any] struct{ Body B }
 
+// entry is the envelope of what begins a session.
+type entry[B any] struct {
+	Later bool `query:"later" doc:"true leaves the assignment out: no place is kept for somebody who does not connect now"`
+	Body  B
+}
+
 type out[B any] struct{ Body B }
 
 // open registers an operation that anybody may call.

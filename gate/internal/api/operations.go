@@ -58,7 +58,7 @@ func sendCode(ctx context.Context, b *Backend, req *in[codesRequest]) (empty, er
 	return empty{}, b.Accounts.SendCode(ctx, request.From(ctx).Client, req.Body.Email)
 }
 
-func register(ctx context.Context, b *Backend, req *in[accountsRequest]) (LoginReply, error) {
+func register(ctx context.Context, b *Backend, req *entry[accountsRequest]) (LoginReply, error) {
 	r := req.Body
 	done, err := b.Accounts.Register(ctx, request.From(ctx).Client, account.Registration{
 		Email: r.Email, Name: r.Name, Password: r.Password, Code: r.Code, Device: r.Device,
@@ -66,10 +66,10 @@ func register(ctx context.Context, b *Backend, req *in[accountsRequest]) (LoginR
 	if err != nil {
 		return LoginReply{}, err
 	}
-	return withAssignment(ctx, b, done), nil
+	return answer(ctx, b, done, req.Later), nil
 }
 
-func logIn(ctx context.Context, b *Backend, req *in[sessionsRequest]) (LoginReply, error) {
+func logIn(ctx context.Context, b *Backend, req *entry[sessionsRequest]) (LoginReply, error) {
 	r := req.Body
 	done, err := b.Accounts.LogIn(ctx, request.From(ctx).Client, account.Credentials{
 		Name: r.Name, Email: r.Email, Password: r.Password, Device: r.Device,
@@ -77,12 +77,15 @@ func logIn(ctx context.Context, b *Backend, req *in[sessionsRequest]) (LoginRepl
 	if err != nil {
 		return LoginReply{}, err
 	}
-	return withAssignment(ctx, b, done), nil
+	return answer(ctx, b, done, req.Later), nil
 }
 
-// withAssignment saves the client a request. Without one it is logged in all
-// the same; the assigner's metrics show that it failed.
-func withAssignment(ctx context.Context, b *Backend, done account.LoggedIn) LoginReply {
+// answer saves the client a request by an assignment, unless it connects later. Without
+// one it is logged in all the same; the assigner's metrics show that it failed.
+func answer(ctx context.Context, b *Backend, done account.LoggedIn, later bool) LoginReply {
+	if later {
+		return loginReply(done, nil)
+	}
 	where, err := b.Assigner.Assign(ctx, done.Account.ID, nil)
 	if err != nil {
 		where = nil

@@ -48,7 +48,7 @@ type LoginReply struct {
 	Token       string      `json:"token" doc:"Base64url of 32 bytes: the bearer token here, and the bytes in Hello to a chat server" example:"4fV0v2m3mLxgk2q1mQ3J9uN0aXcYk8d5wq7bJw1Zc2E"`
 	User        User        `json:"user"`
 	ExpiresAtMS int64       `json:"expires_at_ms" doc:"When the token ends, in Unix milliseconds" example:"1800000000000"`
-	Assignment  *Assignment `json:"assignment" doc:"Where to connect to; null when nobody can tell at present: ask again with POST /v1/assignments"`
+	Assignment  *Assignment `json:"assignment" doc:"Where to connect to; null when nobody can tell at present, or it was not asked for: POST /v1/assignments gets one"`
 }
 
 // User is a person as others see them.

@@ -85,6 +85,16 @@ func NewHasher(cfg Config, reg prometheus.Registerer) (*Hasher, error) {
 	return h, nil
 }
 
+// Room returns the error that Hash and Verify would return at this moment for
+// want of room, nil if there is some: whoever is to be sent away anyhow is sent
+// away before it costs anything.
+func (h *Hasher) Room() error {
+	if len(h.places) == cap(h.places) {
+		return h.refuse(nil)
+	}
+	return nil
+}
+
 // Hash returns what to store for a password. When too many wait, or this one
 // did for too long, it is exhausted with a retry time.
 func (h *Hasher) Hash(ctx context.Context, password string) (string, error) {

@@ -12,24 +12,31 @@ import (
 // Connections counts connections, and by what they did those that ended without
 // ever sending a request that net/http could read: it closes them by itself and
 // tells nobody.
+//
+// It also bounds them: one too many is closed at once, and when half of the
+// places are taken a connection ends with its answer, so that those who have
+// nothing to ask leave room for those who do.
 type Connections struct {
-	open    prometheus.Gauge
+	most    int64
+	open    atomic.Int64
 	useless *prometheus.CounterVec
 }
 
-// NewConnections returns counters registered with reg.
-func NewConnections(reg prometheus.Registerer) *Connections {
+// NewConnections returns counters registered with reg, and a bound of most.
+func NewConnections(most int, reg prometheus.Registerer) *Connections {
 	c := &Connections{
-		open: prometheus.NewGauge(prometheus.GaugeOpts{Name: "msrchat_gate_connections", Help: "Open HTTP connections."}),
+		most: int64(most),
 		useless: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "msrchat_gate_useless_connections_total",
-			Help: "Connections that ended without a request: silent (nothing was sent) or malformed (it was no HTTP, too large a header, or came too slowly).",
+			Help: "Connections that ended without a request: silent (nothing was sent), malformed (it was no HTTP, too large a header, or came too slowly) or crowded (there were too many).",
 		}, []string{"reason"}),
 	}
-	for _, reason := range []string{"silent", "malformed"} {
+	for _, reason := range []string{"silent", "malformed", "crowded"} {
 		c.useless.WithLabelValues(reason)
 	}
-	reg.MustRegister(c.open, c.useless)
+	reg.MustRegister(c.useless, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "msrchat_gate_connections", Help: "Open HTTP connections.",
+	}, func() float64 { return float64(c.open.Load()) }))
 	return c
 }
 
@@ -40,17 +47,37 @@ type conn struct {
 	requests atomic.Bool // a request reached the handler
 }
 
-// Listener wraps l so that its connections are counted.
-func (c *Connections) Listener(l net.Listener) net.Listener { return listener{l} }
+// Listener wraps l so that its connections are counted and bounded.
+func (c *Connections) Listener(l net.Listener) net.Listener { return listener{l, c} }
 
-type listener struct{ net.Listener }
+type listener struct {
+	net.Listener
+	connections *Connections
+}
 
 func (l listener) Accept() (net.Conn, error) {
-	accepted, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
+	for {
+		accepted, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		if l.connections.open.Add(1) <= l.connections.most {
+			return &conn{Conn: accepted}, nil
+		}
+		l.connections.open.Add(-1)
+		l.connections.useless.WithLabelValues("crowded").Inc()
+		_ = accepted.Close()
 	}
-	return &conn{Conn: accepted}, nil
+}
+
+// Wrap has answers end their connections while there are many.
+func (c *Connections) Wrap(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if c.open.Load() > c.most/2 {
+			w.Header().Set("Connection", "close")
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 type connKey struct{}
@@ -67,12 +94,10 @@ func (c *Connections) State(nc net.Conn, state http.ConnState) {
 		return
 	}
 	switch state {
-	case http.StateNew:
-		c.open.Inc()
 	case http.StateActive:
 		k.started.Store(true)
 	case http.StateClosed:
-		c.open.Dec()
+		c.open.Add(-1)
 		switch {
 		case k.requests.Load():
 		case k.started.Load():

@@ -26,7 +26,7 @@ func observed(t *testing.T, handler http.HandlerFunc) (*httptest.ResponseRecorde
 	reg := prometheus.NewPedanticRegistry()
 	var log bytes.Buffer
 	o := NewObserver(slog.New(slog.NewTextHandler(&log, nil)), reg, NewClientFinder([]netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}), time.Minute)
-	router := NewRouter(time.Second)
+	router := NewRouter(time.Second, NewCrowd(10, reg))
 	router.HandleFunc("POST /thing", handler)
 	r := httptest.NewRequest(http.MethodPost, "/thing", strings.NewReader("a body"))
 	r.Header.Set("X-Forwarded-For", "198.51.100.7")

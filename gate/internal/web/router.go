@@ -11,16 +11,17 @@ import (
 // Router is an http.ServeMux that answers with problems where the mux would
 // answer with plain text: unknown paths and wrong methods.
 //
-// What it does route goes through Bodies first.
+// What it does route goes through Bodies first, then through a Crowd: whoever is
+// slow to send a body takes nobody's place.
 type Router struct {
 	*http.ServeMux
 	routed http.Handler
 }
 
 // NewRouter returns a router without routes; see Bodies for bodyWait.
-func NewRouter(bodyWait time.Duration) Router {
+func NewRouter(bodyWait time.Duration, crowd *Crowd) Router {
 	mux := http.NewServeMux()
-	return Router{mux, Bodies(bodyWait, mux)}
+	return Router{mux, Bodies(bodyWait, crowd.Wrap(mux))}
 }
 
 // ServeHTTP implements http.Handler.

@@ -63,7 +63,7 @@ func FuzzClient(f *testing.F) {
 }
 
 func TestTheRouterAnswersWithProblems(t *testing.T) {
-	m := NewRouter(time.Second)
+	m := NewRouter(time.Second, NewCrowd(10, prometheus.NewRegistry()))
 	m.HandleFunc("GET /thing/{id}", func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write([]byte(r.PathValue("id"))) })
 	m.HandleFunc("POST /thing/{id}", func(http.ResponseWriter, *http.Request) {})
 	for _, c := range []struct {
@@ -92,7 +92,7 @@ func TestTheRouterAnswersWithProblems(t *testing.T) {
 
 func TestConnectionMetricsAreThereFromTheStart(t *testing.T) {
 	reg := prometheus.NewPedanticRegistry()
-	NewConnections(reg)
+	NewConnections(10, reg)
 	families, err := reg.Gather()
 	if err != nil || len(families) != 2 {
 		t.Errorf("%d metrics, %v; want 2, there from the start", len(families), err)

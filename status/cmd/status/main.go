@@ -22,7 +22,10 @@ need not know of each other and keep nothing on disk.
 Without Nomad, start it with --register and it appears in Consul by itself:
 
     status --register
-    status fleet
+    status fleet --watch
+    status explain
+
+Its HTTP port serves a live page of the fleet at /.
 
 It leaves on SIGINT or SIGTERM: out of Consul first, then calls in flight are
 finished. A second signal ends it at once.
@@ -47,7 +50,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		Writer:      stdout,
 		Flags:       serveFlags(),
 		Action:      func(c *cli.Context) error { return serve(c, stderr) },
-		Commands:    []*cli.Command{fleetCommand(stdout, usage)},
+		Commands:    []*cli.Command{fleetCommand(stdout, stderr, usage), explainCommand(stdout, usage)},
 	}, args, stderr)
 }
 
@@ -66,7 +69,7 @@ func serveFlags() []cli.Flag {
 		text("grpc-advertise", "", "`HOST:PORT` where they reach it (default: as bound)"),
 		text("health-bind", "127.0.0.1:0", "`HOST:PORT` to serve gRPC health checks on"),
 		text("health-advertise", "", "`HOST:PORT` where Consul reaches it (default: as bound)"),
-		text("http-bind", "127.0.0.1:0", "`HOST:PORT` to serve /healthz, /readyz and /metrics on"),
+		text("http-bind", "127.0.0.1:0", "`HOST:PORT` to serve the live page, /healthz, /readyz and /metrics on"),
 	)
 }
 

@@ -47,15 +47,18 @@ type Assignment struct {
 // candidate is an eligible server and what it is compared by.
 type candidate struct {
 	server  *server
+	doubted bool      // by its probe
 	release time.Time // newer first
 	far     bool      // in another zone
-	load    float64
-	tie     int // random
+	load    float64   // part of its capacity; without reports the places kept
+	tie     int       // random
 }
 
-// tier compares what goes before load.
+// tier compares what goes before load. A server whose probe has not proven it is
+// taken when there is no other: when the database is away no probe proves
+// anything, and that must not empty the fleet.
 func tier(a, b candidate) int {
-	return cmp.Or(b.release.Compare(a.release), compareBool(a.far, b.far))
+	return cmp.Or(compareBool(a.doubted, b.doubted), b.release.Compare(a.release), compareBool(a.far, b.far))
 }
 
 func compareBool(a, b bool) int {
@@ -86,38 +89,47 @@ func (t *Table) Assign(r Request) (Assignment, error) {
 		return Assignment{}, errs.New(errs.CodeExhausted, "too many assignments wait for their users").Retry(fullRetry)
 	}
 	catalogOnly := t.catalogOnly(now)
-	list, full := t.candidates(r, now, catalogOnly)
+	list, full := t.candidates(r, look{now, catalogOnly})
 	if len(list) == 0 {
-		if full {
-			return Assignment{}, errs.New(errs.CodeExhausted, "every chat server is full").Retry(fullRetry)
-		}
-		return Assignment{}, errs.New(errs.CodeUnavailable, "no chat server is available").Retry(noneRetry)
+		return Assignment{}, none(full)
+	}
+	for i := range list {
+		list[i].tie = t.intN(1 << 30)
 	}
 	best := t.pick(list)
 	a := Assignment{
 		ID: rand.Text(), Server: best.server.endpoint(), Expires: now.Add(keptFor),
 		Alternates: alternates(list, best.server), CatalogOnly: catalogOnly,
 	}
-	t.kept.keep(a.ID, best.server, a.Expires)
+	t.kept.keep(a.ID, best.server, now, a.Expires)
 	return a, nil
 }
 
-// candidates returns the eligible servers, those to avoid only if there is no
-// other, and whether some server lacks nothing but room.
-func (t *Table) candidates(r Request, now time.Time, catalogOnly bool) (list []candidate, full bool) {
+// none says that no server can be assigned.
+func none(full bool) *errs.Error {
+	if full {
+		return errs.New(errs.CodeExhausted, "every chat server is full").Retry(fullRetry)
+	}
+	return errs.New(errs.CodeUnavailable, "no chat server is available").Retry(noneRetry)
+}
+
+// candidates returns the eligible servers by instance, those to avoid only if
+// there is no other, and whether some server lacks nothing but room.
+func (t *Table) candidates(r Request, at look) (list []candidate, full bool) {
 	var avoided []candidate
 	replicas := t.kept.replicas()
 	for _, s := range t.servers {
-		switch s.judge(now, catalogOnly) {
+		switch s.judge(at) {
 		case StateFull:
 			full = true
 		case StateEligible:
 			c := candidate{
-				server: s, far: r.Zone != "" && s.zone() != r.Zone,
-				load: float64(s.pending) * replicas, tie: t.intN(1 << 30),
+				server: s, doubted: t.doubted[s.id], far: r.Zone != "" && s.zone() != r.Zone, load: float64(s.pending) * replicas,
 			}
-			if !catalogOnly {
-				c.load += float64(s.report.Load.Connections)
+			if !at.catalogOnly {
+				// An eligible server has capacity. Shedding aims at equal parts of
+				// it, too: else one would undo what the other does.
+				c.load = (c.load + float64(s.report.Load.Connections)) / float64(s.report.Load.Capacity)
 				c.release = t.releases[s.release()]
 			}
 			if slices.Contains(r.Avoid, s.id) {

@@ -49,6 +49,20 @@ func TestPreferences(t *testing.T) {
 	}{
 		{"the avoided one is left out", func(w *world) { w.load("b", 500) }, fleet.Request{Avoid: []string{"a"}}, "b"},
 		{"unless it is the only one", func(w *world) { w.drain("b") }, fleet.Request{Avoid: []string{"a", "b"}}, "a"},
+		{"a proven one before less load and a newer release", func(w *world) {
+			release(w, "a", "v1", w.now)
+			release(w, "b", "v2", w.now.Add(time.Minute))
+			w.load("a", 500)
+			w.table.SetProbes([]discovery.Instance{{ID: "a", Passing: true}, {ID: "b"}})
+		}, fleet.Request{}, "a"},
+		{"no probe passes: all are alike", func(w *world) {
+			w.load("a", 500)
+			w.table.SetProbes([]discovery.Instance{{ID: "a"}, {ID: "b"}})
+		}, fleet.Request{}, "b"},
+		{"the one without a probe is not doubted", func(w *world) {
+			w.load("a", 500)
+			w.table.SetProbes([]discovery.Instance{{ID: "b"}})
+		}, fleet.Request{}, "a"},
 		{"own zone before less load", func(w *world) {
 			w.edit("a", zone("north"))
 			w.edit("b", zone("south"))
@@ -137,7 +151,7 @@ func TestAPlaceIsKept(t *testing.T) {
 		r.Load.Connections = 1
 		w.reports["a"] = r
 		w.report("a", used, used, "of another replica")
-		if v := w.table.View()[0]; v.Pending != 1 || v.Load.Connections != 1 {
+		if v := w.table.View().Servers[0]; v.Pending != 1 || v.Load.Connections != 1 {
 			t.Errorf("%d kept, load %+v", v.Pending, v.Load)
 		}
 		w.assign(fleet.Request{})
@@ -149,7 +163,7 @@ func TestAPlaceIsKept(t *testing.T) {
 		w := one(t)
 		id := w.assign(fleet.Request{}).ID
 		w.report("b", id)
-		if v := w.table.View(); v[0].Pending != 0 || v[1].Pending != 0 {
+		if v := w.table.View().Servers; v[0].Pending != 0 || v[1].Pending != 0 {
 			t.Errorf("kept %d and %d", v[0].Pending, v[1].Pending)
 		}
 	})
@@ -161,7 +175,7 @@ func TestAPlaceIsKept(t *testing.T) {
 		w.live(2 * time.Minute)
 		w.report("b", id)
 		w.list("a")
-		if v := w.table.View(); v[0].Pending != 0 {
+		if v := w.table.View().Servers; v[0].Pending != 0 {
 			t.Errorf("%d kept", v[0].Pending)
 		}
 	})

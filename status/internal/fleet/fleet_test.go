@@ -19,6 +19,8 @@ type world struct {
 	rows    map[string]discovery.Instance
 	streams map[string]*fleet.Stream
 	reports map[string]fleet.Report
+
+	catalogAge time.Duration
 }
 
 func newWorld(t *testing.T) *world {
@@ -27,7 +29,10 @@ func newWorld(t *testing.T) *world {
 		t: t, now: time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC),
 		rows: map[string]discovery.Instance{}, streams: map[string]*fleet.Stream{}, reports: map[string]fleet.Report{},
 	}
-	w.table = fleet.New(fleet.Options{Now: func() time.Time { return w.now }})
+	w.table = fleet.New(fleet.Options{
+		Now:        func() time.Time { return w.now },
+		CatalogAge: func() (time.Duration, bool) { return w.catalogAge, true },
+	})
 	return w
 }
 
@@ -154,7 +159,7 @@ func (w *world) spread(n int, r fleet.Request) map[string]int {
 }
 
 func (w *world) state(id string) fleet.State {
-	for _, s := range w.table.View() {
+	for _, s := range w.table.View().Servers {
 		if s.Endpoint.Instance == id {
 			return s.State
 		}
@@ -314,7 +319,7 @@ func TestReportStreams(t *testing.T) {
 				t.Errorf("the replaced stream reports: %v", err)
 			}
 			s.Close() // must not close the new one
-			if v := table.View(); len(v) != 1 || v[0].Load == nil {
+			if v := table.View().Servers; len(v) != 1 || v[0].Load == nil {
 				t.Errorf("view %+v", v)
 			}
 		}
@@ -361,7 +366,7 @@ func TestTheViewTellsWhatIsKnown(t *testing.T) {
 	w.hush("a")
 	w.assign(fleet.Request{Avoid: []string{"b"}})
 	w.live(4 * time.Second)
-	v := w.table.View()
+	v := w.table.View().Servers
 	if len(v) != 2 {
 		t.Fatalf("%d servers", len(v))
 	}

@@ -3,6 +3,7 @@ package fleet_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
@@ -27,7 +28,7 @@ func TestAnyLife(t *testing.T) {
 		l.hangUp()
 		l.now = l.now.Add(2 * time.Minute)
 		l.table.SetCatalog(nil)
-		if v := l.table.View(); len(v) != 0 {
+		if v := l.table.View().Servers; len(v) != 0 {
 			t.Fatalf("seed %d: remembered for ever: %+v", seed, v)
 		}
 	}
@@ -107,7 +108,7 @@ func (l *life) hangUp() {
 // assign asks for a place and compares with the view.
 func (l *life) assign() error {
 	states := map[string]fleet.Server{}
-	for _, s := range l.table.View() {
+	for _, s := range l.table.View().Servers {
 		states[s.Endpoint.Instance] = s
 	}
 	pending := map[string]int{}
@@ -130,7 +131,12 @@ func (l *life) assign() error {
 			eligible++
 		}
 	}
-	a, err := l.table.Assign(fleet.Request{Avoid: []string{l.name()}, Zone: "z1"})
+	request := fleet.Request{Avoid: []string{l.name()}, Zone: "z1"}
+	explained := l.table.Explain(request)
+	if err := l.compare(states, explained); err != nil {
+		return err
+	}
+	a, err := l.table.Assign(request)
 	if code := errs.CodeOf(err); err != nil {
 		if eligible > 0 || (code != errs.CodeExhausted && code != errs.CodeUnavailable) {
 			return fmt.Errorf("%d eligible, but %w", eligible, err)
@@ -144,6 +150,30 @@ func (l *life) assign() error {
 		}
 		seen[e.Instance] = true
 	}
+	// Chance decides between equal ones, which the explanation says.
+	if first := explained.Candidates[0].Server; first != a.Server && !strings.HasPrefix(explained.Verdict, "chance decides") {
+		return fmt.Errorf("%s was explained, %s taken: %s", first.Instance, a.Server.Instance, explained.Verdict)
+	}
 	l.kept[a.ID] = keptPlace{server: a.Server.Instance, expires: a.Expires}
+	return nil
+}
+
+// compare checks an explanation against the view.
+func (l *life) compare(states map[string]fleet.Server, e fleet.Explanation) error {
+	if len(e.Candidates) != len(states) {
+		return fmt.Errorf("%d of %d servers explained", len(e.Candidates), len(states))
+	}
+	for _, c := range e.Candidates {
+		s, fails := states[c.Server.Instance], false
+		for _, r := range c.Rules {
+			fails = fails || r.Verdict == fleet.Fails
+			if r.Verdict == fleet.Fails && r.Facts == "" {
+				return fmt.Errorf("%s fails %s for no reason", c.Server.Instance, r.Name)
+			}
+		}
+		if (c.Rank == 0) != fails || c.Rank > 0 && s.State != fleet.StateEligible {
+			return fmt.Errorf("%s is %s, but %+v", c.Server.Instance, s.State, c)
+		}
+	}
 	return nil
 }

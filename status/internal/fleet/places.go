@@ -1,14 +1,8 @@
 package fleet
 
-import (
-	"math"
-	"time"
-)
+import "time"
 
 const (
-	// shareOver is the time over which this replica's share of all assignments
-	// is averaged: long against a report's second, short against a restart.
-	shareOver = 10 * time.Second
 	// shareLeast is how many arrivals make a share.
 	shareLeast = 10
 	// maxReplicas bounds the estimate.
@@ -21,9 +15,8 @@ type places struct {
 	byID  map[string]*server
 	queue []place // in order of expiry, entries of arrived ones included
 
-	// Arrivals of this replica's assignments and of all, decaying.
-	own, all  float64
-	countedAt time.Time
+	// Arrivals of this replica's assignments and of all, and what it handed out.
+	own, all, handed recent
 }
 
 type place struct {
@@ -34,7 +27,8 @@ type place struct {
 func newPlaces() places { return places{byID: map[string]*server{}} }
 
 // keep adds a place at s.
-func (p *places) keep(id string, s *server, expires time.Time) {
+func (p *places) keep(id string, s *server, now, expires time.Time) {
+	p.handed.add(1, now)
 	p.byID[id] = s
 	p.queue = append(p.queue, place{id: id, expires: expires})
 	s.pending++
@@ -49,14 +43,14 @@ func (p *places) arrived(ids []string, now time.Time) {
 	if len(ids) == 0 {
 		return
 	}
-	keep := math.Exp(-now.Sub(p.countedAt).Seconds() / shareOver.Seconds())
-	p.own, p.all, p.countedAt = p.own*keep, p.all*keep, now
+	own := 0
 	for _, id := range ids {
-		p.all++
 		if p.release(id) {
-			p.own++
+			own++
 		}
 	}
+	p.all.add(len(ids), now)
+	p.own.add(own, now)
 }
 
 // replicas estimates for how many replicas this one stands: all assignments for
@@ -64,10 +58,11 @@ func (p *places) arrived(ids []string, now time.Time) {
 // each counts its own ones that many times. Without that, all of them would
 // fill the same gap at once, find it overfilled, and so on for ever.
 func (p *places) replicas() float64 {
-	if p.own < 1 || p.all < shareLeast {
+	// Both were added to at the same time, so they have faded alike since.
+	if p.own.n < 1 || p.all.n < shareLeast {
 		return 1
 	}
-	return min(p.all/p.own, maxReplicas)
+	return min(p.all.n/p.own.n, maxReplicas)
 }
 
 // release gives a place free and tells whether there was one.

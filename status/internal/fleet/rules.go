@@ -42,24 +42,86 @@ func (t *Table) catalogOnly(now time.Time) bool {
 	return !fresh || (silent && now.Sub(t.firstSet) < warmFor)
 }
 
+// look is a moment at which servers are judged, and whether reports count.
+type look struct {
+	now         time.Time
+	catalogOnly bool
+}
+
+// rule is one condition for getting users.
+type rule struct {
+	name   string
+	breaks State // of a server that breaks it
+	holds  func(*server, look) bool
+	// facts says what was looked at where it holds; where not, reason does.
+	facts func(*server, look) string
+}
+
+// rules are looked at in this order; the first broken one counts.
+var rules = []rule{
+	{
+		"known to Consul", StateUnlisted,
+		func(s *server, _ look) bool { return s.wasListed },
+		func(*server, look) string { return "it was in the catalog" },
+	},
+	{
+		"in the catalog", StateLeft,
+		func(s *server, _ look) bool { return s.listed },
+		func(s *server, _ look) string { return "it is registered at " + s.row.Address },
+	},
+	{
+		"checks pass", StateFailing,
+		func(s *server, at look) bool { return s.passes(at.now) },
+		func(s *server, at look) string {
+			if !s.row.Passing {
+				return "they fail for " + seconds(at.now.Sub(s.failingSince)) + ", too shortly to count while it reports"
+			}
+			return "all of them"
+		},
+	},
+	{
+		"not draining", StateDraining,
+		func(s *server, _ look) bool { return !s.saysDraining() },
+		func(*server, look) string { return "it does not say so" },
+	},
+	{
+		"has reported", StateSilent,
+		func(s *server, at look) bool { return at.catalogOnly || s.report != nil },
+		func(s *server, _ look) string {
+			if s.report == nil {
+				return "it has not, but the catalog alone decides at present"
+			}
+			return fmt.Sprintf("process %x, started %s", s.report.BootID, s.report.StartedAt.UTC().Format(time.DateTime))
+		},
+	},
+	{
+		"reports in time", StateStale,
+		func(s *server, at look) bool { return at.catalogOnly || s.fresh(at.now) },
+		func(s *server, at look) string {
+			if !s.fresh(at.now) {
+				return "it does not, but the catalog alone decides at present"
+			}
+			return "the last report is " + seconds(at.now.Sub(s.reportedAt)) + " old"
+		},
+	},
+	{
+		"has room", StateFull,
+		func(s *server, at look) bool { return !s.fresh(at.now) || s.taken() < uint64(s.report.Load.Capacity) },
+		func(s *server, at look) string {
+			if !s.fresh(at.now) {
+				return "not known"
+			}
+			return fmt.Sprintf("%d connections and %d kept places of %d", s.report.Load.Connections, s.pending, s.report.Load.Capacity)
+		},
+	},
+}
+
 // judge applies the rules to one server.
-func (s *server) judge(now time.Time, catalogOnly bool) State {
-	fresh := s.fresh(now)
-	switch {
-	case !s.wasListed:
-		return StateUnlisted
-	case !s.listed:
-		return StateLeft
-	case !s.passes(now):
-		return StateFailing
-	case s.saysDraining():
-		return StateDraining
-	case !fresh && !catalogOnly && s.report == nil:
-		return StateSilent
-	case !fresh && !catalogOnly:
-		return StateStale
-	case fresh && s.taken() >= uint64(s.report.Load.Capacity):
-		return StateFull
+func (s *server) judge(at look) State {
+	for i := range rules {
+		if !rules[i].holds(s, at) {
+			return rules[i].breaks
+		}
 	}
 	return StateEligible
 }

@@ -4,7 +4,9 @@
 package fleet
 
 import (
+	"cmp"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -58,15 +60,23 @@ type Report struct {
 	Used          []string // assignments that arrived since the last report
 }
 
-// Order is what a server is told in return. No rule gives one yet; an order may
-// be repeated with every report, so replicas need not agree on who gives it.
+// Order is what a server is told in return. It may be repeated with every
+// report, so replicas need not agree on who gives it.
 type Order struct {
 	// KeepAtMost: shed what is above; 0 is no order.
 	KeepAtMost uint32
 }
 
-// Options are what a test replaces; the zero value is the real thing.
+// Options of a table. The zero value of each field means its default.
 type Options struct {
+	// CatalogAge is how long ago Consul answered, false if it never did; without
+	// it the catalog counts as new.
+	CatalogAge func() (time.Duration, bool)
+	// Calm is for how long the fleet has to be unchanged before connections are
+	// moved; default 10 s.
+	Calm time.Duration
+
+	// What a test replaces.
 	Now  func() time.Time
 	IntN func(n int) int // random in [0, n)
 }
@@ -74,17 +84,22 @@ type Options struct {
 // Table is what one replica knows. Its mutex owns everything below it; no
 // method blocks on anything else. All methods are safe for concurrent use.
 type Table struct {
-	now   func() time.Time
-	intN  func(n int) int
-	ready chan struct{} // closed by the first SetCatalog
+	now        func() time.Time
+	intN       func(n int) int
+	catalogAge func() (time.Duration, bool)
+	calm       time.Duration
+	ready      chan struct{} // closed by the first SetCatalog
 
 	mu       sync.Mutex
 	firstSet time.Time // of the catalog; zero before
-	servers  map[string]*server
+	servers  []*server // by instance
 	// releases holds when the first server of a release started. It outlives
 	// that server: a restart does not make a release newer.
 	releases map[string]time.Time
 	kept     places
+	balance  balance
+	// doubted are the instances whose probe does not pass.
+	doubted map[string]bool
 }
 
 // server is all that is known of one instance. It belongs to the table's mutex.
@@ -103,6 +118,8 @@ type server struct {
 	closedAt   time.Time
 
 	pending int // places kept
+
+	balanced // what evens the load
 }
 
 // New returns an empty table.
@@ -113,14 +130,33 @@ func New(opts Options) *Table {
 	if opts.IntN == nil {
 		opts.IntN = rand.IntN
 	}
+	if opts.CatalogAge == nil {
+		opts.CatalogAge = func() (time.Duration, bool) { return 0, true }
+	}
+	if opts.Calm <= 0 {
+		opts.Calm = calmFor
+	}
 	return &Table{
-		now: opts.Now, intN: opts.IntN, ready: make(chan struct{}),
-		servers: map[string]*server{}, releases: map[string]time.Time{}, kept: newPlaces(),
+		now: opts.Now, intN: opts.IntN, catalogAge: opts.CatalogAge, calm: opts.Calm, ready: make(chan struct{}),
+		releases: map[string]time.Time{}, kept: newPlaces(), balance: balance{zones: map[string]*zone{}},
 	}
 }
 
 // Ready is closed once the catalog is known.
 func (t *Table) Ready() <-chan struct{} { return t.ready }
+
+// SetProbes replaces what is known of the probes by a list of them, failing ones
+// included. A probe has the instance of the server that it belongs to.
+func (t *Table) SetProbes(list []discovery.Instance) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.doubted = map[string]bool{}
+	for _, probe := range list {
+		if !probe.Passing {
+			t.doubted[probe.ID] = true
+		}
+	}
+}
 
 // SetCatalog replaces the catalog by list, failing instances included. Of two
 // rows with one instance id, the passing one counts.
@@ -139,7 +175,7 @@ func (t *Table) SetCatalog(list []discovery.Instance) {
 		}
 	}
 	for id, row := range rows {
-		s := t.server(id)
+		s := t.ensure(id)
 		if !s.listed {
 			s.passed, s.failingSince = false, time.Time{}
 		}
@@ -151,12 +187,13 @@ func (t *Table) SetCatalog(list []discovery.Instance) {
 			s.failingSince = now
 		}
 	}
-	for id, s := range t.servers {
-		if _, listed := rows[id]; !listed {
+	for _, s := range t.servers {
+		if _, listed := rows[s.id]; !listed {
 			s.listed = false
 		}
 	}
 	t.tidy(now)
+	t.rebalance(now)
 }
 
 // Stream is a server's open report stream.
@@ -178,20 +215,19 @@ func (t *Table) Join(r Report) (*Stream, Order, error) {
 	defer t.mu.Unlock()
 	now := t.now()
 	t.tidy(now)
-	s, known := t.servers[r.Instance]
-	if !known && t.strangers() >= maxStrangers {
+	s := t.server(r.Instance)
+	if s == nil && t.strangers() >= maxStrangers {
 		return nil, Order{}, errs.New(errs.CodeExhausted, "too many servers report that are not in the catalog").Retry(forgetAfter)
 	}
-	if known && s.stream != nil {
+	if s != nil && s.stream != nil {
 		if s.report != nil && s.stream.bootID != r.BootID && r.StartedAt.Before(s.report.StartedAt) {
 			return nil, Order{}, errs.New(errs.CodeConflict, "a process that started later reports as the same instance")
 		}
 		close(s.stream.replaced)
 	}
-	s = t.server(r.Instance)
+	s = t.ensure(r.Instance)
 	s.stream = &Stream{table: t, instance: r.Instance, bootID: r.BootID, replaced: make(chan struct{})}
-	t.take(s, r, now)
-	return s.stream, Order{}, nil
+	return s.stream, t.take(s, r, now), nil
 }
 
 // Report takes a further report. CodeConflict: the stream was replaced;
@@ -203,12 +239,11 @@ func (s *Stream) Report(r Report) (Order, error) {
 	if r.Instance != s.instance || r.BootID != s.bootID {
 		return Order{}, errs.New(errs.CodeInvalid, "a stream reports for one process only").In("boot_id")
 	}
-	row := t.servers[s.instance]
+	row := t.server(s.instance)
 	if row == nil || row.stream != s {
 		return Order{}, errs.New(errs.CodeConflict, "a newer stream reports for this instance")
 	}
-	t.take(row, r, t.now())
-	return Order{}, nil
+	return t.take(row, r, t.now()), nil
 }
 
 // Close ends the stream; what it reported last holds for another second.
@@ -216,13 +251,13 @@ func (s *Stream) Close() {
 	t := s.table
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if row := t.servers[s.instance]; row != nil && row.stream == s {
+	if row := t.server(s.instance); row != nil && row.stream == s {
 		row.stream, row.closedAt = nil, t.now()
 	}
 }
 
-// take stores a report.
-func (t *Table) take(s *server, r Report, now time.Time) {
+// take stores a report and returns the order for it.
+func (t *Table) take(s *server, r Report, now time.Time) Order {
 	used := r.Used
 	r.Used = nil // read below, not worth keeping
 	s.report, s.reportedAt = &r, now
@@ -230,15 +265,29 @@ func (t *Table) take(s *server, r Report, now time.Time) {
 		t.releases[s.release()] = r.StartedAt
 	}
 	t.kept.arrived(used, now)
+	t.rebalance(now)
+	return Order{KeepAtMost: s.keepAtMost(now)}
 }
 
+// server returns what is known of an instance, nil for nothing.
 func (t *Table) server(id string) *server {
-	s := t.servers[id]
-	if s == nil {
-		s = &server{id: id}
-		t.servers[id] = s
+	if i, known := t.find(id); known {
+		return t.servers[i]
 	}
-	return s
+	return nil
+}
+
+// ensure returns it, or begins to know it.
+func (t *Table) ensure(id string) *server {
+	i, known := t.find(id)
+	if !known {
+		t.servers = slices.Insert(t.servers, i, &server{id: id})
+	}
+	return t.servers[i]
+}
+
+func (t *Table) find(id string) (int, bool) {
+	return slices.BinarySearchFunc(t.servers, id, func(s *server, id string) int { return cmp.Compare(s.id, id) })
 }
 
 func (t *Table) strangers() int {
@@ -255,17 +304,17 @@ func (t *Table) strangers() int {
 // releases without a server.
 func (t *Table) tidy(now time.Time) {
 	live := make(map[string]bool, 2)
-	for id, s := range t.servers {
+	t.servers = slices.DeleteFunc(t.servers, func(s *server) bool {
 		if s.report != nil && s.stream == nil && now.Sub(s.reportedAt) > forgetAfter {
 			s.report = nil
 		}
 		if !s.listed && s.report == nil && s.stream == nil {
 			t.kept.releaseAll(s)
-			delete(t.servers, id)
-			continue
+			return true
 		}
 		live[s.release()] = true
-	}
+		return false
+	})
 	for release := range t.releases {
 		if !live[release] {
 			delete(t.releases, release)

@@ -1,8 +1,6 @@
 package fleet
 
 import (
-	"cmp"
-	"slices"
 	"time"
 
 	"github.com/msrchat/msrchat/shared/discovery"
@@ -20,32 +18,44 @@ type Server struct {
 	ReportAge    time.Duration
 	Pending      int
 	State        State
-	Reason       string // empty if eligible
+	Reason       string  // empty if eligible
+	FairShare    float64 // of the connections; 0 while nobody can tell
+	KeepAtMost   uint32  // its order; 0 is none
 }
 
-// View returns all servers by instance, as Assign would see them now.
-func (t *Table) View() []Server {
+// View is what the table knows.
+type View struct {
+	Servers    []Server // by instance, as Assign would see them now
+	Balance    Balance
+	AssignRate float64 // assignments handed out per second
+}
+
+// View returns what is known now.
+func (t *Table) View() View {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := t.now()
 	t.kept.expire(now)
 	t.tidy(now)
-	catalogOnly := t.catalogOnly(now)
-	view := make([]Server, 0, len(t.servers))
+	t.rebalance(now)
+	at := look{now, t.catalogOnly(now)}
+	view := View{
+		Servers: make([]Server, 0, len(t.servers)), Balance: t.balance.Balance, AssignRate: t.kept.handed.rate(now),
+	}
 	for _, s := range t.servers {
-		state := s.judge(now, catalogOnly)
+		state := s.judge(at)
 		v := Server{
 			Endpoint: s.endpoint(), RelayAddress: s.row.Meta[discovery.MetaRelay],
 			Release: s.release(), Zone: s.zone(),
 			InCatalog: s.listed, Passing: s.listed && s.row.Passing,
 			Pending: s.pending, State: state, Reason: s.reason(state, now),
+			FairShare: s.fair, KeepAtMost: s.keepAtMost(now),
 		}
 		if s.report != nil {
 			load := s.report.Load
 			v.Load, v.ReportAge = &load, now.Sub(s.reportedAt)
 		}
-		view = append(view, v)
+		view.Servers = append(view.Servers, v)
 	}
-	slices.SortFunc(view, func(a, b Server) int { return cmp.Compare(a.Endpoint.Instance, b.Endpoint.Instance) })
 	return view
 }

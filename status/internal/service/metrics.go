@@ -21,6 +21,8 @@ type Metrics struct {
 	reports     *prometheus.CounterVec
 	calls       *prometheus.CounterVec
 	streams     prometheus.Gauge
+	watchers    prometheus.Gauge
+	orders      prometheus.Counter
 }
 
 // NewMetrics registers the metrics with reg; table and age are read when
@@ -39,6 +41,12 @@ func NewMetrics(reg prometheus.Registerer, table *fleet.Table, age func() (time.
 		streams: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "msrchat_status_report_streams", Help: "Open report streams.",
 		}),
+		watchers: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "msrchat_status_watchers", Help: "Open watches of the fleet, those of the page included.",
+		}),
+		orders: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "msrchat_status_orders_total", Help: "Orders to shed connections, each repetition counted.",
+		}),
 	}
 	catalogAge := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "msrchat_status_catalog_age_seconds", Help: "How long ago Consul last answered; +Inf if it never did.",
@@ -48,7 +56,7 @@ func NewMetrics(reg prometheus.Registerer, table *fleet.Table, age func() (time.
 		}
 		return math.Inf(1)
 	})
-	reg.MustRegister(m.assignments, m.reports, m.calls, m.streams, catalogAge, fleetCollector{table})
+	reg.MustRegister(m.assignments, m.reports, m.calls, m.streams, m.watchers, m.orders, catalogAge, fleetCollector{table})
 	return m
 }
 
@@ -63,10 +71,13 @@ func (m *Metrics) assigned(a fleet.Assignment, err error) {
 	m.assignments.WithLabelValues(result).Inc()
 }
 
-func (m *Metrics) reported(err error) {
+func (m *Metrics) reported(order fleet.Order, err error) {
 	if err != nil {
 		m.refused()
 		return
+	}
+	if order.KeepAtMost > 0 {
+		m.orders.Inc()
 	}
 	m.reports.WithLabelValues("taken").Inc()
 }
@@ -83,6 +94,10 @@ func (m *Metrics) TagRPC(ctx context.Context, info *stats.RPCTagInfo) context.Co
 		method = "assign"
 	case statusv1.StatusService_Fleet_FullMethodName:
 		method = "fleet"
+	case statusv1.StatusService_WatchFleet_FullMethodName:
+		method = "watch_fleet"
+	case statusv1.StatusService_Explain_FullMethodName:
+		method = "explain"
 	case statusv1.StatusService_Report_FullMethodName:
 		method = "report"
 	case "/grpc.health.v1.Health/Watch", "/grpc.health.v1.Health/Check":
@@ -113,16 +128,23 @@ var (
 		"Chat servers by state; eligible ones get users.", []string{"state"}, nil)
 	pendingDesc = prometheus.NewDesc("msrchat_status_pending_assignments",
 		"Places kept for users that were assigned and have not arrived.", nil, nil)
+	toMoveDesc = prometheus.NewDesc("msrchat_status_connections_to_move",
+		"Connections above the fair share of their servers, while those are told to shed.", nil, nil)
+	movesHeldDesc = prometheus.NewDesc("msrchat_status_moves_held",
+		"1 while no connection would be moved whatever the load: a deployment, old reports.", nil, nil)
 )
 
 func (fleetCollector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- serversDesc
 	ch <- pendingDesc
+	ch <- toMoveDesc
+	ch <- movesHeldDesc
 }
 
 func (c fleetCollector) Collect(ch chan<- prometheus.Metric) {
 	states, pending := map[fleet.State]int{}, 0
-	for _, s := range c.table.View() {
+	view := c.table.View()
+	for _, s := range view.Servers {
 		states[s.State]++
 		pending += s.Pending
 	}
@@ -130,4 +152,10 @@ func (c fleetCollector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(serversDesc, prometheus.GaugeValue, float64(states[state]), string(state))
 	}
 	ch <- prometheus.MustNewConstMetric(pendingDesc, prometheus.GaugeValue, float64(pending))
+	held := 0.0
+	if view.Balance.State == fleet.BalanceHeld {
+		held = 1
+	}
+	ch <- prometheus.MustNewConstMetric(toMoveDesc, prometheus.GaugeValue, float64(view.Balance.ToMove))
+	ch <- prometheus.MustNewConstMetric(movesHeldDesc, prometheus.GaugeValue, held)
 }

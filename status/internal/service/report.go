@@ -101,7 +101,7 @@ func (r *reporter) run() error {
 				return in.err
 			}
 			order, err := r.take(in.req)
-			r.service.Metrics.reported(err)
+			r.service.Metrics.reported(order, err)
 			if err != nil {
 				return err
 			}

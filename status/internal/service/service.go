@@ -46,6 +46,7 @@ type Service struct {
 	statusv1.UnimplementedStatusServiceServer
 	Config
 
+	feed    feed
 	slots   chan struct{} // one entry per open report stream
 	closing chan struct{} // closed by Close
 	once    sync.Once
@@ -53,11 +54,16 @@ type Service struct {
 
 // New returns a service.
 func New(cfg Config) *Service {
-	return &Service{Config: cfg, slots: make(chan struct{}, maxStreams), closing: make(chan struct{})}
+	s := &Service{Config: cfg, slots: make(chan struct{}, maxStreams), closing: make(chan struct{})}
+	s.feed = feed{look: s.look, watchers: map[chan *statusv1.FleetResponse]struct{}{}}
+	return s
 }
 
-// Close ends the report streams, which never end by themselves, and lets the
-// servers go to another replica.
+// Run keeps those who watch the fleet up to date until ctx ends.
+func (s *Service) Run(ctx context.Context) error { return s.feed.run(ctx) }
+
+// Close ends the report streams and the watches, which never end by themselves,
+// and lets everybody go to another replica.
 func (s *Service) Close() { s.once.Do(func() { close(s.closing) }) }
 
 // Assign picks a chat server. It blocks only until the catalog is first known.
@@ -78,10 +84,7 @@ func (s *Service) Assign(ctx context.Context, req *statusv1.AssignRequest) (*sta
 }
 
 func (s *Service) assign(ctx context.Context, req *statusv1.AssignRequest) (fleet.Assignment, error) {
-	if len(req.GetAvoid()) > maxAvoid {
-		return fleet.Assignment{}, errs.New(errs.CodeInvalid, "avoid names more than %d servers", maxAvoid).In("avoid")
-	}
-	if err := label("zone", req.GetZone()); err != nil {
+	if err := checkAssign(req); err != nil {
 		return fleet.Assignment{}, err
 	}
 	wait := time.NewTimer(readyWait)
@@ -94,28 +97,11 @@ func (s *Service) assign(ctx context.Context, req *statusv1.AssignRequest) (flee
 	return s.Table.Assign(fleet.Request{Avoid: req.GetAvoid(), Zone: req.GetZone()})
 }
 
-// Fleet shows what this replica knows.
-func (s *Service) Fleet(context.Context, *statusv1.FleetRequest) (*statusv1.FleetResponse, error) {
-	age, known := s.CatalogAge()
-	out := &statusv1.FleetResponse{Instance: s.Instance, CatalogAgeMs: age.Milliseconds()}
-	if !known {
-		out.CatalogAgeMs = -1
+func checkAssign(req *statusv1.AssignRequest) error {
+	if len(req.GetAvoid()) > maxAvoid {
+		return errs.New(errs.CodeInvalid, "avoid names more than %d servers", maxAvoid).In("avoid")
 	}
-	for _, v := range s.Table.View() {
-		server := &statusv1.Server{
-			Endpoint: endpoint(v.Endpoint), RelayAddress: v.RelayAddress, Release: v.Release, Zone: v.Zone,
-			InCatalog: v.InCatalog, Passing: v.Passing, ReportAgeMs: v.ReportAge.Milliseconds(),
-			PendingAssignments: uint32(v.Pending), Eligible: v.State == fleet.StateEligible, Reason: v.Reason,
-		}
-		if l := v.Load; l != nil {
-			server.Load = &statusv1.Load{
-				Connections: l.Connections, Capacity: l.Capacity, SendRate: l.SendRate,
-				QueueDelayMs: l.QueueDelayMS, Cpu: l.CPU, MemoryBytes: l.MemoryBytes, Draining: l.Draining,
-			}
-		}
-		out.Servers = append(out.Servers, server)
-	}
-	return out, nil
+	return label("zone", req.GetZone())
 }
 
 // Unknown answers calls of methods that do not exist. Without it gRPC answers

@@ -44,6 +44,15 @@ func newRig(t *testing.T, idle time.Duration) *rig {
 		Instance: "status-1", Table: r.table, CatalogAge: age, IdleLimit: idle, Metrics: metrics,
 		Log: slog.New(slog.DiscardHandler),
 	})
+	ctx, cancel := context.WithCancel(context.Background())
+	watches := make(chan error, 1)
+	go func() { watches <- r.service.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-watches; err != nil {
+			t.Error(err)
+		}
+	})
 	server := grpc.NewServer(grpc.MaxRecvMsgSize(service.MaxMessage), grpc.StatsHandler(metrics), grpc.ConnectionTimeout(time.Second),
 		grpc.UnknownServiceHandler(service.Unknown))
 	statusv1.RegisterStatusServiceServer(server, r.service)

@@ -16,10 +16,12 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/msrchat/msrchat/tools/internal/doctor"
 	"github.com/msrchat/msrchat/tools/internal/fleet"
 	"github.com/msrchat/msrchat/tools/internal/job"
 	"github.com/msrchat/msrchat/tools/internal/ports"
 	"github.com/msrchat/msrchat/tools/internal/state"
+	"github.com/msrchat/msrchat/tools/nodes"
 )
 
 // Exit codes, as in the help text.
@@ -27,6 +29,7 @@ const (
 	exitOK          = 0
 	exitFailed      = 1
 	exitUsage       = 2
+	exitRolledBack  = 3   // upgrade: the version before runs
 	exitInterrupted = 130 // as shells do for Ctrl-C
 )
 
@@ -37,15 +40,21 @@ func main() {
 func run(ctx context.Context, args []string) int {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
-	err := app().RunContext(ctx, args)
+	err := app().RunContext(ctx, flagsFirst(args))
 	var usage usageError
 	switch {
 	case err == nil: // also a log that was followed until Ctrl-C
 		return exitOK
+	case errors.Is(err, fleet.ErrLeft):
+		fmt.Fprintln(os.Stderr, "interrupted;", err)
+		return exitInterrupted
 	case ctx.Err() != nil:
 		fmt.Fprintln(os.Stderr, "interrupted; the same again goes on from here, ./justw down (./justw destroy local after an apply) takes down what runs")
 		return exitInterrupted
-	case errors.As(err, &usage):
+	case errors.Is(err, fleet.ErrRolledBack):
+		fmt.Fprintln(os.Stderr, "error:", err)
+		return exitRolledBack
+	case errors.As(err, &usage), errors.Is(err, fleet.ErrNoService):
 		fmt.Fprintln(os.Stderr, "error:", err)
 		return exitUsage
 	}
@@ -59,7 +68,7 @@ func app() *cli.App {
 	return &cli.App{
 		Name:            "fleet",
 		Usage:           "the local fleet: Consul, Nomad, and the jobs of nomad/ on this machine",
-		Description:     "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.",
+		Description:     "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 an upgrade was rolled back, 130 interrupted.",
 		HideHelpCommand: true,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "root", Usage: "the checkout, `DIR`; found from the working directory when empty"},
@@ -89,6 +98,7 @@ func commands() []*cli.Command {
 				return f.Up(ctx, c.Args().Slice(), c.Duration("timeout"))
 			}),
 		},
+		upgradeCommand(),
 		{
 			Name: "agents", Usage: "start Consul and Nomad and build the programs, for Terraform; writes the jobs' variables as JSON",
 			Action: with(func(ctx context.Context, _ *cli.Context, f *fleet.Fleet) error { return f.Agents(ctx) }),
@@ -141,6 +151,39 @@ func commands() []*cli.Command {
 			}),
 		},
 		{
+			Name: "doctor", Usage: "check the machine and the fleet, and say what to do; works with the fleet up and down",
+			Description: "Each check is ok, warn, FAIL or not checked. Exit codes: 0 nothing failed, 1 a check failed.",
+			Flags:       []cli.Flag{&cli.BoolFlag{Name: "json", Usage: "print an array of objects: check, verdict, found, todo"}},
+			Action: with(func(ctx context.Context, c *cli.Context, f *fleet.Fleet) error {
+				report, err := f.Doctor(ctx)
+				if err != nil {
+					return err
+				}
+				write := report.WriteTable
+				if c.Bool("json") {
+					write = report.WriteJSON
+				}
+				if err := write(os.Stdout); err != nil {
+					return err
+				}
+				if n := report.Count(doctor.Fail); n > 0 {
+					return fmt.Errorf("%d checks failed", n)
+				}
+				return nil
+			}),
+		},
+		{
+			Name: "nodes-down", Usage: "remove what a test of several nodes left behind",
+			Hidden: true, // for the recipe
+			Action: func(c *cli.Context) error {
+				_, path, err := places(c)
+				if err != nil {
+					return err
+				}
+				return nodes.Down(c.Context, nodes.Folder(path))
+			},
+		},
+		{
 			Name: "mail", Usage: "show the newest mail to an address", ArgsUsage: "ADDRESS",
 			Action: with(func(ctx context.Context, c *cli.Context, f *fleet.Fleet) error {
 				address, err := oneArgument(c, "ADDRESS")
@@ -166,13 +209,9 @@ type action func(ctx context.Context, c *cli.Context, f *fleet.Fleet) error
 // with opens the fleet that the flags name and hands it to the action.
 func with(do action) cli.ActionFunc {
 	return func(c *cli.Context) error {
-		root, err := checkout(c.String("root"))
+		root, path, err := places(c)
 		if err != nil {
 			return err
-		}
-		path := c.String("state")
-		if path == "" {
-			path = filepath.Join(root, ".fleet")
 		}
 		dir, err := state.Open(path)
 		if err != nil {
@@ -184,6 +223,17 @@ func with(do action) cli.ActionFunc {
 		}
 		return do(c.Context, c, f)
 	}
+}
+
+// places are the checkout and the folder of the fleet's state.
+func places(c *cli.Context) (root, statePath string, err error) {
+	if root, err = checkout(c.String("root")); err != nil {
+		return "", "", err
+	}
+	if statePath = c.String("state"); statePath == "" {
+		statePath = filepath.Join(root, ".fleet")
+	}
+	return root, statePath, nil
 }
 
 // checkout returns the folder of the workspace file, from the working directory

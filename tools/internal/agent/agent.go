@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
 	"text/template"
@@ -41,42 +40,46 @@ type Agent struct {
 	template string
 	values   any
 	args     []string // after "agent"
+	// namespace is the network namespace that it runs in, "" for the caller's.
+	namespace string
 }
 
-// Consul is the fleet's Consul agent.
-func Consul(dir state.Dir, table ports.Table) Agent {
-	return newAgent("consul", dir, dir.Consul(), consulTemplate, map[string]any{
+// Consul is the Consul agent of a node.
+func Consul(dir state.Dir, table ports.Table, node Node) Agent {
+	a := newAgent("consul", dir, dir.Consul(), consulTemplate, map[string]any{
 		"Data":  filepath.Join(dir.Consul(), "data"),
 		"Ports": table,
+		"Node":  node,
 	}, "-config-file")
+	a.namespace = node.Namespace
+	return a
 }
 
-// Nomad is the fleet's Nomad agent. It keeps away from the dynamic ports in
+// Nomad is the Nomad agent of a node. It keeps away from the dynamic ports in
 // reserved, a list as ports.Table.Reserved makes it.
-func Nomad(dir state.Dir, table ports.Table, reserved string) Agent {
-	return newNomad(dir, table, map[string]any{"Client": true, "Reserved": reserved})
+func Nomad(dir state.Dir, table ports.Table, node Node, reserved string) Agent {
+	return newNomad(dir, table, node, map[string]any{"Client": true, "Reserved": reserved})
 }
 
 // NomadFirst is the Nomad agent without its client, for the very first start: a
 // client that asks to be registered before the new server has made its keys is
 // refused and asks again only after 15 to 30 s. Stop it once AwaitKeys returned,
 // and start Nomad. It is not needed when Nomad has state already.
-func NomadFirst(dir state.Dir, table ports.Table) (first Agent, needed bool) {
+func NomadFirst(dir state.Dir, table ports.Table, node Node) (first Agent, needed bool) {
 	_, err := os.Stat(filepath.Join(nomadData(dir), "server", "raft"))
-	return newNomad(dir, table, map[string]any{"Client": false}), errors.Is(err, os.ErrNotExist)
+	return newNomad(dir, table, node, map[string]any{"Client": false}), errors.Is(err, os.ErrNotExist)
 }
 
 func nomadData(dir state.Dir) string { return filepath.Join(dir.Nomad(), "data") }
 
-func newNomad(dir state.Dir, table ports.Table, values map[string]any) Agent {
+func newNomad(dir state.Dir, table ports.Table, node Node, values map[string]any) Agent {
 	values["Data"] = nomadData(dir)
 	values["Ports"] = table
+	values["Node"] = node
 	values["DynamicFirst"], values["DynamicLast"] = table.Dynamic()
-	values["Loopback"] = "lo"
-	if runtime.GOOS == "darwin" {
-		values["Loopback"] = "lo0"
-	}
-	return newAgent("nomad", dir, dir.Nomad(), nomadTemplate, values, "-config")
+	a := newAgent("nomad", dir, dir.Nomad(), nomadTemplate, values, "-config")
+	a.namespace = node.Namespace
+	return a
 }
 
 func newAgent(name string, dir state.Dir, folder, text string, values any, configFlag string) Agent {
@@ -145,7 +148,13 @@ func (a Agent) spawn(program string) (process.Process, error) {
 	}
 	defer log.Close()
 
-	cmd := exec.Command(program, a.args...)
+	args := append([]string{program}, a.args...)
+	if a.namespace != "" {
+		// Not `ip netns exec`, which mounts /sys anew and so hides the cgroups.
+		// nsenter becomes the program: the process stays the same.
+		args = append([]string{"nsenter", "--net=/run/netns/" + a.namespace}, args...)
+	}
+	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Dir = a.folder // by this its helpers are found when the agent is dead
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Env = cleanEnv()

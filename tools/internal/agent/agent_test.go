@@ -16,18 +16,24 @@ import (
 // The programs themselves read the configurations.
 func TestConfigurationsAreValid(t *testing.T) {
 	dir, table := setUp(t)
-	first, needed := agent.NomadFirst(dir, table)
+	first, needed := agent.NomadFirst(dir, table, agent.Local())
 	if !needed {
 		t.Error("an empty folder counts as Nomad's state")
 	}
+	server := agent.Node{Name: "control", Datacenter: "control", Address: "10.99.0.10", Interface: "eth0", Servers: "10.99.0.10", Namespace: "x"}
+	worker := server
+	worker.Name, worker.Address = "n1", "10.99.0.11"
 	for name, tc := range map[string]struct {
 		agent  agent.Agent
 		verify []string
 	}{
-		"consul":                {agent.Consul(dir, table), []string{"consul", "validate"}},
-		"nomad":                 {agent.Nomad(dir, table, ""), []string{"nomad", "config", "validate"}},
-		"nomad, reserved ports": {agent.Nomad(dir, table, "9101,9150"), []string{"nomad", "config", "validate"}},
-		"nomad, first start":    {first, []string{"nomad", "config", "validate"}},
+		"consul":                 {agent.Consul(dir, table, agent.Local()), []string{"consul", "validate"}},
+		"nomad":                  {agent.Nomad(dir, table, agent.Local(), ""), []string{"nomad", "config", "validate"}},
+		"nomad, reserved ports":  {agent.Nomad(dir, table, agent.Local(), "9101,9150"), []string{"nomad", "config", "validate"}},
+		"nomad, first start":     {first, []string{"nomad", "config", "validate"}},
+		"consul, one of several": {agent.Consul(dir, table, worker), []string{"consul", "validate"}},
+		"nomad, one of several":  {agent.Nomad(dir, table, worker, ""), []string{"nomad", "config", "validate"}},
+		"nomad, their server":    {agent.Nomad(dir, table, server, ""), []string{"nomad", "config", "validate"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if _, err := exec.LookPath(tc.verify[0]); err != nil {
@@ -51,7 +57,7 @@ func TestConfigurationsAreValid(t *testing.T) {
 
 func TestConfigurationsStayOnLoopback(t *testing.T) {
 	dir, table := setUp(t)
-	for _, a := range []agent.Agent{agent.Consul(dir, table), agent.Nomad(dir, table, "9101")} {
+	for _, a := range []agent.Agent{agent.Consul(dir, table, agent.Local()), agent.Nomad(dir, table, agent.Local(), "9101")} {
 		text, err := a.Config()
 		if err != nil {
 			t.Fatal(err)
@@ -60,13 +66,38 @@ func TestConfigurationsStayOnLoopback(t *testing.T) {
 			t.Errorf("%s: not bound to loopback:\n%s", a.Name(), text)
 		}
 	}
-	text, err := agent.Nomad(dir, table, "9101,9150").Config()
+	text, err := agent.Nomad(dir, table, agent.Local(), "9101,9150").Config()
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, line := range []string{`reserved_ports = "9101,9150"`, "min_dynamic_port = 9100", "max_dynamic_port = 9199"} {
 		if !strings.Contains(string(text), line) {
 			t.Errorf("nomad: %q is missing:\n%s", line, text)
+		}
+	}
+}
+
+// Of several nodes one has the servers, and the others ask that one.
+func TestWhoIsServer(t *testing.T) {
+	dir, table := setUp(t)
+	node := agent.Node{Name: "control", Datacenter: "control", Address: "10.99.0.10", Interface: "eth0", Servers: "10.99.0.10", Namespace: "x"}
+	config := func(a agent.Agent) string {
+		t.Helper()
+		text, err := a.Config()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	consul, nomad := config(agent.Consul(dir, table, node)), config(agent.Nomad(dir, table, node, ""))
+	if !strings.Contains(consul, "bootstrap_expect = 1") || !strings.Contains(nomad, "bootstrap_expect = 1") {
+		t.Errorf("the node with the servers has none:\n%s\n%s", consul, nomad)
+	}
+	node.Address = "10.99.0.11"
+	consul, nomad = config(agent.Consul(dir, table, node)), config(agent.Nomad(dir, table, node, ""))
+	for _, text := range []string{consul, nomad} {
+		if strings.Contains(text, "bootstrap_expect") || !strings.Contains(text, "10.99.0.10:") || !strings.Contains(text, "10.99.0.11") {
+			t.Errorf("a worker is a server, or knows no server, or not itself:\n%s", text)
 		}
 	}
 }
@@ -81,7 +112,7 @@ func TestAgentsGetACleanEnvironmentAndTheirOwnSession(t *testing.T) {
 	if err := os.WriteFile(program, []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	a := agent.Consul(dir, table)
+	a := agent.Consul(dir, table, agent.Local())
 	p, err := a.Start(program)
 	if err != nil {
 		t.Fatal(err)

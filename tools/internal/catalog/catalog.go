@@ -21,6 +21,7 @@ type Instance struct {
 	ID      string // meta "instance": for Nomad's the allocation
 	Address string
 	Release string // meta "release", "" for what has none
+	HTTP    string // meta "http": host:port for operators, "" for what has none
 	Checks  []Check
 }
 
@@ -69,6 +70,7 @@ func instance(entry *consul.ServiceEntry) Instance {
 		ID:      entry.Service.Meta["instance"],
 		Address: net.JoinHostPort(address, strconv.Itoa(entry.Service.Port)),
 		Release: entry.Service.Meta["release"],
+		HTTP:    entry.Service.Meta["http"],
 	}
 	for _, check := range entry.Checks {
 		i.Checks = append(i.Checks, Check{Name: check.Name, Status: check.Status, Output: strings.TrimSpace(check.Output)})
@@ -99,7 +101,11 @@ func Rows(list []Instance) []Row {
 func stateText(i Instance) string {
 	failing := i.Failing()
 	if len(failing) == 0 {
-		return fmt.Sprintf("passing (%d checks)", len(i.Checks))
+		text := fmt.Sprintf("passing (%d checks)", len(i.Checks))
+		if i.Service == "status" && i.HTTP != "" {
+			text += ", live page http://" + i.HTTP + "/"
+		}
+		return text
 	}
 	var texts []string
 	for _, c := range failing {

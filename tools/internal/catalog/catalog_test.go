@@ -24,6 +24,7 @@ func TestTable(t *testing.T) {
 			},
 		},
 		{Service: "nomad", Address: "127.0.0.1:7710"},
+		{Service: "status", Address: "127.0.0.1:7802", HTTP: "127.0.0.1:7803"},
 	}
 	var text strings.Builder
 	if err := catalog.WriteTable(&text, catalog.Rows(list)); err != nil {
@@ -33,6 +34,7 @@ func TestTable(t *testing.T) {
 chat     01234567  127.0.0.1:7801  r1       passing (2 checks)
 mysql    x         127.0.0.1:7720  -        critical: statement (cannot connect); warning: silent
 nomad    -         127.0.0.1:7710  -        passing (0 checks)
+status   -         127.0.0.1:7802  -        passing (0 checks), live page http://127.0.0.1:7803/
 `
 	if diff := cmp.Diff(want, text.String()); diff != "" {
 		t.Error(diff)

@@ -51,10 +51,10 @@ func (f *Fleet) Down(ctx context.Context, manager string, purge bool) error {
 			return err
 		}
 	}
-	if err := f.stopLeftovers(ctx); err != nil {
-		return err
+	if tasks := process.Tasks(f.dir.Path()); len(tasks) > 0 {
+		f.printf("  ending %d tasks that were left without their Nomad\n", len(tasks))
 	}
-	if err := unmountBelow(f.dir.Path()); err != nil {
+	if err := Clear(ctx, f.dir.Path()); err != nil {
 		return err
 	}
 	if err := f.dir.Remove(purge); err != nil {
@@ -167,14 +167,15 @@ func (f *Fleet) terminal(ctx context.Context, id string) bool {
 	return false
 }
 
-// stopLeftovers ends tasks first and what Nomad keeps beside each last, or the
-// tasks would be killed at once.
-func (f *Fleet) stopLeftovers(ctx context.Context) error {
-	if tasks := process.Tasks(f.dir.Path()); len(tasks) > 0 {
-		f.printf("  ending %d tasks that were left without their Nomad\n", len(tasks))
-		if err := process.Stop(ctx, tasks, taskGrace); err != nil {
-			return err
-		}
+// Clear ends what agents that died left of the fleet whose state is in folder:
+// tasks first and what Nomad keeps beside each last, or the tasks would be
+// killed at once; then their mounts.
+func Clear(ctx context.Context, folder string) error {
+	if err := process.Stop(ctx, process.Tasks(folder), taskGrace); err != nil {
+		return err
 	}
-	return process.Stop(ctx, process.Helpers(f.dir.Path()), helperGrace)
+	if err := process.Stop(ctx, process.Helpers(folder), helperGrace); err != nil {
+		return err
+	}
+	return unmountBelow(folder)
 }

@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -25,12 +27,16 @@ import (
 	"github.com/msrchat/msrchat/tools/internal/state"
 )
 
+// loopback is where everything of a fleet on one node is.
+const loopback = "127.0.0.1"
+
 // Fleet is one local fleet. Its methods are for one goroutine; what they change
 // is guarded against other processes by the lock in the state folder.
 type Fleet struct {
 	root   string // the checkout
 	dir    state.Dir
 	ports  ports.Table
+	host   string     // of the servers and the databases
 	outMu  sync.Mutex // lets the build report while the agents start
 	out    io.Writer  // what a person reads
 	consul *consul.Client
@@ -59,7 +65,14 @@ func New(root string, dir state.Dir, portBase int, out io.Writer) (*Fleet, error
 	if err != nil {
 		return nil, err
 	}
-	f := &Fleet{root: root, dir: dir, ports: table, out: out}
+	return At(root, dir, table, loopback, out)
+}
+
+// At makes a Fleet whose Consul and Nomad servers and databases are at the IP
+// address host; its agents are the caller's business.
+func At(root string, dir state.Dir, table ports.Table, host string, out io.Writer) (*Fleet, error) {
+	f := &Fleet{root: root, dir: dir, ports: table, host: host, out: out}
+	var err error
 	// Addresses are given outright, so nothing in the caller's environment can
 	// point the clients at another cluster.
 	if f.consul, err = consul.NewClient(&consul.Config{Address: f.consulAddr()}); err != nil {
@@ -71,9 +84,11 @@ func New(root string, dir state.Dir, portBase int, out io.Writer) (*Fleet, error
 	return f, nil
 }
 
-func (f *Fleet) consulAddr() string { return fmt.Sprintf("127.0.0.1:%d", f.ports.ConsulHTTP()) }
-func (f *Fleet) nomadURL() string   { return fmt.Sprintf("http://127.0.0.1:%d", f.ports.NomadHTTP()) }
-func (f *Fleet) gateURL() string    { return fmt.Sprintf("http://127.0.0.1:%d", f.ports.Gate()) }
+func (f *Fleet) addr(port int) string { return net.JoinHostPort(f.host, strconv.Itoa(port)) }
+
+func (f *Fleet) consulAddr() string { return f.addr(f.ports.ConsulHTTP()) }
+func (f *Fleet) nomadURL() string   { return "http://" + f.addr(f.ports.NomadHTTP()) }
+func (f *Fleet) gateURL() string    { return "http://" + f.addr(f.ports.Gate()) }
 
 func (f *Fleet) builder() release.Builder {
 	return release.Builder{Root: f.root, Work: f.dir.Build(), Bin: f.dir.Bin()}
@@ -95,6 +110,12 @@ func (f *Fleet) holder(port int) (taken, ours bool, who string) {
 	return taken, ours, who
 }
 
+// Consul asks this fleet's Consul.
+func (f *Fleet) Consul() *consul.Client { return f.consul }
+
+// Nomad asks this fleet's Nomad.
+func (f *Fleet) Nomad() *nomad.Client { return f.nomad }
+
 // running tells whether both agents of this fleet run.
 func (f *Fleet) running() bool {
 	for _, a := range f.agents("") {
@@ -107,7 +128,7 @@ func (f *Fleet) running() bool {
 
 // agents returns Consul and Nomad, in the order in which they start.
 func (f *Fleet) agents(reserved string) []agent.Agent {
-	return []agent.Agent{agent.Consul(f.dir, f.ports), agent.Nomad(f.dir, f.ports, reserved)}
+	return []agent.Agent{agent.Consul(f.dir, f.ports, agent.Local()), agent.Nomad(f.dir, f.ports, agent.Local(), reserved)}
 }
 
 // ErrDown says that there is no fleet to ask.

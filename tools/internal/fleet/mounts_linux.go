@@ -13,9 +13,25 @@ import (
 // unmountBelow takes off every mount below dir: Nomad, when it runs as root,
 // keeps each task's secrets in a tmpfs and leaves it when it is killed.
 func unmountBelow(dir string) error {
+	points, err := mountsBelow(dir)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, point := range slices.Backward(points) { // a later mount may lie in an earlier one
+		// Detached at once, also when something still has a file open there.
+		if err := syscall.Unmount(point, syscall.MNT_DETACH); err != nil {
+			errs = append(errs, fmt.Errorf("unmount %s: %w", point, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// mountsBelow lists what is mounted below dir, in the order of mounting.
+func mountsBelow(dir string) ([]string, error) {
 	file, err := os.Open("/proc/self/mountinfo")
 	if err != nil {
-		return fmt.Errorf("list mounts: %w", err)
+		return nil, fmt.Errorf("list mounts: %w", err)
 	}
 	defer file.Close()
 	const pathField = 4 // proc(5): "36 35 98:0 /root /mount/point …"
@@ -30,16 +46,9 @@ func unmountBelow(dir string) error {
 		}
 	}
 	if err := lines.Err(); err != nil {
-		return fmt.Errorf("list mounts: %w", err)
+		return nil, fmt.Errorf("list mounts: %w", err)
 	}
-	var errs []error
-	for _, point := range slices.Backward(points) { // a later mount may lie in an earlier one
-		// Detached at once, also when something still has a file open there.
-		if err := syscall.Unmount(point, syscall.MNT_DETACH); err != nil {
-			errs = append(errs, fmt.Errorf("unmount %s: %w", point, err))
-		}
-	}
-	return errors.Join(errs...)
+	return points, nil
 }
 
 // unescape undoes how mountinfo writes white space and backslashes in paths.

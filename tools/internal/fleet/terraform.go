@@ -72,12 +72,9 @@ func (f *Fleet) writeVars(built release.Release) error {
 		Jobs:          map[string]job.Vars{},
 	}
 	for _, j := range job.All() {
-		binDir := built.Folder
-		var err error
-		if j.Program != "" {
-			if binDir, err = f.builder().FolderOf(j.Program, built); err != nil {
-				return err
-			}
+		binDir, err := f.binDir(j, built)
+		if err != nil {
+			return err
 		}
 		if vars.Jobs[j.Name], err = j.Declared(f.root, job.LocalVars(f.dir, f.ports, binDir)); err != nil {
 			return err

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -57,7 +58,7 @@ func (f *Fleet) Up(ctx context.Context, names []string, limit time.Duration) err
 	if err := f.await(ctx, submitted, deployed); err != nil {
 		return err
 	}
-	_ = f.builder().Prune(programs()) // old builds in the way of nobody
+	_ = f.builder().Prune(programs(), f.foldersInUse(ctx)...) // old builds in the way of nobody
 	f.printf("\n")
 	if err := f.List(ctx); err != nil {
 		return err
@@ -65,6 +66,29 @@ func (f *Fleet) Up(ctx context.Context, names []string, limit time.Duration) err
 	f.printf("\nThe fleet is up, after %s.\n\n", seconds(time.Since(start)))
 	f.howTo(jobs, "./justw down")
 	return nil
+}
+
+// Build compiles the programs of all jobs.
+func (f *Fleet) Build(ctx context.Context) (release.Release, error) {
+	return f.build(ctx, job.All(), false)
+}
+
+// Deploy makes the secrets and runs all jobs on agents that run already, and
+// returns when every check passes. of holds the values of the jobs' variables
+// that are not the local fleet's, by job.
+func (f *Fleet) Deploy(ctx context.Context, nomadProgram string, built release.Release, of map[string]job.Vars) error {
+	if err := f.ensureSecrets(ctx); err != nil {
+		return err
+	}
+	runner := job.Runner{
+		Program: nomadProgram, Root: f.root, Address: f.nomadURL(), Client: f.nomad,
+		Vars: job.LocalVars(f.dir, f.ports, built.Folder), Of: of,
+	}
+	submitted, err := f.runStages(ctx, runner, built, job.All())
+	if err != nil {
+		return err
+	}
+	return f.await(ctx, submitted, deployed)
 }
 
 // prepare claims the fleet, and brings agents, programs and, for Up, the secrets
@@ -138,7 +162,9 @@ func portsTaken(lines []string, base int) error {
 func (f *Fleet) build(ctx context.Context, jobs []job.Job, withClient bool) (release.Release, error) {
 	wanted := map[string]bool{}
 	for _, j := range jobs {
-		wanted[j.Program] = true
+		for _, program := range j.Programs() {
+			wanted[program] = true
+		}
 	}
 	var services []release.Package
 	for _, p := range release.Services() {
@@ -173,7 +199,7 @@ func (f *Fleet) startAgents(ctx context.Context, consulProgram, nomadProgram str
 	}); err != nil {
 		return err
 	}
-	if first, needed := agent.NomadFirst(f.dir, f.ports); needed {
+	if first, needed := agent.NomadFirst(f.dir, f.ports, agent.Local()); needed {
 		p, err := first.Start(nomadProgram)
 		if err != nil {
 			return err
@@ -216,9 +242,10 @@ func (f *Fleet) startAgent(a agent.Agent, program string, await func(process.Pro
 const secretsPath = "nomad/jobs"
 
 // ensureSecrets makes what the services need to share, once: the database's
-// password, and the key of the gates' codes. They live in Nomad alone. The mysql
-// job gives the password to the database at each start, so a fleet that was
-// taken down gets a new one.
+// password, and the key of the gates' codes; and Redis's password where that is
+// not on loopback: without one it serves nobody else. They live in Nomad alone.
+// The mysql job gives the password to the database at each start, so a fleet that
+// was taken down gets a new one.
 func (f *Fleet) ensureSecrets(ctx context.Context) error {
 	query := (&nomad.QueryOptions{}).WithContext(ctx)
 	variable, _, err := f.nomad.Variables().Peek(secretsPath, query)
@@ -229,7 +256,11 @@ func (f *Fleet) ensureSecrets(ctx context.Context) error {
 		variable = &nomad.Variable{Path: secretsPath, Items: nomad.VariableItems{}}
 	}
 	complete := true
-	for _, key := range []string{"mysql_password", "code_secret"} {
+	keys := []string{"mysql_password", "code_secret"}
+	if f.host != loopback {
+		keys = append(keys, "redis_password")
+	}
+	for _, key := range keys {
 		if variable.Items[key] != "" {
 			continue
 		}
@@ -248,6 +279,15 @@ func (f *Fleet) ensureSecrets(ctx context.Context) error {
 	return nil
 }
 
+// Secret reads one of them.
+func (f *Fleet) Secret(ctx context.Context, key string) (string, error) {
+	variable, _, err := f.nomad.Variables().Read(secretsPath, (&nomad.QueryOptions{}).WithContext(ctx))
+	if err != nil {
+		return "", fmt.Errorf("read nomad variable %s: %w", secretsPath, err)
+	}
+	return variable.Items[key], nil
+}
+
 // runStages submits the jobs stage by stage.
 func (f *Fleet) runStages(ctx context.Context, runner job.Runner, built release.Release, jobs []job.Job) ([]job.Submitted, error) {
 	var submitted []job.Submitted
@@ -257,21 +297,47 @@ func (f *Fleet) runStages(ctx context.Context, runner job.Runner, built release.
 				return nil, err
 			}
 		}
-		binDir := built.Folder
-		if j.Program != "" {
-			var err error
-			if binDir, err = f.builder().FolderOf(j.Program, built); err != nil {
-				return nil, err
-			}
+		binDir, err := f.binDir(j, built)
+		if err != nil {
+			return nil, err
 		}
 		f.printf("  nomad job run %s\n", j.File())
-		s, err := runner.Run(ctx, j, binDir)
+		s, err := runner.Run(ctx, j, job.Vars{"bin_dir": binDir})
 		if err != nil {
 			return nil, err
 		}
 		submitted = append(submitted, s)
 	}
 	return submitted, nil
+}
+
+// binDir is the folder that a job of a release runs from.
+func (f *Fleet) binDir(j job.Job, built release.Release) (string, error) {
+	if j.Program == "" {
+		return built.Folder, nil
+	}
+	return f.builder().FolderOf(j.Program, built, j.Programs()[1:]...)
+}
+
+// foldersInUse are those that Nomad may start something from, now or when it
+// goes back to an earlier version of a job.
+func (f *Fleet) foldersInUse(ctx context.Context) (folders []string) {
+	for _, j := range job.All() {
+		versions, _, _, err := f.nomad.Jobs().Versions(j.Name, false, (&nomad.QueryOptions{}).WithContext(ctx))
+		if err != nil {
+			continue // not there
+		}
+		for _, version := range versions {
+			for _, group := range version.TaskGroups {
+				for _, task := range group.Tasks {
+					if command, ok := task.Config["command"].(string); ok {
+						folders = append(folders, filepath.Dir(command))
+					}
+				}
+			}
+		}
+	}
+	return folders
 }
 
 func programs() []string {

@@ -24,9 +24,14 @@ import (
 type Job struct {
 	Name    string
 	Program string // in bin_dir; "" for programs of the system
+	Beside  string // another program that the job needs there, "" for none
 	Batch   bool   // runs once and ends
 	Stage   int    // jobs of a stage start together, once the stage before is ready
 }
+
+// LastStage is the stage of the services themselves: all before it is what they
+// stand on.
+const LastStage = 3
 
 // All lists the jobs in the order in which they start. Nothing in a stage needs
 // anything of the same or a later one.
@@ -36,10 +41,15 @@ func All() []Job {
 		{Name: "redis", Stage: 1},
 		{Name: "mail", Program: "mailbox", Stage: 1},
 		{Name: "migrate", Program: "migrate", Batch: true, Stage: 2},
-		{Name: "status", Program: "status", Stage: 3},
-		{Name: "chat", Program: "chat", Stage: 3},
-		{Name: "gate", Program: "gate", Stage: 3},
+		{Name: "status", Program: "status", Stage: LastStage},
+		{Name: "chat", Program: "chat", Beside: "probe", Stage: LastStage},
+		{Name: "gate", Program: "gate", Stage: LastStage},
 	}
+}
+
+// Programs are those in bin_dir that the job runs.
+func (j Job) Programs() []string {
+	return slices.DeleteFunc([]string{j.Program, j.Beside}, func(name string) bool { return name == "" })
 }
 
 // Select returns the named jobs in starting order, all of them without names.
@@ -123,6 +133,7 @@ type Runner struct {
 	Root    string // the checkout
 	Address string // of the agent, http://…
 	Vars    Vars
+	Of      map[string]Vars // more of them, or others, for single jobs by name; may be nil
 	Client  *nomad.Client
 }
 
@@ -134,16 +145,20 @@ type Submitted struct {
 }
 
 // Run submits the job and returns without waiting for what becomes of it. A job
-// that Nomad has already in this form is left as it is. binDir is where this
-// job's program lies; it may differ from the common one.
-func (r Runner) Run(ctx context.Context, j Job, binDir string) (Submitted, error) {
+// that Nomad has already in this form is left as it is. The changes go before
+// the runner's variables.
+func (r Runner) Run(ctx context.Context, j Job, changes Vars) (Submitted, error) {
 	args := []string{"job", "run", "-detach"}
-	if j.Program != "" && binDir != r.Vars["bin_dir"] {
-		args = append(args, "-var", "bin_dir="+binDir)
+	for _, name := range slices.Sorted(maps.Keys(changes)) {
+		if value, ok := r.Vars[name]; !ok || value != changes[name] {
+			args = append(args, "-var", name+"="+changes[name])
+		}
 	}
 	cmd := exec.CommandContext(ctx, r.Program, append(args, j.File())...)
 	cmd.Dir = r.Root
-	cmd.Env = append(r.cliEnv(), r.Vars.Environ()...)
+	vars := maps.Clone(r.Vars)
+	maps.Copy(vars, r.Of[j.Name])
+	cmd.Env = append(r.cliEnv(), vars.Environ()...)
 	if output, err := cmd.CombinedOutput(); err != nil {
 		return Submitted{}, fmt.Errorf("nomad job run %s: %w\n%s", j.File(), err, strings.TrimSpace(string(output)))
 	}

@@ -149,6 +149,16 @@ func signal(list []Process, sig syscall.Signal) {
 	}
 }
 
+// Kill sends SIGKILL to a process and tells whether it is still there: a zombie,
+// or what has gone, is not.
+func Kill(pid int) bool {
+	if st, err := readStat(pid); err != nil || st.zombie {
+		return false
+	}
+	_ = syscall.Kill(pid, syscall.SIGKILL) // gone meanwhile: just as well
+	return true
+}
+
 func running(list []Process) []Process {
 	return slices.DeleteFunc(slices.Clone(list), func(p Process) bool { return !p.Running() })
 }

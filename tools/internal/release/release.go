@@ -32,7 +32,7 @@ func (p Package) Program() string { return filepath.Base(string(p)) }
 
 // Services lists what the fleet runs. Their contents make up the release.
 func Services() []Package {
-	return []Package{"gate/cmd/gate", "status/cmd/status", "chat/cmd/chat", "shared/cmd/migrate", "tools/cmd/mailbox"}
+	return []Package{"gate/cmd/gate", "status/cmd/status", "chat/cmd/chat", "bench/cmd/probe", "shared/cmd/migrate", "tools/cmd/mailbox"}
 }
 
 // Client is what people run; built along, so that it is there at once.
@@ -54,6 +54,15 @@ type Release struct {
 // Build compiles the packages and returns their release, a new one only when
 // one of the services came out different than in every release before.
 func (b Builder) Build(ctx context.Context, services []Package, others ...Package) (Release, error) {
+	r, err := b.Make(ctx, services, others...)
+	if err != nil {
+		return Release{}, err
+	}
+	return r, b.setCurrent(r)
+}
+
+// Make is Build, but leaves Current as it is: for a part of the services.
+func (b Builder) Make(ctx context.Context, services []Package, others ...Package) (Release, error) {
 	if err := os.MkdirAll(b.Work, 0o755); err != nil {
 		return Release{}, fmt.Errorf("build: %w", err)
 	}
@@ -72,15 +81,15 @@ func (b Builder) Build(ctx context.Context, services []Package, others ...Packag
 		}
 		return Release{}, fmt.Errorf("go build: %w\n%s", err, strings.TrimSpace(output.String()))
 	}
-	var programs []string
-	for _, p := range services {
-		programs = append(programs, p.Program())
+	return b.store(names(services), time.Now())
+}
+
+func names(packages []Package) []string {
+	programs := make([]string, len(packages))
+	for i, p := range packages {
+		programs[i] = p.Program()
 	}
-	r, err := b.store(programs, time.Now())
-	if err != nil {
-		return Release{}, err
-	}
-	return r, b.setCurrent(r)
+	return programs
 }
 
 // store copies the built programs to the folder of their release.
@@ -128,9 +137,9 @@ func (b Builder) store(programs []string, now time.Time) (Release, error) {
 }
 
 // FolderOf returns the oldest stored folder that holds the very same program as
-// release r. A job that is given this one is not replaced because of a change
-// in another program.
-func (b Builder) FolderOf(program string, r Release) (string, error) {
+// release r, and beside it some version of others. A job that is given this one
+// is not replaced because of a change in another program.
+func (b Builder) FolderOf(program string, r Release, others ...string) (string, error) {
 	want, err := readSums(r.Folder)
 	if err != nil {
 		return "", err
@@ -141,21 +150,25 @@ func (b Builder) FolderOf(program string, r Release) (string, error) {
 	}
 	for _, older := range all {
 		sums, err := readSums(older.Folder)
-		if err == nil && sums[program] != "" && sums[program] == want[program] {
+		missing := slices.ContainsFunc(others, func(other string) bool { return sums[other] == "" })
+		if err == nil && !missing && sums[program] != "" && sums[program] == want[program] {
 			return older.Folder, nil
 		}
 	}
 	return "", fmt.Errorf("release %s has no program %s", r.Label, program)
 }
 
-// Prune removes old releases: all but the newest few and those whose programs
-// the newest few still share.
-func (b Builder) Prune(programs []string) error {
+// Prune removes old releases: all but the newest few, those whose programs the
+// newest few still share, and those in use.
+func (b Builder) Prune(programs []string, inUse ...string) error {
 	all, err := b.releases()
 	if err != nil {
 		return err
 	}
 	keep := map[string]bool{}
+	for _, folder := range inUse {
+		keep[folder] = true
+	}
 	for _, r := range all[max(0, len(all)-kept):] {
 		keep[r.Folder] = true
 		for _, program := range programs {

@@ -24,6 +24,120 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type Balance_State int32
+
+const (
+	Balance_STATE_UNSPECIFIED Balance_State = 0
+	// Within the tolerance.
+	Balance_STATE_EVEN Balance_State = 1
+	// Servers are told to shed.
+	Balance_STATE_MOVING Balance_State = 2
+	// No connection is moved at present, whatever the load.
+	Balance_STATE_HELD Balance_State = 3
+)
+
+// Enum value maps for Balance_State.
+var (
+	Balance_State_name = map[int32]string{
+		0: "STATE_UNSPECIFIED",
+		1: "STATE_EVEN",
+		2: "STATE_MOVING",
+		3: "STATE_HELD",
+	}
+	Balance_State_value = map[string]int32{
+		"STATE_UNSPECIFIED": 0,
+		"STATE_EVEN":        1,
+		"STATE_MOVING":      2,
+		"STATE_HELD":        3,
+	}
+)
+
+func (x Balance_State) Enum() *Balance_State {
+	p := new(Balance_State)
+	*p = x
+	return p
+}
+
+func (x Balance_State) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Balance_State) Descriptor() protoreflect.EnumDescriptor {
+	return file_msrchat_status_v1_status_proto_enumTypes[0].Descriptor()
+}
+
+func (Balance_State) Type() protoreflect.EnumType {
+	return &file_msrchat_status_v1_status_proto_enumTypes[0]
+}
+
+func (x Balance_State) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Balance_State.Descriptor instead.
+func (Balance_State) EnumDescriptor() ([]byte, []int) {
+	return file_msrchat_status_v1_status_proto_rawDescGZIP(), []int{5, 0}
+}
+
+type Rule_Verdict int32
+
+const (
+	Rule_VERDICT_UNSPECIFIED Rule_Verdict = 0
+	// The condition holds.
+	Rule_VERDICT_HOLDS Rule_Verdict = 1
+	// It does not: the server gets nobody.
+	Rule_VERDICT_FAILS Rule_Verdict = 2
+	// No condition: it decides the order.
+	Rule_VERDICT_ORDERS Rule_Verdict = 3
+	// It does not count at present.
+	Rule_VERDICT_SKIPPED Rule_Verdict = 4
+)
+
+// Enum value maps for Rule_Verdict.
+var (
+	Rule_Verdict_name = map[int32]string{
+		0: "VERDICT_UNSPECIFIED",
+		1: "VERDICT_HOLDS",
+		2: "VERDICT_FAILS",
+		3: "VERDICT_ORDERS",
+		4: "VERDICT_SKIPPED",
+	}
+	Rule_Verdict_value = map[string]int32{
+		"VERDICT_UNSPECIFIED": 0,
+		"VERDICT_HOLDS":       1,
+		"VERDICT_FAILS":       2,
+		"VERDICT_ORDERS":      3,
+		"VERDICT_SKIPPED":     4,
+	}
+)
+
+func (x Rule_Verdict) Enum() *Rule_Verdict {
+	p := new(Rule_Verdict)
+	*p = x
+	return p
+}
+
+func (x Rule_Verdict) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Rule_Verdict) Descriptor() protoreflect.EnumDescriptor {
+	return file_msrchat_status_v1_status_proto_enumTypes[1].Descriptor()
+}
+
+func (Rule_Verdict) Type() protoreflect.EnumType {
+	return &file_msrchat_status_v1_status_proto_enumTypes[1]
+}
+
+func (x Rule_Verdict) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Rule_Verdict.Descriptor instead.
+func (Rule_Verdict) EnumDescriptor() ([]byte, []int) {
+	return file_msrchat_status_v1_status_proto_rawDescGZIP(), []int{15, 0}
+}
+
 type AssignRequest struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	UserId uint64                 `protobuf:"varint,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
@@ -260,8 +374,12 @@ type FleetResponse struct {
 	// The replica that answers.
 	Instance string    `protobuf:"bytes,1,opt,name=instance,proto3" json:"instance,omitempty"`
 	Servers  []*Server `protobuf:"bytes,2,rep,name=servers,proto3" json:"servers,omitempty"`
-	// Milliseconds since Consul last answered this replica.
-	CatalogAgeMs  int64 `protobuf:"varint,3,opt,name=catalog_age_ms,json=catalogAgeMs,proto3" json:"catalog_age_ms,omitempty"`
+	// Milliseconds since Consul last answered this replica; -1: it never did.
+	CatalogAgeMs int64 `protobuf:"varint,3,opt,name=catalog_age_ms,json=catalogAgeMs,proto3" json:"catalog_age_ms,omitempty"`
+	// Assignments per second that this replica handed out over the last ten.
+	AssignRate float64 `protobuf:"fixed64,4,opt,name=assign_rate,json=assignRate,proto3" json:"assign_rate,omitempty"`
+	// Whether connections are moved to even the load, and why not.
+	Balance       *Balance `protobuf:"bytes,5,opt,name=balance,proto3" json:"balance,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -317,6 +435,83 @@ func (x *FleetResponse) GetCatalogAgeMs() int64 {
 	return 0
 }
 
+func (x *FleetResponse) GetAssignRate() float64 {
+	if x != nil {
+		return x.AssignRate
+	}
+	return 0
+}
+
+func (x *FleetResponse) GetBalance() *Balance {
+	if x != nil {
+		return x.Balance
+	}
+	return nil
+}
+
+// Balance is how evenly the load lies, and what this replica does about it.
+type Balance struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	State Balance_State          `protobuf:"varint,1,opt,name=state,proto3,enum=msrchat.status.v1.Balance_State" json:"state,omitempty"`
+	// In words, for an operator.
+	Text string `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
+	// Connections above the fair share of their servers, while moving.
+	ToMove        uint32 `protobuf:"varint,3,opt,name=to_move,json=toMove,proto3" json:"to_move,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Balance) Reset() {
+	*x = Balance{}
+	mi := &file_msrchat_status_v1_status_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Balance) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Balance) ProtoMessage() {}
+
+func (x *Balance) ProtoReflect() protoreflect.Message {
+	mi := &file_msrchat_status_v1_status_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Balance.ProtoReflect.Descriptor instead.
+func (*Balance) Descriptor() ([]byte, []int) {
+	return file_msrchat_status_v1_status_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Balance) GetState() Balance_State {
+	if x != nil {
+		return x.State
+	}
+	return Balance_STATE_UNSPECIFIED
+}
+
+func (x *Balance) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *Balance) GetToMove() uint32 {
+	if x != nil {
+		return x.ToMove
+	}
+	return 0
+}
+
 // Server is one chat server: catalog row, last report, and what follows.
 type Server struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
@@ -335,14 +530,18 @@ type Server struct {
 	PendingAssignments uint32 `protobuf:"varint,9,opt,name=pending_assignments,json=pendingAssignments,proto3" json:"pending_assignments,omitempty"`
 	Eligible           bool   `protobuf:"varint,10,opt,name=eligible,proto3" json:"eligible,omitempty"`
 	// Why it is not eligible; empty if it is.
-	Reason        string `protobuf:"bytes,11,opt,name=reason,proto3" json:"reason,omitempty"`
+	Reason string `protobuf:"bytes,11,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Its part of the connections by capacity; 0 while nobody can tell.
+	FairShare float64 `protobuf:"fixed64,12,opt,name=fair_share,json=fairShare,proto3" json:"fair_share,omitempty"`
+	// The order that it is under; 0 is none.
+	KeepAtMost    uint32 `protobuf:"varint,13,opt,name=keep_at_most,json=keepAtMost,proto3" json:"keep_at_most,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Server) Reset() {
 	*x = Server{}
-	mi := &file_msrchat_status_v1_status_proto_msgTypes[5]
+	mi := &file_msrchat_status_v1_status_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -354,7 +553,7 @@ func (x *Server) String() string {
 func (*Server) ProtoMessage() {}
 
 func (x *Server) ProtoReflect() protoreflect.Message {
-	mi := &file_msrchat_status_v1_status_proto_msgTypes[5]
+	mi := &file_msrchat_status_v1_status_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -367,7 +566,7 @@ func (x *Server) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Server.ProtoReflect.Descriptor instead.
 func (*Server) Descriptor() ([]byte, []int) {
-	return file_msrchat_status_v1_status_proto_rawDescGZIP(), []int{5}
+	return file_msrchat_status_v1_status_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Server) GetEndpoint() *v1.Endpoint {
@@ -447,6 +646,20 @@ func (x *Server) GetReason() string {
 	return ""
 }
 
+func (x *Server) GetFairShare() float64 {
+	if x != nil {
+		return x.FairShare
+	}
+	return 0
+}
+
+func (x *Server) GetKeepAtMost() uint32 {
+	if x != nil {
+		return x.KeepAtMost
+	}
+	return 0
+}
+
 // Load is what a chat server tells about itself.
 type Load struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
@@ -466,7 +679,7 @@ type Load struct {
 
 func (x *Load) Reset() {
 	*x = Load{}
-	mi := &file_msrchat_status_v1_status_proto_msgTypes[6]
+	mi := &file_msrchat_status_v1_status_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -478,7 +691,7 @@ func (x *Load) String() string {
 func (*Load) ProtoMessage() {}
 
 func (x *Load) ProtoReflect() protoreflect.Message {
-	mi := &file_msrchat_status_v1_status_proto_msgTypes[6]
+	mi := &file_msrchat_status_v1_status_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -491,7 +704,7 @@ func (x *Load) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Load.ProtoReflect.Descriptor instead.
 func (*Load) Descriptor() ([]byte, []int) {
-	return file_msrchat_status_v1_status_proto_rawDescGZIP(), []int{6}
+	return file_msrchat_status_v1_status_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Load) GetConnections() uint32 {
@@ -561,7 +774,7 @@ type ReportRequest struct {
 
 func (x *ReportRequest) Reset() {
 	*x = ReportRequest{}
-	mi := &file_msrchat_status_v1_status_proto_msgTypes[7]
+	mi := &file_msrchat_status_v1_status_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -573,7 +786,7 @@ func (x *ReportRequest) String() string {
 func (*ReportRequest) ProtoMessage() {}
 
 func (x *ReportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_msrchat_status_v1_status_proto_msgTypes[7]
+	mi := &file_msrchat_status_v1_status_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -586,7 +799,7 @@ func (x *ReportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportRequest.ProtoReflect.Descriptor instead.
 func (*ReportRequest) Descriptor() ([]byte, []int) {
-	return file_msrchat_status_v1_status_proto_rawDescGZIP(), []int{7}
+	return file_msrchat_status_v1_status_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ReportRequest) GetInstance() string {
@@ -655,7 +868,7 @@ type ReportResponse struct {
 
 func (x *ReportResponse) Reset() {
 	*x = ReportResponse{}
-	mi := &file_msrchat_status_v1_status_proto_msgTypes[8]
+	mi := &file_msrchat_status_v1_status_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -667,7 +880,7 @@ func (x *ReportResponse) String() string {
 func (*ReportResponse) ProtoMessage() {}
 
 func (x *ReportResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_msrchat_status_v1_status_proto_msgTypes[8]
+	mi := &file_msrchat_status_v1_status_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -680,7 +893,7 @@ func (x *ReportResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportResponse.ProtoReflect.Descriptor instead.
 func (*ReportResponse) Descriptor() ([]byte, []int) {
-	return file_msrchat_status_v1_status_proto_rawDescGZIP(), []int{8}
+	return file_msrchat_status_v1_status_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ReportResponse) GetKeepAtMost() uint32 {
@@ -688,6 +901,377 @@ func (x *ReportResponse) GetKeepAtMost() uint32 {
 		return x.KeepAtMost
 	}
 	return 0
+}
+
+type WatchFleetRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchFleetRequest) Reset() {
+	*x = WatchFleetRequest{}
+	mi := &file_msrchat_status_v1_status_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchFleetRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchFleetRequest) ProtoMessage() {}
+
+func (x *WatchFleetRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_msrchat_status_v1_status_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchFleetRequest.ProtoReflect.Descriptor instead.
+func (*WatchFleetRequest) Descriptor() ([]byte, []int) {
+	return file_msrchat_status_v1_status_proto_rawDescGZIP(), []int{10}
+}
+
+type WatchFleetResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Fleet         *FleetResponse         `protobuf:"bytes,1,opt,name=fleet,proto3" json:"fleet,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchFleetResponse) Reset() {
+	*x = WatchFleetResponse{}
+	mi := &file_msrchat_status_v1_status_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchFleetResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchFleetResponse) ProtoMessage() {}
+
+func (x *WatchFleetResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_msrchat_status_v1_status_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchFleetResponse.ProtoReflect.Descriptor instead.
+func (*WatchFleetResponse) Descriptor() ([]byte, []int) {
+	return file_msrchat_status_v1_status_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *WatchFleetResponse) GetFleet() *FleetResponse {
+	if x != nil {
+		return x.Fleet
+	}
+	return nil
+}
+
+type ExplainRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Subject:
+	//
+	//	*ExplainRequest_Assignment
+	//	*ExplainRequest_Instance
+	Subject       isExplainRequest_Subject `protobuf_oneof:"subject"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainRequest) Reset() {
+	*x = ExplainRequest{}
+	mi := &file_msrchat_status_v1_status_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainRequest) ProtoMessage() {}
+
+func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_msrchat_status_v1_status_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
+func (*ExplainRequest) Descriptor() ([]byte, []int) {
+	return file_msrchat_status_v1_status_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ExplainRequest) GetSubject() isExplainRequest_Subject {
+	if x != nil {
+		return x.Subject
+	}
+	return nil
+}
+
+func (x *ExplainRequest) GetAssignment() *AssignRequest {
+	if x != nil {
+		if x, ok := x.Subject.(*ExplainRequest_Assignment); ok {
+			return x.Assignment
+		}
+	}
+	return nil
+}
+
+func (x *ExplainRequest) GetInstance() string {
+	if x != nil {
+		if x, ok := x.Subject.(*ExplainRequest_Instance); ok {
+			return x.Instance
+		}
+	}
+	return ""
+}
+
+type isExplainRequest_Subject interface {
+	isExplainRequest_Subject()
+}
+
+type ExplainRequest_Assignment struct {
+	// How would this be answered?
+	Assignment *AssignRequest `protobuf:"bytes,1,opt,name=assignment,proto3,oneof"`
+}
+
+type ExplainRequest_Instance struct {
+	// What about this server? Its instance id, or a beginning that fits only one.
+	Instance string `protobuf:"bytes,2,opt,name=instance,proto3,oneof"`
+}
+
+func (*ExplainRequest_Assignment) isExplainRequest_Subject() {}
+
+func (*ExplainRequest_Instance) isExplainRequest_Subject() {}
+
+type ExplainResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The replica that explains.
+	Instance string `protobuf:"bytes,1,opt,name=instance,proto3" json:"instance,omitempty"`
+	// The answer in a sentence.
+	Verdict string `protobuf:"bytes,2,opt,name=verdict,proto3" json:"verdict,omitempty"`
+	// Load is not known and does not count.
+	CatalogOnly bool `protobuf:"varint,3,opt,name=catalog_only,json=catalogOnly,proto3" json:"catalog_only,omitempty"`
+	// Servers in the order in which they would be taken, then those that get
+	// nobody; of a server's explanation that one alone.
+	Candidates    []*Candidate `protobuf:"bytes,4,rep,name=candidates,proto3" json:"candidates,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainResponse) Reset() {
+	*x = ExplainResponse{}
+	mi := &file_msrchat_status_v1_status_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainResponse) ProtoMessage() {}
+
+func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_msrchat_status_v1_status_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
+func (*ExplainResponse) Descriptor() ([]byte, []int) {
+	return file_msrchat_status_v1_status_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ExplainResponse) GetInstance() string {
+	if x != nil {
+		return x.Instance
+	}
+	return ""
+}
+
+func (x *ExplainResponse) GetVerdict() string {
+	if x != nil {
+		return x.Verdict
+	}
+	return ""
+}
+
+func (x *ExplainResponse) GetCatalogOnly() bool {
+	if x != nil {
+		return x.CatalogOnly
+	}
+	return false
+}
+
+func (x *ExplainResponse) GetCandidates() []*Candidate {
+	if x != nil {
+		return x.Candidates
+	}
+	return nil
+}
+
+// Candidate is a server as an assignment looks at it.
+type Candidate struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Endpoint *v1.Endpoint           `protobuf:"bytes,1,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
+	// 1 is taken first; 0 is not taken at all.
+	Rank uint32 `protobuf:"varint,2,opt,name=rank,proto3" json:"rank,omitempty"`
+	// Why at this place, or why not at all.
+	Why string `protobuf:"bytes,3,opt,name=why,proto3" json:"why,omitempty"`
+	// Every rule with what it looked at, in their order.
+	Rules         []*Rule `protobuf:"bytes,4,rep,name=rules,proto3" json:"rules,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Candidate) Reset() {
+	*x = Candidate{}
+	mi := &file_msrchat_status_v1_status_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Candidate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Candidate) ProtoMessage() {}
+
+func (x *Candidate) ProtoReflect() protoreflect.Message {
+	mi := &file_msrchat_status_v1_status_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Candidate.ProtoReflect.Descriptor instead.
+func (*Candidate) Descriptor() ([]byte, []int) {
+	return file_msrchat_status_v1_status_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *Candidate) GetEndpoint() *v1.Endpoint {
+	if x != nil {
+		return x.Endpoint
+	}
+	return nil
+}
+
+func (x *Candidate) GetRank() uint32 {
+	if x != nil {
+		return x.Rank
+	}
+	return 0
+}
+
+func (x *Candidate) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+func (x *Candidate) GetRules() []*Rule {
+	if x != nil {
+		return x.Rules
+	}
+	return nil
+}
+
+// Rule is one condition for getting users, or one thing servers are ordered by.
+type Rule struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Name    string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Verdict Rule_Verdict           `protobuf:"varint,2,opt,name=verdict,proto3,enum=msrchat.status.v1.Rule_Verdict" json:"verdict,omitempty"`
+	// What it looked at.
+	Facts         string `protobuf:"bytes,3,opt,name=facts,proto3" json:"facts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Rule) Reset() {
+	*x = Rule{}
+	mi := &file_msrchat_status_v1_status_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Rule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Rule) ProtoMessage() {}
+
+func (x *Rule) ProtoReflect() protoreflect.Message {
+	mi := &file_msrchat_status_v1_status_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Rule.ProtoReflect.Descriptor instead.
+func (*Rule) Descriptor() ([]byte, []int) {
+	return file_msrchat_status_v1_status_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Rule) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Rule) GetVerdict() Rule_Verdict {
+	if x != nil {
+		return x.Verdict
+	}
+	return Rule_VERDICT_UNSPECIFIED
+}
+
+func (x *Rule) GetFacts() string {
+	if x != nil {
+		return x.Facts
+	}
+	return ""
 }
 
 var File_msrchat_status_v1_status_proto protoreflect.FileDescriptor
@@ -714,11 +1298,25 @@ const file_msrchat_status_v1_status_proto_rawDesc = "" +
 	"\n" +
 	"decided_by\x18\x05 \x01(\tR\tdecidedBy\x12!\n" +
 	"\fcatalog_only\x18\x06 \x01(\bR\vcatalogOnly\"\x0e\n" +
-	"\fFleetRequest\"\x86\x01\n" +
+	"\fFleetRequest\"\xdd\x01\n" +
 	"\rFleetResponse\x12\x1a\n" +
 	"\binstance\x18\x01 \x01(\tR\binstance\x123\n" +
 	"\aservers\x18\x02 \x03(\v2\x19.msrchat.status.v1.ServerR\aservers\x12$\n" +
-	"\x0ecatalog_age_ms\x18\x03 \x01(\x03R\fcatalogAgeMs\"\x81\x03\n" +
+	"\x0ecatalog_age_ms\x18\x03 \x01(\x03R\fcatalogAgeMs\x12\x1f\n" +
+	"\vassign_rate\x18\x04 \x01(\x01R\n" +
+	"assignRate\x124\n" +
+	"\abalance\x18\x05 \x01(\v2\x1a.msrchat.status.v1.BalanceR\abalance\"\xc0\x01\n" +
+	"\aBalance\x126\n" +
+	"\x05state\x18\x01 \x01(\x0e2 .msrchat.status.v1.Balance.StateR\x05state\x12\x12\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\x12\x17\n" +
+	"\ato_move\x18\x03 \x01(\rR\x06toMove\"P\n" +
+	"\x05State\x12\x15\n" +
+	"\x11STATE_UNSPECIFIED\x10\x00\x12\x0e\n" +
+	"\n" +
+	"STATE_EVEN\x10\x01\x12\x10\n" +
+	"\fSTATE_MOVING\x10\x02\x12\x0e\n" +
+	"\n" +
+	"STATE_HELD\x10\x03\"\xc2\x03\n" +
 	"\x06Server\x125\n" +
 	"\bendpoint\x18\x01 \x01(\v2\x19.msrchat.chat.v1.EndpointR\bendpoint\x12#\n" +
 	"\rrelay_address\x18\x02 \x01(\tR\frelayAddress\x12\x18\n" +
@@ -732,7 +1330,11 @@ const file_msrchat_status_v1_status_proto_rawDesc = "" +
 	"\x13pending_assignments\x18\t \x01(\rR\x12pendingAssignments\x12\x1a\n" +
 	"\beligible\x18\n" +
 	" \x01(\bR\beligible\x12\x16\n" +
-	"\x06reason\x18\v \x01(\tR\x06reason\"\xd8\x01\n" +
+	"\x06reason\x18\v \x01(\tR\x06reason\x12\x1d\n" +
+	"\n" +
+	"fair_share\x18\f \x01(\x01R\tfairShare\x12 \n" +
+	"\fkeep_at_most\x18\r \x01(\rR\n" +
+	"keepAtMost\"\xd8\x01\n" +
 	"\x04Load\x12 \n" +
 	"\vconnections\x18\x01 \x01(\rR\vconnections\x12\x1a\n" +
 	"\bcapacity\x18\x02 \x01(\rR\bcapacity\x12\x1b\n" +
@@ -752,10 +1354,44 @@ const file_msrchat_status_v1_status_proto_rawDesc = "" +
 	"\x10used_assignments\x18\b \x03(\tR\x0fusedAssignments\"2\n" +
 	"\x0eReportResponse\x12 \n" +
 	"\fkeep_at_most\x18\x01 \x01(\rR\n" +
-	"keepAtMost2\xfd\x01\n" +
+	"keepAtMost\"\x13\n" +
+	"\x11WatchFleetRequest\"L\n" +
+	"\x12WatchFleetResponse\x126\n" +
+	"\x05fleet\x18\x01 \x01(\v2 .msrchat.status.v1.FleetResponseR\x05fleet\"}\n" +
+	"\x0eExplainRequest\x12B\n" +
+	"\n" +
+	"assignment\x18\x01 \x01(\v2 .msrchat.status.v1.AssignRequestH\x00R\n" +
+	"assignment\x12\x1c\n" +
+	"\binstance\x18\x02 \x01(\tH\x00R\binstanceB\t\n" +
+	"\asubject\"\xa8\x01\n" +
+	"\x0fExplainResponse\x12\x1a\n" +
+	"\binstance\x18\x01 \x01(\tR\binstance\x12\x18\n" +
+	"\averdict\x18\x02 \x01(\tR\averdict\x12!\n" +
+	"\fcatalog_only\x18\x03 \x01(\bR\vcatalogOnly\x12<\n" +
+	"\n" +
+	"candidates\x18\x04 \x03(\v2\x1c.msrchat.status.v1.CandidateR\n" +
+	"candidates\"\x97\x01\n" +
+	"\tCandidate\x125\n" +
+	"\bendpoint\x18\x01 \x01(\v2\x19.msrchat.chat.v1.EndpointR\bendpoint\x12\x12\n" +
+	"\x04rank\x18\x02 \x01(\rR\x04rank\x12\x10\n" +
+	"\x03why\x18\x03 \x01(\tR\x03why\x12-\n" +
+	"\x05rules\x18\x04 \x03(\v2\x17.msrchat.status.v1.RuleR\x05rules\"\xde\x01\n" +
+	"\x04Rule\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x129\n" +
+	"\averdict\x18\x02 \x01(\x0e2\x1f.msrchat.status.v1.Rule.VerdictR\averdict\x12\x14\n" +
+	"\x05facts\x18\x03 \x01(\tR\x05facts\"q\n" +
+	"\aVerdict\x12\x17\n" +
+	"\x13VERDICT_UNSPECIFIED\x10\x00\x12\x11\n" +
+	"\rVERDICT_HOLDS\x10\x01\x12\x11\n" +
+	"\rVERDICT_FAILS\x10\x02\x12\x12\n" +
+	"\x0eVERDICT_ORDERS\x10\x03\x12\x13\n" +
+	"\x0fVERDICT_SKIPPED\x10\x042\xac\x03\n" +
 	"\rStatusService\x12M\n" +
 	"\x06Assign\x12 .msrchat.status.v1.AssignRequest\x1a!.msrchat.status.v1.AssignResponse\x12J\n" +
-	"\x05Fleet\x12\x1f.msrchat.status.v1.FleetRequest\x1a .msrchat.status.v1.FleetResponse\x12Q\n" +
+	"\x05Fleet\x12\x1f.msrchat.status.v1.FleetRequest\x1a .msrchat.status.v1.FleetResponse\x12[\n" +
+	"\n" +
+	"WatchFleet\x12$.msrchat.status.v1.WatchFleetRequest\x1a%.msrchat.status.v1.WatchFleetResponse0\x01\x12P\n" +
+	"\aExplain\x12!.msrchat.status.v1.ExplainRequest\x1a\".msrchat.status.v1.ExplainResponse\x12Q\n" +
 	"\x06Report\x12 .msrchat.status.v1.ReportRequest\x1a!.msrchat.status.v1.ReportResponse(\x010\x01B=Z;github.com/msrchat/msrchat/proto/msrchat/status/v1;statusv1b\x06proto3"
 
 var (
@@ -770,39 +1406,61 @@ func file_msrchat_status_v1_status_proto_rawDescGZIP() []byte {
 	return file_msrchat_status_v1_status_proto_rawDescData
 }
 
-var file_msrchat_status_v1_status_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_msrchat_status_v1_status_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_msrchat_status_v1_status_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_msrchat_status_v1_status_proto_goTypes = []any{
-	(*AssignRequest)(nil),  // 0: msrchat.status.v1.AssignRequest
-	(*AssignResponse)(nil), // 1: msrchat.status.v1.AssignResponse
-	(*Assignment)(nil),     // 2: msrchat.status.v1.Assignment
-	(*FleetRequest)(nil),   // 3: msrchat.status.v1.FleetRequest
-	(*FleetResponse)(nil),  // 4: msrchat.status.v1.FleetResponse
-	(*Server)(nil),         // 5: msrchat.status.v1.Server
-	(*Load)(nil),           // 6: msrchat.status.v1.Load
-	(*ReportRequest)(nil),  // 7: msrchat.status.v1.ReportRequest
-	(*ReportResponse)(nil), // 8: msrchat.status.v1.ReportResponse
-	(*v1.Endpoint)(nil),    // 9: msrchat.chat.v1.Endpoint
+	(Balance_State)(0),         // 0: msrchat.status.v1.Balance.State
+	(Rule_Verdict)(0),          // 1: msrchat.status.v1.Rule.Verdict
+	(*AssignRequest)(nil),      // 2: msrchat.status.v1.AssignRequest
+	(*AssignResponse)(nil),     // 3: msrchat.status.v1.AssignResponse
+	(*Assignment)(nil),         // 4: msrchat.status.v1.Assignment
+	(*FleetRequest)(nil),       // 5: msrchat.status.v1.FleetRequest
+	(*FleetResponse)(nil),      // 6: msrchat.status.v1.FleetResponse
+	(*Balance)(nil),            // 7: msrchat.status.v1.Balance
+	(*Server)(nil),             // 8: msrchat.status.v1.Server
+	(*Load)(nil),               // 9: msrchat.status.v1.Load
+	(*ReportRequest)(nil),      // 10: msrchat.status.v1.ReportRequest
+	(*ReportResponse)(nil),     // 11: msrchat.status.v1.ReportResponse
+	(*WatchFleetRequest)(nil),  // 12: msrchat.status.v1.WatchFleetRequest
+	(*WatchFleetResponse)(nil), // 13: msrchat.status.v1.WatchFleetResponse
+	(*ExplainRequest)(nil),     // 14: msrchat.status.v1.ExplainRequest
+	(*ExplainResponse)(nil),    // 15: msrchat.status.v1.ExplainResponse
+	(*Candidate)(nil),          // 16: msrchat.status.v1.Candidate
+	(*Rule)(nil),               // 17: msrchat.status.v1.Rule
+	(*v1.Endpoint)(nil),        // 18: msrchat.chat.v1.Endpoint
 }
 var file_msrchat_status_v1_status_proto_depIdxs = []int32{
-	2,  // 0: msrchat.status.v1.AssignResponse.assignment:type_name -> msrchat.status.v1.Assignment
-	9,  // 1: msrchat.status.v1.Assignment.server:type_name -> msrchat.chat.v1.Endpoint
-	9,  // 2: msrchat.status.v1.Assignment.alternates:type_name -> msrchat.chat.v1.Endpoint
-	5,  // 3: msrchat.status.v1.FleetResponse.servers:type_name -> msrchat.status.v1.Server
-	9,  // 4: msrchat.status.v1.Server.endpoint:type_name -> msrchat.chat.v1.Endpoint
-	6,  // 5: msrchat.status.v1.Server.load:type_name -> msrchat.status.v1.Load
-	9,  // 6: msrchat.status.v1.ReportRequest.endpoint:type_name -> msrchat.chat.v1.Endpoint
-	6,  // 7: msrchat.status.v1.ReportRequest.load:type_name -> msrchat.status.v1.Load
-	0,  // 8: msrchat.status.v1.StatusService.Assign:input_type -> msrchat.status.v1.AssignRequest
-	3,  // 9: msrchat.status.v1.StatusService.Fleet:input_type -> msrchat.status.v1.FleetRequest
-	7,  // 10: msrchat.status.v1.StatusService.Report:input_type -> msrchat.status.v1.ReportRequest
-	1,  // 11: msrchat.status.v1.StatusService.Assign:output_type -> msrchat.status.v1.AssignResponse
-	4,  // 12: msrchat.status.v1.StatusService.Fleet:output_type -> msrchat.status.v1.FleetResponse
-	8,  // 13: msrchat.status.v1.StatusService.Report:output_type -> msrchat.status.v1.ReportResponse
-	11, // [11:14] is the sub-list for method output_type
-	8,  // [8:11] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	4,  // 0: msrchat.status.v1.AssignResponse.assignment:type_name -> msrchat.status.v1.Assignment
+	18, // 1: msrchat.status.v1.Assignment.server:type_name -> msrchat.chat.v1.Endpoint
+	18, // 2: msrchat.status.v1.Assignment.alternates:type_name -> msrchat.chat.v1.Endpoint
+	8,  // 3: msrchat.status.v1.FleetResponse.servers:type_name -> msrchat.status.v1.Server
+	7,  // 4: msrchat.status.v1.FleetResponse.balance:type_name -> msrchat.status.v1.Balance
+	0,  // 5: msrchat.status.v1.Balance.state:type_name -> msrchat.status.v1.Balance.State
+	18, // 6: msrchat.status.v1.Server.endpoint:type_name -> msrchat.chat.v1.Endpoint
+	9,  // 7: msrchat.status.v1.Server.load:type_name -> msrchat.status.v1.Load
+	18, // 8: msrchat.status.v1.ReportRequest.endpoint:type_name -> msrchat.chat.v1.Endpoint
+	9,  // 9: msrchat.status.v1.ReportRequest.load:type_name -> msrchat.status.v1.Load
+	6,  // 10: msrchat.status.v1.WatchFleetResponse.fleet:type_name -> msrchat.status.v1.FleetResponse
+	2,  // 11: msrchat.status.v1.ExplainRequest.assignment:type_name -> msrchat.status.v1.AssignRequest
+	16, // 12: msrchat.status.v1.ExplainResponse.candidates:type_name -> msrchat.status.v1.Candidate
+	18, // 13: msrchat.status.v1.Candidate.endpoint:type_name -> msrchat.chat.v1.Endpoint
+	17, // 14: msrchat.status.v1.Candidate.rules:type_name -> msrchat.status.v1.Rule
+	1,  // 15: msrchat.status.v1.Rule.verdict:type_name -> msrchat.status.v1.Rule.Verdict
+	2,  // 16: msrchat.status.v1.StatusService.Assign:input_type -> msrchat.status.v1.AssignRequest
+	5,  // 17: msrchat.status.v1.StatusService.Fleet:input_type -> msrchat.status.v1.FleetRequest
+	12, // 18: msrchat.status.v1.StatusService.WatchFleet:input_type -> msrchat.status.v1.WatchFleetRequest
+	14, // 19: msrchat.status.v1.StatusService.Explain:input_type -> msrchat.status.v1.ExplainRequest
+	10, // 20: msrchat.status.v1.StatusService.Report:input_type -> msrchat.status.v1.ReportRequest
+	3,  // 21: msrchat.status.v1.StatusService.Assign:output_type -> msrchat.status.v1.AssignResponse
+	6,  // 22: msrchat.status.v1.StatusService.Fleet:output_type -> msrchat.status.v1.FleetResponse
+	13, // 23: msrchat.status.v1.StatusService.WatchFleet:output_type -> msrchat.status.v1.WatchFleetResponse
+	15, // 24: msrchat.status.v1.StatusService.Explain:output_type -> msrchat.status.v1.ExplainResponse
+	11, // 25: msrchat.status.v1.StatusService.Report:output_type -> msrchat.status.v1.ReportResponse
+	21, // [21:26] is the sub-list for method output_type
+	16, // [16:21] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_msrchat_status_v1_status_proto_init() }
@@ -810,18 +1468,23 @@ func file_msrchat_status_v1_status_proto_init() {
 	if File_msrchat_status_v1_status_proto != nil {
 		return
 	}
+	file_msrchat_status_v1_status_proto_msgTypes[12].OneofWrappers = []any{
+		(*ExplainRequest_Assignment)(nil),
+		(*ExplainRequest_Instance)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_msrchat_status_v1_status_proto_rawDesc), len(file_msrchat_status_v1_status_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   9,
+			NumEnums:      2,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_msrchat_status_v1_status_proto_goTypes,
 		DependencyIndexes: file_msrchat_status_v1_status_proto_depIdxs,
+		EnumInfos:         file_msrchat_status_v1_status_proto_enumTypes,
 		MessageInfos:      file_msrchat_status_v1_status_proto_msgTypes,
 	}.Build()
 	File_msrchat_status_v1_status_proto = out.File

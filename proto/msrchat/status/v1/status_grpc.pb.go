@@ -21,9 +21,11 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	StatusService_Assign_FullMethodName = "/msrchat.status.v1.StatusService/Assign"
-	StatusService_Fleet_FullMethodName  = "/msrchat.status.v1.StatusService/Fleet"
-	StatusService_Report_FullMethodName = "/msrchat.status.v1.StatusService/Report"
+	StatusService_Assign_FullMethodName     = "/msrchat.status.v1.StatusService/Assign"
+	StatusService_Fleet_FullMethodName      = "/msrchat.status.v1.StatusService/Fleet"
+	StatusService_WatchFleet_FullMethodName = "/msrchat.status.v1.StatusService/WatchFleet"
+	StatusService_Explain_FullMethodName    = "/msrchat.status.v1.StatusService/Explain"
+	StatusService_Report_FullMethodName     = "/msrchat.status.v1.StatusService/Report"
 )
 
 // StatusServiceClient is the client API for StatusService service.
@@ -37,6 +39,12 @@ type StatusServiceClient interface {
 	Assign(ctx context.Context, in *AssignRequest, opts ...grpc.CallOption) (*AssignResponse, error)
 	// Fleet shows what this replica knows.
 	Fleet(ctx context.Context, in *FleetRequest, opts ...grpc.CallOption) (*FleetResponse, error)
+	// WatchFleet shows it now, then whenever it changed, at most once a second,
+	// and every five seconds without a change. Who reads slowly gets the newest.
+	WatchFleet(ctx context.Context, in *WatchFleetRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchFleetResponse], error)
+	// Explain tells how this replica would assign, or why one server gets users
+	// or not. It keeps no place. NOT_FOUND for a server that it does not know.
+	Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error)
 	// Report is opened by each chat server to every replica and stays open.
 	Report(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ReportRequest, ReportResponse], error)
 }
@@ -69,9 +77,38 @@ func (c *statusServiceClient) Fleet(ctx context.Context, in *FleetRequest, opts 
 	return out, nil
 }
 
+func (c *statusServiceClient) WatchFleet(ctx context.Context, in *WatchFleetRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchFleetResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &StatusService_ServiceDesc.Streams[0], StatusService_WatchFleet_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchFleetRequest, WatchFleetResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type StatusService_WatchFleetClient = grpc.ServerStreamingClient[WatchFleetResponse]
+
+func (c *statusServiceClient) Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ExplainResponse)
+	err := c.cc.Invoke(ctx, StatusService_Explain_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *statusServiceClient) Report(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ReportRequest, ReportResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &StatusService_ServiceDesc.Streams[0], StatusService_Report_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &StatusService_ServiceDesc.Streams[1], StatusService_Report_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -93,6 +130,12 @@ type StatusServiceServer interface {
 	Assign(context.Context, *AssignRequest) (*AssignResponse, error)
 	// Fleet shows what this replica knows.
 	Fleet(context.Context, *FleetRequest) (*FleetResponse, error)
+	// WatchFleet shows it now, then whenever it changed, at most once a second,
+	// and every five seconds without a change. Who reads slowly gets the newest.
+	WatchFleet(*WatchFleetRequest, grpc.ServerStreamingServer[WatchFleetResponse]) error
+	// Explain tells how this replica would assign, or why one server gets users
+	// or not. It keeps no place. NOT_FOUND for a server that it does not know.
+	Explain(context.Context, *ExplainRequest) (*ExplainResponse, error)
 	// Report is opened by each chat server to every replica and stays open.
 	Report(grpc.BidiStreamingServer[ReportRequest, ReportResponse]) error
 	mustEmbedUnimplementedStatusServiceServer()
@@ -110,6 +153,12 @@ func (UnimplementedStatusServiceServer) Assign(context.Context, *AssignRequest) 
 }
 func (UnimplementedStatusServiceServer) Fleet(context.Context, *FleetRequest) (*FleetResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Fleet not implemented")
+}
+func (UnimplementedStatusServiceServer) WatchFleet(*WatchFleetRequest, grpc.ServerStreamingServer[WatchFleetResponse]) error {
+	return status.Error(codes.Unimplemented, "method WatchFleet not implemented")
+}
+func (UnimplementedStatusServiceServer) Explain(context.Context, *ExplainRequest) (*ExplainResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Explain not implemented")
 }
 func (UnimplementedStatusServiceServer) Report(grpc.BidiStreamingServer[ReportRequest, ReportResponse]) error {
 	return status.Error(codes.Unimplemented, "method Report not implemented")
@@ -171,6 +220,35 @@ func _StatusService_Fleet_Handler(srv interface{}, ctx context.Context, dec func
 	return interceptor(ctx, in, info, handler)
 }
 
+func _StatusService_WatchFleet_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchFleetRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(StatusServiceServer).WatchFleet(m, &grpc.GenericServerStream[WatchFleetRequest, WatchFleetResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type StatusService_WatchFleetServer = grpc.ServerStreamingServer[WatchFleetResponse]
+
+func _StatusService_Explain_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ExplainRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(StatusServiceServer).Explain(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: StatusService_Explain_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(StatusServiceServer).Explain(ctx, req.(*ExplainRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _StatusService_Report_Handler(srv interface{}, stream grpc.ServerStream) error {
 	return srv.(StatusServiceServer).Report(&grpc.GenericServerStream[ReportRequest, ReportResponse]{ServerStream: stream})
 }
@@ -193,8 +271,17 @@ var StatusService_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "Fleet",
 			Handler:    _StatusService_Fleet_Handler,
 		},
+		{
+			MethodName: "Explain",
+			Handler:    _StatusService_Explain_Handler,
+		},
 	},
 	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "WatchFleet",
+			Handler:       _StatusService_WatchFleet_Handler,
+			ServerStreams: true,
+		},
 		{
 			StreamName:    "Report",
 			Handler:       _StatusService_Report_Handler,

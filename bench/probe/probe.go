@@ -1,0 +1,269 @@
+// Package probe watches one chat server from the outside: whether what the fleet
+// acknowledges really stands in the log and reaches its reader. A deployment's
+// health hangs on it, so that a build which runs but loses messages is rolled
+// back.
+//
+// A probe has eight accounts of its own, four here and four there. It connects
+// the first four to its chat server and the others to one server of the fleet
+// after the other, its own included, and has them write to each other in sixteen
+// conversations, whose owners are spread over the fleet. Of every acknowledged
+// message it proves that
+//
+//   - the log has it under the acknowledged number, with its text, and only once;
+//   - its reader was told of it while connected, by a push or by the log's head;
+//   - a sender's messages have rising numbers in the order typed.
+//
+// It speaks the protocol itself instead of using the client library, which hides
+// what is to be seen: it repairs, moves to other servers, and sends again.
+//
+// First comes the proof, thousands of messages; until then the probe's check
+// warns, which is not healthy to Nomad. Then a trickle goes on for ever. A broken
+// promise makes the check critical until the process is restarted. Trouble that
+// breaks no promise (a database that is away, a server that died) is a warning at
+// most, and a message whose outcome nobody acknowledged is none that can be lost.
+package probe
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/msrchat/msrchat/shared/admin"
+	"github.com/msrchat/msrchat/shared/database"
+	"github.com/msrchat/msrchat/shared/discovery"
+	"github.com/msrchat/msrchat/shared/lifecycle"
+	"github.com/msrchat/msrchat/shared/schema"
+)
+
+// Service is the name in Consul.
+const Service = "probe"
+
+// minSchema is the version that this package needs: first_seq.
+const minSchema = 8
+
+// Defaults of Config.
+const (
+	// DefaultMessages: of a build that loses one in a thousand a proof of 10,000
+	// sees nothing with a probability of e^-10, and each new server makes one.
+	DefaultMessages = 10_000
+	// DefaultRate is a small part of what one database commits.
+	DefaultRate = 4000
+	// DefaultEvery finds a loss of one in a thousand in a quarter of an hour, and
+	// costs a fleet of 55 servers as many messages a second.
+	DefaultEvery = time.Second
+)
+
+// Config is what a probe needs to know.
+type Config struct {
+	// Instance and Release are those of the chat server that is watched; Home is
+	// where clients reach it, host:port.
+	Instance, Release, Home string
+	// Slot chooses the accounts: probes that run at the same time should have
+	// different ones. Those with the same one do not disturb each other's verdicts.
+	Slot       int
+	HTTPBind   string
+	ConsulAddr string
+	// Register registers the process in Consul; off where Nomad does it.
+	Register bool
+	Database database.Config
+	// Messages is the length of the proof, Rate how many messages all probes of
+	// the fleet together send in a second then. 0 is the default.
+	Messages, Rate int
+	// Every is the pause between two messages after the proof. 0 is the default.
+	Every time.Duration
+}
+
+func (c Config) withDefaults() Config {
+	if c.Messages == 0 {
+		c.Messages = DefaultMessages
+	}
+	if c.Rate == 0 {
+		c.Rate = DefaultRate
+	}
+	if c.Every == 0 {
+		c.Every = DefaultEvery
+	}
+	c.Database.MaxOpen, c.Database.MaxIdle = 2, 1
+	return c
+}
+
+// Validate says what is wrong before anything is started.
+func (c Config) Validate() error {
+	var problems []error
+	problem := func(format string, args ...any) { problems = append(problems, fmt.Errorf(format, args...)) }
+	if c.Instance == "" {
+		problem("the instance id is empty")
+	}
+	if _, _, err := net.SplitHostPort(c.Home); err != nil {
+		problem("the chat server's address %q: %w", c.Home, err)
+	}
+	if c.HTTPBind == "" || c.ConsulAddr == "" {
+		problem("the addresses to bind and of Consul must be given")
+	}
+	if c.Slot < 0 || c.Slot > 9999 {
+		problem("the slot must be between 0 and 9999")
+	}
+	if c.Messages < 0 || c.Rate < 0 || c.Every < 0 {
+		problem("messages, rate and pause must not be negative")
+	}
+	return errors.Join(append(problems, c.Database.Validate())...)
+}
+
+// Probe is one probe. New binds its port, Run works.
+type Probe struct {
+	cfg      Config
+	log      *slog.Logger
+	listener net.Listener
+	registry *prometheus.Registry
+	metrics  *metrics
+	state    *state
+	fleet    fleet
+	book     *book
+
+	// The goroutine in watch owns the fields below.
+	db     *sql.DB
+	people *people
+	epoch  atomic.Uint64
+}
+
+// New checks the configuration and binds the port. Run must follow, also to
+// release it.
+func New(cfg Config, log *slog.Logger) (*Probe, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	p := &Probe{cfg: cfg.withDefaults(), log: log.With("instance", cfg.Instance), registry: admin.NewRegistry()}
+	var err error
+	if p.listener, err = net.Listen("tcp", cfg.HTTPBind); err != nil {
+		return nil, fmt.Errorf("bind the http port: %w", err)
+	}
+	p.metrics = newMetrics(p.registry)
+	p.state = newState(p.cfg.Messages)
+	p.book = newBook(p.metrics)
+	p.fleet.home = p.cfg.Instance
+	return p, nil
+}
+
+// HTTPAddr serves /readyz, which the check asks, /healthz and /metrics.
+func (p *Probe) HTTPAddr() string { return p.listener.Addr().String() }
+
+// Run works until ctx ends. It is called once.
+func (p *Probe) Run(ctx context.Context) error {
+	consul, err := discovery.NewClient(p.cfg.ConsulAddr)
+	if err != nil {
+		return errors.Join(err, p.listener.Close())
+	}
+	var g lifecycle.Group
+	g.Go("http", func(ctx context.Context) error { return admin.Serve(ctx, p.listener, p.handler()) })
+	g.Go("catalog", func(ctx context.Context) error { return p.follow(ctx, consul) })
+	g.Go("probe", p.watch)
+	if p.cfg.Register {
+		leave, err := p.register(ctx, consul)
+		if err != nil {
+			return errors.Join(err, p.listener.Close())
+		}
+		g.OnStop("registration", leave)
+	}
+	return g.Run(ctx, 10*time.Second)
+}
+
+// handler answers the check with the state: 200, 429 (which Consul takes as a
+// warning) or 503, and a line that says why.
+func (p *Probe) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		code, text := p.state.verdict(time.Now())
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		w.Header().Set("Cache-Control", "no-store")
+		w.WriteHeader(code)
+		_, _ = fmt.Fprintln(w, text) // the asker left: nobody to tell
+	})
+	mux.Handle("/", admin.Handler(p.registry, nil))
+	return mux
+}
+
+func (p *Probe) register(ctx context.Context, consul *api.Client) (leave func(context.Context) error, err error) {
+	return discovery.Register(context.WithoutCancel(ctx), consul, discovery.Registration{
+		Service: Service, Instance: p.cfg.Instance, Address: p.HTTPAddr(), Log: p.log,
+		Meta:   map[string]string{discovery.MetaRelease: p.cfg.Release},
+		Checks: []discovery.Check{{Name: "proof", HTTP: "http://" + p.HTTPAddr() + "/readyz"}},
+	})
+}
+
+// follow keeps the list of chat servers.
+func (p *Probe) follow(ctx context.Context, consul *api.Client) error {
+	return discovery.Watch(ctx, consul, "chat", false, p.fleet.set)
+}
+
+// watch opens what is needed, then proves, then watches. It returns when ctx
+// ends.
+func (p *Probe) watch(ctx context.Context) error {
+	var err error
+	if p.db, err = database.OpenWait(ctx, p.cfg.Database, p.log); err != nil {
+		return unlessOver(ctx, err)
+	}
+	defer p.db.Close()
+	if err := schema.WaitFor(ctx, p.db, minSchema, p.log); err != nil {
+		return unlessOver(ctx, err)
+	}
+	for p.people == nil {
+		if p.people, err = enlist(ctx, p.db, p.cfg.Slot, p.cfg.Instance); err != nil {
+			p.trouble(fmt.Errorf("make the probe's accounts: %w", err))
+			if !pause(ctx, time.Second) {
+				return nil
+			}
+		}
+	}
+	if !p.prove(ctx) {
+		return nil
+	}
+	p.trickle(ctx)
+	return nil
+}
+
+func unlessOver(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil //nolint:nilerr // the stop was asked for
+	}
+	return err
+}
+
+// pause waits; false means that ctx ended.
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// trouble records what went wrong without breaking a promise.
+func (p *Probe) trouble(err error) {
+	p.metrics.troubles.Inc()
+	if p.state.trouble(err.Error()) {
+		p.log.Warn("cannot probe", "err", err)
+	}
+}
+
+// broken records broken promises, and whose they are: while servers of a release
+// are there that came after this probe, theirs, whose own probes judge them.
+func (p *Probe) broken(faults []fault) {
+	for _, f := range faults {
+		newcomer := p.fleet.newcomer(p.cfg.Release)
+		p.metrics.broken.WithLabelValues(string(f.kind)).Inc()
+		p.log.Error("a promise was broken", "kind", string(f.kind), "what", f.text, "newcomer", newcomer)
+		p.state.broken(f, newcomer)
+	}
+}

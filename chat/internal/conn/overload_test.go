@@ -1,0 +1,203 @@
+package conn_test
+
+import (
+	"bytes"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
+	"github.com/msrchat/msrchat/shared/frame"
+	"github.com/msrchat/msrchat/shared/msglog"
+	"github.com/msrchat/msrchat/shared/testenv"
+
+	"github.com/msrchat/msrchat/chat/internal/conn"
+)
+
+// value reads a metric; with a label's value, that one's.
+func value(t *testing.T, reg *prometheus.Registry, name, label string) float64 {
+	t.Helper()
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() != name {
+			continue
+		}
+		for _, m := range f.GetMetric() {
+			if label == "" || len(m.GetLabel()) > 0 && m.GetLabel()[0].GetValue() == label {
+				return m.GetGauge().GetValue() + m.GetCounter().GetValue()
+			}
+		}
+	}
+	return 0
+}
+
+func page(n int) []msglog.Event {
+	events := make([]msglog.Event, n)
+	for i := range events {
+		events[i] = msglog.Event{ConversationID: 1, Seq: uint64(i + 1), Entry: msglog.Entry{Body: bytes.Repeat([]byte("x"), 16<<10)}}
+	}
+	return events
+}
+
+// Who reads, however slowly, gets a page that takes longer than a client may
+// read nothing.
+func TestAClientThatReadsSlowlyIsNotDropped(t *testing.T) {
+	t.Parallel()
+	const patience = 2 * time.Second
+	w := newWorld(t, func(w *world, o *conn.Options) {
+		w.events, o.WriteTimeout = page(16), patience
+	})
+	c := w.login(t, 1)
+	c.write(&chatv1.ClientFrame{RequestId: 1, Body: &chatv1.ClientFrame_History{History: &chatv1.History{ConversationId: 1}}})
+	var got bytes.Buffer
+	began := time.Now()
+	ticker := time.NewTicker(50 * time.Millisecond)
+	defer ticker.Stop()
+	for got.Len() < 16*16<<10 {
+		<-ticker.C
+		if n, err := io.CopyN(&got, c.nc, 4<<10); err != nil {
+			t.Fatalf("after %d bytes: %v", got.Len()+int(n), err)
+		}
+	}
+	if took := time.Since(began); took < patience {
+		t.Fatalf("the page took %v: too quick to show anything", took)
+	}
+	f := &chatv1.ServerFrame{}
+	if _, err := frame.Read(io.MultiReader(&got, c.nc), 4<<20, nil, f); err != nil || len(f.GetHistoryPage().GetEvents()) != 16 {
+		t.Errorf("got %d events, %v", len(f.GetHistoryPage().GetEvents()), err)
+	}
+	c.pong()
+}
+
+// Who reads nothing is dropped, and costs those who chat with it nothing.
+func TestAClientThatNeverReadsIsDropped(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(_ *world, o *conn.Options) { o.WriteTimeout = 300 * time.Millisecond })
+	w.login(t, 1)
+	other := w.login(t, 2)
+	event := conn.EventFrame(&chatv1.Event{ConversationId: 1, Seq: 1, Text: "hi"})
+	w.hub.Deliver([]uint64{1, 2}, event)
+	if other.read().GetEvent().GetText() != "hi" {
+		t.Error("the other one was held up")
+	}
+	testenv.Until(t, "it is gone", func() bool { return w.hub.Len() == 1 })
+	other.pong()
+}
+
+// However many read nothing, what waits for all of them is bounded, and who
+// reads is served.
+func TestWhatWaitsForAllSlowReadersIsBounded(t *testing.T) {
+	t.Parallel()
+	const most, slow = 1 << 20, 50
+	reg := prometheus.NewRegistry()
+	w := newWorld(t, func(_ *world, o *conn.Options) {
+		o.MaxQueued, o.WriteTimeout, o.Registerer = most, time.Second, reg
+	})
+	var users []uint64
+	for n := range byte(slow) {
+		w.login(t, n+10)
+		users = append(users, uint64(n+10))
+	}
+	good := w.login(t, 1)
+	event := conn.EventFrame(&chatv1.Event{ConversationId: 1, Text: strings.Repeat("x", 16<<10)})
+	for range 20 { // 16 MB, of which one and the calm of each may wait
+		w.hub.Deliver(users, event)
+		if n := value(t, reg, "msrchat_chat_queued_bytes", ""); n > most+16<<10 {
+			t.Fatalf("%v bytes wait, the bound is %d", n, most)
+		}
+		w.hub.Deliver([]uint64{1}, event)
+		if good.read().GetEvent() == nil {
+			t.Fatal("the reader got something else")
+		}
+	}
+	if n := value(t, reg, "msrchat_chat_slow_consumers_total", ""); n < slow/2 {
+		t.Errorf("%v of %d were dropped", n, slow)
+	}
+	testenv.Until(t, "the slow ones are gone", func() bool { return w.hub.Len() == 1 })
+	if n := value(t, reg, "msrchat_chat_queued_bytes", ""); n != 0 {
+		t.Errorf("%v bytes are left", n)
+	}
+	good.pong()
+}
+
+// Connections that say nothing keep nobody out.
+func TestAFloodWithoutHelloKeepsNobodyOut(t *testing.T) {
+	t.Parallel()
+	const capacity, strangers, flood = 5, 3, 100
+	reg := prometheus.NewRegistry()
+	w := newWorld(t, func(_ *world, o *conn.Options) {
+		o.Capacity, o.Strangers, o.Registerer = capacity, strangers, reg
+	})
+	evicted := func() float64 { return value(t, reg, "msrchat_chat_accepts_total", "evicted") }
+	oldest := w.dial(t)
+	for range flood {
+		w.dial(t)
+	}
+	if _, err := oldest.next(); err == nil {
+		t.Error("the oldest was told something")
+	}
+	testenv.Until(t, "the oldest ones make place", func() bool { return evicted() == flood+1-capacity-strangers })
+	guests := make([]*client, capacity)
+	for i := range guests {
+		guests[i] = w.login(t, byte(i+1)) // amid the flood
+		w.dial(t)
+	}
+	for range flood {
+		w.dial(t)
+	}
+	for _, c := range guests {
+		c.pong()
+	}
+	last := w.dial(t) // beside the guests there is still room for strangers
+	last.write(hello(9))
+	if g := last.goodbye(); g.GetCode() != chatv1.GoodbyeCode_GOODBYE_CODE_FULL {
+		t.Errorf("got %v", g)
+	}
+	if n := value(t, reg, "msrchat_chat_accepts_total", "overflow"); n != 0 {
+		t.Errorf("%v were turned away though others were silent", n)
+	}
+}
+
+func TestOneUserCannotFillAServer(t *testing.T) {
+	t.Parallel()
+	const most = 128
+	w := newWorld(t, func(_ *world, o *conn.Options) { o.Capacity = 10 * most })
+	first := w.login(t, 1)
+	for range most - 1 {
+		w.login(t, 1)
+	}
+	over := w.dial(t)
+	over.write(hello(1))
+	if g := over.goodbye(); g.GetCode() != chatv1.GoodbyeCode_GOODBYE_CODE_FULL || !g.GetReconnect() || g.GetReconnectAfterMs() == 0 {
+		t.Errorf("got %v", g)
+	}
+	w.login(t, 2).pong()
+	_ = first.nc.Close()
+	testenv.Until(t, "one is gone", func() bool { return len(w.hub.Of(1)) == most-1 })
+	w.login(t, 1).pong()
+}
+
+// What a client says of its assignment goes on to status, and so has a limit.
+func TestAnAssignmentThatIsNoneIsNotPassedOn(t *testing.T) {
+	t.Parallel()
+	used := make(chan string, 2)
+	w := newWorld(t, func(_ *world, o *conn.Options) { o.Used = func(id string) { used <- id } })
+	for _, id := range []string{strings.Repeat("x", 65), "", "26 characters or so"} {
+		h := hello(1)
+		h.GetHello().AssignmentId = id
+		c := w.dial(t)
+		c.write(h)
+		if c.read().GetWelcome() == nil {
+			t.Fatal("not let in")
+		}
+	}
+	if got := <-used; got != "26 characters or so" || len(used) != 0 {
+		t.Errorf("%q was passed on", got)
+	}
+}

@@ -1,0 +1,200 @@
+package directory_test
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/msrchat/msrchat/shared/errs"
+	"github.com/msrchat/msrchat/shared/testenv"
+
+	"github.com/msrchat/msrchat/chat/internal/directory"
+)
+
+// world is a directory on a real database.
+type world struct {
+	*directory.Directory
+	t  *testing.T
+	db *sql.DB
+}
+
+func open(t *testing.T) *world {
+	t.Helper()
+	db := testenv.Open(t, testenv.MariaDB(t))
+	return &world{directory.New(db), t, db}
+}
+
+func (w *world) user(name string) uint64 {
+	w.t.Helper()
+	made, err := w.db.ExecContext(w.t.Context(),
+		"INSERT INTO users (name, name_key, email, email_key, password_hash, created_at) VALUES (?, ?, ?, ?, '', 1)", name, name, name+"@x", name+"@x")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	id, err := made.LastInsertId()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return uint64(id)
+}
+
+func (w *world) open(user uint64, peer string) uint64 {
+	w.t.Helper()
+	c, _, err := w.OpenDirect(w.t.Context(), user, peer)
+	if err != nil {
+		w.t.Fatalf("open with %s: %v", peer, err)
+	}
+	return c.GetId()
+}
+
+// say writes events up to a number.
+func (w *world) say(conversation, sender, upTo uint64) {
+	w.t.Helper()
+	for seq := range upTo {
+		id := make([]byte, 16)
+		id[0], id[1] = byte(seq+1), byte((seq+1)>>8)
+		if _, err := w.db.ExecContext(w.t.Context(),
+			"INSERT INTO events (conversation_id, seq, sender_id, client_msg_id, kind, body, created_at) VALUES (?, ?, ?, ?, 1, 'x', 1)",
+			conversation, seq+1, sender, id); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+}
+
+func TestADirectConversationIsOneForBoth(t *testing.T) {
+	w := open(t)
+	ann, bob, eve := w.user("ann"), w.user("bob"), w.user("eve")
+	c, created, err := w.OpenDirect(t.Context(), ann, "BOB")
+	if err != nil || !created || c.GetPeer().GetId() != bob || c.GetPeer().GetName() != "bob" || c.GetHead() != 0 {
+		t.Fatalf("got %v, created %v, %v", c, created, err)
+	}
+	w.say(c.GetId(), ann, 3)
+	again, created, err := w.OpenDirect(t.Context(), bob, "ann")
+	if err != nil || created || again.GetId() != c.GetId() || again.GetHead() != 3 || again.GetPeer().GetId() != ann {
+		t.Errorf("from the other side: %v, created %v, %v", again, created, err)
+	}
+	for _, d := range []*directory.Directory{w.Directory, directory.New(w.db)} { // remembered, and read anew
+		members, err := d.Members(t.Context(), c.GetId())
+		slices.Sort(members)
+		if err != nil || !slices.Equal(members, []uint64{ann, bob}) {
+			t.Errorf("members %v, %v", members, err)
+		}
+		if _, err := d.Audience(t.Context(), c.GetId(), bob); err != nil {
+			t.Errorf("bob takes part: %v", err)
+		}
+		// A stranger cannot tell a conversation of others from none.
+		_, others := d.Audience(t.Context(), c.GetId(), eve)
+		_, none := d.Audience(t.Context(), 1<<40, eve)
+		if errs.CodeOf(others) != errs.CodeNotFound || others.Error() != none.Error() {
+			t.Errorf("a stranger gets %v, and of none %v", others, none)
+		}
+	}
+	for name, want := range map[string]errs.Code{"nobody": errs.CodeNotFound, "ann": errs.CodeInvalid, "\x00": errs.CodeInvalid, "": errs.CodeInvalid} {
+		if _, _, err := w.OpenDirect(t.Context(), ann, name); errs.CodeOf(err) != want {
+			t.Errorf("with %q: %v, want %s", name, err, want)
+		}
+	}
+}
+
+func TestOfTwoWhoBeginAtOnceBothGetTheSame(t *testing.T) {
+	w := open(t)
+	ann, bob := w.user("ann"), w.user("bob")
+	const each = 8
+	ids := make([]uint64, 2*each)
+	var all sync.WaitGroup
+	for i := range each {
+		for side, who := range []struct {
+			user uint64
+			peer string
+		}{{ann, "bob"}, {bob, "ann"}} {
+			all.Go(func() {
+				c, _, err := directory.New(w.db).OpenDirect(t.Context(), who.user, who.peer)
+				if err != nil {
+					t.Error(err)
+				}
+				ids[2*i+side] = c.GetId()
+			})
+		}
+	}
+	all.Wait()
+	if slices.Min(ids) != slices.Max(ids) {
+		t.Errorf("they got %v", ids)
+	}
+	var rows int
+	if err := w.db.QueryRowContext(t.Context(), "SELECT COUNT(*) FROM members WHERE conversation_id = ?", ids[0]).Scan(&rows); err != nil || rows != 2 {
+		t.Errorf("%d members, %v", rows, err)
+	}
+}
+
+func TestPagesAndHeads(t *testing.T) {
+	w := open(t)
+	ann, loner := w.user("ann"), w.user("loner")
+	want := map[uint64]uint64{} // head by conversation
+	for n := range uint64(7) {
+		peer := w.user(fmt.Sprintf("peer%d", n))
+		id := w.open(ann, fmt.Sprintf("peer%d", n))
+		w.say(id, peer, n)
+		want[id] = n
+	}
+	seen, after := map[uint64]uint64{}, uint64(0)
+	for pages := 1; ; pages++ {
+		page, more, err := w.List(t.Context(), ann, after, 3)
+		if err != nil || len(page) == 0 {
+			t.Fatalf("page %d: %d, %v", pages, len(page), err)
+		}
+		for _, c := range page {
+			seen[c.GetId()] = c.GetHead()
+			after = c.GetId()
+		}
+		if !more {
+			if pages != 3 {
+				t.Errorf("%d pages of 7 by 3", pages)
+			}
+			break
+		}
+	}
+	if len(seen) != len(want) {
+		t.Errorf("listed %v, want %v", seen, want)
+	}
+	heads, err := w.Heads(t.Context(), []uint64{ann, loner})
+	if err != nil || len(heads[ann]) != 6 || len(heads[loner]) != 0 { // an empty conversation has no head
+		t.Fatalf("heads %v, %v", heads, err)
+	}
+	for _, h := range heads[ann] {
+		if h.GetSeq() != want[h.GetConversationId()] || seen[h.GetConversationId()] != h.GetSeq() {
+			t.Errorf("conversation %d reaches %d, want %d", h.GetConversationId(), h.GetSeq(), want[h.GetConversationId()])
+		}
+	}
+	if none, err := w.Heads(t.Context(), nil); err != nil || len(none) != 0 {
+		t.Errorf("of nobody: %v, %v", none, err)
+	}
+}
+
+// What is remembered is answered without the database; the rest says when to
+// try again.
+func TestTheDatabaseIsAway(t *testing.T) {
+	w := open(t)
+	ann := w.user("ann")
+	w.user("bob")
+	known := w.open(ann, "bob")
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := w.Audience(gone, known, ann); err != nil {
+		t.Errorf("a conversation that is known: %v", err)
+	}
+	_, members := w.Members(gone, known+1)
+	_, _, opened := w.OpenDirect(gone, ann, "bob")
+	_, _, listed := w.List(gone, ann, 0, 10)
+	for what, err := range map[string]error{"members": members, "open": opened, "list": listed} {
+		if e := errs.From(err); e == nil || e.Code != errs.CodeUnavailable || e.RetryAfter != time.Second {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if _, err := w.Heads(gone, []uint64{ann}); err == nil {
+		t.Error("heads without a database")
+	}
+}

@@ -1,0 +1,124 @@
+package gate_test
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/msrchat/msrchat/gate"
+	statusv1 "github.com/msrchat/msrchat/proto/msrchat/status/v1"
+	"github.com/msrchat/msrchat/shared/cache"
+	"github.com/msrchat/msrchat/shared/errs"
+)
+
+// later says whether an answer sends its asker away with a time to come back.
+func later(r reply, status int, code errs.Code) bool {
+	p := r.problem()
+	return r.status == status && p.Code == code && p.RetryAfterMS > 0 && r.header.Get("Retry-After") != ""
+}
+
+// A flood of code requests from one network, each for another address, costs so
+// many mails and keys in Redis as the limit allows, and no more.
+func TestAFloodOfCodeRequests(t *testing.T) {
+	const flood, most = 200, 10
+	h := open(t, func(c *gate.Config) {
+		c.Codes.PerClient = gate.Limit{Count: most, Per: time.Hour}
+		c.Codes.Pause, c.Codes.PerAddress = time.Minute, gate.Limit{Count: 3, Per: time.Hour}
+	})
+	var sent, refused atomic.Int64
+	ask := func(i int) {
+		body := encode(t, map[string]string{"email": fmt.Sprintf("u%d@example.org", i), "purpose": "register"})
+		switch r, err := h.try(http.MethodPost, "/v1/codes", "", body); {
+		case err != nil:
+			t.Error(err)
+		case r.status == http.StatusAccepted:
+			sent.Add(1)
+		case later(r, http.StatusTooManyRequests, errs.CodeRateLimited):
+			refused.Add(1)
+		default:
+			t.Errorf("%d %s", r.status, r.body)
+		}
+	}
+	const workers = 8
+	var all sync.WaitGroup
+	for w := range workers {
+		all.Go(func() {
+			for i := w; i < flood; i += workers {
+				ask(i)
+			}
+		})
+	}
+	all.Wait()
+	allowed := int64(most)
+	if h.metric("msrchat_gate_limit_fallbacks_total") > 0 {
+		allowed *= 2 // Redis was too slow to answer, and the process counted too
+	}
+	if sent.Load() < most || sent.Load() > allowed || sent.Load()+refused.Load() != flood {
+		t.Errorf("%d sent, %d refused", sent.Load(), refused.Load())
+	}
+	h.eventually("all mails are out", func() bool { return h.metric("msrchat_gate_mail_queue") == 0 })
+	if n := h.metric(`msrchat_gate_mails_total{result="sent"}`); n != float64(sent.Load()) {
+		t.Errorf("%v mails for %d codes", n, sent.Load())
+	}
+	rdb, err := cache.Open(h.cfg.Redis)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rdb.Close()
+	if n := rdb.DBSize(t.Context()).Val(); n == 0 || n > 1+sent.Load()*3 { // the network; per address a code, a pause, a count
+		t.Errorf("%d keys in Redis", n)
+	}
+}
+
+// More requests than are worked on at once are sent away with a time to come
+// back; operators' checks are answered, and afterwards all is as before.
+func TestMoreRequestsThanAreWorkedOnAtOnce(t *testing.T) {
+	const most, crowd = 3, 30
+	h := open(t, func(c *gate.Config) {
+		c.HTTP.MaxRequests = most
+		c.StatusTimeout = 30 * time.Second
+		c.HTTP.RequestTimeout = time.Minute
+	})
+	token := h.register("ann").Token
+	hold := make(chan struct{})
+	h.status.set(func(*statusv1.AssignRequest) (*statusv1.Assignment, error) {
+		<-hold
+		return nil, errs.New(errs.CodeExhausted, "every chat server is full").Retry(2 * time.Second)
+	})
+	var full, crowded atomic.Int64
+	var all sync.WaitGroup
+	for range crowd {
+		all.Go(func() {
+			switch r, err := h.try(http.MethodPost, "/v1/assignments", token, "{}"); {
+			case err != nil:
+				t.Error(err)
+			case !later(r, http.StatusServiceUnavailable, errs.CodeExhausted):
+				t.Errorf("%d %s", r.status, r.body)
+			case strings.Contains(r.body, "chat server is full"):
+				full.Add(1)
+			default:
+				crowded.Add(1)
+			}
+		})
+	}
+	h.eventually("all but a few were sent away", func() bool { return crowded.Load() == crowd-most })
+	if n := h.metric("msrchat_gate_requests "); n != most {
+		t.Errorf("%v are worked on", n)
+	}
+	if r := h.get("/readyz"); r.status != http.StatusOK {
+		t.Errorf("not ready in a crowd: %d", r.status)
+	}
+	close(hold)
+	all.Wait()
+	if full.Load() != most || h.metric("msrchat_gate_crowded_total") != crowd-most {
+		t.Errorf("%d were answered, %v counted as sent away", full.Load(), h.metric("msrchat_gate_crowded_total"))
+	}
+	h.status.set(nil)
+	if r := h.do(http.MethodPost, "/v1/assignments", token, "{}"); r.status != http.StatusOK {
+		t.Errorf("afterwards: %d %s", r.status, r.body)
+	}
+}

@@ -1,0 +1,72 @@
+package status_test
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	statusv1 "github.com/msrchat/msrchat/proto/msrchat/status/v1"
+)
+
+// TestSpreadOverRealReplicas is the promise with real parts: 10,000 users ask
+// three replicas for one of ten servers, which report over gRPC as they arrive.
+// The table's own TestSpread holds it to less, and takes no chances with time: on
+// a machine that is too busy, servers here may seem dead for a moment.
+func TestSpreadOverRealReplicas(t *testing.T) {
+	const users, servers, gates = 10_000, 10, 8
+	agent, client := consul(t)
+	var callers []*caller
+	for i := range 3 {
+		callers = append(callers, newCaller(t, startReplica(t, agent.Addr, fmt.Sprint("status-", i), nil).GRPCAddr()))
+	}
+	chats := map[string]*chatServer{}
+	var names []string
+	for i := range servers {
+		name := fmt.Sprint("chat-", i)
+		names = append(names, name)
+		chats[name] = startChat(t, client, name)
+		chats[name].set(func(l *statusv1.Load) { l.Capacity = 18_200 })
+	}
+	for _, c := range callers {
+		c.settled(names...)
+	}
+	var asking sync.WaitGroup
+	for gate := range gates {
+		asking.Go(func() {
+			for i := range users / gates {
+				a, err := callers[(gate+i)%len(callers)].patient()
+				if err != nil {
+					t.Errorf("assign: %v", err)
+					return
+				}
+				chats[a.GetServer().GetInstance()].arrive(a.GetId())
+			}
+		})
+	}
+	asking.Wait()
+	if t.Failed() {
+		return
+	}
+	var counts []uint32
+	var most, sum uint32
+	for _, name := range names {
+		chats[name].set(func(l *statusv1.Load) { counts = append(counts, l.Connections) })
+		most, sum = max(most, counts[len(counts)-1]), sum+counts[len(counts)-1]
+	}
+	ratio := float64(most) * servers / float64(sum)
+	t.Logf("busiest / mean = %.4f: %v", ratio, counts)
+	if sum != users || ratio > 1.05 {
+		t.Errorf("busiest / mean of %d users = %.4f, want at most 1.05", sum, ratio)
+	}
+}
+
+// patient asks until there is an assignment, as users do.
+func (c *caller) patient() (a *statusv1.Assignment, err error) {
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) { // between two questions
+		if a, err = c.assign(); err == nil {
+			return a, nil
+		}
+	}
+	return nil, err
+}

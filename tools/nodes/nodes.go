@@ -1,0 +1,397 @@
+// Package nodes spreads a fleet over several nodes on this machine, to see what
+// becomes of it when one of them dies, is cut off or is emptied. A node is a
+// network namespace with a Consul and a Nomad agent of its own; what it runs are
+// the same jobs from nomad/ that run everywhere.
+//
+// The control node has the servers of Consul and Nomad and the databases, which
+// are what such a fleet cannot lose; everything else is on the others.
+package nodes
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	consul "github.com/hashicorp/consul/api"
+	nomad "github.com/hashicorp/nomad/api"
+
+	"github.com/msrchat/msrchat/tools/internal/agent"
+	"github.com/msrchat/msrchat/tools/internal/fleet"
+	"github.com/msrchat/msrchat/tools/internal/job"
+	"github.com/msrchat/msrchat/tools/internal/lan"
+	"github.com/msrchat/msrchat/tools/internal/ports"
+	"github.com/msrchat/msrchat/tools/internal/process"
+	"github.com/msrchat/msrchat/tools/internal/state"
+)
+
+// Control is the node that has to survive, Users the place of this machine
+// itself, where users are.
+const (
+	Control = "control"
+	Users   = lan.Users
+)
+
+// Workers are the nodes that tests may harm: as many as there are chat servers.
+func Workers() []string { return []string{"n1", "n2", "n3"} }
+
+func all() []string { return append([]string{Control}, Workers()...) }
+
+// Nomad's datacenters: jobs choose their nodes by them.
+const (
+	controlDatacenter = "control"
+	workerDatacenter  = "workers"
+)
+
+// counts is how many instances there are of what is spread over the workers.
+var counts = map[string]int{"chat": 3, "status": 2, "gate": 2}
+
+// The limits of a start on two busy cores; an idle machine needs a fifth.
+const (
+	agentsLimit = 90 * time.Second
+	jobsLimit   = 4 * time.Minute
+	pollEvery   = 50 * time.Millisecond
+)
+
+// Config says what to start. All fields are needed.
+type Config struct {
+	Root          string // the checkout
+	State         string // folder of the fleet; nothing else may be in it
+	Consul, Nomad string // the programs
+	// Heartbeat is that of the chat servers: users notice the loss of theirs
+	// after two.
+	Heartbeat time.Duration
+	Out       io.Writer // progress, for people
+}
+
+// Fleet is what runs. Its methods are for one goroutine.
+type Fleet struct {
+	cfg    Config
+	dir    state.Dir
+	lan    *lan.LAN
+	ports  ports.Table
+	fleet  *fleet.Fleet
+	unlock func()
+}
+
+// Up starts a fleet and returns once every check passes. What an earlier one
+// left in the same folder is removed first. After an error nothing is left.
+func Up(ctx context.Context, cfg Config) (*Fleet, error) {
+	dir, err := state.Open(cfg.State)
+	if err != nil {
+		return nil, err
+	}
+	// Held while the fleet lives, so that nobody takes it down beside its owner.
+	unlock, err := dir.Lock()
+	if err != nil {
+		return nil, err
+	}
+	// Each node has all ports to itself, so they are the usual ones.
+	table, err := ports.New(ports.DefaultBase)
+	if err != nil {
+		unlock()
+		return nil, err
+	}
+	f := &Fleet{cfg: cfg, dir: dir, lan: lan.New(dir.Path(), all()...), ports: table, unlock: unlock}
+	if err := f.start(ctx); err != nil {
+		down := f.Down(context.WithoutCancel(ctx))
+		return nil, errors.Join(err, down)
+	}
+	return f, nil
+}
+
+func (f *Fleet) start(ctx context.Context) (err error) {
+	if err := wipe(ctx, f.dir, f.lan); err != nil {
+		return fmt.Errorf("remove an earlier fleet: %w", err)
+	}
+	if err := f.lan.Create(ctx); err != nil {
+		return err
+	}
+	if f.fleet, err = fleet.At(f.cfg.Root, f.dir, f.ports, f.Address(Control), f.cfg.Out); err != nil {
+		return err
+	}
+	built, err := f.fleet.Build(ctx) // takes minutes where nothing is in Go's cache
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	agents, cancel := context.WithTimeout(ctx, agentsLimit)
+	defer cancel()
+	if err := f.boot(agents, Control); err != nil {
+		return err
+	}
+	if err := f.boot(agents, Workers()...); err != nil {
+		return err
+	}
+	f.printf("  %d nodes are up (%.1f s)\n", len(all()), time.Since(began).Seconds())
+	jobs, cancel := context.WithTimeout(ctx, jobsLimit)
+	defer cancel()
+	if err := f.fleet.Deploy(jobs, f.cfg.Nomad, built, f.vars()); err != nil {
+		return err
+	}
+	f.printf("  the fleet is up on them (%.1f s)\n", time.Since(began).Seconds())
+	return nil
+}
+
+func (f *Fleet) printf(format string, args ...any) { fmt.Fprintf(f.cfg.Out, format, args...) }
+
+// vars are the values that differ from those of the local fleet: where things
+// are, and how many.
+func (f *Fleet) vars() map[string]job.Vars {
+	at := func(port int) string { return fmt.Sprintf("%s:%d", f.Address(Control), port) }
+	databases := job.Vars{"mysql_addr": at(f.ports.MySQL()), "redis_addr": at(f.ports.Redis()), "smtp_addr": at(f.ports.MailSMTP())}
+	of := map[string]job.Vars{}
+	for _, j := range job.All() {
+		vars := job.Vars{"datacenters": fmt.Sprintf("[%q]", controlDatacenter)}
+		if j.Stage == job.LastStage {
+			vars["datacenters"] = fmt.Sprintf("[%q]", workerDatacenter)
+		}
+		maps.Copy(vars, databases)
+		of[j.Name] = vars
+	}
+	for service, count := range counts {
+		of[service]["count"] = fmt.Sprint(count)
+	}
+	of["chat"]["heartbeat"] = f.cfg.Heartbeat.String()
+	of["gate"]["gate_port"] = "0" // dynamic: two may come to share the node that is left
+	return of
+}
+
+// Address is a node's IP address.
+func (f *Fleet) Address(node string) string { return f.lan.Address(node) }
+
+// MySQL is host:port of the database.
+func (f *Fleet) MySQL() string { return fmt.Sprintf("%s:%d", f.Address(Control), f.ports.MySQL()) }
+
+// Redis is host:port of Redis.
+func (f *Fleet) Redis() string { return fmt.Sprintf("%s:%d", f.Address(Control), f.ports.Redis()) }
+
+// Secret reads what the services share from Nomad: mysql_password and
+// redis_password.
+func (f *Fleet) Secret(ctx context.Context, key string) (string, error) {
+	return f.fleet.Secret(ctx, key)
+}
+
+// Consul asks the fleet's Consul server.
+func (f *Fleet) Consul() *consul.Client { return f.fleet.Consul() }
+
+// Nomad asks the fleet's Nomad server.
+func (f *Fleet) Nomad() *nomad.Client { return f.fleet.Nomad() }
+
+// Settled returns once every node takes work and each of the services that are
+// spread has as many instances as it should, in Nomad and in Consul, all of them
+// passing: nothing is missing, and nothing stale is left.
+func (f *Fleet) Settled(ctx context.Context) error {
+	if err := f.awaitNodes(ctx, all()...); err != nil {
+		return err
+	}
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	for {
+		problem := f.unsettled(ctx)
+		if problem == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("the fleet does not settle: %w (%w)", problem, ctx.Err())
+		case <-tick.C:
+		}
+	}
+}
+
+// unsettled says what is missing or too much.
+func (f *Fleet) unsettled(ctx context.Context) error {
+	for service, want := range counts {
+		allocs, _, err := f.Nomad().Jobs().Allocations(service, false, (&nomad.QueryOptions{}).WithContext(ctx))
+		if err != nil {
+			return err
+		}
+		running := 0
+		for _, a := range allocs {
+			if a.ClientStatus == nomad.AllocClientStatusRunning {
+				running++
+			}
+		}
+		entries, _, err := f.Consul().Health().Service(service, "", false, (&consul.QueryOptions{}).WithContext(ctx))
+		if err != nil {
+			return err
+		}
+		passing := 0
+		for _, e := range entries {
+			if e.Checks.AggregatedStatus() == consul.HealthPassing {
+				passing++
+			}
+		}
+		if running != want || len(entries) != want || passing != want {
+			return fmt.Errorf("%s: %d of %d run, %d are in Consul, %d pass", service, running, want, len(entries), passing)
+		}
+	}
+	return nil
+}
+
+// Down ends everything; in the folder only the builds are left.
+func (f *Fleet) Down(ctx context.Context) error {
+	err := wipe(ctx, f.dir, f.lan)
+	f.unlock()
+	return err
+}
+
+// Folder is where such a fleet has its state, beside that of the local fleet.
+func Folder(state string) string { return filepath.Clean(state) + "-nodes" }
+
+// Down removes whatever is left of a fleet in a folder whose owner is gone. It
+// is no error when there is nothing; it is refused while the owner lives.
+func Down(ctx context.Context, folder string) error {
+	if _, err := os.Stat(folder); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	dir, err := state.Open(folder)
+	if err != nil {
+		return err
+	}
+	unlock, err := dir.Lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return wipe(ctx, dir, lan.New(dir.Path(), all()...))
+}
+
+// wipe kills without asking: nothing of such a fleet is to be kept.
+func wipe(ctx context.Context, dir state.Dir, network *lan.LAN) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	for _, namespace := range network.Namespaces() {
+		if err := kill(ctx, namespace); err != nil {
+			return err
+		}
+	}
+	if err := fleet.Clear(ctx, dir.Path()); err != nil {
+		return err
+	}
+	if err := removeGroups(allocations(dir.Path())); err != nil {
+		return err
+	}
+	if err := network.Delete(ctx); err != nil {
+		return err
+	}
+	// The builds stay, as they do when a local fleet is taken down.
+	errs := []error{dir.Remove(false), os.RemoveAll(dir.Data())}
+	for _, node := range all() {
+		errs = append(errs, os.RemoveAll(filepath.Join(dir.Path(), node)))
+	}
+	return errors.Join(errs...)
+}
+
+// kill kills whatever runs in a namespace until nothing does: what is killed may
+// have been starting something.
+func kill(ctx context.Context, namespace string) error {
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	for {
+		pids := slices.DeleteFunc(lan.Processes(namespace), func(pid int) bool { return !process.Kill(pid) })
+		if len(pids) == 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("kill what runs in %s: %v: %w", namespace, pids, ctx.Err())
+		case <-tick.C:
+		}
+	}
+}
+
+// node is what an agent has to know about a node.
+func (f *Fleet) node(name string) agent.Node {
+	datacenter := workerDatacenter
+	if name == Control {
+		datacenter = controlDatacenter
+	}
+	return agent.Node{
+		Name: name, Datacenter: datacenter, Address: f.Address(name), Interface: "eth0",
+		Servers: f.Address(Control), Namespace: f.lan.Namespace(name),
+	}
+}
+
+// folder is a node's part of the state.
+func (f *Fleet) folder(node string) (state.Dir, error) {
+	return state.Open(filepath.Join(f.dir.Path(), node))
+}
+
+// boot starts the agents of nodes, all at once, and waits until they take work.
+func (f *Fleet) boot(ctx context.Context, names ...string) error {
+	var group sync.WaitGroup
+	errs := make([]error, len(names))
+	for i, name := range names {
+		group.Go(func() { errs[i] = f.startAgents(ctx, name) })
+	}
+	group.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	return f.awaitNodes(ctx, names...)
+}
+
+func (f *Fleet) startAgents(ctx context.Context, name string) error {
+	dir, err := f.folder(name)
+	if err != nil {
+		return err
+	}
+	node := f.node(name)
+	consulAgent := agent.Consul(dir, f.ports, node)
+	p, err := consulAgent.Start(f.cfg.Consul)
+	if err != nil {
+		return err
+	}
+	client, err := consul.NewClient(&consul.Config{Address: fmt.Sprintf("%s:%d", node.Address, f.ports.ConsulHTTP())})
+	if err != nil {
+		return fmt.Errorf("consul client: %w", err)
+	}
+	if err := consulAgent.AwaitConsul(ctx, p, client); err != nil {
+		return fmt.Errorf("node %s: %w", name, err)
+	}
+	if first, needed := agent.NomadFirst(dir, f.ports, node); needed && node.Server() {
+		p, err := first.Start(f.cfg.Nomad)
+		if err != nil {
+			return err
+		}
+		if err := first.AwaitKeys(ctx, p, f.Nomad()); err != nil {
+			return err
+		}
+		if err := first.Stop(ctx); err != nil {
+			return err
+		}
+	}
+	_, err = agent.Nomad(dir, f.ports, node, "").Start(f.cfg.Nomad)
+	return err
+}
+
+// awaitNodes waits until Nomad's servers call the nodes ready.
+func (f *Fleet) awaitNodes(ctx context.Context, names ...string) error {
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	for {
+		missing := slices.Clone(names)
+		list, _, err := f.Nomad().Nodes().List((&nomad.QueryOptions{}).WithContext(ctx))
+		for _, n := range list {
+			if n.Status == nomad.NodeStatusReady && n.SchedulingEligibility == nomad.NodeSchedulingEligible && !n.Drain {
+				missing = slices.DeleteFunc(missing, func(name string) bool { return name == n.Name })
+			}
+		}
+		if len(missing) == 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("nodes %v do not take work (%w; nomad: %w; logs in %s)", missing, ctx.Err(), err, f.dir.Path())
+		case <-tick.C:
+		}
+	}
+}
