@@ -249,9 +249,6 @@ func (s *Server) build() {
 		Missed: func() { s.repair.Everybody() },
 	})
 	s.msgs = msglog.New(s.db, msglog.Options{Logger: s.log, Registerer: reg, Committed: func(batch []msglog.Committed) {
-		if planted.Has(planted.DrainWithoutFlush) && s.draining.Load() {
-			return
-		}
 		s.repair.Committed(batch)
 		s.fanout.Committed(batch)
 	}})
@@ -260,7 +257,11 @@ func (s *Server) build() {
 		Deliver: func(d []*relayv1.Delivery) { s.fanout.Received(d) },
 		Missed:  func(string) { s.repair.Everybody() },
 	})
-	s.lanes = lane.New(s.peers, s.cfg.MaxSends, s.log)
+	var appender lane.Appender = s.peers
+	if planted.Has(planted.DrainWithoutFlush) {
+		appender = unflushed{s.peers, &s.draining}
+	}
+	s.lanes = lane.New(appender, s.cfg.MaxSends, s.log)
 	s.fanout = fanout.New(fanout.Options{Hub: s.hub, Peers: s.peers, Routes: s.routes, Drop: s.cfg.Hooks.DropPush, Registerer: reg})
 	s.repair = repair.New(repair.Options{
 		Heartbeat: hb, Tell: s.fanout.Heads, Heads: dir.Heads, Deliver: s.hub.Deliver, Users: s.hub.Users, Lost: s.peers.Lost,

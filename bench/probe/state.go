@@ -90,13 +90,6 @@ func (s *state) broken(f fault, newcomer string) {
 	}
 }
 
-// isBroken says that this probe condemns its server.
-func (s *state) isBroken() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.fault != nil
-}
-
 // verdict is the check's answer. Only a broken promise is critical. That is also
 // what makes it known at once: while a check's status stays the same, Consul
 // tells a new text only after minutes.

@@ -115,6 +115,7 @@ func login(address string) wire.Login {
 func TestEvents(t *testing.T) {
 	long := strings.Repeat("x", 100_000) // longer than the reader's buffer
 	address := server(t, func(t *testing.T, nc net.Conn) {
+		t.Helper()
 		hello := expect(t, nc).GetHello()
 		if hello.GetProtocol() != 1 || hello.GetAssignmentId() != "a-1" || hello.GetClient() != "wire test" || len(hello.GetToken()) != 32 {
 			t.Errorf("hello is %v", hello)
@@ -147,6 +148,7 @@ func TestEvents(t *testing.T) {
 // What came of a burst is written when all of it was handed out.
 func TestDrained(t *testing.T) {
 	address := server(t, func(t *testing.T, nc net.Conn) {
+		t.Helper()
 		expect(t, nc)
 		send(t, nc, encode(t, welcome(60_000), event(1, "a"), event(2, "b")))
 		if f := expect(t, nc); f.GetRequestId() != 42 {
@@ -178,6 +180,7 @@ func TestDrained(t *testing.T) {
 
 func TestCall(t *testing.T) {
 	address := server(t, func(t *testing.T, nc net.Conn) {
+		t.Helper()
 		expect(t, nc)
 		send(t, nc, encode(t, welcome(60_000)))
 		ask := expect(t, nc)
@@ -205,21 +208,23 @@ func TestCall(t *testing.T) {
 }
 
 func TestNotLetIn(t *testing.T) {
+	whole := encode(t, welcome(1000))
 	for name, test := range map[string]struct {
-		answer func(*testing.T) []byte
+		answer []byte
 		kind   string
 	}{
-		"refused":           {func(t *testing.T) []byte { return encode(t, goodbye(chatv1.GoodbyeCode_GOODBYE_CODE_FULL)) }, "goodbye full"},
-		"closed":            {func(*testing.T) []byte { return nil }, "connection lost"},
-		"cut in the header": {func(*testing.T) []byte { return []byte{0, 0} }, "connection lost"},
-		"cut in the body":   {func(t *testing.T) []byte { r := encode(t, welcome(1000)); return r[:len(r)-3] }, "connection lost"},
-		"too large":         {func(*testing.T) []byte { return []byte{0xff, 0xff, 0xff, 0xff} }, ""},
-		"no protobuf":       {func(*testing.T) []byte { return []byte{0, 0, 0, 1, 0xff} }, ""},
+		"refused":           {encode(t, goodbye(chatv1.GoodbyeCode_GOODBYE_CODE_FULL)), "goodbye full"},
+		"closed":            {nil, "connection lost"},
+		"cut in the header": {[]byte{0, 0}, "connection lost"},
+		"cut in the body":   {whole[:len(whole)-3], "connection lost"},
+		"too large":         {[]byte{0xff, 0xff, 0xff, 0xff}, ""},
+		"no protobuf":       {[]byte{0, 0, 0, 1, 0xff}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			address := server(t, func(t *testing.T, nc net.Conn) {
+				t.Helper()
 				expect(t, nc)
-				send(t, nc, test.answer(t))
+				send(t, nc, test.answer)
 			})
 			_, err := dialer(t).Dial(t.Context(), login(address))
 			if err == nil {
@@ -236,6 +241,7 @@ func TestNotLetIn(t *testing.T) {
 func TestSlowServer(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	address := server(t, func(t *testing.T, nc net.Conn) {
+		t.Helper()
 		expect(t, nc)
 		cancel()
 		_, _ = nc.Read(make([]byte, 1)) // until the client gives up
@@ -254,6 +260,7 @@ func TestBrokenStream(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			address := server(t, func(t *testing.T, nc net.Conn) {
+				t.Helper()
 				expect(t, nc)
 				send(t, nc, append(encode(t, welcome(60_000), event(1, "good")), tail...))
 			})
@@ -277,6 +284,7 @@ func TestHeartbeat(t *testing.T) {
 	var pings atomic.Int32
 	var once sync.Once
 	address := server(t, func(t *testing.T, nc net.Conn) {
+		t.Helper()
 		expect(t, nc)
 		send(t, nc, encode(t, welcome(200)))
 		f := &chatv1.ClientFrame{}
@@ -307,6 +315,7 @@ func TestHeartbeat(t *testing.T) {
 
 func TestClose(t *testing.T) {
 	address := server(t, func(t *testing.T, nc net.Conn) {
+		t.Helper()
 		expect(t, nc)
 		send(t, nc, encode(t, welcome(60_000)))
 		_, _ = nc.Read(make([]byte, 1))
@@ -330,6 +339,7 @@ func TestClose(t *testing.T) {
 // ever.
 func TestCloseFreesWriter(t *testing.T) {
 	address := server(t, func(t *testing.T, nc net.Conn) {
+		t.Helper()
 		expect(t, nc)
 		send(t, nc, encode(t, welcome(60_000)))
 		<-t.Context().Done() // reads nothing

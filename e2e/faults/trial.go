@@ -26,9 +26,7 @@ type Trial struct {
 	Expect []check.Kind
 }
 
-// Trials are one for each bug, and one without. planted.DrainWithoutFlush has
-// none yet: what it keeps from readers is repaired before it is quiet, when the
-// server comes back in the same place.
+// Trials are one for each bug, and one without.
 var Trials = []Trial{
 	{faults: []string{"kill-chat", "freeze-mysql", "flush-redis", "relay-frames drop", "restart-chat"}},
 	// The process takes with it what it had acknowledged.
@@ -37,6 +35,8 @@ var Trials = []Trial{
 	{Bug: planted.RepairOff, faults: []string{"relay-frames drop"}, Expect: []check.Kind{check.Missing, check.Late}},
 	// Clients of the dead server send again what it had committed.
 	{Bug: planted.DedupeOff, faults: []string{"kill-chat", "kill-chat"}, Expect: []check.Kind{check.Doubled, check.Untyped}},
+	// People go on typing until they are asked to leave.
+	{Bug: planted.DrainWithoutFlush, faults: []string{"restart-chat", "restart-chat"}, Expect: []check.Kind{check.Lost}},
 	// Several messages of a device wait in one lane.
 	{Bug: planted.LanesReordered, faults: []string{"freeze-mysql"}, Expect: []check.Kind{check.Reordered}},
 	// 500 a second over three servers: each has had its thousandth after seven

@@ -16,7 +16,8 @@ const (
 	RepairOff Bug = "repair-off"
 	// DedupeOff appends a message again that was sent again.
 	DedupeOff Bug = "dedupe-off"
-	// DrainWithoutFlush pushes nothing that is committed while a server leaves.
+	// DrainWithoutFlush acknowledges what is sent to a server that leaves, and
+	// brings it nowhere.
 	DrainWithoutFlush Bug = "drain-without-flush"
 	// LanesReordered lets a later message of a conversation overtake earlier ones.
 	LanesReordered Bug = "lanes-reordered"

@@ -303,8 +303,8 @@ func (r *Repair) check(ctx context.Context) (more bool) {
 		r.opts.Logger.Warn("repair waits for the database", "users", len(r.dirty), "err", err)
 		return false
 	}
-	for user, of := range heads {
-		r.opts.Deliver([]uint64{user}, conn.HeadsFrames(of))
+	for _, user := range users { // also who has none: a client may wait to be told so
+		r.opts.Deliver([]uint64{user}, conn.HeadsFrames(heads[user]))
 	}
 	r.checked.Add(float64(len(users)))
 	return true
