@@ -1,6 +1,7 @@
 package web
 
 import (
+	"errors"
 	"context"
 	"io"
 	"net"
@@ -86,7 +87,9 @@ func TestConnectionsAreBounded(t *testing.T) {
 	go func() { served <- srv.Serve(c.Listener(l)) }()
 	defer func() {
 		_ = srv.Close()
-		<-served
+		if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+			t.Error(err)
+		}
 	}()
 	dial := func() net.Conn {
 		nc, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", l.Addr().String())
