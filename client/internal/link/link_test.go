@@ -100,6 +100,7 @@ func end(t *testing.T, l *link.Link) error {
 }
 
 func TestFramesComeUntilGoodbye(t *testing.T) {
+	looked := make(chan struct{})
 	to := serve(t, nil, func(conn net.Conn) {
 		if h := hello(t, conn); string(h.GetToken()) != "secret" {
 			t.Errorf("hello: %v", h)
@@ -107,16 +108,19 @@ func TestFramesComeUntilGoodbye(t *testing.T) {
 		write(t, conn, welcome(time.Minute))
 		write(t, conn, &chatv1.ServerFrame{Body: &chatv1.ServerFrame_Pong{}})
 		write(t, conn, &chatv1.ServerFrame{RequestId: 7})
+		<-looked
 		write(t, conn, &chatv1.ServerFrame{Body: &chatv1.ServerFrame_Goodbye{Goodbye: &chatv1.Goodbye{Text: "bye"}}})
 		_, _ = io.Copy(io.Discard, conn)
 	})
 	l, err := dial(t, to, nil)
 	if err != nil {
+		close(looked)
 		t.Fatal(err)
 	}
 	if l.Err() != nil || l.Heartbeat != time.Minute {
 		t.Errorf("alive: %v, heartbeat %v", l.Err(), l.Heartbeat)
 	}
+	close(looked)
 	if f := <-l.Frames(); f.GetRequestId() != 7 {
 		t.Errorf("first frame: %v", f)
 	}

@@ -27,7 +27,6 @@ type deployment struct {
 	job           job.Job
 	before, after job.Submitted
 	id            string
-	old           []string // allocations of the version before
 	told          string
 	toldAt        time.Time
 	started       time.Time

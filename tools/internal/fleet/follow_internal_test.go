@@ -35,11 +35,11 @@ func (w *world) ServeHTTP(out http.ResponseWriter, r *http.Request) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	answer := func(v any) { _ = json.NewEncoder(out).Encode(v) }
-	switch path := r.URL.Path; {
-	case path == "/v1/job/chat":
+	switch r.URL.Path {
+	case "/v1/job/chat":
 		id := "chat"
 		answer(&nomad.Job{ID: &id, Version: &w.version, Meta: map[string]string{"release": w.release}})
-	case path == "/v1/job/chat/deployments":
+	case "/v1/job/chat/deployments":
 		if w.looked != nil {
 			w.looked(w)
 		}
@@ -48,9 +48,9 @@ func (w *world) ServeHTTP(out http.ResponseWriter, r *http.Request) {
 			list = append(list, w.deployment)
 		}
 		answer(list)
-	case path == "/v1/job/chat/allocations":
+	case "/v1/job/chat/allocations":
 		answer(w.allocs)
-	case path == "/v1/deployment/fail/d1":
+	case "/v1/deployment/fail/d1":
 		w.failed++
 		w.deployment.Status, w.deployment.StatusDescription = nomad.DeploymentStatusFailed, "marked as failed"
 		w.version, w.release = 6, "old"
@@ -60,9 +60,9 @@ func (w *world) ServeHTTP(out http.ResponseWriter, r *http.Request) {
 			}
 		}
 		answer(&nomad.DeploymentUpdateResponse{})
-	case path == "/v1/catalog/services":
+	case "/v1/catalog/services":
 		answer(map[string][]string{"probe": {}})
-	case path == "/v1/health/service/probe":
+	case "/v1/health/service/probe":
 		status := consul.HealthPassing
 		if w.probe != "" {
 			status = consul.HealthWarning

@@ -2,7 +2,9 @@ package machine
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
@@ -20,8 +22,10 @@ func Cgroups() (version int, writable bool, err error) {
 	}
 	// Version 1 has a folder for each controller; Nomad wants cpuset and freezer.
 	cpuset := filepath.Join(root, "cpuset")
-	if _, err := os.Stat(filepath.Join(cpuset, "tasks")); err != nil {
+	if _, err := os.Stat(filepath.Join(cpuset, "tasks")); errors.Is(err, fs.ErrNotExist) {
 		return 0, false, nil
+	} else if err != nil {
+		return 0, false, err
 	}
 	return 1, syscall.Access(cpuset, accessWrite) == nil, nil
 }
