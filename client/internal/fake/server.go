@@ -56,6 +56,10 @@ type Server struct {
 	listener net.Listener
 	wg       sync.WaitGroup
 
+	// joining is held for reading from a Welcome until its connection is listed:
+	// who sees a client online also reaches it.
+	joining sync.RWMutex
+
 	mu      sync.Mutex
 	faults  Faults              // under mu
 	conns   map[*serverConn]any // under mu
@@ -197,6 +201,8 @@ func (s *Server) MostUnanswered() int {
 }
 
 func (s *Server) connections() []*serverConn {
+	s.joining.Lock()
+	defer s.joining.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var out []*serverConn
@@ -262,6 +268,7 @@ func (s *Server) welcome(c *serverConn, f *chatv1.ClientFrame) bool {
 		s.write(c, &chatv1.ServerFrame{RequestId: f.GetRequestId(), Body: &chatv1.ServerFrame_Goodbye{Goodbye: bye}})
 		return false
 	}
+	s.joining.RLock()
 	s.write(c, &chatv1.ServerFrame{RequestId: f.GetRequestId(), Body: &chatv1.ServerFrame_Welcome{Welcome: &chatv1.Welcome{
 		UserId: c.user.id, UserName: c.user.name, Instance: s.Instance, Release: "test",
 		HeartbeatMs: uint32(s.Heartbeat / time.Millisecond), LogEpoch: epoch, Alternates: s.Alternates,
@@ -271,6 +278,7 @@ func (s *Server) welcome(c *serverConn, f *chatv1.ClientFrame) bool {
 	s.conns[c] = nil
 	closed := s.closed
 	s.mu.Unlock()
+	s.joining.RUnlock()
 	if !s.now().NoHeads {
 		s.pushHeads(c)
 	}
