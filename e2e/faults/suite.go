@@ -242,7 +242,7 @@ func (s *suite) step(life, ctx context.Context, step Step, hush func()) Done {
 	if step.Kind.held { // those are the last
 		hush()
 	}
-	effect, err := step.Kind.begin(ctx, s.arena, step)
+	effect, err := step.Kind.begin(life, s.arena, step)
 	began := time.Now()
 	s.cfg.Guest.Begun(step, done.Unacknowledged)
 	if err != nil {

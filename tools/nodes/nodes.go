@@ -159,6 +159,7 @@ func (f *Fleet) vars() map[string]job.Vars {
 		of[service]["count"] = fmt.Sprint(count)
 	}
 	of["chat"]["heartbeat"] = f.cfg.Heartbeat.String()
+	of["chat"]["probe"] = "false" // probes have connections of their own, and tests count connections
 	of["gate"]["gate_port"] = "0" // dynamic: two may come to share the node that is left
 	return of
 }

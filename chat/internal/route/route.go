@@ -235,8 +235,16 @@ func (t *Table) beenDark() {
 	}
 }
 
-// rewrite writes all routes, then lights the beacon.
+// rewrite writes all routes, then lights the beacon. It asks first whether Redis
+// answers: what is written to a connection that leads nowhere may arrive when the
+// network is whole again, and bring back routes that were taken back meanwhile.
 func (t *Table) rewrite(ctx context.Context) bool {
+	asking, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	if err := t.opts.Redis.Ping(asking).Err(); err != nil {
+		t.broken(ctx, err)
+		return false
+	}
 	t.mu.Lock()
 	was := t.incomplete
 	// Cleared before the list is made: an Add that comes later writes for itself.

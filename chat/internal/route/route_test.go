@@ -24,6 +24,7 @@ import (
 // server is one chat server's table on a real Redis.
 type server struct {
 	*route.Table
+	client   redis.UniversalClient
 	registry *prometheus.Registry
 	others   []string
 	missed   atomic.Int64
@@ -42,7 +43,7 @@ func startAt(t *testing.T, address, instance string) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &server{registry: prometheus.NewRegistry(), others: slices.DeleteFunc([]string{"a", "b", "c"}, func(other string) bool { return other == instance })}
+	s := &server{client: client, registry: prometheus.NewRegistry(), others: slices.DeleteFunc([]string{"a", "b", "c"}, func(other string) bool { return other == instance })}
 	s.Table = route.New(route.Options{
 		Instance: instance, Redis: client, Logger: slog.New(slog.DiscardHandler), Missed: func() { s.missed.Add(1) },
 		Registerer: s.registry,
@@ -304,6 +305,42 @@ func TestRedisHangs(t *testing.T) {
 	}
 	r.Signal(t, syscall.SIGCONT)
 	a.until(t, "all is known again", 1, "b")
+}
+
+// writes counts the commands that write a route.
+type writes struct{ n atomic.Int64 }
+
+func (*writes) DialHook(next redis.DialHook) redis.DialHook          { return next }
+func (*writes) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
+func (w *writes) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, commands []redis.Cmder) error {
+		for _, c := range commands {
+			if c.Name() == "zadd" {
+				w.n.Add(1)
+			}
+		}
+		return next(ctx, commands)
+	}
+}
+
+// A write to a Redis that does not answer may arrive long after, when its user is
+// gone. So none is made before Redis answered something else.
+func TestNothingIsWrittenToARedisThatDoesNotAnswer(t *testing.T) {
+	r, a, _, _ := three(t)
+	w := &writes{}
+	a.client.AddHook(w)
+	a.Add(t.Context(), 1, 1)
+	if w.n.Load() != 1 {
+		t.Fatalf("%d writes of one route", w.n.Load())
+	}
+	r.Signal(t, syscall.SIGSTOP)
+	before := a.failures(t)
+	testenv.Until(t, "a has tried several times", func() bool { return a.failures(t) >= before+4 })
+	if n := w.n.Load(); n != 1 {
+		t.Errorf("%d routes were written to a Redis that does not answer", n-1)
+	}
+	r.Signal(t, syscall.SIGCONT)
+	testenv.Until(t, "they are written when it answers", func() bool { return w.n.Load() > 1 })
 }
 
 func TestAServerThatLeavesTakesItsRoutesAlong(t *testing.T) {

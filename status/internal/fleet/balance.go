@@ -172,6 +172,8 @@ func (t *Table) held(now time.Time) string {
 		switch {
 		case s.fresh(now) && (state == StateDraining || state == StateLeft):
 			why = s.id + " is draining"
+		case s.listed && t.doubted[s.id]:
+			why = "the probe of " + s.id + " does not pass" // it is new, or something is wrong
 		case state == StateSilent || state == StateStale || at.catalogOnly && state == StateEligible && !s.fresh(now):
 			why = s.id + " does not report" // it may well hold connections
 		}

@@ -101,6 +101,7 @@ func TestNothingIsMovedWhile(t *testing.T) {
 			w.report("b")
 			w.pass(time.Second)
 		}, "the fleet changed"},
+		{"a server is being proven", func(w *world) { w.table.SetProbes([]discovery.Instance{{ID: "b"}}) }, "the probe of b"},
 		{"the catalog is old", func(w *world) { w.catalogAge = 16 * time.Second }, "Consul does not answer"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
