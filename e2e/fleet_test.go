@@ -42,6 +42,7 @@ func TestFleet(t *testing.T) {
 
 // doctor finds a sound fleet sound, and a database that would lose messages not.
 func doctor(t *testing.T, f *fleet.Fleet) {
+	t.Helper()
 	verdicts, printed, _ := f.Doctor() // the machine itself may lack something
 	checks := []string{"fleet", "ports", "consul leader", "nomad leader", "durability", "clock of mysql", "kill timeout of mysql", "kill timeout of chat", "mysql that runs"}
 	for _, service := range []string{"mysql", "redis", "mail", "status", "chat", "gate"} {

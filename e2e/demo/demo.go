@@ -70,7 +70,7 @@ func Run(ctx context.Context, cfg Config) (*Verdict, error) {
 	go func() { delivered <- mail.Run(post) }()
 	defer func() {
 		stopMail()
-		<-delivered
+		<-delivered //nolint:errcheck // a mailbox that failed has cost the run its codes
 	}()
 	progress := startProgress(cfg.Output)
 	defer progress.end()

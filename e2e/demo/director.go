@@ -106,7 +106,7 @@ func (d *director) converse(ctx context.Context, p *person, n uint64) error {
 	random := rand.New(rand.NewPCG(d.cfg.Seed, n))
 	for i := 1; ; i++ {
 		if pause(ctx, time.Second+time.Duration(random.Int64N(int64(2*time.Second)))) != nil {
-			return nil
+			return nil //nolint:nilerr // the end was asked for
 		}
 		if err := p.say(fmt.Sprintf("%s (%d)", d.remark(random), i)); err != nil {
 			return err

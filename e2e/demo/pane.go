@@ -46,7 +46,7 @@ func Pane(ctx context.Context, socket string) error {
 	}()
 	_, err = p.Run()
 	_ = conn.Close() // ends the reader
-	<-ended
+	<-ended          //nolint:errcheck // it ends by the closed connection
 	if errors.Is(err, tea.ErrProgramKilled) {
 		err = nil // ctx ended
 	}

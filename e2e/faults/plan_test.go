@@ -12,7 +12,7 @@ func TestPlanFollowsFromTheSeed(t *testing.T) {
 	const rounds = 12
 	kinds := faults.Kinds
 	print := func(seed uint64) string { return fmt.Sprint(faults.Plan(seed, kinds, rounds*len(kinds))) }
-	if print(7) != print(7) {
+	if again := print(7); print(7) != again {
 		t.Error("two plans of one seed differ")
 	}
 	if print(7) == print(8) {

@@ -82,5 +82,6 @@ func (f *Fence) anybody(ctx context.Context) bool {
 	for _, ask := range []func(context.Context) error{f.opts.Database, f.opts.Consul} {
 		go func() { answers <- ask(ctx) }()
 	}
-	return <-answers == nil || <-answers == nil
+	first := <-answers
+	return first == nil || <-answers == nil
 }
