@@ -183,10 +183,14 @@ func (r *Repair) Run(ctx context.Context) error {
 // work tells heads and compares users, some of each in turn, so that neither
 // waits for the other, until nothing is left or its time is over.
 func (r *Repair) work(ctx context.Context, until time.Time) {
-	tell, check := true, true
-	for (tell || check) && ctx.Err() == nil && time.Now().Before(until) {
-		tell = tell && r.tell(ctx)
-		check = check && r.check(ctx)
+	for away := false; ctx.Err() == nil && time.Now().Before(until); {
+		told, compared := r.tell(ctx), false
+		if !away { // who became dirty meanwhile is compared in this turn, too
+			compared, away = r.check(ctx)
+		}
+		if !told && !compared {
+			return
+		}
 	}
 }
 
@@ -286,12 +290,12 @@ func (r *Repair) takeDirty() []uint64 {
 	return users
 }
 
-// check compares some users with the log and says whether it is worth going on.
-// Those whose heads cannot be read stay dirty.
-func (r *Repair) check(ctx context.Context) (more bool) {
+// check compares some users with the log, if there are any. Those whose heads
+// cannot be read stay dirty: the database is away.
+func (r *Repair) check(ctx context.Context) (compared, away bool) {
 	users := r.takeDirty()
 	if len(users) == 0 {
-		return false
+		return false, false
 	}
 	ctx, cancel := context.WithTimeout(ctx, checkLimit)
 	defer cancel()
@@ -301,11 +305,11 @@ func (r *Repair) check(ctx context.Context) (more bool) {
 		defer r.mu.Unlock()
 		r.soil(users)
 		r.opts.Logger.Warn("repair waits for the database", "users", len(r.dirty), "err", err)
-		return false
+		return false, true
 	}
 	for _, user := range users { // also who has none: a client may wait to be told so
 		r.opts.Deliver([]uint64{user}, conn.HeadsFrames(heads[user]))
 	}
 	r.checked.Add(float64(len(users)))
-	return true
+	return true, false
 }
