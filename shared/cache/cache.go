@@ -30,7 +30,8 @@ type Config struct {
 	// TLS encrypts the connections and verifies the server's certificate.
 	TLS bool
 	// PoolSize bounds connections, per node of a cluster. Up to MaxIdle are
-	// kept; of those, one that was idle for IdleTime is not used again.
+	// kept (a few more after a burst that ends at once, until the next exchanges
+	// shed them); of those, one that was idle for IdleTime is not used again.
 	PoolSize int
 	MaxIdle  int
 	IdleTime time.Duration

@@ -109,15 +109,19 @@ func TestThePoolGrowsAndLetsGo(t *testing.T) {
 	}
 	eventually(t, "20 connections in use", func() bool { return client.PoolStats().TotalConns == 20 })
 	wg.Wait()
-	eventually(t, "at most 3 connections left", func() bool { return client.PoolStats().TotalConns <= 3 })
+	// Two that end in the same instant may both see room for one more: the pool
+	// sheds what is too many with the next exchanges, one at each.
+	eventually(t, "at most 3 connections left", func() bool {
+		if err := client.Ping(t.Context()).Err(); err != nil {
+			t.Errorf("ping afterwards: %v", err)
+		}
+		return client.PoolStats().TotalConns <= 3
+	})
 
 	reg := prometheus.NewPedanticRegistry()
 	reg.MustRegister(cache.Metrics(client))
 	if n, err := testutil.GatherAndCount(reg); err != nil || n != 8 {
 		t.Errorf("%d metrics, %v; want 8", n, err)
-	}
-	if err := client.Ping(t.Context()).Err(); err != nil {
-		t.Errorf("ping afterwards: %v", err)
 	}
 }
 
