@@ -264,8 +264,9 @@ func (s *Server) build() {
 	s.lanes = lane.New(appender, s.cfg.MaxSends, s.log)
 	s.fanout = fanout.New(fanout.Options{Hub: s.hub, Peers: s.peers, Routes: s.routes, Drop: s.cfg.Hooks.DropPush, Registerer: reg})
 	s.repair = repair.New(repair.Options{
-		Heartbeat: hb, Tell: s.fanout.Heads, Heads: dir.Heads, Deliver: s.hub.Deliver, Users: s.hub.Users, Lost: s.peers.Lost,
-		Logger: s.log, Registerer: reg,
+		Heartbeat: hb, Tell: s.fanout.Heads, Heads: dir.Heads, Users: s.hub.Users, Lost: s.peers.Lost,
+		Deliver: func(users []uint64, frames []byte) int { return s.hub.Deliver(users, 0, frames) },
+		Logger:  s.log, Registerer: reg,
 	})
 	s.fence = fence.New(fence.Options{
 		Database: s.db.PingContext, Consul: s.askConsul, Patience: s.cfg.FencePatience, Cut: s.cut,

@@ -26,7 +26,7 @@ func TestTwoPeopleOnTwoServers(t *testing.T) {
 	a, b := f.start("a"), f.start("b")
 	linked(t, a, b)
 	ann, bob := f.person(), f.person()
-	annA, bobB, bobA := login(t, a, ann), login(t, b, bob), login(t, a, bob)
+	annA, annB, bobB, bobA := login(t, a, ann), login(t, b, ann), login(t, b, bob), login(t, a, bob)
 	if annA.welcome.GetUserId() != ann.id || annA.welcome.GetInstance() != "a" || annA.welcome.GetLogEpoch() == 0 {
 		t.Errorf("welcome %v", annA.welcome)
 	}
@@ -39,7 +39,7 @@ func TestTwoPeopleOnTwoServers(t *testing.T) {
 		if got := annA.send(c.GetId(), s); got.GetSeq() != uint64(i+1) {
 			t.Errorf("message %d got number %d", i+1, got.GetSeq())
 		}
-		for _, w := range []*wire{bobB, bobA, annA} { // every device, the sender's too
+		for _, w := range []*wire{bobB, bobA, annB} { // every device, the sender's other one too
 			if e := w.event(s); e.GetSeq() != uint64(i+1) || e.GetSenderId() != ann.id {
 				t.Errorf("event %v", e)
 			}
@@ -48,7 +48,10 @@ func TestTwoPeopleOnTwoServers(t *testing.T) {
 	if got := bobB.send(c.GetId(), "answer"); got.GetSeq() != 5 {
 		t.Errorf("the answer got number %d", got.GetSeq())
 	}
-	annA.event("answer")
+	// The connection that sent has the acknowledgements, which say the same.
+	if e := annA.await("an event", func(f *chatv1.ServerFrame) bool { return f.GetEvent() != nil }).GetEvent(); e.GetText() != "answer" {
+		t.Errorf("the sending connection was pushed %q", e.GetText())
+	}
 	page := bobB.history(c.GetId(), 1)
 	if page.GetHead() != 5 || len(page.GetEvents()) != 4 || page.GetEvents()[0].GetText() != texts[1] {
 		t.Errorf("history from 2 has %d events, head %d", len(page.GetEvents()), page.GetHead())

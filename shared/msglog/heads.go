@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// maxHeads bounds the remembered heads of one writer (about 10 MB). Beyond it
+// maxHeads bounds the remembered heads (about 10 MB). Beyond it
 // all are dropped; reading a cold one costs part of one query per batch.
 const maxHeads = 200_000
 
@@ -15,14 +15,14 @@ const maxHeads = 200_000
 // conflict costs little.
 const contention = 500 * time.Millisecond
 
-// head is the last committed number of a conversation as far as one writer
+// head is the last committed number of a conversation as far as the writer
 // knows; it may be too low, never too high.
 type head struct {
 	seq            uint64
 	contendedUntil time.Time
 }
 
-// heads are what a writer remembers. Owned by the writer's goroutine.
+// heads are what the writer remembers. Owned by the writer's goroutine.
 type heads map[uint64]head
 
 // contended says whether any of the rows' conversations had a conflict lately.

@@ -38,14 +38,11 @@ import (
 )
 
 // Limits of one batch (measured: beyond 512 rows little is gained), and how
-// many requests may wait for a writer before Append blocks.
+// many requests may wait for the writer before Append blocks.
 const (
 	maxBatchRows  = 512
 	maxBatchBytes = 1 << 20
 	queueLen      = 4096
-	// writers is how many transactions run at once. Two keep the database busy
-	// while the other batch's text is built; more gained nothing.
-	writers = 2
 )
 
 // MaxBody is the largest body of an entry in bytes.
@@ -57,6 +54,9 @@ type Entry struct {
 	ClientMsgID [16]byte
 	Kind        uint8
 	Body        []byte
+	// Connection is where the entry came in, 0 for nowhere. It is handed to
+	// Options.Committed and not stored.
+	Connection uint64
 }
 
 // Result says what became of one entry.
@@ -84,7 +84,7 @@ type Committed struct {
 
 // Options configure a Log.
 type Options struct {
-	// Committed is called by a writer after each batch, before the requests are
+	// Committed is called by the writer after each batch, before the requests are
 	// answered, with all entries that are in the log now, in log order. It must
 	// not block: the writer waits for it. May be nil.
 	Committed func([]Committed)
@@ -99,11 +99,10 @@ type Log struct {
 	db      *sql.DB
 	opts    Options
 	metrics *metrics
-	writers [writers]*writer
+	// writer is the only one: with two, batches were half as large, and a batch
+	// costs more than the rows in it.
+	writer *writer
 
-	// generation counts broken connections; a writer whose remembered heads are
-	// of an older generation drops them.
-	generation atomic.Uint64
 	// offered counts the rows, for planted.DropThousandth alone.
 	offered atomic.Int64
 
@@ -116,18 +115,15 @@ type Log struct {
 
 var errClosed = errs.New(errs.CodeUnavailable, "the message log is closed")
 
-// New starts the log's writers. They run until Close.
+// New starts the log's writer, which runs until Close.
 func New(db *sql.DB, opts Options) *Log {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	l := &Log{db: db, opts: opts, metrics: newMetrics(opts.Registerer), cancel: cancel}
-	for i := range l.writers {
-		w := newWriter(l)
-		l.writers[i] = w
-		l.done.Go(func() { w.run(ctx) })
-	}
+	l.writer = newWriter(l)
+	l.done.Go(func() { l.writer.run(ctx) })
 	return l
 }
 
@@ -174,7 +170,7 @@ func (l *Log) enqueue(ctx context.Context, r *request) error {
 	if l.closed {
 		return errClosed
 	}
-	w := l.writers[r.conversationID%writers]
+	w := l.writer
 	select {
 	case w.queue <- r:
 		return nil
@@ -199,9 +195,7 @@ func (l *Log) Close(ctx context.Context) error {
 	already := l.closed
 	if !already {
 		l.closed = true
-		for _, w := range l.writers {
-			close(w.queue)
-		}
+		close(l.writer.queue)
 	}
 	l.mu.Unlock()
 	l.done.Wait()
@@ -214,11 +208,9 @@ func (l *Log) Close(ctx context.Context) error {
 
 // QueueDelay is how long the oldest append has been waiting, 0 when none is.
 func (l *Log) QueueDelay() time.Duration {
-	var longest time.Duration
-	for _, w := range l.writers {
-		if at := w.oldest.Load(); at != 0 {
-			longest = max(longest, time.Since(time.UnixMicro(at)))
-		}
+	at := l.writer.oldest.Load()
+	if at == 0 {
+		return 0
 	}
-	return longest
+	return time.Since(time.UnixMicro(at))
 }

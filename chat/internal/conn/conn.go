@@ -46,7 +46,7 @@ type Conn struct {
 	turns   turns
 }
 
-// ID is unique within the process.
+// ID is unique among all servers, and never 0.
 func (c *Conn) ID() uint64 { return c.id }
 
 // Age is how long ago the connection was accepted.

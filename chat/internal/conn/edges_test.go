@@ -93,7 +93,7 @@ func TestASlowReaderIsDroppedWithGoodbyeLast(t *testing.T) {
 	slow, other := w.login(t, 1), w.login(t, 2)
 	big := conn.EventFrame(&chatv1.Event{ConversationId: 1, Text: string(bytes.Repeat([]byte("x"), 16<<10))})
 	for range 1000 { // 16 MB, of which one may wait
-		w.hub.Deliver([]uint64{1}, big)
+		w.hub.Deliver([]uint64{1}, 0, big)
 	}
 	events := 0
 	var last *chatv1.ServerFrame
@@ -119,9 +119,9 @@ func TestNothingFollowsGoodbye(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	c := w.login(t, 1)
-	w.hub.Deliver([]uint64{1}, conn.HeadsFrames(nil))
+	w.hub.Deliver([]uint64{1}, 0, conn.HeadsFrames(nil))
 	w.byeAll(chatv1.GoodbyeCode_GOODBYE_CODE_DRAINING)
-	w.hub.Deliver([]uint64{1}, conn.HeadsFrames(nil))
+	w.hub.Deliver([]uint64{1}, 0, conn.HeadsFrames(nil))
 	w.byeAll(chatv1.GoodbyeCode_GOODBYE_CODE_SLOW) // the first one counts
 	if f := c.read(); f.GetHeads() == nil {
 		t.Errorf("what was pushed before is lost: %v", f)

@@ -3,6 +3,7 @@ package conn
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
@@ -23,10 +24,6 @@ func (c *Conn) handle(ctx context.Context, f *chatv1.ClientFrame) error {
 	if _, ping := f.GetBody().(*chatv1.ClientFrame_Ping); request == 0 && !ping {
 		return protocolError{errors.New("a request needs an id other than 0")}
 	}
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
-	every := min(signOfLife, c.server.opts.Heartbeat/2)
-	defer time.AfterFunc(every, func() { c.live(ctx, every) }).Stop()
 	var err error
 	switch body := f.GetBody().(type) {
 	case *chatv1.ClientFrame_Ping:
@@ -34,11 +31,11 @@ func (c *Conn) handle(ctx context.Context, f *chatv1.ClientFrame) error {
 	case *chatv1.ClientFrame_Send:
 		err = c.send(ctx, request, body.Send)
 	case *chatv1.ClientFrame_OpenDirect:
-		err = c.openDirect(ctx, request, body.OpenDirect)
+		err = c.wait(ctx, func(ctx context.Context) error { return c.openDirect(ctx, request, body.OpenDirect) })
 	case *chatv1.ClientFrame_History:
-		err = c.history(ctx, request, body.History)
+		err = c.wait(ctx, func(ctx context.Context) error { return c.history(ctx, request, body.History) })
 	case *chatv1.ClientFrame_ListConversations:
-		err = c.listConversations(ctx, request, body.ListConversations)
+		err = c.wait(ctx, func(ctx context.Context) error { return c.listConversations(ctx, request, body.ListConversations) })
 	case *chatv1.ClientFrame_Hello:
 		return protocolError{errors.New("a second Hello")}
 	default:
@@ -48,6 +45,16 @@ func (c *Conn) handle(ctx context.Context, f *chatv1.ClientFrame) error {
 		c.refuse(request, err)
 	}
 	return nil
+}
+
+// wait runs what may wait for the database, for as long as a request may take,
+// and gives signs of life meanwhile.
+func (c *Conn) wait(ctx context.Context, fn func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	every := min(signOfLife, c.server.opts.Heartbeat/2)
+	defer time.AfterFunc(every, func() { c.live(ctx, every) }).Stop()
+	return fn(ctx)
 }
 
 var pong = &chatv1.ServerFrame{Body: &chatv1.ServerFrame_Pong{Pong: &chatv1.Pong{}}}
@@ -79,7 +86,9 @@ var (
 
 // send hands a message to its lane; the answer comes from there.
 func (c *Conn) send(ctx context.Context, request uint64, s *chatv1.Send) error {
-	entry := msglog.Entry{SenderID: c.session.UserID, Kind: uint8(chatv1.EventKind_EVENT_KIND_TEXT), Body: []byte(s.GetText())}
+	entry := msglog.Entry{
+		SenderID: c.session.UserID, Kind: uint8(chatv1.EventKind_EVENT_KIND_TEXT), Body: []byte(s.GetText()), Connection: c.id,
+	}
 	if copy(entry.ClientMsgID[:], s.GetClientMsgId()) != len(s.GetClientMsgId()) ||
 		len(s.GetClientMsgId()) != len(entry.ClientMsgID) || entry.ClientMsgID == [16]byte{} {
 		return errMessageID
@@ -96,16 +105,22 @@ func (c *Conn) send(ctx context.Context, request uint64, s *chatv1.Send) error {
 }
 
 func (c *Conn) enqueue(ctx context.Context, request, conversation uint64, entry msglog.Entry) error {
-	audience, err := c.server.opts.Directory.Audience(ctx, conversation, c.session.UserID)
-	if err != nil {
-		return err
+	audience := c.server.opts.Directory.Known(conversation)
+	if !slices.Contains(audience, c.session.UserID) {
+		err := c.wait(ctx, func(ctx context.Context) (err error) {
+			audience, err = c.server.opts.Directory.Audience(ctx, conversation, c.session.UserID)
+			return err
+		})
+		if err != nil {
+			return err
+		}
 	}
 	if c.unacknowledged.Add(1) > MaxUnacknowledged {
 		c.unacknowledged.Add(-1)
 		return errTooManySends
 	}
 	started := time.Now()
-	err = c.server.opts.Lanes.Send(conversation, audience, lane.Send{Entry: entry, Done: func(r msglog.Result) {
+	err := c.server.opts.Lanes.Send(conversation, audience, lane.Send{Entry: entry, Done: func(r msglog.Result) {
 		c.server.metrics.sendSeconds.Observe(time.Since(started).Seconds())
 		c.sent(request, conversation, r)
 	}})

@@ -4,6 +4,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -36,6 +37,7 @@ type queues struct {
 	most    int64
 	waiting atomic.Int64
 	timeout time.Duration
+	flusher *flusher
 }
 
 // buffers lends queue space, so that an idle connection holds none.
@@ -52,12 +54,15 @@ func release(b *[]byte) {
 }
 
 // outbox is the outgoing side of a connection: a bounded queue of bytes and at
-// most one goroutine that writes them, which exists only while there is
-// something to write. The mutex owns all fields.
+// most one goroutine that writes them: a flusher's, or one of its own while the
+// client takes its time. The mutex owns all fields but the first three, which do
+// not change.
 type outbox struct {
+	nc     net.Conn
+	raw    syscall.RawConn // nil where a write cannot but wait
+	shared *queues
+
 	mu      sync.Mutex
-	nc      net.Conn
-	shared  *queues
 	queued  *[]byte // lent; nil while empty
 	above   int     // how much of queued is above the calm, and so counted
 	writing bool
@@ -141,7 +146,7 @@ func (o *outbox) queue(frames []byte) bool {
 	o.count(len(*o.queued))
 	if !o.writing {
 		o.writing = true
-		go o.write()
+		o.shared.flusher.add(o)
 	}
 	return true
 }
@@ -156,30 +161,62 @@ func (o *outbox) count(queued int) {
 }
 
 // write writes what is queued, all that waits at a time, until nothing is left.
+// It waits for the client.
 func (o *outbox) write() {
-	for {
-		o.mu.Lock()
-		batch, above := o.queued, o.above
-		o.queued, o.above = nil, 0 // it is counted until it is written
-		if batch == nil || o.state == closed {
-			o.writing = false
-			finish := o.state == closing
-			if finish {
-				o.state = closed
-			}
-			o.mu.Unlock()
-			if finish {
-				o.done()
-			}
-			return
-		}
-		o.mu.Unlock()
-		err := o.send(*batch)
-		release(batch)
-		o.shared.waiting.Add(-int64(above))
-		if err != nil {
-			o.fail()
-		}
+	for batch, above := o.take(); batch != nil; batch, above = o.take() {
+		o.written(batch, above, o.send(*batch))
+	}
+}
+
+// flush writes what is queued without waiting. A client that does not take it at
+// once gets a goroutine of its own; what was queued meanwhile gets its turn.
+func (o *outbox) flush(a *attempt) {
+	batch, above := o.take()
+	if batch == nil {
+		return
+	}
+	n, err := a.write(o.raw, *batch)
+	if err == nil && n < len(*batch) {
+		go func() {
+			o.written(batch, above, o.send((*batch)[n:]))
+			o.write()
+		}()
+		return
+	}
+	o.written(batch, above, err)
+	o.mu.Lock()
+	more := o.queued != nil || o.state == closing
+	o.writing = more
+	o.mu.Unlock()
+	if more {
+		o.shared.flusher.add(o)
+	}
+}
+
+// take removes what is queued. Where nothing is, it returns nil, and whoever
+// wrote is done; after the last frames that ends the outgoing side.
+func (o *outbox) take() (batch *[]byte, above int) {
+	o.mu.Lock()
+	batch, above = o.queued, o.above
+	o.queued, o.above = nil, 0 // it is counted until it is written
+	o.writing = batch != nil
+	finish := batch == nil && o.state == closing
+	if finish {
+		o.state = closed
+	}
+	o.mu.Unlock()
+	if finish {
+		o.done()
+	}
+	return batch, above
+}
+
+// written gives back what was lent for a batch; an error ends the connection.
+func (o *outbox) written(batch *[]byte, above int, err error) {
+	release(batch)
+	o.shared.waiting.Add(-int64(above))
+	if err != nil {
+		o.fail()
 	}
 }
 
@@ -196,7 +233,7 @@ func (o *outbox) send(b []byte) error {
 		}
 		b = b[n:]
 	}
-	return nil
+	return o.nc.SetWriteDeadline(time.Time{}) // a flusher's write must not find it over
 }
 
 // fail closes at once; what is queued is lost.

@@ -82,7 +82,7 @@ func TestAClientThatNeverReadsIsDropped(t *testing.T) {
 	w.login(t, 1)
 	other := w.login(t, 2)
 	event := conn.EventFrame(&chatv1.Event{ConversationId: 1, Seq: 1, Text: "hi"})
-	w.hub.Deliver([]uint64{1, 2}, event)
+	w.hub.Deliver([]uint64{1, 2}, 0, event)
 	if other.read().GetEvent().GetText() != "hi" {
 		t.Error("the other one was held up")
 	}
@@ -108,11 +108,11 @@ func TestWhatWaitsForAllSlowReadersIsBounded(t *testing.T) {
 	good := w.login(t, 1)
 	event := conn.EventFrame(&chatv1.Event{ConversationId: 1, Text: strings.Repeat("x", 16<<10)})
 	for range 20 { // 16 MB, of which one and the calm of each may wait
-		w.hub.Deliver(users, event)
+		w.hub.Deliver(users, 0, event)
 		if n := value(t, reg, "msrchat_chat_queued_bytes", ""); n > most+16<<10 {
 			t.Fatalf("%v bytes wait, the bound is %d", n, most)
 		}
-		w.hub.Deliver([]uint64{1}, event)
+		w.hub.Deliver([]uint64{1}, 0, event)
 		if good.read().GetEvent() == nil {
 			t.Fatal("the reader got something else")
 		}

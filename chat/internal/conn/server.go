@@ -66,6 +66,7 @@ type Sessions interface {
 
 // Directory knows conversations; see package directory.
 type Directory interface {
+	Known(conversation uint64) []uint64
 	Audience(ctx context.Context, conversation, user uint64) ([]uint64, error)
 	OpenDirect(ctx context.Context, user uint64, peerName string) (*chatv1.Conversation, bool, error)
 	List(ctx context.Context, user, afterID uint64, limit int) ([]*chatv1.Conversation, bool, error)
@@ -158,7 +159,11 @@ func NewServer(l net.Listener, opts Options) *Server {
 		opts: opts, log: opts.Log, listener: l, metrics: newMetrics(opts.Registerer), ctx: ctx, cancel: cancel,
 		strangers: make(map[net.Conn]*list.Element), silent: list.New(),
 	}
+	// Connections of different servers are told apart by their ids, which count up
+	// from a random number each.
+	s.lastID.Store(rand.Uint64())
 	s.queues.timeout, s.queues.most = cmp.Or(opts.WriteTimeout, writeTimeout), cmp.Or(opts.MaxQueued, maxQueuedTogether)
+	s.queues.flusher = newFlusher(ctx)
 	if opts.Registerer != nil {
 		opts.Registerer.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "msrchat_chat_queued_bytes", Help: "Bytes that wait for slow readers, above 64 KiB each.",
@@ -201,7 +206,7 @@ func (s *Server) Serve(ctx context.Context) error {
 // introduce expects Hello and answers it.
 func (s *Server) introduce(nc net.Conn) {
 	c := &Conn{id: s.lastID.Add(1), server: s, nc: nc, since: time.Now().UnixNano()}
-	c.out.nc, c.out.done, c.out.shared = nc, c.flushed, &s.queues
+	c.out.nc, c.out.raw, c.out.done, c.out.shared = nc, rawConn(nc), c.flushed, &s.queues
 	if tcp, ok := nc.(interface{ SetWriteBuffer(bytes int) error }); ok {
 		_ = tcp.SetWriteBuffer(kernelBuffer) // fails on a socket that is gone
 	}

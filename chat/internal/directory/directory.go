@@ -42,13 +42,18 @@ func away(err error) error {
 	return errs.Wrap(errs.CodeUnavailable, err, "the database does not answer").Retry(time.Second)
 }
 
+// Known is Members without asking the database: nil for a conversation that is
+// not remembered.
+func (d *Directory) Known(id uint64) []uint64 {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.members[id]
+}
+
 // Members returns who takes part in a conversation; CodeNotFound for one that
 // does not exist. The slice must not be changed.
 func (d *Directory) Members(ctx context.Context, id uint64) ([]uint64, error) {
-	d.mu.RLock()
-	known, ok := d.members[id]
-	d.mu.RUnlock()
-	if ok {
+	if known := d.Known(id); known != nil {
 		return known, nil
 	}
 	var low, high uint64

@@ -17,6 +17,7 @@ import (
 	"github.com/msrchat/msrchat/shared/msglog"
 
 	"github.com/msrchat/msrchat/chat/internal/conn"
+	"github.com/msrchat/msrchat/chat/internal/route"
 )
 
 // maxWaiting batches may wait, of maxWaitingBytes together; beyond it events are
@@ -31,7 +32,7 @@ const maxTogether = 2048
 
 // Hub is this server's connections.
 type Hub interface {
-	Deliver(users []uint64, frames []byte) int
+	Deliver(users []uint64, except uint64, frames []byte) int
 }
 
 // Peers are the other servers.
@@ -42,7 +43,7 @@ type Peers interface {
 
 // Routes says where users are connected.
 type Routes interface {
-	Lookup(ctx context.Context, users []uint64, peers []string) (at map[uint64][]string, astray map[uint64]bool)
+	Lookup(ctx context.Context, users []uint64, peers []string) (at map[uint64][]route.Place, astray map[uint64]bool)
 }
 
 // Options are what Fanout is made of.
@@ -139,11 +140,13 @@ func (f *Fanout) together(batch []msglog.Committed) []msglog.Committed {
 	return batch
 }
 
+// deliver pushes to the readers on this server at once, and to the others when
+// Redis has said where they are. The connection that a message came in on is
+// left out: its acknowledgement tells it the same.
 func (f *Fanout) deliver(ctx context.Context, batch []msglog.Committed) {
 	defer f.bytes.Add(-weight(batch))
 	peers := f.opts.Peers.Instances()
-	at, _ := f.opts.Routes.Lookup(ctx, audience(batch), peers)
-	remote := make(map[string][]*relayv1.Delivery)
+	events := make([]*chatv1.Event, len(batch))
 	for i := range batch {
 		c := &batch[i]
 		event := conn.Event(&msglog.Event{
@@ -152,10 +155,24 @@ func (f *Fanout) deliver(ctx context.Context, batch []msglog.Committed) {
 		if f.opts.Drop != nil && f.opts.Drop(event) {
 			continue
 		}
+		events[i] = event
 		f.pushed.Inc()
-		f.opts.Hub.Deliver(c.Audience, conn.EventFrame(event))
-		for instance, users := range byInstance(c.Audience, at) {
-			remote[instance] = append(remote[instance], &relayv1.Delivery{UserIds: users, What: &relayv1.Delivery_Event{Event: event}})
+		f.opts.Hub.Deliver(c.Audience, c.Entry.Connection, conn.EventFrame(event))
+	}
+	if len(peers) == 0 {
+		return
+	}
+	at, _ := f.opts.Routes.Lookup(ctx, audience(batch), peers)
+	remote := make(map[string][]*relayv1.Delivery)
+	for i, event := range events {
+		if event == nil {
+			continue
+		}
+		sender := batch[i].Entry.Connection
+		for instance, users := range byInstance(batch[i].Audience, sender, at) {
+			remote[instance] = append(remote[instance], &relayv1.Delivery{
+				UserIds: users, What: &relayv1.Delivery_Event{Event: event}, ExceptConnection: sender,
+			})
 		}
 	}
 	for instance, deliveries := range remote {
@@ -178,8 +195,8 @@ func (f *Fanout) Heads(ctx context.Context, tellings []Telling) (complete []bool
 	complete = make([]bool, len(tellings))
 	remote := make(map[string][]*relayv1.Delivery)
 	for i, t := range tellings {
-		f.opts.Hub.Deliver(t.Users, conn.HeadsFrames([]*chatv1.Head{t.Head}))
-		for instance, there := range byInstance(t.Users, at) {
+		f.opts.Hub.Deliver(t.Users, 0, conn.HeadsFrames([]*chatv1.Head{t.Head}))
+		for instance, there := range byInstance(t.Users, 0, at) {
 			remote[instance] = append(remote[instance], &relayv1.Delivery{UserIds: there, What: &relayv1.Delivery_Head{Head: t.Head}})
 		}
 		complete[i] = !slices.ContainsFunc(t.Users, func(user uint64) bool { return astray[user] })
@@ -195,9 +212,9 @@ func (f *Fanout) Received(deliveries []*relayv1.Delivery) {
 	for _, d := range deliveries {
 		switch what := d.GetWhat().(type) {
 		case *relayv1.Delivery_Event:
-			f.opts.Hub.Deliver(d.GetUserIds(), conn.EventFrame(what.Event))
+			f.opts.Hub.Deliver(d.GetUserIds(), d.GetExceptConnection(), conn.EventFrame(what.Event))
 		case *relayv1.Delivery_Head:
-			f.opts.Hub.Deliver(d.GetUserIds(), conn.HeadsFrames([]*chatv1.Head{what.Head}))
+			f.opts.Hub.Deliver(d.GetUserIds(), 0, conn.HeadsFrames([]*chatv1.Head{what.Head}))
 		}
 	}
 }
@@ -225,11 +242,19 @@ func once(users []uint64) []uint64 {
 	return slices.Compact(users)
 }
 
-func byInstance(users []uint64, at map[uint64][]string) map[string][]uint64 {
-	out := make(map[string][]uint64)
+// byInstance lists users by the servers where they have a connection besides
+// one, 0 for none.
+func byInstance(users []uint64, except uint64, at map[uint64][]route.Place) map[string][]uint64 {
+	var out map[string][]uint64
 	for _, user := range users {
-		for _, instance := range at[user] {
-			out[instance] = append(out[instance], user)
+		for _, place := range at[user] {
+			if except != 0 && place.Only == except {
+				continue
+			}
+			if out == nil {
+				out = make(map[string][]uint64)
+			}
+			out[place.Instance] = append(out[place.Instance], user)
 		}
 	}
 	return out

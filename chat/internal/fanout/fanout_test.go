@@ -20,11 +20,12 @@ import (
 	"github.com/msrchat/msrchat/shared/testenv"
 
 	"github.com/msrchat/msrchat/chat/internal/fanout"
+	"github.com/msrchat/msrchat/chat/internal/route"
 )
 
 // world is everything around a Fanout; its mutex owns the journal.
 type world struct {
-	at     map[uint64][]string
+	at     map[uint64][]route.Place
 	astray map[uint64]bool
 	hold   chan struct{} // keeps Lookup waiting
 
@@ -35,11 +36,26 @@ type world struct {
 	lookups int
 }
 
-func (w *world) Deliver(users []uint64, frames []byte) int {
+func (w *world) Deliver(users []uint64, except uint64, frames []byte) int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.local = append(w.local, fmt.Sprint(users, " ", decode(frames)))
+	w.local = append(w.local, fmt.Sprint(users, " ", decode(frames), but(except)))
 	return 0
+}
+
+func but(except uint64) string {
+	if except == 0 {
+		return ""
+	}
+	return fmt.Sprint(" but ", except)
+}
+
+// at are servers on which a user has several connections.
+func at(instances ...string) (places []route.Place) {
+	for _, instance := range instances {
+		places = append(places, route.Place{Instance: instance})
+	}
+	return places
 }
 
 func (w *world) Instances() []string { return []string{"b", "c"} }
@@ -50,12 +66,12 @@ func (w *world) Send(instance string, deliveries ...*relayv1.Delivery) bool {
 	w.sends = append(w.sends, instance)
 	for _, d := range deliveries {
 		users := slices.Sorted(slices.Values(d.GetUserIds()))
-		w.remote = append(w.remote, fmt.Sprint(instance, users, " ", describe(d.GetEvent(), d.GetHead())))
+		w.remote = append(w.remote, fmt.Sprint(instance, users, " ", describe(d.GetEvent(), d.GetHead()), but(d.GetExceptConnection())))
 	}
 	return true
 }
 
-func (w *world) Lookup(_ context.Context, users []uint64, _ []string) (map[uint64][]string, map[uint64]bool) {
+func (w *world) Lookup(_ context.Context, users []uint64, _ []string) (map[uint64][]route.Place, map[uint64]bool) {
 	if w.hold != nil {
 		<-w.hold
 	}
@@ -119,7 +135,7 @@ func run(t *testing.T, f *fanout.Fanout) (stop func()) {
 }
 
 func TestOneDeliveryPerEventAndServer(t *testing.T) {
-	w := &world{at: map[uint64][]string{1: {"b"}, 2: {"b", "c"}, 3: {"c"}}}
+	w := &world{at: map[uint64][]route.Place{1: at("b"), 2: at("b", "c"), 3: at("c")}}
 	f := fanout.New(fanout.Options{Hub: w, Peers: w, Routes: w})
 	stop := run(t, f)
 	f.Committed([]msglog.Committed{committed(7, 1, "one", 1, 2), committed(7, 2, "two", 1, 2), committed(8, 1, "elsewhere", 3, 4)})
@@ -134,6 +150,37 @@ func TestOneDeliveryPerEventAndServer(t *testing.T) {
 	}
 	if w.lookups != 1 {
 		t.Errorf("%d look-ups for one batch", w.lookups)
+	}
+}
+
+// The connection that a message came in on has its acknowledgement.
+func TestTheSendingConnectionIsLeftOut(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		at     map[uint64][]route.Place
+		remote []string
+	}{
+		{"it is the only one there", map[uint64][]route.Place{1: {{Instance: "b", Only: 11}}}, nil},
+		{"its user has others there", map[uint64][]route.Place{1: at("b")}, []string{"b[1] event 7/1 one but 11"}},
+		{"and elsewhere", map[uint64][]route.Place{1: {{Instance: "b", Only: 11}, {Instance: "c", Only: 12}}}, []string{"c[1] event 7/1 one but 11"}},
+		{"the reader is there", map[uint64][]route.Place{1: {{Instance: "b", Only: 11}}, 2: {{Instance: "b", Only: 21}}}, []string{"b[2] event 7/1 one but 11"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := &world{at: tc.at}
+			f := fanout.New(fanout.Options{Hub: w, Peers: w, Routes: w})
+			stop := run(t, f)
+			sent := committed(7, 1, "one", 1, 2)
+			sent.Entry.Connection = 11
+			f.Committed([]msglog.Committed{sent})
+			stop()
+			local, remote := w.journal()
+			if diff := cmp.Diff([]string{"[1 2] event 7/1 one but 11"}, local); diff != "" {
+				t.Error(diff)
+			}
+			if diff := cmp.Diff(tc.remote, remote); diff != "" {
+				t.Error(diff)
+			}
+		})
 	}
 }
 
@@ -213,7 +260,7 @@ func metric(t *testing.T, reg *prometheus.Registry, name string) float64 {
 }
 
 func TestHeadsAreToldEverywhereByOneLookUp(t *testing.T) {
-	w := &world{at: map[uint64][]string{1: {"b"}, 2: {"b"}, 3: {"c"}}, astray: map[uint64]bool{3: true}}
+	w := &world{at: map[uint64][]route.Place{1: at("b"), 2: at("b"), 3: at("c")}, astray: map[uint64]bool{3: true}}
 	f := fanout.New(fanout.Options{Hub: w, Peers: w, Routes: w})
 	got := f.Heads(t.Context(), []fanout.Telling{
 		{Head: &chatv1.Head{ConversationId: 7, Seq: 9}, Users: []uint64{1, 2}},
@@ -249,7 +296,7 @@ func TestWhatAPeerSendsReachesItsUsers(t *testing.T) {
 }
 
 func TestTheHookDropsAPush(t *testing.T) {
-	w := &world{at: map[uint64][]string{1: {"b"}}}
+	w := &world{at: map[uint64][]route.Place{1: at("b")}}
 	f := fanout.New(fanout.Options{Hub: w, Peers: w, Routes: w, Drop: func(e *chatv1.Event) bool {
 		return proto.Equal(e, &chatv1.Event{ConversationId: 1, Seq: 1, SenderId: 1, Kind: 1, Text: "x", ClientMsgId: make([]byte, 16)})
 	}})

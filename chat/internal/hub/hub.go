@@ -9,7 +9,7 @@ import (
 
 // Conn is a connection as others see it. None of its methods blocks.
 type Conn interface {
-	// ID is unique within the process's lifetime.
+	// ID is unique among all servers, and never 0.
 	ID() uint64
 	// Session is the session that the connection was opened with.
 	Session() uint64
@@ -59,14 +59,16 @@ func (h *Hub) Remove(user uint64, c Conn) {
 	}
 }
 
-// Deliver pushes encoded frames to every connection of the users and returns to
-// how many.
-func (h *Hub) Deliver(users []uint64, frames []byte) int {
+// Deliver pushes encoded frames to every connection of the users but one, 0 for
+// none, and returns to how many.
+func (h *Hub) Deliver(users []uint64, except uint64, frames []byte) int {
 	n := 0
 	for _, user := range users {
 		for _, c := range h.Of(user) {
-			c.Push(frames)
-			n++
+			if except == 0 || c.ID() != except {
+				c.Push(frames)
+				n++
+			}
 		}
 	}
 	return n

@@ -28,7 +28,7 @@ func TestConnectionsOfUsers(t *testing.T) {
 	h.Add(7, phone)
 	h.Add(7, laptop)
 	h.Add(8, other)
-	if n := h.Deliver([]uint64{7, 8, 9}, []byte("x")); n != 3 || h.Len() != 3 {
+	if n := h.Deliver([]uint64{7, 8, 9}, 0, []byte("x")); n != 3 || h.Len() != 3 {
 		t.Errorf("delivered to %d of %d", n, h.Len())
 	}
 	users := h.Users()
@@ -44,8 +44,11 @@ func TestConnectionsOfUsers(t *testing.T) {
 	if len(before) != 2 || before[0] != phone {
 		t.Error("a list that was handed out has changed")
 	}
-	if n := h.Deliver([]uint64{7, 8}, []byte("x")); n != 2 || phone.pushed.Load() != 1 || laptop.pushed.Load() != 2 {
+	if n := h.Deliver([]uint64{7, 8}, 0, []byte("x")); n != 2 || phone.pushed.Load() != 1 || laptop.pushed.Load() != 2 {
 		t.Errorf("delivered to %d; the phone got %d, the laptop %d", n, phone.pushed.Load(), laptop.pushed.Load())
+	}
+	if n := h.Deliver([]uint64{7, 8}, 2, []byte("x")); n != 1 || laptop.pushed.Load() != 2 || other.pushed.Load() != 3 {
+		t.Errorf("delivered to %d but the laptop, which got %d, the other %d", n, laptop.pushed.Load(), other.pushed.Load())
 	}
 	seen := map[uint64]uint64{}
 	h.Each(func(user uint64, c hub.Conn) {
@@ -72,7 +75,7 @@ func TestComingAndGoingAtOnce(t *testing.T) {
 			for n := range uint64(rounds) {
 				c := &conn{id: 1000 + n}
 				h.Add(user, c)
-				h.Deliver([]uint64{user}, nil)
+				h.Deliver([]uint64{user}, 0, nil)
 				if c.pushed.Load() == 0 {
 					t.Error("a connection that is there got nothing")
 				}
@@ -81,7 +84,7 @@ func TestComingAndGoingAtOnce(t *testing.T) {
 		})
 		all.Go(func() {
 			for range rounds {
-				h.Deliver([]uint64{user}, nil)
+				h.Deliver([]uint64{user}, 0, nil)
 				h.Each(func(uint64, hub.Conn) {})
 			}
 		})

@@ -46,6 +46,7 @@ func (l *link) append(ctx context.Context, conversation uint64, audience []uint6
 		e := &entries[i]
 		request.Entries[i] = &relayv1.Entry{
 			SenderId: e.SenderID, ClientMsgId: e.ClientMsgID[:], Kind: chatv1.EventKind(e.Kind), Body: e.Body,
+			Connection: e.Connection,
 		}
 	}
 	response, err := calls.call(ctx, request)

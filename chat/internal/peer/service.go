@@ -313,7 +313,7 @@ func (s *Service) answer(ctx context.Context, request *relayv1.AppendRequest) *r
 func (s *Service) append(ctx context.Context, request *relayv1.AppendRequest) *relayv1.AppendResponse {
 	entries := make([]msglog.Entry, len(request.GetEntries()))
 	for i, e := range request.GetEntries() {
-		entries[i] = msglog.Entry{SenderID: e.GetSenderId(), Kind: uint8(e.GetKind()), Body: e.GetBody()}
+		entries[i] = msglog.Entry{SenderID: e.GetSenderId(), Kind: uint8(e.GetKind()), Body: e.GetBody(), Connection: e.GetConnection()}
 		copy(entries[i].ClientMsgID[:], e.GetClientMsgId())
 	}
 	results, err := s.peers.opts.Log.Append(ctx, request.GetConversationId(), request.GetMemberIds(), entries)

@@ -317,12 +317,20 @@ func (t *Table) leave() {
 	_ = t.opts.Redis.Del(ctx, t.beacon(t.opts.Instance)).Err() // it expires
 }
 
+// Place is a server that a user may be connected to.
+type Place struct {
+	Instance string
+	// Only is the one connection that the user has there, 0 if there are more, or
+	// may be.
+	Only uint64
+}
+
 // Lookup returns the other servers that each user may be connected to, out of
 // peers; the own server is left out. Where Redis does not answer, that is all
 // of them for everybody. astray are the users who are also connected to a
 // server that is not among the peers (yet).
-func (t *Table) Lookup(ctx context.Context, users []uint64, peers []string) (at map[uint64][]string, astray map[uint64]bool) {
-	out := make(map[uint64][]string, len(users))
+func (t *Table) Lookup(ctx context.Context, users []uint64, peers []string) (at map[uint64][]Place, astray map[uint64]bool) {
+	out := make(map[uint64][]Place, len(users))
 	var blind []string
 	sets, dark, err := t.ask(ctx, users, peers)
 	if err != nil {
@@ -331,25 +339,19 @@ func (t *Table) Lookup(ctx context.Context, users []uint64, peers []string) (at 
 		blind = dark
 	}
 	for i, user := range users {
-		var at []string
+		var at []Place
 		if err == nil {
-			for _, member := range sets[i] {
-				instance, _, _ := strings.Cut(member, "/")
-				switch {
-				case instance == t.opts.Instance || slices.Contains(at, instance):
-				case slices.Contains(peers, instance):
-					at = append(at, instance)
-				default:
-					if astray == nil {
-						astray = make(map[uint64]bool)
-					}
-					astray[user] = true
+			var strange bool
+			if at, strange = t.places(sets[i], peers); strange {
+				if astray == nil {
+					astray = make(map[uint64]bool)
 				}
+				astray[user] = true
 			}
 		}
 		for _, instance := range blind {
-			if !slices.Contains(at, instance) {
-				at = append(at, instance)
+			var known bool
+			if at, known = also(at, Place{Instance: instance}); !known {
 				t.blind.Inc()
 			}
 		}
@@ -358,6 +360,33 @@ func (t *Table) Lookup(ctx context.Context, users []uint64, peers []string) (at 
 		}
 	}
 	return out, astray
+}
+
+// places are the peers in a user's set; strange says that there are others.
+func (t *Table) places(set, peers []string) (at []Place, strange bool) {
+	for _, member := range set {
+		instance, conn, _ := strings.Cut(member, "/")
+		switch {
+		case instance == t.opts.Instance:
+		case slices.Contains(peers, instance):
+			id, _ := strconv.ParseUint(conn, 10, 64) // 0 is not known, and so not the only one
+			at, _ = also(at, Place{instance, id})
+		default:
+			strange = true
+		}
+	}
+	return at, strange
+}
+
+// also adds a place, and says whether its server was there already.
+func also(at []Place, p Place) (_ []Place, known bool) {
+	for i := range at {
+		if at[i].Instance == p.Instance {
+			at[i].Only = 0
+			return at, true
+		}
+	}
+	return append(at, p), false
 }
 
 var errResting = errors.New("redis is given a rest")

@@ -81,7 +81,9 @@ func (s *server) failures(t *testing.T) float64 {
 func (s *server) at(t *testing.T, user uint64) (instances []string, complete bool) {
 	t.Helper()
 	found, astray := s.Lookup(t.Context(), []uint64{user}, s.others)
-	instances = found[user]
+	for _, place := range found[user] {
+		instances = append(instances, place.Instance)
+	}
 	slices.Sort(instances)
 	return instances, !astray[user]
 }
@@ -115,7 +117,13 @@ func TestConnectionsComeAndGo(t *testing.T) {
 	if got, _ := b.at(t, 1); len(got) != 0 {
 		t.Errorf("b would send to itself: %v", got)
 	}
+	if places, _ := a.Lookup(t.Context(), []uint64{1}, a.others); !slices.Equal(places[1], []route.Place{{Instance: "b", Only: 11}}) {
+		t.Errorf("a finds %v, want the one connection", places)
+	}
 	b.Add(t.Context(), 1, 12) // a second connection on the same server
+	if places, _ := a.Lookup(t.Context(), []uint64{1}, a.others); !slices.Equal(places[1], []route.Place{{Instance: "b"}}) {
+		t.Errorf("a finds %v, want several connections", places)
+	}
 	c.Add(t.Context(), 1, 11) // and one elsewhere, with the same number
 	b.Remove(1, 11)
 	a.until(t, "one is left on b", 1, "b", "c")

@@ -113,9 +113,11 @@ type Delivery struct {
 	//
 	//	*Delivery_Event
 	//	*Delivery_Head
-	What          isDelivery_What `protobuf_oneof:"what"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	What isDelivery_What `protobuf_oneof:"what"`
+	// The connection that sent the event, if any: its acknowledgement tells it.
+	ExceptConnection uint64 `protobuf:"varint,4,opt,name=except_connection,json=exceptConnection,proto3" json:"except_connection,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *Delivery) Reset() {
@@ -178,6 +180,13 @@ func (x *Delivery) GetHead() *v1.Head {
 		}
 	}
 	return nil
+}
+
+func (x *Delivery) GetExceptConnection() uint64 {
+	if x != nil {
+		return x.ExceptConnection
+	}
+	return 0
 }
 
 type isDelivery_What interface {
@@ -328,11 +337,14 @@ func (x *AppendRequest) GetMemberIds() []uint64 {
 }
 
 type Entry struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	SenderId      uint64                 `protobuf:"varint,1,opt,name=sender_id,json=senderId,proto3" json:"sender_id,omitempty"`
-	ClientMsgId   []byte                 `protobuf:"bytes,2,opt,name=client_msg_id,json=clientMsgId,proto3" json:"client_msg_id,omitempty"`
-	Kind          v1.EventKind           `protobuf:"varint,3,opt,name=kind,proto3,enum=msrchat.chat.v1.EventKind" json:"kind,omitempty"`
-	Body          []byte                 `protobuf:"bytes,4,opt,name=body,proto3" json:"body,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	SenderId    uint64                 `protobuf:"varint,1,opt,name=sender_id,json=senderId,proto3" json:"sender_id,omitempty"`
+	ClientMsgId []byte                 `protobuf:"bytes,2,opt,name=client_msg_id,json=clientMsgId,proto3" json:"client_msg_id,omitempty"`
+	Kind        v1.EventKind           `protobuf:"varint,3,opt,name=kind,proto3,enum=msrchat.chat.v1.EventKind" json:"kind,omitempty"`
+	Body        []byte                 `protobuf:"bytes,4,opt,name=body,proto3" json:"body,omitempty"`
+	// The connection that it came in on, no other in the fleet has that id; 0 for
+	// none.
+	Connection    uint64 `protobuf:"varint,5,opt,name=connection,proto3" json:"connection,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -393,6 +405,13 @@ func (x *Entry) GetBody() []byte {
 		return x.Body
 	}
 	return nil
+}
+
+func (x *Entry) GetConnection() uint64 {
+	if x != nil {
+		return x.Connection
+	}
+	return 0
 }
 
 // AppendResponse answers one AppendRequest, entry by entry.
@@ -554,11 +573,12 @@ const file_msrchat_relay_v1_relay_proto_rawDesc = "" +
 	"\n" +
 	"deliveries\x18\x04 \x03(\v2\x1a.msrchat.relay.v1.DeliveryR\n" +
 	"deliveries\x12\x1a\n" +
-	"\bdraining\x18\x05 \x01(\bR\bdraining\"\x8a\x01\n" +
+	"\bdraining\x18\x05 \x01(\bR\bdraining\"\xb7\x01\n" +
 	"\bDelivery\x12\x19\n" +
 	"\buser_ids\x18\x01 \x03(\x04R\auserIds\x12.\n" +
 	"\x05event\x18\x02 \x01(\v2\x16.msrchat.chat.v1.EventH\x00R\x05event\x12+\n" +
-	"\x04head\x18\x03 \x01(\v2\x15.msrchat.chat.v1.HeadH\x00R\x04headB\x06\n" +
+	"\x04head\x18\x03 \x01(\v2\x15.msrchat.chat.v1.HeadH\x00R\x04head\x12+\n" +
+	"\x11except_connection\x18\x04 \x01(\x04R\x10exceptConnectionB\x06\n" +
 	"\x04what\"b\n" +
 	"\x0fDeliverResponse\x12\x1a\n" +
 	"\binstance\x18\x01 \x01(\tR\binstance\x12\x17\n" +
@@ -570,12 +590,15 @@ const file_msrchat_relay_v1_relay_proto_rawDesc = "" +
 	"\x0fconversation_id\x18\x02 \x01(\x04R\x0econversationId\x121\n" +
 	"\aentries\x18\x03 \x03(\v2\x17.msrchat.relay.v1.EntryR\aentries\x12\x1d\n" +
 	"\n" +
-	"member_ids\x18\x04 \x03(\x04R\tmemberIds\"\x8c\x01\n" +
+	"member_ids\x18\x04 \x03(\x04R\tmemberIds\"\xac\x01\n" +
 	"\x05Entry\x12\x1b\n" +
 	"\tsender_id\x18\x01 \x01(\x04R\bsenderId\x12\"\n" +
 	"\rclient_msg_id\x18\x02 \x01(\fR\vclientMsgId\x12.\n" +
 	"\x04kind\x18\x03 \x01(\x0e2\x1a.msrchat.chat.v1.EventKindR\x04kind\x12\x12\n" +
-	"\x04body\x18\x04 \x01(\fR\x04body\"\xa3\x01\n" +
+	"\x04body\x18\x04 \x01(\fR\x04body\x12\x1e\n" +
+	"\n" +
+	"connection\x18\x05 \x01(\x04R\n" +
+	"connection\"\xa3\x01\n" +
 	"\x0eAppendResponse\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\x04R\trequestId\x124\n" +

@@ -1,0 +1,52 @@
+//go:build unix
+
+package conn
+
+import (
+	"errors"
+	"net"
+	"syscall"
+)
+
+// attempt writes as much as the kernel takes at once. It is for one goroutine.
+type attempt struct {
+	b   []byte
+	n   int
+	err error
+	try func(fd uintptr) bool // made once
+}
+
+func newAttempt() *attempt {
+	a := &attempt{}
+	a.try = func(fd uintptr) bool {
+		a.n, a.err = syscall.Write(int(fd), a.b)
+		return true // whatever came of it: do not wait
+	}
+	return a
+}
+
+// write returns how many bytes were taken; fewer than all without an error mean
+// that the client is slow.
+func (a *attempt) write(raw syscall.RawConn, b []byte) (int, error) {
+	a.b = b
+	err := raw.Write(a.try)
+	a.b = nil
+	switch {
+	case err != nil:
+		return 0, err
+	case errors.Is(a.err, syscall.EAGAIN), errors.Is(a.err, syscall.EINTR):
+		return 0, nil
+	default:
+		return max(a.n, 0), a.err
+	}
+}
+
+// rawConn returns the socket behind a connection, nil where there is none.
+func rawConn(nc net.Conn) syscall.RawConn {
+	if c, ok := nc.(syscall.Conn); ok {
+		if raw, err := c.SyscallConn(); err == nil {
+			return raw
+		}
+	}
+	return nil
+}
