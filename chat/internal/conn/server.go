@@ -70,7 +70,7 @@ type Directory interface {
 	Audience(ctx context.Context, conversation, user uint64) ([]uint64, error)
 	OpenDirect(ctx context.Context, user uint64, peerName string) (*chatv1.Conversation, bool, error)
 	List(ctx context.Context, user, afterID uint64, limit int) ([]*chatv1.Conversation, bool, error)
-	Heads(ctx context.Context, users []uint64) (map[uint64][]*chatv1.Head, error)
+	OwnHeads(ctx context.Context, user uint64) ([]*chatv1.Head, error)
 }
 
 // History reads logs; see msglog.
@@ -341,13 +341,13 @@ func (s *Server) admit(ctx context.Context, c *Conn, hello *chatv1.Hello) error 
 		return nil
 	}
 	s.opts.Routes.Add(ctx, c.session.UserID, c.id)
-	heads, err := s.opts.Directory.Heads(ctx, []uint64{c.session.UserID})
+	heads, err := s.opts.Directory.OwnHeads(ctx, c.session.UserID)
 	if err != nil {
 		s.log.Warn("read heads at connect", "user", c.session.UserID, "err", err)
 		s.opts.Dirty(c.session.UserID)
 		return nil
 	}
-	c.Push(HeadsFrames(heads[c.session.UserID]))
+	c.Push(HeadsFrames(heads))
 	return nil
 }
 

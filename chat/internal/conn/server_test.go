@@ -137,8 +137,8 @@ func (w *world) List(context.Context, uint64, uint64, int) ([]*chatv1.Conversati
 	return nil, false, nil
 }
 
-// Heads of everybody are none; those of conversations are 1.
-func (w *world) Heads(context.Context, []uint64) (map[uint64][]*chatv1.Head, error) { return nil, nil }
+// OwnHeads are none.
+func (w *world) OwnHeads(context.Context, uint64) ([]*chatv1.Head, error) { return nil, nil }
 
 // history is the world's History, whose Heads is another one.
 type history struct{ *world }

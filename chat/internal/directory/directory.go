@@ -16,16 +16,27 @@ import (
 	"github.com/msrchat/msrchat/shared/conversation"
 	"github.com/msrchat/msrchat/shared/errs"
 	"github.com/msrchat/msrchat/shared/text"
+
+	"github.com/msrchat/msrchat/chat/internal/batch"
 )
 
 // maxCached bounds the remembered memberships; beyond it all are dropped, and
 // reading one again costs a key look-up.
 const maxCached = 100_000
 
+// When many users come in at once, so many read their heads by one statement,
+// which may take that long.
+const (
+	maxTogether = 200
+	headsLimit  = 5 * time.Second
+)
+
 // Directory reads and creates conversations. Its methods may be called from any
 // goroutine and block on the database.
 type Directory struct {
 	db *sql.DB
+	// own asks for the heads of users who come in.
+	own *batch.Batcher[uint64, []*chatv1.Head]
 
 	mu sync.RWMutex // owns members
 	// members of a direct conversation never change, so they can be remembered.
@@ -34,7 +45,16 @@ type Directory struct {
 
 // New returns a directory on a database.
 func New(db *sql.DB) *Directory {
-	return &Directory{db: db, members: make(map[uint64][]uint64)}
+	d := &Directory{db: db, members: make(map[uint64][]uint64)}
+	d.own = batch.New(maxTogether, headsLimit, func(ctx context.Context, users []uint64) ([][]*chatv1.Head, error) {
+		heads, err := d.Heads(ctx, users)
+		answers := make([][]*chatv1.Head, len(users))
+		for i, user := range users {
+			answers[i] = heads[user]
+		}
+		return answers, err
+	})
+	return d
 }
 
 // away turns a database error into one that a client may see.
@@ -168,6 +188,11 @@ func (d *Directory) List(ctx context.Context, user, afterID uint64, limit int) (
 		return page[:limit], true, nil
 	}
 	return page, false, nil
+}
+
+// OwnHeads is Heads for one user, read together with others who come in.
+func (d *Directory) OwnHeads(ctx context.Context, user uint64) ([]*chatv1.Head, error) {
+	return d.own.Ask(ctx, user)
 }
 
 // Heads reads how far every conversation of the users reaches. Empty

@@ -169,6 +169,17 @@ func TestPagesAndHeads(t *testing.T) {
 			t.Errorf("conversation %d reaches %d, want %d", h.GetConversationId(), h.GetSeq(), want[h.GetConversationId()])
 		}
 	}
+	var reading sync.WaitGroup
+	for range 50 { // together
+		for user, n := range map[uint64]int{ann: 6, loner: 0} {
+			reading.Go(func() {
+				if own, err := w.OwnHeads(t.Context(), user); err != nil || len(own) != n {
+					t.Errorf("own heads %v, %v, want %d", own, err, n)
+				}
+			})
+		}
+	}
+	reading.Wait()
 	if none, err := w.Heads(t.Context(), nil); err != nil || len(none) != 0 {
 		t.Errorf("of nobody: %v, %v", none, err)
 	}
@@ -196,5 +207,8 @@ func TestTheDatabaseIsAway(t *testing.T) {
 	}
 	if _, err := w.Heads(gone, []uint64{ann}); err == nil {
 		t.Error("heads without a database")
+	}
+	if _, err := w.OwnHeads(gone, ann); err == nil {
+		t.Error("own heads without a database")
 	}
 }

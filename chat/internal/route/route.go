@@ -22,6 +22,8 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/msrchat/msrchat/shared/cache"
+
+	"github.com/msrchat/msrchat/chat/internal/batch"
 )
 
 const (
@@ -68,6 +70,8 @@ type Table struct {
 	blind     prometheus.Counter
 	// left tells Run that there is something in gone; it holds one signal.
 	left chan struct{}
+	// adds writes the routes of connections that come in.
+	adds *batch.Batcher[local, struct{}]
 
 	mu sync.Mutex // owns the fields below
 	// gone are connections that ended and may have a route in Redis yet.
@@ -93,6 +97,9 @@ func New(opts Options) *Table {
 		blind:    prometheus.NewCounter(prometheus.CounterOpts{Name: "msrchat_route_blind_total", Help: "Deliveries sent to a server without knowing that the reader is there."}),
 		left:     make(chan struct{}, 1),
 	}
+	t.adds = batch.New(writeAtOnce, 4*timeout, func(ctx context.Context, routes []local) ([]struct{}, error) {
+		return make([]struct{}, len(routes)), t.write(ctx, routes)
+	})
 	if opts.Registerer != nil {
 		opts.Registerer.MustRegister(t.failures, t.blind)
 	}
@@ -105,9 +112,10 @@ func key(user uint64) string { return cache.Prefix + "route:" + strconv.FormatUi
 
 func (t *Table) member(l local) string { return t.prefix + strconv.FormatUint(l.conn, 10) }
 
-// Add writes a connection's route. It blocks for one exchange with Redis, and
-// returns when the route is written or will be soon: a failure is repaired by
-// Run, and until then others know that this server's routes are incomplete.
+// Add writes a connection's route, together with others that come in. It blocks
+// for an exchange with Redis or two, and returns when the route is written or
+// will be soon: a failure is repaired by Run, and until then others know that
+// this server's routes are incomplete.
 func (t *Table) Add(ctx context.Context, user, conn uint64) {
 	l := local{user, conn}
 	t.mu.Lock()
@@ -117,7 +125,8 @@ func (t *Table) Add(ctx context.Context, user, conn uint64) {
 	if incomplete {
 		return // Run writes all
 	}
-	if err := t.write(ctx, []local{l}); err != nil {
+	// Whatever becomes of ctx: once Remove may be called nothing must be under way.
+	if _, err := t.adds.Ask(context.WithoutCancel(ctx), l); err != nil {
 		t.broken(ctx, err)
 	}
 }

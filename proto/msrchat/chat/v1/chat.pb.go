@@ -506,7 +506,8 @@ type ServerFrame_ConversationList struct {
 
 type ServerFrame_Event struct {
 	// Push: an event just appended to one of the user's logs. A hint: it may be
-	// missing, doubled or late.
+	// missing, doubled or late. The connection that sent it need not get it: the
+	// answer says the same.
 	Event *Event `protobuf:"bytes,10,opt,name=event,proto3,oneof"`
 }
 
