@@ -29,7 +29,7 @@ func TestFleet(t *testing.T) {
 	people := &talk{f: f}
 	people.connect(t)
 	t.Run("on two servers", people.apart)
-	for _, fault := range people.faults(t) {
+	for _, fault := range append(people.faults(t), people.agents(t, syscall.SIGKILL)...) {
 		t.Run(fault.name, func(t *testing.T) { people.survive(t, fault) })
 	}
 	t.Run("a check fails, reports stop", people.unassigned)

@@ -333,6 +333,25 @@ func (f *Fleet) Signal(sig syscall.Signal, service, allocation string) (n int) {
 	return n
 }
 
+// SignalAgent sends a signal to the Consul or the Nomad agent and waits until it
+// is gone. The recipe up starts it again.
+func (f *Fleet) SignalAgent(sig syscall.Signal, name string) {
+	f.t.Helper()
+	text, err := os.ReadFile(filepath.Join(f.state, "run", name+".pid"))
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	number, _, _ := strings.Cut(string(text), " ")
+	pid, err := strconv.Atoi(number)
+	if err != nil {
+		f.t.Fatalf("the pid file of %s says %q", name, text)
+	}
+	if err := syscall.Kill(pid, sig); err != nil {
+		f.t.Fatalf("signal %s: %v", name, err)
+	}
+	testenv.Until(f.t, name+" is gone", func() bool { return errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) })
+}
+
 // Passing lists a service's instances whose checks pass.
 func (f *Fleet) Passing(service string) (instances []string) {
 	f.t.Helper()
