@@ -1,7 +1,6 @@
 package wire
 
 import (
-	"fmt"
 	"io"
 	"sync"
 
@@ -32,7 +31,7 @@ func Scan(r io.Reader, limit int, fn func(body []byte) error, drained func()) er
 			return err
 		}
 		lent := buffers.Get().(*[]byte)
-		buf, err := burst(r, limit, append((*lent)[:0], header[:]...), fn)
+		buf, err := frame.Burst(r, limit, append((*lent)[:0], header[:]...), fn)
 		if cap(buf) <= maxPooled {
 			*lent = buf[:0]
 			buffers.Put(lent)
@@ -42,46 +41,4 @@ func Scan(r io.Reader, limit int, fn func(body []byte) error, drained func()) er
 		}
 		drained()
 	}
-}
-
-// burst reads on until buf ends with a whole frame. It returns buf for the pool.
-func burst(r io.Reader, limit int, buf []byte, fn func([]byte) error) ([]byte, error) {
-	for {
-		rest, err := split(buf, limit, fn)
-		if err != nil || len(rest) == 0 {
-			return buf, err
-		}
-		buf = buf[:copy(buf, rest)]
-		if len(buf) == cap(buf) { // grown as the bytes arrive, whatever was announced
-			buf = append(make([]byte, 0, 2*cap(buf)), buf...)
-		}
-		n, err := r.Read(buf[len(buf):cap(buf)])
-		buf = buf[:len(buf)+n]
-		if n == 0 && err != nil {
-			if err == io.EOF { //nolint:errorlint // a Reader returns io.EOF itself
-				err = io.ErrUnexpectedEOF
-			}
-			return buf, err
-		}
-	}
-}
-
-// split hands the whole frames of buf to fn and returns the beginning of the
-// next one.
-func split(buf []byte, limit int, fn func([]byte) error) (rest []byte, err error) {
-	for len(buf) >= frame.HeaderLen {
-		n, err := frame.Length([frame.HeaderLen]byte(buf), limit)
-		if err != nil {
-			return buf, err
-		}
-		end := frame.HeaderLen + n
-		if len(buf) < end {
-			return buf, nil
-		}
-		if err := fn(buf[frame.HeaderLen:end]); err != nil {
-			return buf, fmt.Errorf("frame: %w", err)
-		}
-		buf = buf[end:]
-	}
-	return buf, nil
 }

@@ -60,8 +60,9 @@ type Arena struct {
 
 	// Processes are all programs, in the order of their start.
 	Processes []*Process
-	// Disk is the database's.
-	Disk *Disk
+	// Disk is the database's, Clock that of Redis.
+	Disk  *Disk
+	Clock *Clock
 
 	mysql, redis, consul, gate string
 	catalog                    *api.Client

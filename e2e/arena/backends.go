@@ -143,7 +143,8 @@ func (a *Arena) startRedis(_, life context.Context) error {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}
-	a.start(life, &Process{Kind: "redis", Name: "redis", path: path, args: []string{
+	a.Clock = newClock(filepath.Join(a.dir, "clock"))
+	a.start(life, &Process{Kind: "redis", Name: "redis", path: path, env: a.Clock.environ(), args: []string{
 		"--bind", host, "--port", port, "--dir", dir, "--appendonly", "yes", "--save", "", "--maxmemory-policy", "noeviction",
 	}})
 	return nil

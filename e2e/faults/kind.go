@@ -5,11 +5,11 @@ package faults
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/msrchat/msrchat/e2e/arena"
 )
@@ -78,9 +78,10 @@ func kinds() []Kind {
 			Variants: []string{"drop", "double", "reorder"}, begin: spoil,
 		},
 		Kind{Name: "disk-full", Help: "MariaDB's disk has no room left", begin: fill, Missing: func(a *arena.Arena) error { return a.Disk.Missing }},
-		Kind{Name: "clock-step", Help: "the clock jumps", Missing: func(*arena.Arena) error {
-			return errors.New("it would change the clock of the whole machine")
-		}},
+		Kind{
+			Name: "clock-redis", Help: "the clock of Redis jumps an hour ahead, or back, and later to the right time",
+			Variants: []string{"ahead", "back"}, begin: jump, Missing: func(a *arena.Arena) error { return a.Clock.Missing },
+		},
 	)
 }
 
@@ -160,4 +161,13 @@ func spoil(_ context.Context, a *arena.Arena, s Step) (effect, error) {
 
 func fill(_ context.Context, a *arena.Arena, _ Step) (effect, error) {
 	return effect{end: a.Disk.Empty}, a.Disk.Fill()
+}
+
+// jump makes all that expires in Redis expire at once, or much later.
+func jump(_ context.Context, a *arena.Arena, s Step) (effect, error) {
+	by := time.Hour
+	if s.Variant == "back" {
+		by = -by
+	}
+	return effect{end: func() error { return a.Clock.Step(0) }}, a.Clock.Step(by)
 }

@@ -52,6 +52,44 @@ func TestFramesRoundTripInAnyPieces(t *testing.T) {
 	}
 }
 
+func TestBurstsOfAnyPieces(t *testing.T) {
+	want := []*chatv1.ClientFrame{text("hi"), text(strings.Repeat("x", 50_000)), text("你好"), text("last")}
+	var wire []byte
+	for _, m := range want {
+		var err error
+		if wire, err = frame.Append(wire, m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, r := range map[string]io.Reader{
+		"whole": bytes.NewReader(wire), "byte by byte": iotest.OneByteReader(bytes.NewReader(wire)),
+		"data and end at once": iotest.DataErrReader(bytes.NewReader(wire)),
+	} {
+		var got []*chatv1.ClientFrame
+		buf := make([]byte, 0, 64)
+		for len(got) < len(want) {
+			var header [frame.HeaderLen]byte
+			if _, err := io.ReadFull(r, header[:]); err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			var err error
+			buf, err = frame.Burst(r, 64<<10, append(buf[:0], header[:]...), func(body []byte) error {
+				m := &chatv1.ClientFrame{}
+				got = append(got, m)
+				return proto.Unmarshal(body, m)
+			})
+			if err != nil {
+				t.Fatalf("%s, frame %d: %v", name, len(got), err)
+			}
+		}
+		for i := range want {
+			if !proto.Equal(got[i], want[i]) {
+				t.Errorf("%s, frame %d differs", name, i)
+			}
+		}
+	}
+}
+
 func TestBadFramesAreRefused(t *testing.T) {
 	cases := []struct {
 		name string
@@ -70,6 +108,13 @@ func TestBadFramesAreRefused(t *testing.T) {
 		_, err := frame.Read(bytes.NewReader(c.wire), 1024, nil, &chatv1.ClientFrame{})
 		if !errors.Is(err, c.want) {
 			t.Errorf("%s: got %v, want %v", c.name, err, c.want)
+		}
+		if len(c.wire) < frame.HeaderLen {
+			continue
+		}
+		_, err = frame.Burst(bytes.NewReader(c.wire[frame.HeaderLen:]), 1024, c.wire[:frame.HeaderLen:frame.HeaderLen], func([]byte) error { return nil })
+		if !errors.Is(err, c.want) {
+			t.Errorf("%s in a burst: got %v, want %v", c.name, err, c.want)
 		}
 	}
 	if _, err := frame.Read(bytes.NewReader([]byte{0, 0, 0, 3, 0xff, 0xff, 0xff}), 1024, nil, &chatv1.ClientFrame{}); err == nil {

@@ -135,22 +135,54 @@ var errGone = errors.New("the connection was ended")
 // errQuiet says that no frame began in time.
 var errQuiet = fmt.Errorf("quiet: %w", os.ErrDeadlineExceeded)
 
-// next waits for a frame to begin, reads it into a borrowed buffer and handles
-// it, unless the connection got its Goodbye in the meantime: whoever stays
-// after that is not served.
+// next waits for a frame to begin, reads it and what has arrived behind it into
+// a borrowed buffer, and handles it, unless the connection got its Goodbye in
+// the meantime: whoever stays after that is not served.
 func (c *Conn) next(ctx context.Context, silence time.Duration) error {
 	header, err := c.begin(silence)
 	if err != nil {
 		return err
 	}
-	f := &chatv1.ClientFrame{}
-	if err := c.body(header, f); err != nil {
-		return err
+	buf := buffers.Get().(*[]byte)
+	defer release(buf)
+	if cap(*buf) < burst {
+		*buf = make([]byte, 0, burst)
 	}
-	if c.out.ending() {
-		return errGone
+	r := punctual{conn: c}
+	*buf, err = frame.Burst(&r, MaxFrame, append(*buf, header[:]...), func(body []byte) error {
+		r.due = true
+		f := &chatv1.ClientFrame{}
+		if err := proto.Unmarshal(body, f); err != nil {
+			return protocolError{errUndecodable}
+		}
+		if c.out.ending() {
+			return errGone
+		}
+		return c.handle(ctx, f)
+	})
+	if errors.Is(err, frame.ErrTooLarge) || errors.Is(err, frame.ErrEmpty) {
+		return protocolError{err}
 	}
-	return c.handle(ctx, f)
+	return err
+}
+
+// burst is how much is read at a time: some dozen short messages.
+const burst = 4 << 10
+
+// punctual reads frames of which each, once begun, has two heartbeats.
+type punctual struct {
+	conn *Conn
+	due  bool // a frame has ended, so the next one's time begins
+}
+
+func (p *punctual) Read(b []byte) (int, error) {
+	if p.due {
+		p.due = false
+		if err := p.conn.until(2 * p.conn.server.opts.Heartbeat); err != nil {
+			return 0, err
+		}
+	}
+	return p.conn.nc.Read(b)
 }
 
 // begin waits for a header. Once its first byte is there, the rest of the frame
@@ -185,8 +217,9 @@ func (c *Conn) until(silence time.Duration) error {
 	return nil
 }
 
-// body reads and decodes the rest of a frame. Once a frame has begun its bytes
-// must keep coming.
+var errUndecodable = errors.New("the frame cannot be decoded")
+
+// body reads and decodes the rest of a frame.
 func (c *Conn) body(header [frame.HeaderLen]byte, f *chatv1.ClientFrame) error {
 	n, err := frame.Length(header, MaxFrame)
 	if err != nil {
@@ -198,7 +231,7 @@ func (c *Conn) body(header [frame.HeaderLen]byte, f *chatv1.ClientFrame) error {
 		return err
 	}
 	if err := proto.Unmarshal(*buf, f); err != nil {
-		return protocolError{errors.New("the frame cannot be decoded")}
+		return protocolError{errUndecodable}
 	}
 	return nil
 }
