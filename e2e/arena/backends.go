@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/consul/api"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/msrchat/msrchat/shared/cache"
 	"github.com/msrchat/msrchat/shared/database"
 	"github.com/msrchat/msrchat/shared/discovery"
 	"github.com/msrchat/msrchat/shared/schema"
@@ -143,7 +144,7 @@ func (a *Arena) startRedis(_, life context.Context) error {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}
-	a.Clock = newClock(filepath.Join(a.dir, "clock"))
+	a.Clock = newClock(a.dir)
 	a.start(life, &Process{Kind: "redis", Name: "redis", path: path, env: a.Clock.environ(), args: []string{
 		"--bind", host, "--port", port, "--dir", dir, "--appendonly", "yes", "--save", "", "--maxmemory-policy", "noeviction",
 	}})
@@ -151,14 +152,25 @@ func (a *Arena) startRedis(_, life context.Context) error {
 }
 
 func (a *Arena) redisReady(ctx context.Context) error {
-	c := redis.NewClient(&redis.Options{Addr: a.redis})
+	c, err := a.redisClient()
+	if err != nil {
+		return err
+	}
 	defer c.Close()
 	return c.Ping(ctx).Err()
 }
 
+// redisClient is one that keeps its troubles to itself: they are wanted here.
+func (a *Arena) redisClient() (redis.UniversalClient, error) {
+	return cache.Open(cache.Config{Addrs: []string{a.redis}})
+}
+
 // Flush empties Redis.
 func (a *Arena) Flush(ctx context.Context) error {
-	c := redis.NewClient(&redis.Options{Addr: a.redis})
+	c, err := a.redisClient()
+	if err != nil {
+		return err
+	}
 	defer c.Close()
 	return c.FlushAll(ctx).Err()
 }
