@@ -1,0 +1,67 @@
+package conn
+
+import (
+	"context"
+	"io"
+	"net"
+	"testing"
+	"time"
+)
+
+// Where no flusher takes an outbox, because too many wait or the server stops,
+// it is written all the same.
+func TestNothingIsLeftUnwritten(t *testing.T) {
+	stopped, stop := context.WithCancel(t.Context())
+	stop()
+	for name, f := range map[string]*flusher{
+		"too many wait":    {ctx: t.Context(), due: make(chan *outbox)}, // room for none
+		"stopped before":   {ctx: stopped, due: make(chan *outbox, 1)},
+		"one that flushes": newFlusher(t.Context()),
+	} {
+		t.Run(name, func(t *testing.T) {
+			server, client := sockets(t)
+			o := &outbox{nc: server, raw: rawConn(server), shared: &queues{timeout: time.Minute, flusher: f}, done: func() { _ = server.Close() }}
+			if !o.push([]byte("one")) || !o.last([]byte("two")) {
+				t.Fatal("there was no room")
+			}
+			if got, err := io.ReadAll(client); err != nil || string(got) != "onetwo" {
+				t.Errorf("the client got %q, %v", got, err)
+			}
+		})
+	}
+}
+
+func TestAFlusherThatStopsLeavesWhatIsDueToOthers(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	f := &flusher{ctx: ctx, due: make(chan *outbox, 1)}
+	server, client := sockets(t)
+	o := &outbox{nc: server, raw: rawConn(server), shared: &queues{timeout: time.Minute, flusher: f}, done: func() { _ = server.Close() }}
+	o.last([]byte("one"))
+	if len(f.due) != 1 {
+		t.Fatal("nothing is due")
+	}
+	cancel()
+	go f.run()
+	if got, err := io.ReadAll(client); err != nil || string(got) != "one" {
+		t.Errorf("the client got %q, %v", got, err)
+	}
+}
+
+// sockets are the two ends of a connection.
+func sockets(t *testing.T) (server, client net.Conn) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if client, err = net.Dial("tcp", l.Addr().String()); err != nil {
+		t.Fatal(err)
+	}
+	if server, err = l.Accept(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _, _ = client.Close(), server.Close() })
+	_ = client.SetReadDeadline(time.Now().Add(time.Minute))
+	return server, client
+}
