@@ -182,6 +182,7 @@ func (s *Server) serve(ctx context.Context) error {
 	g.Go("fence", s.fence.Run)
 	g.Go("links", s.watchLinks)
 	g.Go("sessions", s.recheck)
+	g.Go("memory", s.trim)
 	g.Go("reports", func(ctx context.Context) error { return s.reporter.Run(ctx, s.watch("status", false)) })
 	g.Go("clients", s.conns.Serve)
 	g.OnStop("drain", s.drain)

@@ -172,6 +172,9 @@ func NewServer(l net.Listener, opts Options) *Server {
 	return s
 }
 
+// Accepted counts the connections that were let in or not, from a random number.
+func (s *Server) Accepted() uint64 { return s.lastID.Load() }
+
 // Serve accepts connections until ctx ends, then closes the listener. What is
 // connected stays; see Drain. A temporary lack of descriptors is waited out.
 func (s *Server) Serve(ctx context.Context) error {
