@@ -24,14 +24,16 @@ func TestAgents(t *testing.T) {
 	people := &talk{f: f}
 	people.connect(t)
 	for i := range times {
-		for _, fault := range append(people.agents(t, syscall.SIGKILL), people.agents(t, syscall.SIGTERM)...) {
-			t.Run(fmt.Sprintf("%s %d", fault.name, i+1), func(t *testing.T) { people.survive(t, fault) })
+		for _, sig := range []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM, syscall.SIGSTOP} {
+			for _, fault := range people.agents(t, sig) {
+				t.Run(fmt.Sprintf("%s %d", fault.name, i+1), func(t *testing.T) { people.survive(t, fault) })
+			}
 		}
 	}
 }
 
 // agents are the faults of the programs that watch over all others: nobody's
-// server ends, and `up` brings the agent back.
+// server ends. `up` brings back what ended; who was stopped is let go on.
 func (p *talk) agents(t *testing.T, sig syscall.Signal) (faults []fault) {
 	t.Helper()
 	for _, name := range []string{"consul", "nomad"} {
@@ -40,7 +42,11 @@ func (p *talk) agents(t *testing.T, sig syscall.Signal) (faults []fault) {
 			do: func() { p.f.SignalAgent(sig, name) },
 			back: func(old []int) {
 				t.Helper()
-				p.f.Just("up")
+				if sig == syscall.SIGSTOP {
+					p.f.SignalAgent(syscall.SIGCONT, name)
+				} else {
+					p.f.Just("up")
+				}
 				testenv.Until(t, "all services pass", func() bool {
 					for service, n := range map[string]int{"chat": 2, "status": 2, "gate": 1, "mysql": 1, "redis": 1} {
 						if len(p.f.Passing(service)) != n {

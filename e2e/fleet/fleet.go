@@ -333,8 +333,8 @@ func (f *Fleet) Signal(sig syscall.Signal, service, allocation string) (n int) {
 	return n
 }
 
-// SignalAgent sends a signal to the Consul or the Nomad agent and waits until it
-// is gone. The recipe up starts it again.
+// SignalAgent sends a signal to the Consul or the Nomad agent. After one that
+// ends it, it waits until it is gone; the recipe up starts it again.
 func (f *Fleet) SignalAgent(sig syscall.Signal, name string) {
 	f.t.Helper()
 	text, err := os.ReadFile(filepath.Join(f.state, "run", name+".pid"))
@@ -348,6 +348,9 @@ func (f *Fleet) SignalAgent(sig syscall.Signal, name string) {
 	}
 	if err := syscall.Kill(pid, sig); err != nil {
 		f.t.Fatalf("signal %s: %v", name, err)
+	}
+	if sig == syscall.SIGSTOP || sig == syscall.SIGCONT {
+		return
 	}
 	testenv.Until(f.t, name+" is gone", func() bool { return errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) })
 }
