@@ -39,7 +39,7 @@ const (
 	maxBytes     = 128 << 10
 	// attemptLimit is how long one attempt may take, give or take a tenth, before
 	// the owner is chosen anew.
-	attemptLimit = 30 * time.Second
+	attemptLimit = 15 * time.Second
 	// maxResting goroutines wait for the next lane: more than a busy small machine
 	// has at work, and half a megabyte.
 	maxResting = 64

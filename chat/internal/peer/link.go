@@ -54,6 +54,8 @@ type link struct {
 	ctx      context.Context
 	// alive is set while both streams work and the peer takes part.
 	alive atomic.Bool
+	// stuck is set while the peer says that its log does not get on.
+	stuck atomic.Bool
 	woken chan struct{}
 	// linked is set once a connection stood. Owned by run.
 	linked bool
@@ -284,6 +286,7 @@ func (l *link) listen(stream relayv1.RelayService_DeliverClient, cancel func()) 
 			return fmt.Errorf("listen: %w", err)
 		}
 		quiet.Reset(silence)
+		l.stuck.Store(sign.GetStuck())
 		l.alive.Store(!sign.GetDraining())
 	}
 }

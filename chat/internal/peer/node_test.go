@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
@@ -35,6 +36,7 @@ type node struct {
 	appended  []uint64 // conversations
 	entries   []msglog.Entry
 	hold      chan struct{} // if set, appends do not end before it is closed
+	delay     time.Duration // how long the oldest append waits, as the log says
 }
 
 // start starts a node at an address, "127.0.0.1:0" for any.
@@ -95,6 +97,19 @@ func insecurely() []grpc.DialOption {
 
 // logOf is a node's log.
 type logOf struct{ *node }
+
+func (l logOf) QueueDelay() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.delay
+}
+
+// waits sets what the node's log says.
+func (n *node) waits(delay time.Duration) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.delay = delay
+}
 
 func (l logOf) Append(ctx context.Context, conversation uint64, _ []uint64, entries []msglog.Entry) ([]msglog.Result, error) {
 	n := l.node

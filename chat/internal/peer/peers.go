@@ -30,6 +30,8 @@ import (
 // Log appends on this server.
 type Log interface {
 	Append(ctx context.Context, conversation uint64, audience []uint64, entries []msglog.Entry) ([]msglog.Result, error)
+	// QueueDelay is how long the oldest append has been waiting.
+	QueueDelay() time.Duration
 }
 
 // Options are what Peers are made of.
@@ -256,22 +258,32 @@ func (p *Peers) Alternates() []*chatv1.Endpoint {
 }
 
 // owner returns the link to a conversation's owner, nil when that is this
-// server: rendezvous hashing over those who are up.
+// server: rendezvous hashing over those who are up and whose logs get on, or
+// over all who are up where nobody's does.
 func (p *Peers) owner(conversation uint64) *link {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
 	var owner *link
 	var best uint64
+	stuck := true // whether the best so far is
 	if !p.isDraining() {
-		best = weight(p.hash, conversation)
+		best, stuck = weight(p.hash, conversation), p.stuck()
 	}
 	for _, l := range p.links {
-		if w := weight(l.hash, conversation); w > best && l.up() {
-			owner, best = l, w
+		if !l.up() {
+			continue
+		}
+		w, itIs := weight(l.hash, conversation), l.stuck.Load()
+		if stuck && !itIs || stuck == itIs && w > best {
+			owner, best, stuck = l, w, itIs
 		}
 	}
 	return owner
 }
+
+// stuck says that this server's log does not get on, perhaps because of all
+// servers it alone cannot reach the database.
+func (p *Peers) stuck() bool { return p.opts.Log.QueueDelay() > silence }
 
 // weight mixes an instance with a conversation (the finaliser of splitmix64).
 func weight(instance, conversation uint64) uint64 {

@@ -88,6 +88,38 @@ func TestADrainingServerOwnsNothing(t *testing.T) {
 	}
 }
 
+// Of all servers one alone may be cut off from the database: nobody's messages
+// are to wait for it. Where all are, each conversation keeps its owner.
+func TestAServerWhoseLogDoesNotGetOnOwnsNothing(t *testing.T) {
+	t.Parallel()
+	a, b := pair(t)
+	const conversations = 50
+	// share is how many of these a appends, offered by both.
+	share := func() int {
+		before := a.appends()
+		for id := range uint64(conversations) {
+			for _, n := range []*node{a, b} {
+				if _, err := n.Append(t.Context(), id, nil, entries("x")); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		return a.appends() - before
+	}
+	before := share()
+	if before < conversations/2 || before > conversations*3/2 {
+		t.Fatalf("a appends %d of %d", before, 2*conversations)
+	}
+	a.waits(time.Minute)
+	testenv.Until(t, "b appends all", func() bool { return share() == 0 })
+	b.waits(time.Minute)
+	testenv.Until(t, "all is as it was", func() bool { return share() == before })
+	a.waits(0)
+	testenv.Until(t, "a appends all", func() bool { return share() == 2*conversations })
+	b.waits(time.Second) // no reason to worry
+	testenv.Until(t, "all is as it was", func() bool { return share() == before })
+}
+
 // A server may die with messages committed that it never sent here: because it
 // had no link to this server yet, or any more. The catalog then says that it is
 // gone, and nothing else does.

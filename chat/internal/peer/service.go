@@ -145,7 +145,7 @@ func (s *Service) Deliver(stream relayv1.RelayService_DeliverServer) error {
 
 func (s *Service) sign(stream relayv1.RelayService_DeliverServer) error {
 	p := s.peers
-	return stream.Send(&relayv1.DeliverResponse{Instance: p.opts.Instance, BootId: p.opts.Boot, Draining: p.isDraining()})
+	return stream.Send(&relayv1.DeliverResponse{Instance: p.opts.Instance, BootId: p.opts.Boot, Draining: p.isDraining(), Stuck: p.stuck()})
 }
 
 // begin notes a new stream of a peer and numbers it.

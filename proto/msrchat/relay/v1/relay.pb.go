@@ -207,10 +207,12 @@ func (*Delivery_Head) isDelivery_What() {}
 
 // DeliverResponse is the receiver's sign of life.
 type DeliverResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Instance      string                 `protobuf:"bytes,1,opt,name=instance,proto3" json:"instance,omitempty"`
-	BootId        uint64                 `protobuf:"varint,2,opt,name=boot_id,json=bootId,proto3" json:"boot_id,omitempty"`
-	Draining      bool                   `protobuf:"varint,3,opt,name=draining,proto3" json:"draining,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Instance string                 `protobuf:"bytes,1,opt,name=instance,proto3" json:"instance,omitempty"`
+	BootId   uint64                 `protobuf:"varint,2,opt,name=boot_id,json=bootId,proto3" json:"boot_id,omitempty"`
+	Draining bool                   `protobuf:"varint,3,opt,name=draining,proto3" json:"draining,omitempty"`
+	// Its log does not get on: entries are better offered to others.
+	Stuck         bool `protobuf:"varint,4,opt,name=stuck,proto3" json:"stuck,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -262,6 +264,13 @@ func (x *DeliverResponse) GetBootId() uint64 {
 func (x *DeliverResponse) GetDraining() bool {
 	if x != nil {
 		return x.Draining
+	}
+	return false
+}
+
+func (x *DeliverResponse) GetStuck() bool {
+	if x != nil {
+		return x.Stuck
 	}
 	return false
 }
@@ -579,11 +588,12 @@ const file_msrchat_relay_v1_relay_proto_rawDesc = "" +
 	"\x05event\x18\x02 \x01(\v2\x16.msrchat.chat.v1.EventH\x00R\x05event\x12+\n" +
 	"\x04head\x18\x03 \x01(\v2\x15.msrchat.chat.v1.HeadH\x00R\x04head\x12+\n" +
 	"\x11except_connection\x18\x04 \x01(\x04R\x10exceptConnectionB\x06\n" +
-	"\x04what\"b\n" +
+	"\x04what\"x\n" +
 	"\x0fDeliverResponse\x12\x1a\n" +
 	"\binstance\x18\x01 \x01(\tR\binstance\x12\x17\n" +
 	"\aboot_id\x18\x02 \x01(\x04R\x06bootId\x12\x1a\n" +
-	"\bdraining\x18\x03 \x01(\bR\bdraining\"\xa9\x01\n" +
+	"\bdraining\x18\x03 \x01(\bR\bdraining\x12\x14\n" +
+	"\x05stuck\x18\x04 \x01(\bR\x05stuck\"\xa9\x01\n" +
 	"\rAppendRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\x04R\trequestId\x12'\n" +
