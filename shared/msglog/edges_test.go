@@ -24,6 +24,7 @@ func TestRepeatsOfAnUnknownOutcomeAreUnknown(t *testing.T) {
 		}
 	}})
 	mustAppend(t, l, 1, entry(1, 1, "one"))
+	testenv.Until(t, "the log is idle", func() bool { return l.Stalled() == 0 && l.QueueDelay() == 0 })
 	server.Kill()
 	const copies = 50
 	var offered, answered sync.WaitGroup
@@ -38,7 +39,7 @@ func TestRepeatsOfAnUnknownOutcomeAreUnknown(t *testing.T) {
 		})
 	}
 	offered.Wait()
-	testenv.Until(t, "the appends wait", func() bool { return l.QueueDelay() > 100*time.Millisecond })
+	testenv.Until(t, "the appends wait", func() bool { return l.QueueDelay() > 100*time.Millisecond && l.Stalled() > 100*time.Millisecond })
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	if err := l.Close(ctx); err == nil {

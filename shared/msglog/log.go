@@ -207,8 +207,15 @@ func (l *Log) Close(ctx context.Context) error {
 }
 
 // QueueDelay is how long the oldest append has been waiting, 0 when none is.
-func (l *Log) QueueDelay() time.Duration {
-	at := l.writer.oldest.Load()
+func (l *Log) QueueDelay() time.Duration { return sinceMicro(l.writer.oldest.Load()) }
+
+// Stalled is how long the present batch has been worked on, 0 when there is
+// none. However many appends wait, a batch takes some milliseconds where the
+// database can be reached.
+func (l *Log) Stalled() time.Duration { return sinceMicro(l.writer.began.Load()) }
+
+// sinceMicro is the time since some Unix microseconds, 0 for none.
+func sinceMicro(at int64) time.Duration {
 	if at == 0 {
 		return 0
 	}

@@ -24,6 +24,8 @@ type writer struct {
 	// oldest is when the oldest request of the running batch was queued (Unix
 	// microseconds), 0 while idle.
 	oldest atomic.Int64
+	// began is when work on that batch began (Unix microseconds), 0 while idle.
+	began atomic.Int64
 
 	conn  *sql.Conn
 	heads heads
@@ -93,7 +95,9 @@ func (w *writer) run(ctx context.Context) {
 			return
 		}
 		w.oldest.Store(batch[0].queuedAt.UnixMicro())
+		w.began.Store(time.Now().UnixMicro())
 		w.process(ctx, batch)
+		w.began.Store(0)
 		w.oldest.Store(0)
 		clear(batch)
 	}

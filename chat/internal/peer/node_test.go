@@ -36,7 +36,7 @@ type node struct {
 	appended  []uint64 // conversations
 	entries   []msglog.Entry
 	hold      chan struct{} // if set, appends do not end before it is closed
-	delay     time.Duration // how long the oldest append waits, as the log says
+	stalled   time.Duration // as the log says
 }
 
 // start starts a node at an address, "127.0.0.1:0" for any.
@@ -98,17 +98,17 @@ func insecurely() []grpc.DialOption {
 // logOf is a node's log.
 type logOf struct{ *node }
 
-func (l logOf) QueueDelay() time.Duration {
+func (l logOf) Stalled() time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.delay
+	return l.stalled
 }
 
-// waits sets what the node's log says.
-func (n *node) waits(delay time.Duration) {
+// stall sets how long the node's log has been working on the same entries.
+func (n *node) stall(d time.Duration) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.delay = delay
+	n.stalled = d
 }
 
 func (l logOf) Append(ctx context.Context, conversation uint64, _ []uint64, entries []msglog.Entry) ([]msglog.Result, error) {

@@ -30,8 +30,8 @@ import (
 // Log appends on this server.
 type Log interface {
 	Append(ctx context.Context, conversation uint64, audience []uint64, entries []msglog.Entry) ([]msglog.Result, error)
-	// QueueDelay is how long the oldest append has been waiting.
-	QueueDelay() time.Duration
+	// Stalled is how long the log has been working on the same entries.
+	Stalled() time.Duration
 }
 
 // Options are what Peers are made of.
@@ -283,7 +283,7 @@ func (p *Peers) owner(conversation uint64) *link {
 
 // stuck says that this server's log does not get on, perhaps because of all
 // servers it alone cannot reach the database.
-func (p *Peers) stuck() bool { return p.opts.Log.QueueDelay() > silence }
+func (p *Peers) stuck() bool { return p.opts.Log.Stalled() > silence }
 
 // weight mixes an instance with a conversation (the finaliser of splitmix64).
 func weight(instance, conversation uint64) uint64 {

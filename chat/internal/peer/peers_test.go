@@ -110,13 +110,13 @@ func TestAServerWhoseLogDoesNotGetOnOwnsNothing(t *testing.T) {
 	if before < conversations/2 || before > conversations*3/2 {
 		t.Fatalf("a appends %d of %d", before, 2*conversations)
 	}
-	a.waits(time.Minute)
+	a.stall(time.Minute)
 	testenv.Until(t, "b appends all", func() bool { return share() == 0 })
-	b.waits(time.Minute)
+	b.stall(time.Minute)
 	testenv.Until(t, "all is as it was", func() bool { return share() == before })
-	a.waits(0)
+	a.stall(0)
 	testenv.Until(t, "a appends all", func() bool { return share() == 2*conversations })
-	b.waits(time.Second) // no reason to worry
+	b.stall(time.Second) // no reason to worry
 	testenv.Until(t, "all is as it was", func() bool { return share() == before })
 }
 
