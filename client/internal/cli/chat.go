@@ -175,37 +175,74 @@ func (p *program) acknowledge(c *cli.Context, o *online, out client.Outgoing) er
 // acknowledged.
 const maxAhead = 128
 
-// sendLines sends lines while it waits for the earlier ones.
+// sendLines sends lines, and tells of each as soon as it is acknowledged. The
+// first one that is not ends it.
 func (p *program) sendLines(c *cli.Context, o *online) error {
-	lines := bufio.NewScanner(p.Stdin)
-	lines.Buffer(make([]byte, 0, 4096), text.MaxMessageBytes+2)
-	var waiting []client.Outgoing
-	settle := func(atMost int) error {
-		for len(waiting) > atMost {
-			if err := p.acknowledge(c, o, waiting[0]); err != nil {
-				return err
+	ctx, stop := context.WithCancel(c.Context)
+	defer stop()
+	sent, told := make(chan client.Outgoing, maxAhead), make(chan error, 1)
+	go func() {
+		defer stop()
+		for out := range sent {
+			if err := p.acknowledge(c, o, out); err != nil {
+				told <- err
+				return
 			}
-			waiting = waiting[1:]
 		}
-		return nil
+		told <- nil
+	}()
+	err := p.sendEach(ctx, o, c.String("to"), sent)
+	close(sent)
+	err = errors.Join(err, <-told)
+	if err == nil && c.Context.Err() != nil {
+		return &endError{error: context.Canceled, code: exitInterrupted}
 	}
-	for n := 1; lines.Scan(); n++ {
-		if strings.TrimSpace(lines.Text()) == "" {
-			continue
+	return err
+}
+
+// sendEach sends the lines of standard input until there is none or ctx ends.
+func (p *program) sendEach(ctx context.Context, o *online, to string, sent chan<- client.Outgoing) error {
+	lines, ended := make(chan string), make(chan error, 1)
+	go func() { // it may hang on a terminal for as long as the program lives
+		defer close(lines)
+		in := bufio.NewScanner(p.Stdin)
+		in.Buffer(make([]byte, 0, 4096), text.MaxMessageBytes+2)
+		for in.Scan() {
+			select {
+			case lines <- in.Text():
+			case <-ctx.Done():
+				return
+			}
 		}
-		out, err := o.Send(c.Context, client.Target{Peer: c.String("to")}, lines.Text())
-		if err != nil {
-			return errors.Join(fmt.Errorf("line %d: %w", n, err), settle(0))
-		}
-		waiting = append(waiting, out)
-		if err := settle(maxAhead); err != nil {
-			return err
+		ended <- in.Err()
+	}()
+	for n := 1; ; n++ {
+		select {
+		case <-ctx.Done():
+			return nil
+		case line, more := <-lines:
+			switch {
+			case !more && ctx.Err() != nil:
+				return nil
+			case !more:
+				if err := <-ended; err != nil {
+					return errs.New(errs.CodeTooLarge, "a line is longer than %d bytes", text.MaxMessageBytes)
+				}
+				return nil
+			case strings.TrimSpace(line) == "":
+				continue
+			}
+			out, err := o.Send(ctx, client.Target{Peer: to}, line)
+			if err != nil {
+				return fmt.Errorf("line %d: %w", n, err)
+			}
+			select {
+			case sent <- out:
+			case <-ctx.Done():
+				return nil
+			}
 		}
 	}
-	if err := lines.Err(); err != nil {
-		return errors.Join(errs.New(errs.CodeTooLarge, "a line is longer than %d bytes", text.MaxMessageBytes), settle(0))
-	}
-	return settle(0)
 }
 
 func (p *program) history(c *cli.Context) error {

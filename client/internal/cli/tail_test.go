@@ -2,12 +2,15 @@ package cli_test
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/msrchat/msrchat/client/internal/cli"
 )
 
 func TestTailFollowsThroughLostConnections(t *testing.T) {
@@ -99,6 +102,35 @@ func TestLinesAreSentInOrder(t *testing.T) {
 	c := w.run(words("--profile ann send --to bob --lines"), stdin("fine\n"+strings.Repeat("x", 20_000)+"\nnever\n"))
 	if c.code != 4 || c.out.String() != "201\n" || !strings.Contains(c.err.String(), "longer") {
 		t.Errorf("too long a line: %d %q %q", c.code, c.out.String(), c.err.String())
+	}
+}
+
+// A pipe that stays open, as a log's does, tells of each line when it is there.
+func TestLinesAreToldOneByOne(t *testing.T) {
+	w := newWorld(t)
+	w.register("ann")
+	w.register("bob")
+	for _, end := range []struct {
+		by   func(in *io.PipeWriter, c *command)
+		code int
+	}{
+		{func(in *io.PipeWriter, _ *command) { _ = in.Close() }, 0},
+		{func(_ *io.PipeWriter, c *command) { c.cancel() }, 130},
+	} {
+		out, in := io.Pipe()
+		before := len(w.log.Texts(w.log.Open("ann", "bob")))
+		c := w.start(words("--profile ann send --to bob --lines"), func(e *cli.Env) { e.Stdin = out })
+		var want string
+		for n := range 3 {
+			fmt.Fprintln(in, "line", n)
+			want += fmt.Sprintln(before + n + 1)
+			w.until("its number", func() bool { return c.out.String() == want })
+		}
+		end.by(in, c)
+		if c.wait().code != end.code {
+			t.Errorf("ended with %d, want %d: %s", c.code, end.code, c.err.String())
+		}
+		_ = in.Close()
 	}
 }
 
