@@ -144,7 +144,7 @@ type wire struct {
 }
 
 // patience bounds every wait for a frame.
-const patience = 20 * time.Second
+const patience = 30 * time.Second
 
 func dial(t *testing.T, address string) *wire {
 	t.Helper()
