@@ -146,6 +146,9 @@ job "mysql" {
           [ ! -e "$1" ] || exit 0
           mkdir -p "$(dirname "$1")"
           rm -rf "$1.new"
+          # A server that starts removes all temporary tables of its folder, those
+          # of another server as well: each has a folder of its own.
+          export TMPDIR="$NOMAD_ALLOC_DIR/tmp"
           mariadb-install-db --no-defaults --user="$(id -un)" --datadir="$1.new" --skip-test-db --auth-root-authentication-method=socket --auth-root-socket-user="$(id -un)"
           mv "$1.new" "$1"
         SH
@@ -173,6 +176,7 @@ job "mysql" {
         args = [
           "-c", "exec mariadbd --no-defaults --user=\"$(id -un)\" \"$@\"", "mariadbd",
           "--datadir=${var.data_dir}/mysql",
+          "--tmpdir=${NOMAD_ALLOC_DIR}/tmp",
           "--bind-address=${NOMAD_IP_db}",
           "--port=${NOMAD_PORT_db}",
           "--socket=mysql.sock",

@@ -81,8 +81,16 @@ func (a *Arena) startMariaDB(ctx, life context.Context) error {
 	if os.Getuid() == 0 {
 		user = "--user=root"
 	}
-	out, err := exec.CommandContext(ctx, install, user, "--no-defaults", "--datadir="+data, "--skip-test-db",
-		"--auth-root-authentication-method=normal", "--skip-name-resolve").CombinedOutput()
+	// A server that starts removes all temporary tables of the folder, those of
+	// another server as well.
+	tmp := filepath.Join(a.dir, "tmp")
+	if err := os.Mkdir(tmp, 0o700); err != nil {
+		return err
+	}
+	making := exec.CommandContext(ctx, install, user, "--no-defaults", "--datadir="+data, "--skip-test-db",
+		"--auth-root-authentication-method=normal", "--skip-name-resolve")
+	making.Env = append(os.Environ(), "TMPDIR="+tmp)
+	out, err := making.CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("mariadb-install-db: %w\n%s", err, out)
 	}
@@ -91,7 +99,7 @@ func (a *Arena) startMariaDB(ctx, life context.Context) error {
 		return err
 	}
 	a.start(life, &Process{Kind: "mysql", Name: "mysql", path: daemon, args: []string{
-		"--no-defaults", user, "--datadir=" + data, "--bind-address=" + host, "--port=" + port,
+		"--no-defaults", user, "--datadir=" + data, "--tmpdir=" + tmp, "--bind-address=" + host, "--port=" + port,
 		"--socket=" + filepath.Join(a.dir, "mysql.sock"), "--pid-file=" + filepath.Join(a.dir, "mysql.pid"),
 		"--innodb-flush-log-at-trx-commit=1", "--skip-log-bin", "--max-connections=500",
 		"--character-set-server=utf8mb4", "--collation-server=utf8mb4_bin", "--skip-name-resolve",

@@ -43,20 +43,27 @@ func newMariaDB(t testing.TB) *MariaDBServer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	data, port := filepath.Join(dir, "data"), FreePort(t)
+	data, tmp, port := filepath.Join(dir, "data"), filepath.Join(dir, "tmp"), FreePort(t)
+	if err := os.Mkdir(tmp, 0o700); err != nil {
+		t.Fatal(err)
+	}
 	user := []string{"--user=" + strconv.Itoa(os.Getuid())}
 	if os.Getuid() == 0 {
 		user = []string{"--user=root"}
 	}
-	out, err := exec.Command(install, append(user, "--no-defaults", "--datadir="+data, "--skip-test-db",
-		"--auth-root-authentication-method=normal", "--skip-name-resolve")...).CombinedOutput()
+	making := exec.Command(install, append(user, "--no-defaults", "--datadir="+data, "--skip-test-db",
+		"--auth-root-authentication-method=normal", "--skip-name-resolve")...)
+	// A server that starts removes all temporary tables of the folder, those of
+	// another server as well.
+	making.Env = append(os.Environ(), "TMPDIR="+tmp)
+	out, err := making.CombinedOutput()
 	if err != nil {
 		t.Fatalf("mariadb-install-db: %v\n%s", err, out)
 	}
 	s := &MariaDBServer{Addr: "127.0.0.1:" + strconv.Itoa(port)}
 	s.name, s.path, s.dir = "mariadbd", daemon, dir
 	s.args = append([]string{
-		"--no-defaults", "--datadir=" + data, "--bind-address=127.0.0.1", "--port=" + strconv.Itoa(port),
+		"--no-defaults", "--datadir=" + data, "--tmpdir=" + tmp, "--bind-address=127.0.0.1", "--port=" + strconv.Itoa(port),
 		"--socket=" + filepath.Join(dir, "s"), "--pid-file=" + filepath.Join(dir, "pid"),
 		"--innodb-flush-log-at-trx-commit=1", "--skip-log-bin", "--max-connections=500",
 		"--character-set-server=utf8mb4", "--collation-server=utf8mb4_bin", "--skip-name-resolve",

@@ -207,6 +207,7 @@ func (p *program) sendEach(ctx context.Context, o *online, to string, sent chan<
 		defer close(lines)
 		in := bufio.NewScanner(p.Stdin)
 		in.Buffer(make([]byte, 0, 4096), text.MaxMessageBytes+2)
+		defer func() { ended <- in.Err() }()
 		for in.Scan() {
 			select {
 			case lines <- in.Text():
@@ -214,7 +215,6 @@ func (p *program) sendEach(ctx context.Context, o *online, to string, sent chan<
 				return
 			}
 		}
-		ended <- in.Err()
 	}()
 	for n := 1; ; n++ {
 		select {
@@ -222,10 +222,8 @@ func (p *program) sendEach(ctx context.Context, o *online, to string, sent chan<
 			return nil
 		case line, more := <-lines:
 			switch {
-			case !more && ctx.Err() != nil:
-				return nil
 			case !more:
-				if err := <-ended; err != nil {
+				if <-ended != nil {
 					return errs.New(errs.CodeTooLarge, "a line is longer than %d bytes", text.MaxMessageBytes)
 				}
 				return nil
