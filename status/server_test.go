@@ -118,7 +118,13 @@ func TestRestartedReplicasAssignAtOnce(t *testing.T) {
 		newCaller(t, r.GRPCAddr()).settled("a", "b")
 	}
 	gate := newCaller(t, "consul:///"+status.ServiceName, discovery.DialOptions(client)...)
-	eventually(t, "an assignment", within, func() bool { _, err := gate.assign(); return err == nil })
+	reached := make(map[string]bool) // a channel that knows one of them would notice its end
+	eventually(t, "both replicas are asked", within, func() bool {
+		if replica := gate.answers(); replica != "" {
+			reached[replica] = true
+		}
+		return len(reached) == 2
+	})
 
 	// One goes: nobody notices.
 	if err := first.stop(); err != nil {

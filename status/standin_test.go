@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/consul/api"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/peer"
 
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
 	statusv1 "github.com/msrchat/msrchat/proto/msrchat/status/v1"
@@ -228,6 +229,17 @@ func (c *caller) assign(avoid ...string) (*statusv1.Assignment, error) {
 	defer cancel()
 	resp, err := c.client.Assign(ctx, &statusv1.AssignRequest{UserId: 1, Avoid: avoid})
 	return resp.GetAssignment(), err
+}
+
+// answers returns the address of the replica that assigned, "" if none did.
+func (c *caller) answers() string {
+	ctx, cancel := context.WithTimeout(c.t.Context(), 5*time.Second)
+	defer cancel()
+	var p peer.Peer
+	if _, err := c.client.Assign(ctx, &statusv1.AssignRequest{UserId: 1}, grpc.Peer(&p)); err != nil {
+		return ""
+	}
+	return p.Addr.String()
 }
 
 // server returns what Fleet says of one server; nil if nothing.
