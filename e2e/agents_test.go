@@ -7,11 +7,17 @@ import (
 	"strconv"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/msrchat/msrchat/shared/testenv"
 
+	"github.com/msrchat/msrchat/e2e/cluster"
 	"github.com/msrchat/msrchat/e2e/fleet"
 )
+
+// frozen is how long an agent does nothing: less than a chat server's patience
+// with database and Consul, more than any check's.
+const frozen = 4 * time.Second
 
 // TestAgents is the long form of the agents' faults: each so many times.
 // docs/faults.md has the command and a table.
@@ -42,7 +48,10 @@ func (p *talk) agents(t *testing.T, sig syscall.Signal) (faults []fault) {
 			do: func() { p.f.SignalAgent(sig, name) },
 			back: func(old []int) {
 				t.Helper()
-				if sig == syscall.SIGSTOP {
+				if sig == syscall.SIGSTOP { // all was said while it was frozen
+					time.Sleep(frozen) // the pause is what is tested
+					p.say(t, 10)
+					cluster.Check(t, p.sent, p.a, p.b)
 					p.f.SignalAgent(syscall.SIGCONT, name)
 				} else {
 					p.f.Just("up")
