@@ -135,18 +135,25 @@ var errGone = errors.New("the connection was ended")
 // errQuiet says that no frame began in time.
 var errQuiet = fmt.Errorf("quiet: %w", os.ErrDeadlineExceeded)
 
-// next waits for a frame to begin, reads it and what has arrived behind it into
-// a borrowed buffer, and handles it, unless the connection got its Goodbye in
-// the meantime: whoever stays after that is not served.
+// next waits for a frame to begin, and then handles it.
 func (c *Conn) next(ctx context.Context, silence time.Duration) error {
 	header, err := c.begin(silence)
 	if err != nil {
 		return err
 	}
+	return c.burst(ctx, header)
+}
+
+// burst reads a frame and what has arrived behind it into a borrowed buffer, and
+// handles it, unless the connection got its Goodbye in the meantime: whoever
+// stays after that is not served.
+//
+//go:noinline // an idle connection's stack, which waits in next, need not hold this
+func (c *Conn) burst(ctx context.Context, header [frame.HeaderLen]byte) (err error) {
 	buf := buffers.Get().(*[]byte)
 	defer release(buf)
-	if cap(*buf) < burst {
-		*buf = make([]byte, 0, burst)
+	if cap(*buf) < burstSize {
+		*buf = make([]byte, 0, burstSize)
 	}
 	r := punctual{conn: c}
 	*buf, err = frame.Burst(&r, MaxFrame, append(*buf, header[:]...), func(body []byte) error {
@@ -166,8 +173,8 @@ func (c *Conn) next(ctx context.Context, silence time.Duration) error {
 	return err
 }
 
-// burst is how much is read at a time: some dozen short messages.
-const burst = 4 << 10
+// burstSize is how much is read at a time: some dozen short messages.
+const burstSize = 4 << 10
 
 // punctual reads frames of which each, once begun, has two heartbeats.
 type punctual struct {
