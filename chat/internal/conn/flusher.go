@@ -11,7 +11,7 @@ const maxFlushing = 4096
 
 // flusher writes what was queued for many connections from few goroutines. What
 // is queued for a connection until its turn comes leaves in one write, and no
-// write, which is most of what a message costs, needs a new goroutine.
+// write, the largest part of what a message costs, needs a new goroutine.
 type flusher struct {
 	ctx context.Context
 	due chan *outbox
