@@ -4,7 +4,7 @@ import (
 	"context"
 	"sync/atomic"
 
-	"github.com/msrchat/msrchat/shared/msglog"
+	"github.com/msrchat/msrchat/chat/internal/msglog"
 
 	"github.com/msrchat/msrchat/chat/internal/lane"
 )

@@ -8,9 +8,9 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/msrchat/msrchat/bench/account"
-	"github.com/msrchat/msrchat/bench/check"
-	"github.com/msrchat/msrchat/bench/device"
+	"github.com/msrchat/msrchat/proof/account"
+	"github.com/msrchat/msrchat/proof/check"
+	"github.com/msrchat/msrchat/proof/device"
 	"github.com/msrchat/msrchat/chat"
 	"github.com/msrchat/msrchat/client"
 	"github.com/msrchat/msrchat/e2e/cluster"

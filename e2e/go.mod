@@ -13,6 +13,8 @@ require (
 	github.com/msrchat/msrchat/chat v0.0.0
 	github.com/msrchat/msrchat/client v0.0.0
 	github.com/msrchat/msrchat/gate v0.0.0
+	github.com/msrchat/msrchat/probe v0.0.0
+	github.com/msrchat/msrchat/proof v0.0.0
 	github.com/msrchat/msrchat/proto v0.0.0
 	github.com/msrchat/msrchat/shared v0.0.0
 	github.com/msrchat/msrchat/status v0.0.0
@@ -100,3 +102,7 @@ replace github.com/msrchat/msrchat/client => ../client
 replace github.com/msrchat/msrchat/tools => ../tools
 
 replace github.com/msrchat/msrchat/bench => ../bench
+
+replace github.com/msrchat/msrchat/proof => ../proof
+
+replace github.com/msrchat/msrchat/probe => ../probe

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/msrchat/msrchat/bench/probe"
+	"github.com/msrchat/msrchat/probe"
 	"github.com/msrchat/msrchat/chat"
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
 	"github.com/msrchat/msrchat/shared/testenv"

@@ -14,11 +14,11 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/msrchat/msrchat/bench/account"
-	"github.com/msrchat/msrchat/bench/check"
-	"github.com/msrchat/msrchat/bench/device"
-	"github.com/msrchat/msrchat/bench/journal"
-	"github.com/msrchat/msrchat/bench/probe"
+	"github.com/msrchat/msrchat/proof/account"
+	"github.com/msrchat/msrchat/proof/check"
+	"github.com/msrchat/msrchat/proof/device"
+	"github.com/msrchat/msrchat/proof/journal"
+	"github.com/msrchat/msrchat/probe"
 	"github.com/msrchat/msrchat/chat"
 	"github.com/msrchat/msrchat/shared/testenv"
 

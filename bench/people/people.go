@@ -10,7 +10,7 @@ import (
 	"strings"
 	"sync/atomic"
 
-	"github.com/msrchat/msrchat/bench/account"
+	"github.com/msrchat/msrchat/proof/account"
 	"github.com/msrchat/msrchat/bench/floor"
 	"github.com/msrchat/msrchat/bench/place"
 	"github.com/msrchat/msrchat/bench/wire"

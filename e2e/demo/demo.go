@@ -14,7 +14,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/msrchat/msrchat/bench/account"
+	"github.com/msrchat/msrchat/proof/account"
 	"github.com/msrchat/msrchat/tools/mailbox"
 
 	"github.com/msrchat/msrchat/e2e/arena"

@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/msrchat/msrchat/bench/device"
+	"github.com/msrchat/msrchat/proof/device"
 
 	"github.com/msrchat/msrchat/e2e/arena"
 	"github.com/msrchat/msrchat/e2e/faults"

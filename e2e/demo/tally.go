@@ -5,8 +5,8 @@ import (
 	"database/sql"
 	"slices"
 
-	"github.com/msrchat/msrchat/bench/check"
-	"github.com/msrchat/msrchat/bench/journal"
+	"github.com/msrchat/msrchat/proof/check"
+	"github.com/msrchat/msrchat/proof/journal"
 )
 
 // tally counts what journals say.

@@ -5,7 +5,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/msrchat/msrchat/bench/check"
+	"github.com/msrchat/msrchat/proof/check"
 
 	"github.com/msrchat/msrchat/e2e/faults"
 )

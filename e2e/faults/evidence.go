@@ -8,7 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/msrchat/msrchat/bench/check"
+	"github.com/msrchat/msrchat/proof/check"
 )
 
 // keep writes down what a run leaves for whoever looks for the reason: the

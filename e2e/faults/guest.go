@@ -3,7 +3,7 @@ package faults
 import (
 	"context"
 
-	"github.com/msrchat/msrchat/bench/device"
+	"github.com/msrchat/msrchat/proof/device"
 )
 
 // Guest is there during a run: it may bring people of its own, and is told what

@@ -7,9 +7,9 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/msrchat/msrchat/bench/account"
-	"github.com/msrchat/msrchat/bench/check"
-	"github.com/msrchat/msrchat/bench/device"
+	"github.com/msrchat/msrchat/proof/account"
+	"github.com/msrchat/msrchat/proof/check"
+	"github.com/msrchat/msrchat/proof/device"
 	"github.com/msrchat/msrchat/client"
 	"github.com/msrchat/msrchat/shared/conversation"
 

@@ -9,8 +9,8 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/msrchat/msrchat/bench/check"
-	"github.com/msrchat/msrchat/bench/device"
+	"github.com/msrchat/msrchat/proof/check"
+	"github.com/msrchat/msrchat/proof/device"
 	"github.com/msrchat/msrchat/shared/planted"
 )
 

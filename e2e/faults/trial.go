@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/msrchat/msrchat/bench/check"
+	"github.com/msrchat/msrchat/proof/check"
 	"github.com/msrchat/msrchat/shared/planted"
 )
 

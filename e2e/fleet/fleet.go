@@ -211,7 +211,7 @@ func (f *Fleet) Planted(bug string) (folder string) {
 	}
 	real := filepath.Join(folder, "chat.planted")
 	run("-tags", "planted", "-o", real, "./chat/cmd/chat")
-	run("-o", filepath.Join(folder, "probe"), "./bench/cmd/probe")
+	run("-o", filepath.Join(folder, "probe"), "./probe/cmd/probe")
 	script := fmt.Sprintf("#!/bin/sh\nMSRCHAT_PLANTED=%s exec %s \"$@\"\n", bug, real)
 	if err := os.WriteFile(filepath.Join(folder, "chat"), []byte(script), 0o755); err != nil {
 		f.t.Fatal(err)

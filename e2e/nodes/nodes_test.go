@@ -15,7 +15,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/msrchat/msrchat/bench/device"
+	"github.com/msrchat/msrchat/proof/device"
 	"github.com/msrchat/msrchat/e2e/cluster"
 	"github.com/msrchat/msrchat/shared/cache"
 	"github.com/msrchat/msrchat/shared/testenv"

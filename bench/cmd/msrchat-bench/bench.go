@@ -15,7 +15,7 @@ import (
 	"github.com/msrchat/msrchat/shared/database"
 	"github.com/msrchat/msrchat/shared/process"
 
-	"github.com/msrchat/msrchat/bench/account"
+	"github.com/msrchat/msrchat/proof/account"
 	"github.com/msrchat/msrchat/bench/floor"
 	"github.com/msrchat/msrchat/bench/people"
 	"github.com/msrchat/msrchat/bench/place"

@@ -13,7 +13,7 @@ import (
 
 	relayv1 "github.com/msrchat/msrchat/proto/msrchat/relay/v1"
 	"github.com/msrchat/msrchat/shared/errs"
-	"github.com/msrchat/msrchat/shared/msglog"
+	"github.com/msrchat/msrchat/chat/internal/msglog"
 )
 
 // MaxMessage bounds a gRPC message between servers: a frame of the longest

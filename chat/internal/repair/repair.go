@@ -19,7 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
-	"github.com/msrchat/msrchat/shared/msglog"
+	"github.com/msrchat/msrchat/chat/internal/msglog"
 	"github.com/msrchat/msrchat/shared/planted"
 
 	"github.com/msrchat/msrchat/chat/internal/conn"

@@ -18,7 +18,7 @@ import (
 )
 
 // brokenPromise begins the output of a probe's check that condemns its server
-// (bench/probe). Waiting longer would change nothing.
+// (probe). Waiting longer would change nothing.
 const brokenPromise = "BROKEN PROMISE"
 
 // deployment is one on its way. It belongs to the goroutine in follow.

@@ -32,7 +32,7 @@ func (p Package) Program() string { return filepath.Base(string(p)) }
 
 // Services lists what the fleet runs. Their contents make up the release.
 func Services() []Package {
-	return []Package{"gate/cmd/gate", "status/cmd/status", "chat/cmd/chat", "bench/cmd/probe", "shared/cmd/migrate", "tools/cmd/mailbox"}
+	return []Package{"gate/cmd/gate", "status/cmd/status", "chat/cmd/chat", "probe/cmd/probe", "shared/cmd/migrate", "tools/cmd/mailbox"}
 }
 
 // Client is what people run; built along, so that it is there at once.

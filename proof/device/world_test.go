@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/msrchat/msrchat/bench/account"
+	"github.com/msrchat/msrchat/proof/account"
 	"github.com/msrchat/msrchat/chat"
 	"github.com/msrchat/msrchat/client"
 	"github.com/msrchat/msrchat/shared/cache"

@@ -5,8 +5,8 @@ import (
 	"slices"
 	"time"
 
-	"github.com/msrchat/msrchat/bench/check"
-	"github.com/msrchat/msrchat/bench/journal"
+	"github.com/msrchat/msrchat/proof/check"
+	"github.com/msrchat/msrchat/proof/journal"
 )
 
 // history is a run that tests make up and break.

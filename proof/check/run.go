@@ -13,7 +13,7 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/msrchat/msrchat/bench/journal"
+	"github.com/msrchat/msrchat/proof/journal"
 )
 
 // Row is one event of a log in MySQL.

@@ -5,7 +5,7 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/msrchat/msrchat/bench/account"
+	"github.com/msrchat/msrchat/proof/account"
 	"github.com/msrchat/msrchat/shared/conversation"
 	"github.com/msrchat/msrchat/shared/database"
 	"github.com/msrchat/msrchat/shared/errs"

@@ -7,7 +7,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/msrchat/msrchat/bench/journal"
+	"github.com/msrchat/msrchat/proof/journal"
 )
 
 // Check compares the journals with each other and with the log. It changes

@@ -8,8 +8,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/msrchat/msrchat/bench/check"
-	"github.com/msrchat/msrchat/bench/journal"
+	"github.com/msrchat/msrchat/proof/check"
+	"github.com/msrchat/msrchat/proof/journal"
 )
 
 // each applies a change to every entry that is about a message.

@@ -13,7 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/msrchat/msrchat/bench/journal"
+	"github.com/msrchat/msrchat/proof/journal"
 	"github.com/msrchat/msrchat/client"
 	"github.com/msrchat/msrchat/client/store"
 )

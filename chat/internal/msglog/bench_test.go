@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"github.com/msrchat/msrchat/shared/database"
-	"github.com/msrchat/msrchat/shared/msglog"
+	"github.com/msrchat/msrchat/chat/internal/msglog"
 	"github.com/msrchat/msrchat/shared/testenv"
 )
 

@@ -4,7 +4,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/msrchat/msrchat/bench/journal"
+	"github.com/msrchat/msrchat/proof/journal"
 )
 
 // screen is what one device showed. Its times are those after Quiet.

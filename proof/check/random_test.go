@@ -6,8 +6,8 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/msrchat/msrchat/bench/check"
-	"github.com/msrchat/msrchat/bench/journal"
+	"github.com/msrchat/msrchat/proof/check"
+	"github.com/msrchat/msrchat/proof/journal"
 )
 
 // world makes up a healthy history: people in several conversations, some on

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/msrchat/msrchat/shared/errs"
-	"github.com/msrchat/msrchat/shared/msglog"
+	"github.com/msrchat/msrchat/chat/internal/msglog"
 	"github.com/msrchat/msrchat/shared/testenv"
 )
 

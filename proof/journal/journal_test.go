@@ -9,7 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/msrchat/msrchat/bench/journal"
+	"github.com/msrchat/msrchat/proof/journal"
 )
 
 func sample() []journal.Entry {
