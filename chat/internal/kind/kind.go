@@ -4,6 +4,7 @@
 package kind
 
 import (
+	"github.com/msrchat/msrchat/shared/content"
 	"github.com/msrchat/msrchat/shared/errs"
 	"github.com/msrchat/msrchat/shared/text"
 )
@@ -20,7 +21,7 @@ type Kind struct {
 }
 
 // Text is what people write.
-const Text = 1
+const Text = content.Text
 
 var table = []Kind{
 	{Number: Text, Name: "text", Check: func(body []byte) error { return text.Message(string(body)) }},

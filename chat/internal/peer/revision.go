@@ -17,7 +17,9 @@ func understood(d *relayv1.Delivery) bool { return d.GetUserId() == 0 && d.GetOw
 
 // nameMembers adds who is to be delivered to. The sender's server has checked
 // that the sender takes part, so it knows the members.
-func (l *link) nameMembers(r *relayv1.AppendRequest) { r.MemberIds = l.peers.opts.Members(r.GetConversationId()) }
+func (l *link) nameMembers(r *relayv1.AppendRequest) {
+	r.MemberIds = l.peers.opts.Members(r.GetConversationId())
+}
 
 // nameUsers returns deliveries with their users; the given ones are shared with
 // other links.
