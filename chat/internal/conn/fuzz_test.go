@@ -31,7 +31,7 @@ func FuzzServer(f *testing.F) {
 	} {
 		var b []byte
 		for _, m := range frames {
-			b = append(b, encode(f, m)...)
+			b = append(b, encoded(f, m)...)
 		}
 		f.Add(b)
 	}

@@ -227,7 +227,7 @@ func TestALaneIsToldThatItsAppendMakesNoSense(t *testing.T) {
 	for id := range uint64(20) {
 		answer := make(chan msglog.Result, 1)
 		// Without a sender; where it is owned here nobody minds.
-		if err := lanes.Send(id, nil, lane.Send{Done: func(r msglog.Result) { answer <- r }}); err != nil {
+		if err := lanes.Send(msglog.Event{Conversation: id}, func(r msglog.Result) { answer <- r }); err != nil {
 			t.Fatal(err)
 		}
 		if r := <-answer; r.Err != nil {
@@ -311,7 +311,7 @@ func foreign(t *testing.T, n *node, f *fake, texts ...string) (uint64, []msglog.
 	t.Helper()
 	for id := range uint64(1000) {
 		before := f.calls.Load()
-		results, err := n.Append(t.Context(), id, nil, entries(texts...))
+		results, err := n.Append(t.Context(), id, entries(texts...))
 		if f.calls.Load() > before {
 			return id, results, err
 		}
@@ -386,7 +386,7 @@ func TestAnAppendWhoseStreamIsCutIsUnavailableAndMayBeRepeated(t *testing.T) {
 		t.Fatalf("got %v, want unavailable", err)
 	}
 	testenv.Until(t, "it is answered there again", func() bool {
-		_, err := n.Append(t.Context(), id, nil, entries("x"))
+		_, err := n.Append(t.Context(), id, entries("x"))
 		return err == nil && f.calls.Load() == 2
 	})
 }
@@ -398,7 +398,7 @@ func TestAnAppendThatIsNotAnsweredEndsWithItsContext(t *testing.T) {
 	testenv.Until(t, "linked", func() bool { return n.linked("fake") })
 	for id := range uint64(1000) {
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-		_, err := n.Append(ctx, id, nil, entries("x"))
+		_, err := n.Append(ctx, id, entries("x"))
 		cancel()
 		if f.calls.Load() == 0 {
 			continue // at home
@@ -430,7 +430,7 @@ func TestAPeerThatHangsIsLeftAlone(t *testing.T) {
 	testenv.Until(t, "it is appended at home", func() bool {
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 		defer cancel()
-		_, _ = n.Append(ctx, id, nil, entries("x"))
+		_, _ = n.Append(ctx, id, entries("x"))
 		return n.appends() > before
 	})
 }
@@ -449,7 +449,7 @@ func TestAPeerThatNeverAnswersIsNoPeer(t *testing.T) {
 	deadline := time.Now().Add(2500 * time.Millisecond) // beyond the first attempt
 	for id := uint64(0); time.Now().Before(deadline); id++ {
 		for _, n := range []*node{n, dumb} {
-			if _, err := n.Append(t.Context(), id, nil, entries("x")); err != nil {
+			if _, err := n.Append(t.Context(), id, entries("x")); err != nil {
 				t.Fatal(err)
 			}
 		}
