@@ -65,7 +65,7 @@ func New(cfg Config, log *slog.Logger) (*Server, error) {
 		cfg: cfg, log: log, consul: client, registry: admin.NewRegistry(),
 		catalog: discovery.NewWatcher(client, ChatService, discovery.Options{Log: log}),
 	}
-	s.table = fleet.New(fleet.Options{CatalogAge: s.catalog.Age, Calm: cfg.Calm})
+	s.table = fleet.New(fleet.Options{CatalogAge: s.catalog.Age, StableFor: cfg.Calm})
 	if err := s.listen(); err != nil {
 		return nil, err
 	}
