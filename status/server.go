@@ -221,7 +221,7 @@ func (s *Server) register(ctx context.Context) error {
 	defer cancel()
 	if err := deregister(leave); err != nil {
 		// No reason to call the end a failure: its checks tell Consul too.
-		s.log.Warn("consul was not told that this replica leaves", "error", err)
+		s.log.Warn("consul was not told that this replica leaves", "err", err)
 	}
 	return nil
 }
