@@ -160,6 +160,10 @@ func TestBadInputCostsOnlyItsSender(t *testing.T) {
 			{"right-to-left override", message(c.GetId(), "a\u202eb"), "invalid"},
 			{"10,000 characters", message(c.GetId(), strings.Repeat("x", 10_000)), "too_large"},
 			{"blank", message(c.GetId(), " \n "), "invalid"},
+			{"invalid UTF-8", message(c.GetId(), "\xff\xfe"), "invalid"},
+			{"unknown kind", kindOf(200, message(c.GetId(), "hi")), "invalid"},
+			{"read beyond the head", ownState(&chatv1.SetOwnState{ConversationId: c.GetId(), ReadSeq: 1 << 40}), "invalid"},
+			{"somebody else's own state", ownState(&chatv1.SetOwnState{ConversationId: c.GetId() + 999, ReadSeq: 1}), "not_found"},
 			{"somebody else's conversation", message(c.GetId()+999, "hi"), "not_found"},
 			{"short id", &chatv1.ClientFrame{Body: &chatv1.ClientFrame_Send{Send: &chatv1.Send{ConversationId: 1, ClientMsgId: []byte("x"), Body: []byte("hi")}}}, "invalid"},
 			{"nobody", &chatv1.ClientFrame{Body: &chatv1.ClientFrame_OpenDirect{OpenDirect: &chatv1.OpenDirect{PeerName: "nobody"}}}, "not_found"},
@@ -172,9 +176,10 @@ func TestBadInputCostsOnlyItsSender(t *testing.T) {
 				t.Errorf("%s: got %v, want %s", c.name, got, c.want)
 			}
 		}
-		// Invalid UTF-8 cannot be a protobuf string: it breaks the frame.
+		// Invalid UTF-8 cannot be a protobuf string, a name for example: it breaks the
+		// frame.
 		w := login(t, s, bob)
-		w.raw([]byte{0, 0, 0, 8, 8, 9, 0x22, 4, 0x1a, 2, 0xff, 0xfe})
+		w.raw([]byte{0, 0, 0, 8, 8, 9, 0x2a, 4, 0x0a, 2, 0xff, 0xfe})
 		if g := w.goodbye(); g.GetCode() != breach {
 			t.Errorf("invalid UTF-8: %v", g)
 		}
@@ -191,6 +196,15 @@ func TestBadInputCostsOnlyItsSender(t *testing.T) {
 			t.Errorf("metrics lack %s", want)
 		}
 	}
+}
+
+func kindOf(kind uint32, f *chatv1.ClientFrame) *chatv1.ClientFrame {
+	f.GetSend().Kind = kind
+	return f
+}
+
+func ownState(s *chatv1.SetOwnState) *chatv1.ClientFrame {
+	return &chatv1.ClientFrame{Body: &chatv1.ClientFrame_SetOwnState{SetOwnState: s}}
 }
 
 func get(t *testing.T, url string) string {

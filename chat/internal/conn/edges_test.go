@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/msrchat/msrchat/chat/internal/msglog"
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
 	"github.com/msrchat/msrchat/shared/errs"
 	"github.com/msrchat/msrchat/shared/testenv"
@@ -17,6 +16,7 @@ import (
 	"github.com/msrchat/msrchat/chat/internal/conn"
 	"github.com/msrchat/msrchat/chat/internal/encode"
 	"github.com/msrchat/msrchat/chat/internal/hub"
+	"github.com/msrchat/msrchat/chat/internal/msglog"
 )
 
 // byeAll ends all connections.

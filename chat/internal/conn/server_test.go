@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/msrchat/msrchat/chat/internal/msglog"
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
 	"github.com/msrchat/msrchat/shared/errs"
 	"github.com/msrchat/msrchat/shared/frame"
@@ -20,6 +19,7 @@ import (
 
 	"github.com/msrchat/msrchat/chat/internal/conn"
 	"github.com/msrchat/msrchat/chat/internal/hub"
+	"github.com/msrchat/msrchat/chat/internal/msglog"
 )
 
 // pipes is a listener whose connections hold no bytes: what one side writes
