@@ -125,9 +125,7 @@ func (c Config) Validate() error {
 	if c.Instance == "" {
 		problem("the instance id is empty")
 	}
-	for name, l := range map[string]Listener{
-		"client": c.Client, "relay": c.Relay, "health": c.Health, "http": c.HTTP,
-	} {
+	for name, l := range c.listeners() {
 		if l.Bind == "" {
 			problem("the %s port has no address to bind", name)
 		}
@@ -142,4 +140,9 @@ func (c Config) Validate() error {
 		problem("the heartbeat must be between 100ms and 10m")
 	}
 	return errors.Join(append(problems, c.Database.Validate(), c.Redis.Validate())...)
+}
+
+// listeners are the ports by name.
+func (c Config) listeners() map[string]Listener {
+	return map[string]Listener{"client": c.Client, "relay": c.Relay, "health": c.Health, "http": c.HTTP}
 }

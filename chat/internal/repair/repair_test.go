@@ -31,6 +31,7 @@ type world struct {
 	hold     chan struct{} // keeps Tell waiting
 	refuse   int           // so many tellings are incomplete
 	lost     int
+	apart    bool // from another server
 	users    []uint64
 	away     bool // the database
 	asked    [][]uint64
@@ -50,6 +51,11 @@ func start(t *testing.T, w *world, beat time.Duration) *repair.Repair {
 	r := repair.New(repair.Options{
 		Heartbeat: beat, Tell: w.tell, Heads: w.read, Deliver: w.deliver, Logger: slog.New(slog.DiscardHandler),
 		Lost: func() { w.change(func() { w.lost++ }) },
+		Apart: func() bool {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return w.apart
+		},
 		Users: func() []uint64 {
 			w.mu.Lock()
 			defer w.mu.Unlock()
@@ -240,6 +246,18 @@ func TestFlushTellsAtOnce(t *testing.T) {
 	if n := len(w.tellings()); n != 2 {
 		t.Errorf("told %d of 2", n)
 	}
+}
+
+// While a server with users cannot be reached, everybody is compared, and once more
+// when that is over.
+func TestEverybodyIsComparedWhileServersAreApart(t *testing.T) {
+	t.Parallel()
+	w := &world{users: []uint64{3}, apart: true}
+	start(t, w, heartbeat)
+	testenv.Until(t, "compared again and again", func() bool { return w.checked()[3] > 2 })
+	w.change(func() { w.apart = false })
+	before := w.checked()[3]
+	testenv.Until(t, "compared once more", func() bool { return w.checked()[3] > before })
 }
 
 // room is how many conversations are remembered.
