@@ -1,5 +1,7 @@
--- The logs. The primary key keeps each dense, uk_events_idem keeps a message
--- that was sent twice single. Rows are never deleted; see shared/msglog.
+-- The logs. The primary key keeps each of them dense, uk_events_idem keeps a
+-- message that was sent twice from being stored twice; chat/internal/msglog has the
+-- argument. Rows are deleted only at the beginning of a log, and never the last
+-- one; see conversations.first_seq.
 CREATE TABLE IF NOT EXISTS events (
   conversation_id BIGINT UNSIGNED  NOT NULL,
   seq             BIGINT UNSIGNED  NOT NULL,
