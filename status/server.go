@@ -19,6 +19,7 @@ import (
 	"github.com/msrchat/msrchat/shared/discovery"
 	"github.com/msrchat/msrchat/shared/errs"
 	"github.com/msrchat/msrchat/shared/lifecycle"
+	"github.com/msrchat/msrchat/shared/retry"
 	"github.com/msrchat/msrchat/status/internal/fleet"
 	"github.com/msrchat/msrchat/status/internal/page"
 	"github.com/msrchat/msrchat/status/internal/service"
@@ -173,12 +174,7 @@ func (s *Server) announce(ctx context.Context) error {
 // drain tells everybody to go elsewhere and lets the word get around.
 func (s *Server) drain(ctx context.Context) error {
 	s.health.Set(false)
-	wait := time.NewTimer(s.cfg.DrainDelay)
-	defer wait.Stop()
-	select {
-	case <-wait.C:
-	case <-ctx.Done():
-	}
+	retry.Sleep(ctx, s.cfg.DrainDelay)
 	return nil
 }
 

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/consul/api"
+
+	"github.com/msrchat/msrchat/shared/retry"
 )
 
 const (
@@ -143,7 +145,7 @@ func (k *keeper) register(ctx context.Context) error {
 // run looks after the registration until ctx ends.
 func (k *keeper) run(ctx context.Context, well bool) {
 	defer close(k.ended)
-	for sleep(ctx, backoff(1, upkeepInterval, upkeepInterval)) {
+	for retry.Sleep(ctx, retry.Jitter(upkeepInterval)) {
 		lost, err := k.lost(ctx)
 		if lost && err == nil {
 			if err = k.register(ctx); err == nil {
