@@ -254,7 +254,7 @@ func (w *wire) openDirect(name string) *chatv1.Conversation {
 func message(conversation uint64, text string) *chatv1.ClientFrame {
 	id := make([]byte, 16)
 	rand.Read(id)
-	return &chatv1.ClientFrame{Body: &chatv1.ClientFrame_Send{Send: &chatv1.Send{ConversationId: conversation, ClientMsgId: id, Text: text}}}
+	return &chatv1.ClientFrame{Body: &chatv1.ClientFrame_Send{Send: &chatv1.Send{ConversationId: conversation, ClientMsgId: id, Body: []byte(text)}}}
 }
 
 func (w *wire) send(conversation uint64, text string) *chatv1.Sent {
@@ -286,7 +286,7 @@ func (w *wire) await(what string, wanted func(*chatv1.ServerFrame) bool) *chatv1
 
 func (w *wire) event(text string) *chatv1.Event {
 	w.t.Helper()
-	return w.await("event "+text, func(f *chatv1.ServerFrame) bool { return f.GetEvent().GetText() == text && f.GetEvent() != nil }).GetEvent()
+	return w.await("event "+text, func(f *chatv1.ServerFrame) bool { return string(f.GetEvent().GetBody()) == text && f.GetEvent() != nil }).GetEvent()
 }
 
 // head waits until a conversation is told to reach at least seq.

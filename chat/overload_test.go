@@ -131,8 +131,8 @@ func TestSendsAboveWhatTheDatabaseTakes(t *testing.T) {
 		for i := 0; i < each; {
 			page := b.history(b.conversation, after)
 			for _, e := range page.GetEvents() {
-				if e.GetText() != fmt.Sprint(i) || e.GetSeq() != after+1 {
-					t.Fatalf("at %d stands %q", e.GetSeq(), e.GetText())
+				if string(e.GetBody()) != fmt.Sprint(i) || e.GetSeq() != after+1 {
+					t.Fatalf("at %d stands %q", e.GetSeq(), e.GetBody())
 				}
 				after = e.GetSeq()
 				i++

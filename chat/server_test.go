@@ -49,11 +49,11 @@ func TestTwoPeopleOnTwoServers(t *testing.T) {
 		t.Errorf("the answer got number %d", got.GetSeq())
 	}
 	// The connection that sent has the acknowledgements, which say the same.
-	if e := annA.await("an event", func(f *chatv1.ServerFrame) bool { return f.GetEvent() != nil }).GetEvent(); e.GetText() != "answer" {
-		t.Errorf("the sending connection was pushed %q", e.GetText())
+	if e := annA.await("an event", func(f *chatv1.ServerFrame) bool { return f.GetEvent() != nil }).GetEvent(); string(e.GetBody()) != "answer" {
+		t.Errorf("the sending connection was pushed %q", e.GetBody())
 	}
 	page := bobB.history(c.GetId(), 1)
-	if page.GetHead() != 5 || len(page.GetEvents()) != 4 || page.GetEvents()[0].GetText() != texts[1] {
+	if page.GetHead() != 5 || len(page.GetEvents()) != 4 || string(page.GetEvents()[0].GetBody()) != texts[1] {
 		t.Errorf("history from 2 has %d events, head %d", len(page.GetEvents()), page.GetHead())
 	}
 	list := bobB.call(&chatv1.ClientFrame{Body: &chatv1.ClientFrame_ListConversations{ListConversations: &chatv1.ListConversations{}}}).GetConversationList()
@@ -78,7 +78,7 @@ func TestARetryIsAnsweredLikeTheFirst(t *testing.T) {
 	if first.GetSeq() != 1 || again.GetSeq() != 1 || !again.GetExisting() || again.GetCreatedAtMs() != first.GetCreatedAtMs() {
 		t.Errorf("first %v, again %v", first, again)
 	}
-	m.GetSend().Text = "something else"
+	m.GetSend().Body = []byte("something else")
 	if got := elsewhere.call(m).GetFailure(); got.GetCode() != "conflict" {
 		t.Errorf("the same id with another text: %v", got)
 	}
@@ -93,8 +93,8 @@ func TestARetryIsAnsweredLikeTheFirst(t *testing.T) {
 		w.await("an answer", func(f *chatv1.ServerFrame) bool { return f.GetRequestId() >= 1000 })
 	}
 	for i, e := range w.history(c.GetId(), 1).GetEvents() {
-		if e.GetText() != fmt.Sprint(i) || e.GetSeq() != uint64(i+2) {
-			t.Fatalf("at %d stands %q", e.GetSeq(), e.GetText())
+		if string(e.GetBody()) != fmt.Sprint(i) || e.GetSeq() != uint64(i+2) {
+			t.Fatalf("at %d stands %q", e.GetSeq(), e.GetBody())
 		}
 	}
 }
@@ -160,8 +160,12 @@ func TestBadInputCostsOnlyItsSender(t *testing.T) {
 			{"right-to-left override", message(c.GetId(), "a\u202eb"), "invalid"},
 			{"10,000 characters", message(c.GetId(), strings.Repeat("x", 10_000)), "too_large"},
 			{"blank", message(c.GetId(), " \n "), "invalid"},
+			{"invalid UTF-8", message(c.GetId(), "\xff\xfe"), "invalid"},
+			{"unknown kind", kindOf(200, message(c.GetId(), "hi")), "invalid"},
+			{"read beyond the head", ownState(&chatv1.SetOwnState{ConversationId: c.GetId(), ReadSeq: 1 << 40}), "invalid"},
+			{"somebody else's own state", ownState(&chatv1.SetOwnState{ConversationId: c.GetId() + 999, ReadSeq: 1}), "not_found"},
 			{"somebody else's conversation", message(c.GetId()+999, "hi"), "not_found"},
-			{"short id", &chatv1.ClientFrame{Body: &chatv1.ClientFrame_Send{Send: &chatv1.Send{ConversationId: 1, ClientMsgId: []byte("x"), Text: "hi"}}}, "invalid"},
+			{"short id", &chatv1.ClientFrame{Body: &chatv1.ClientFrame_Send{Send: &chatv1.Send{ConversationId: 1, ClientMsgId: []byte("x"), Body: []byte("hi")}}}, "invalid"},
 			{"nobody", &chatv1.ClientFrame{Body: &chatv1.ClientFrame_OpenDirect{OpenDirect: &chatv1.OpenDirect{PeerName: "nobody"}}}, "not_found"},
 			{"oneself", &chatv1.ClientFrame{Body: &chatv1.ClientFrame_OpenDirect{OpenDirect: &chatv1.OpenDirect{PeerName: ann.name}}}, "invalid"},
 			{"a bad name", &chatv1.ClientFrame{Body: &chatv1.ClientFrame_OpenDirect{OpenDirect: &chatv1.OpenDirect{PeerName: "a\x00"}}}, "invalid"},
@@ -172,9 +176,10 @@ func TestBadInputCostsOnlyItsSender(t *testing.T) {
 				t.Errorf("%s: got %v, want %s", c.name, got, c.want)
 			}
 		}
-		// Invalid UTF-8 cannot be a protobuf string: it breaks the frame.
+		// Invalid UTF-8 cannot be a protobuf string, a name for example: it breaks the
+		// frame.
 		w := login(t, s, bob)
-		w.raw([]byte{0, 0, 0, 8, 8, 9, 0x22, 4, 0x1a, 2, 0xff, 0xfe})
+		w.raw([]byte{0, 0, 0, 8, 8, 9, 0x2a, 4, 0x0a, 2, 0xff, 0xfe})
 		if g := w.goodbye(); g.GetCode() != breach {
 			t.Errorf("invalid UTF-8: %v", g)
 		}
@@ -191,6 +196,15 @@ func TestBadInputCostsOnlyItsSender(t *testing.T) {
 			t.Errorf("metrics lack %s", want)
 		}
 	}
+}
+
+func kindOf(kind uint32, f *chatv1.ClientFrame) *chatv1.ClientFrame {
+	f.GetSend().Kind = kind
+	return f
+}
+
+func ownState(s *chatv1.SetOwnState) *chatv1.ClientFrame {
+	return &chatv1.ClientFrame{Body: &chatv1.ClientFrame_SetOwnState{SetOwnState: s}}
 }
 
 func get(t *testing.T, url string) string {

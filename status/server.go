@@ -65,7 +65,7 @@ func New(cfg Config, log *slog.Logger) (*Server, error) {
 		cfg: cfg, log: log, consul: client, registry: admin.NewRegistry(),
 		catalog: discovery.NewWatcher(client, ChatService, discovery.Options{Log: log}),
 	}
-	s.table = fleet.New(fleet.Options{CatalogAge: s.catalog.Age, Calm: cfg.Calm})
+	s.table = fleet.New(fleet.Options{CatalogAge: s.catalog.Age, StableFor: cfg.Calm})
 	if err := s.listen(); err != nil {
 		return nil, err
 	}
@@ -221,7 +221,7 @@ func (s *Server) register(ctx context.Context) error {
 	defer cancel()
 	if err := deregister(leave); err != nil {
 		// No reason to call the end a failure: its checks tell Consul too.
-		s.log.Warn("consul was not told that this replica leaves", "error", err)
+		s.log.Warn("consul was not told that this replica leaves", "err", err)
 	}
 	return nil
 }

@@ -73,7 +73,7 @@ func Register(ctx context.Context, client *api.Client, r Registration) (deregist
 		return nil, fmt.Errorf("register %s: %w", r.Service, first)
 	}
 	if first != nil {
-		k.log.Warn("consul does not take the registration, trying on", "service", r.Service, "error", first)
+		k.log.Warn("consul does not take the registration, trying on", "service", r.Service, "err", first)
 	}
 	ctx, k.cancel = context.WithCancel(ctx)
 	go k.run(ctx, first == nil)
@@ -156,7 +156,7 @@ func (k *keeper) run(ctx context.Context, well bool) {
 			return
 		}
 		if err != nil && well {
-			k.log.Warn("the registration in consul is in doubt", "service", k.service.Name, "error", err)
+			k.log.Warn("the registration in consul is in doubt", "service", k.service.Name, "err", err)
 		}
 		well = err == nil
 	}

@@ -198,7 +198,7 @@ func (w *Watcher) believe(list []Instance, now time.Time) bool {
 // failed takes in an error and returns how long to pause.
 func (w *Watcher) failed(err error) time.Duration {
 	if w.failures == 0 {
-		w.opts.Log.Warn("consul does not answer", "service", w.service, "error", err)
+		w.opts.Log.Warn("consul does not answer", "service", w.service, "err", err)
 	}
 	w.failures++
 	w.opts.OnError(err)

@@ -101,7 +101,7 @@ func (c *Conn) refuse(request uint64, err error) {
 	}
 	c.server.metrics.refused.WithLabelValues(string(e.Code)).Inc()
 	c.answer(request, &chatv1.ServerFrame{Body: &chatv1.ServerFrame_Failure{Failure: &chatv1.Failure{
-		Code: string(e.Code), Text: e.Message, RetryAfterMs: uint32(e.RetryAfter.Milliseconds()),
+		Code: string(e.Code), Text: e.Message, RetryAfterMs: uint32(e.RetryAfter.Milliseconds()), Field: e.Field,
 	}}})
 }
 

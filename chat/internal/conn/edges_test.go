@@ -9,13 +9,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/msrchat/msrchat/chat/internal/msglog"
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
 	"github.com/msrchat/msrchat/shared/errs"
 	"github.com/msrchat/msrchat/shared/testenv"
 
 	"github.com/msrchat/msrchat/chat/internal/conn"
+	"github.com/msrchat/msrchat/chat/internal/encode"
 	"github.com/msrchat/msrchat/chat/internal/hub"
+	"github.com/msrchat/msrchat/chat/internal/msglog"
 )
 
 // byeAll ends all connections.
@@ -28,7 +29,7 @@ func TestNoMessageOvertakesARefusedOne(t *testing.T) {
 	t.Parallel()
 	var calls atomic.Int64
 	w := newWorld(t, func(w *world, _ *conn.Options) {
-		w.audience = func(conversation uint64) error {
+		w.member = func(conversation uint64) error {
 			switch {
 			case conversation == 404:
 				return errs.New(errs.CodeNotFound, "no")
@@ -74,7 +75,7 @@ func TestWhoeverStaysAfterGoodbyeIsNotServed(t *testing.T) {
 	at := time.Now()
 	for n := byte(1); ; n++ { // it goes on as if nothing had been said
 		_ = c.nc.SetWriteDeadline(time.Now().Add(testenv.Patience))
-		if _, err := c.nc.Write(encode(t, text(n, 1, "still here"))); err != nil {
+		if _, err := c.nc.Write(encoded(t, text(n, 1, "still here"))); err != nil {
 			break
 		}
 		if time.Since(at) > 20*time.Second {
@@ -91,7 +92,7 @@ func TestASlowReaderIsDroppedWithGoodbyeLast(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	slow, other := w.login(t, 1), w.login(t, 2)
-	big := conn.EventFrame(&chatv1.Event{ConversationId: 1, Text: string(bytes.Repeat([]byte("x"), 16<<10))})
+	big := encode.EventFrame(&chatv1.Event{ConversationId: 1, Body: bytes.Repeat([]byte("x"), 16<<10)})
 	for range 1000 { // 16 MB, of which one may wait
 		w.hub.Deliver([]uint64{1}, 0, big)
 	}
@@ -119,9 +120,9 @@ func TestNothingFollowsGoodbye(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	c := w.login(t, 1)
-	w.hub.Deliver([]uint64{1}, 0, conn.HeadsFrames(nil))
+	w.hub.Deliver([]uint64{1}, 0, encode.HeadsFrames(nil))
 	w.byeAll(chatv1.GoodbyeCode_GOODBYE_CODE_DRAINING)
-	w.hub.Deliver([]uint64{1}, 0, conn.HeadsFrames(nil))
+	w.hub.Deliver([]uint64{1}, 0, encode.HeadsFrames(nil))
 	w.byeAll(chatv1.GoodbyeCode_GOODBYE_CODE_SLOW) // the first one counts
 	if f := c.read(); f.GetHeads() == nil {
 		t.Errorf("what was pushed before is lost: %v", f)
@@ -265,7 +266,7 @@ func TestPagesAreBoundedInBytes(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(w *world, _ *conn.Options) {
 		for n := range uint64(100) {
-			w.events = append(w.events, msglog.Event{ConversationID: 1, Seq: n + 1, Entry: msglog.Entry{Body: bytes.Repeat([]byte("x"), 16<<10)}})
+			w.events = append(w.events, msglog.Event{Conversation: 1, Seq: n + 1, Body: bytes.Repeat([]byte("x"), 16<<10)})
 		}
 	})
 	c := w.login(t, 1)

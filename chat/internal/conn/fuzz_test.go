@@ -9,9 +9,9 @@ import (
 	"time"
 
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
+	"github.com/msrchat/msrchat/shared/testenv"
 
 	"github.com/msrchat/msrchat/chat/internal/conn"
-	"github.com/msrchat/msrchat/shared/testenv"
 )
 
 // FuzzServer throws bytes at a server, before and after Hello. Whatever they
@@ -31,7 +31,7 @@ func FuzzServer(f *testing.F) {
 	} {
 		var b []byte
 		for _, m := range frames {
-			b = append(b, encode(f, m)...)
+			b = append(b, encoded(f, m)...)
 		}
 		f.Add(b)
 	}

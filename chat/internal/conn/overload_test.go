@@ -9,12 +9,13 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/msrchat/msrchat/chat/internal/msglog"
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
 	"github.com/msrchat/msrchat/shared/frame"
 	"github.com/msrchat/msrchat/shared/testenv"
 
 	"github.com/msrchat/msrchat/chat/internal/conn"
+	"github.com/msrchat/msrchat/chat/internal/encode"
+	"github.com/msrchat/msrchat/chat/internal/msglog"
 )
 
 // value reads a metric; with a label's value, that one's.
@@ -40,7 +41,7 @@ func value(t *testing.T, reg *prometheus.Registry, name, label string) float64 {
 func page(n int) []msglog.Event {
 	events := make([]msglog.Event, n)
 	for i := range events {
-		events[i] = msglog.Event{ConversationID: 1, Seq: uint64(i + 1), Entry: msglog.Entry{Body: bytes.Repeat([]byte("x"), 16<<10)}}
+		events[i] = msglog.Event{Conversation: 1, Seq: uint64(i + 1), Body: bytes.Repeat([]byte("x"), 16<<10)}
 	}
 	return events
 }
@@ -81,9 +82,9 @@ func TestAClientThatNeverReadsIsDropped(t *testing.T) {
 	w := newWorld(t, func(_ *world, o *conn.Options) { o.WriteTimeout = 300 * time.Millisecond })
 	w.login(t, 1)
 	other := w.login(t, 2)
-	event := conn.EventFrame(&chatv1.Event{ConversationId: 1, Seq: 1, Text: "hi"})
+	event := encode.EventFrame(&chatv1.Event{ConversationId: 1, Seq: 1, Body: []byte("hi")})
 	w.hub.Deliver([]uint64{1, 2}, 0, event)
-	if other.read().GetEvent().GetText() != "hi" {
+	if string(other.read().GetEvent().GetBody()) != "hi" {
 		t.Error("the other one was held up")
 	}
 	testenv.Until(t, "it is gone", func() bool { return w.hub.Len() == 1 })
@@ -106,7 +107,7 @@ func TestWhatWaitsForAllSlowReadersIsBounded(t *testing.T) {
 		users = append(users, uint64(n+10))
 	}
 	good := w.login(t, 1)
-	event := conn.EventFrame(&chatv1.Event{ConversationId: 1, Text: strings.Repeat("x", 16<<10)})
+	event := encode.EventFrame(&chatv1.Event{ConversationId: 1, Body: bytes.Repeat([]byte("x"), 16<<10)})
 	for range 20 { // 16 MB, of which one and the calm of each may wait
 		w.hub.Deliver(users, 0, event)
 		if n := value(t, reg, "msrchat_chat_queued_bytes", ""); n > most+16<<10 {

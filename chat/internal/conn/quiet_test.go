@@ -16,7 +16,7 @@ func TestAFrameInPiecesAfterQuiet(t *testing.T) {
 	const heartbeat = 4 * time.Second // of which a reader that hands over waits one
 	w := newWorld(t, func(_ *world, o *conn.Options) { o.Heartbeat = heartbeat })
 	c := w.login(t, 1)
-	ping := encode(t, &chatv1.ClientFrame{RequestId: 7, Body: &chatv1.ClientFrame_Ping{Ping: &chatv1.Ping{}}})
+	ping := encoded(t, &chatv1.ClientFrame{RequestId: 7, Body: &chatv1.ClientFrame_Ping{Ping: &chatv1.Ping{}}})
 	for _, cuts := range [][]int{{2}, {4}, {2, 5}} {
 		last := 0
 		for _, cut := range append(cuts, len(ping)) {

@@ -185,6 +185,18 @@ func NewServer(l net.Listener, opts Options) *Server {
 	return s
 }
 
+// Connections lists the connections that were let in, in random order.
+func (s *Server) Connections() []*Conn {
+	var all []*Conn
+	s.opts.Hub.Each(func(_ uint64, c hub.Conn) {
+		if mine, ok := c.(*Conn); ok {
+			all = append(all, mine)
+		}
+	})
+	rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	return all
+}
+
 // Accepted counts the connections that were let in or not, from a random number.
 func (s *Server) Accepted() uint64 { return s.lastID.Load() }
 
@@ -431,11 +443,9 @@ func (s *Server) CloseAll(ctx context.Context) error {
 		_ = nc.Close()
 	}
 	s.mu.Unlock()
-	s.opts.Hub.Each(func(_ uint64, c hub.Conn) {
-		if mine, ok := c.(*Conn); ok {
-			_ = mine.nc.Close()
-		}
-	})
+	for _, c := range s.Connections() {
+		_ = c.nc.Close()
+	}
 	gone := make(chan struct{})
 	go func() {
 		s.conns.Wait()

@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/msrchat/msrchat/chat/internal/msglog"
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
 	"github.com/msrchat/msrchat/shared/errs"
 	"github.com/msrchat/msrchat/shared/frame"
@@ -20,7 +19,7 @@ import (
 
 	"github.com/msrchat/msrchat/chat/internal/conn"
 	"github.com/msrchat/msrchat/chat/internal/hub"
-	"github.com/msrchat/msrchat/chat/internal/lane"
+	"github.com/msrchat/msrchat/chat/internal/msglog"
 )
 
 // pipes is a listener whose connections hold no bytes: what one side writes
@@ -56,10 +55,10 @@ type world struct {
 	pipes *pipes
 	hub   *hub.Hub
 
-	verify   func(ctx context.Context) error
-	audience func(conversation uint64) error
-	refuse   atomic.Pointer[chatv1.Goodbye]
-	events   []msglog.Event
+	verify func(ctx context.Context) error
+	member func(conversation uint64) error
+	refuse atomic.Pointer[chatv1.Goodbye]
+	events []msglog.Event
 
 	mu    sync.Mutex
 	sends []send
@@ -117,16 +116,14 @@ func (w *world) Verify(ctx context.Context, token []byte) (session.Session, erro
 	return session.Session{ID: 1, UserID: uint64(token[0]), UserName: "u"}, nil
 }
 
-// Known knows nothing, so that every message asks.
-func (w *world) Known(uint64) []uint64 { return nil }
+// Knows knows nothing, so that every message asks.
+func (w *world) Knows(uint64, uint64) bool { return false }
 
-func (w *world) Audience(_ context.Context, conversation, user uint64) ([]uint64, error) {
-	if w.audience != nil {
-		if err := w.audience(conversation); err != nil {
-			return nil, err
-		}
+func (w *world) Check(_ context.Context, conversation, _ uint64) error {
+	if w.member != nil {
+		return w.member(conversation)
 	}
-	return []uint64{user}, nil
+	return nil
 }
 
 func (w *world) OpenDirect(context.Context, uint64, string) (*chatv1.Conversation, bool, error) {
@@ -153,12 +150,12 @@ func (h history) Before(_ context.Context, _, before uint64, limit int) ([]msglo
 	return below[max(len(below)-limit, 0):], nil
 }
 
-func (h history) Heads(context.Context, []uint64) (map[uint64]uint64, error) { return nil, nil }
+func (h history) Heads(context.Context, []uint64) (map[uint64]msglog.Head, error) { return nil, nil }
 
-func (w *world) Send(conversation uint64, _ []uint64, s lane.Send) error {
+func (w *world) Send(e msglog.Event, done func(msglog.Result)) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.sends = append(w.sends, send{conversation, string(s.Entry.Body), s.Done})
+	w.sends = append(w.sends, send{e.Conversation, string(e.Body), done})
 	return nil
 }
 
@@ -206,7 +203,7 @@ func (w *world) login(t testing.TB, user byte) *client {
 	return c
 }
 
-func encode(t testing.TB, f *chatv1.ClientFrame) []byte {
+func encoded(t testing.TB, f *chatv1.ClientFrame) []byte {
 	t.Helper()
 	b, err := frame.Append(nil, f)
 	if err != nil {
@@ -219,7 +216,7 @@ func (c *client) write(frames ...*chatv1.ClientFrame) {
 	c.t.Helper()
 	for _, f := range frames {
 		_ = c.nc.SetWriteDeadline(time.Now().Add(testenv.Patience))
-		if _, err := c.nc.Write(encode(c.t, f)); err != nil {
+		if _, err := c.nc.Write(encoded(c.t, f)); err != nil {
 			c.t.Fatal(err)
 		}
 	}
@@ -266,7 +263,9 @@ func (c *client) goodbye() *chatv1.Goodbye {
 func text(n byte, conversation uint64, s string) *chatv1.ClientFrame {
 	id := make([]byte, 16)
 	id[0] = n
-	return &chatv1.ClientFrame{RequestId: uint64(n), Body: &chatv1.ClientFrame_Send{Send: &chatv1.Send{ConversationId: conversation, ClientMsgId: id, Text: s}}}
+	return &chatv1.ClientFrame{RequestId: uint64(n), Body: &chatv1.ClientFrame_Send{Send: &chatv1.Send{
+		ConversationId: conversation, ClientMsgId: id, Body: []byte(s),
+	}}}
 }
 
 func ping() *chatv1.ClientFrame {

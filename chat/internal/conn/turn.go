@@ -45,9 +45,7 @@ func (t turns) before(conversation uint64, id [16]byte) error {
 
 // refused remembers a message that was refused.
 func (t *turns) refused(conversation uint64, id [16]byte, err error) {
-	switch errs.CodeOf(err) {
-	case errs.CodeUnavailable, errs.CodeExhausted, errs.CodeRateLimited, errs.CodeInternal:
-	default:
+	if !errs.MayPass(err) {
 		return // for good: the client goes on without it
 	}
 	if _, known := (*t)[conversation]; known {

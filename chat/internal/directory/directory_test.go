@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"github.com/msrchat/msrchat/shared/testenv"
 
 	"github.com/msrchat/msrchat/chat/internal/directory"
+	"github.com/msrchat/msrchat/chat/internal/member"
 )
 
 // world is a directory on a real database.
@@ -25,7 +27,7 @@ type world struct {
 func open(t *testing.T) *world {
 	t.Helper()
 	db := testenv.Open(t, testenv.MariaDB(t))
-	return &world{directory.New(db), t, db}
+	return &world{directory.New(db, member.New(db)), t, db}
 }
 
 func (w *world) user(name string) uint64 {
@@ -77,18 +79,14 @@ func TestADirectConversationIsOneForBoth(t *testing.T) {
 	if err != nil || created || again.GetId() != c.GetId() || again.GetHead() != 3 || again.GetPeer().GetId() != ann {
 		t.Errorf("from the other side: %v, created %v, %v", again, created, err)
 	}
-	for _, d := range []*directory.Directory{w.Directory, directory.New(w.db)} { // remembered, and read anew
-		members, err := d.Members(t.Context(), c.GetId())
-		slices.Sort(members)
-		if err != nil || !slices.Equal(members, []uint64{ann, bob}) {
-			t.Errorf("members %v, %v", members, err)
-		}
-		if _, err := d.Audience(t.Context(), c.GetId(), bob); err != nil {
-			t.Errorf("bob takes part: %v", err)
+	for _, d := range []*directory.Directory{w.Directory, directory.New(w.db, member.New(w.db))} { // remembered, and read anew
+		for _, who := range []uint64{ann, bob} {
+			if err := d.Check(t.Context(), c.GetId(), who); err != nil || !d.Knows(c.GetId(), who) {
+				t.Errorf("%d takes part: %v", who, err)
+			}
 		}
 		// A stranger cannot tell a conversation of others from none.
-		_, others := d.Audience(t.Context(), c.GetId(), eve)
-		_, none := d.Audience(t.Context(), 1<<40, eve)
+		others, none := d.Check(t.Context(), c.GetId(), eve), d.Check(t.Context(), 1<<40, eve)
 		if errs.CodeOf(others) != errs.CodeNotFound || others.Error() != none.Error() {
 			t.Errorf("a stranger gets %v, and of none %v", others, none)
 		}
@@ -112,7 +110,7 @@ func TestOfTwoWhoBeginAtOnceBothGetTheSame(t *testing.T) {
 			peer string
 		}{{ann, "bob"}, {bob, "ann"}} {
 			all.Go(func() {
-				c, _, err := directory.New(w.db).OpenDirect(t.Context(), who.user, who.peer)
+				c, _, err := directory.New(w.db, member.New(w.db)).OpenDirect(t.Context(), who.user, who.peer)
 				if err != nil {
 					t.Error(err)
 				}
@@ -160,18 +158,40 @@ func TestPagesAndHeads(t *testing.T) {
 	if len(seen) != len(want) {
 		t.Errorf("listed %v, want %v", seen, want)
 	}
+	// Two events of one log are not counted, as a later server would write it; an
+	// empty conversation has an own state.
+	last := slices.Max(slices.Collect(maps.Keys(want)))
+	empty := slices.Min(slices.Collect(maps.Keys(want)))
+	for _, change := range []string{
+		fmt.Sprintf("UPDATE events SET ordinal = 4 WHERE conversation_id = %d AND seq = 6", last),
+		fmt.Sprintf("UPDATE members SET own_state = 3 WHERE conversation_id = %d AND user_id = %d", empty, ann),
+	} {
+		if _, err := w.db.ExecContext(t.Context(), change); err != nil {
+			t.Fatal(err)
+		}
+	}
 	heads, err := w.Heads(t.Context(), []uint64{ann, loner})
-	if err != nil || len(heads[ann]) != 6 || len(heads[loner]) != 0 { // an empty conversation has no head
+	if err != nil || len(heads[ann]) != 7 || len(heads[loner]) != 0 {
 		t.Fatalf("heads %v, %v", heads, err)
 	}
 	for _, h := range heads[ann] {
 		if h.GetSeq() != want[h.GetConversationId()] || seen[h.GetConversationId()] != h.GetSeq() {
 			t.Errorf("conversation %d reaches %d, want %d", h.GetConversationId(), h.GetSeq(), want[h.GetConversationId()])
 		}
+		ordinal, own := h.GetSeq(), uint64(0)
+		switch h.GetConversationId() {
+		case last:
+			ordinal = 4
+		case empty:
+			own = 3
+		}
+		if h.GetOrdinal() != ordinal || h.GetOwnState() != own {
+			t.Errorf("conversation %d: %v, want ordinal %d and own state %d", h.GetConversationId(), h, ordinal, own)
+		}
 	}
 	var reading sync.WaitGroup
 	for range 50 { // together
-		for user, n := range map[uint64]int{ann: 6, loner: 0} {
+		for user, n := range map[uint64]int{ann: 7, loner: 0} {
 			reading.Go(func() {
 				if own, err := w.OwnHeads(t.Context(), user); err != nil || len(own) != n {
 					t.Errorf("own heads %v, %v, want %d", own, err, n)
@@ -194,13 +214,13 @@ func TestTheDatabaseIsAway(t *testing.T) {
 	known := w.open(ann, "bob")
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := w.Audience(gone, known, ann); err != nil {
+	if err := w.Check(gone, known, ann); err != nil {
 		t.Errorf("a conversation that is known: %v", err)
 	}
-	_, members := w.Members(gone, known+1)
+	unknown := w.Check(gone, known+1, ann)
 	_, _, opened := w.OpenDirect(gone, ann, "bob")
 	_, _, listed := w.List(gone, ann, 0, 10)
-	for what, err := range map[string]error{"members": members, "open": opened, "list": listed} {
+	for what, err := range map[string]error{"a conversation that is not known": unknown, "open": opened, "list": listed} {
 		if e := errs.From(err); e == nil || e.Code != errs.CodeUnavailable || e.RetryAfter != time.Second {
 			t.Errorf("%s: %v", what, err)
 		}

@@ -9,15 +9,16 @@ import (
 	"cmp"
 	"context"
 	"log/slog"
-	"math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/msrchat/msrchat/chat/internal/msglog"
 	"github.com/msrchat/msrchat/shared/errs"
 	"github.com/msrchat/msrchat/shared/planted"
+	"github.com/msrchat/msrchat/shared/retry"
+
+	"github.com/msrchat/msrchat/chat/internal/msglog"
 )
 
 // Appender appends events, in order, to a conversation. An error leaves their
@@ -89,6 +90,9 @@ func New(a Appender, most int, log *slog.Logger) *Lanes {
 		lanes: make(map[uint64]*lane), next: make(chan uint64),
 	}
 }
+
+// retries are the waits before an append is offered again.
+var retries = retry.Policy{Min: 10 * time.Millisecond, Max: 500 * time.Millisecond}
 
 var (
 	errFull   = errs.New(errs.CodeExhausted, "too many messages wait for the database").Retry(time.Second)
@@ -245,18 +249,12 @@ func (l *Lanes) append(conversation uint64, events []msglog.Event) []msglog.Resu
 		if l.ctx.Err() != nil {
 			continue // for the last time
 		}
-		if code := errs.CodeOf(err); code != errs.CodeUnavailable && code != errs.CodeExhausted {
+		if !errs.MayPass(err) || errs.CodeOf(err) == errs.CodeInternal {
 			l.log.Error("append refused", "conversation", conversation, "err", err)
 			return failed(len(events), err)
 		}
 		l.log.Debug("append again", "conversation", conversation, "attempt", attempt, "err", err)
-		pause := min(10*time.Millisecond<<min(attempt, 6), 500*time.Millisecond)
-		timer := time.NewTimer(pause/2 + rand.N(pause/2+1))
-		select {
-		case <-timer.C:
-		case <-l.ctx.Done():
-			timer.Stop()
-		}
+		retries.Wait(l.ctx, attempt+1)
 	}
 }
 

@@ -14,9 +14,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/msrchat/msrchat/chat/internal/msglog"
 	"github.com/msrchat/msrchat/shared/database"
 	"github.com/msrchat/msrchat/shared/testenv"
+
+	"github.com/msrchat/msrchat/chat/internal/msglog"
 )
 
 // BenchmarkLog measures durable messages per second on a real MariaDB beside a
@@ -236,11 +237,11 @@ func benchWorker() error {
 	fmt.Println("ready")
 	_, _ = os.Stdin.Read(make([]byte, 1)) // ends when the parent closes it
 	rate, err := senders(outstanding, func(conversation uint64, first, n int) error {
-		entries := make([]msglog.Entry, n)
+		entries := make([]msglog.Event, n)
 		for i := range entries {
-			entries[i] = msglog.Entry{SenderID: sender, ClientMsgID: id(sender, uint64(first+i)), Kind: 1, Body: body}
+			entries[i] = msglog.Event{Sender: sender, ID: id(sender, uint64(first+i)), Kind: 1, Body: body}
 		}
-		_, err := l.Append(ctx, conversation, nil, entries)
+		_, err := l.Append(ctx, conversation, entries)
 		return err
 	})
 	if err != nil {

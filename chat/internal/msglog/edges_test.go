@@ -6,19 +6,20 @@ import (
 	"testing"
 	"time"
 
-	"github.com/msrchat/msrchat/chat/internal/msglog"
 	"github.com/msrchat/msrchat/shared/errs"
 	"github.com/msrchat/msrchat/shared/testenv"
+
+	"github.com/msrchat/msrchat/chat/internal/msglog"
 )
 
 // A client that came back over another server offers a message again while the
-// first copy waits: when nobody knows what became of that one, nobody may say
+// first copy waits: when nobody knows the outcome of that one, nobody may say
 // that the repeat is in the log.
 func TestRepeatsOfAnUnknownOutcomeAreUnknown(t *testing.T) {
 	server := testenv.StartMariaDB(t)
-	l := msglog.New(testenv.Open(t, server.Database(t)), msglog.Options{Committed: func(c []msglog.Committed) {
+	l := msglog.New(testenv.Open(t, server.Database(t)), msglog.Options{Committed: func(c []msglog.Event) {
 		for _, e := range c {
-			if e.Result.Seq == 0 {
+			if e.Seq == 0 {
 				t.Errorf("told of a commit that was none: %+v", e)
 			}
 		}
@@ -32,7 +33,7 @@ func TestRepeatsOfAnUnknownOutcomeAreUnknown(t *testing.T) {
 	for range copies {
 		answered.Go(func() {
 			offered.Done()
-			results, err := l.Append(context.Background(), 1, nil, []msglog.Entry{entry(1, 2, "two")})
+			results, err := l.Append(context.Background(), 1, []msglog.Event{entry(1, 2, "two")})
 			if errs.CodeOf(err) != errs.CodeUnavailable {
 				t.Errorf("got %+v, %v, want unavailable", results, err)
 			}

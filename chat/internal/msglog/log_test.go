@@ -11,10 +11,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/msrchat/msrchat/chat/internal/msglog"
 	"github.com/msrchat/msrchat/shared/database"
 	"github.com/msrchat/msrchat/shared/errs"
 	"github.com/msrchat/msrchat/shared/testenv"
+
+	"github.com/msrchat/msrchat/chat/internal/msglog"
 )
 
 // id makes a client message id out of two numbers.
@@ -24,8 +25,8 @@ func id(a, b uint64) (out [16]byte) {
 	return out
 }
 
-func entry(sender, n uint64, text string) msglog.Entry {
-	return msglog.Entry{SenderID: sender, ClientMsgID: id(sender, n), Kind: 1, Body: []byte(text)}
+func entry(sender, n uint64, text string) msglog.Event {
+	return msglog.Event{Sender: sender, ID: id(sender, n), Kind: 1, Body: []byte(text)}
 }
 
 func open(t testing.TB, cfg database.Config, opts msglog.Options) *msglog.Log {
@@ -41,9 +42,9 @@ func open(t testing.TB, cfg database.Config, opts msglog.Options) *msglog.Log {
 	return l
 }
 
-func mustAppend(t testing.TB, l *msglog.Log, conversation uint64, entries ...msglog.Entry) []msglog.Result {
+func mustAppend(t testing.TB, l *msglog.Log, conversation uint64, entries ...msglog.Event) []msglog.Result {
 	t.Helper()
-	results, err := l.Append(context.Background(), conversation, nil, entries)
+	results, err := l.Append(context.Background(), conversation, entries)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,8 +54,8 @@ func mustAppend(t testing.TB, l *msglog.Log, conversation uint64, entries ...msg
 func TestAppendNumbersDensely(t *testing.T) {
 	cfg := testenv.MariaDB(t)
 	var mu sync.Mutex
-	var committed []msglog.Committed
-	l := open(t, cfg, msglog.Options{Committed: func(c []msglog.Committed) {
+	var committed []msglog.Event
+	l := open(t, cfg, msglog.Options{Committed: func(c []msglog.Event) {
 		mu.Lock()
 		defer mu.Unlock()
 		committed = append(committed, c...)
@@ -71,18 +72,18 @@ func TestAppendNumbersDensely(t *testing.T) {
 		t.Fatalf("read %d events, %v", len(events), err)
 	}
 	for i, e := range events {
-		if e.Seq != uint64(i+1) || string(e.Body) != texts[i] || e.SenderID != 1 || e.ClientMsgID != id(1, uint64(i)) || e.Kind != 1 {
+		if e.Seq != uint64(i+1) || string(e.Body) != texts[i] || e.Sender != 1 || e.ID != id(1, uint64(i)) || e.Kind != 1 {
 			t.Errorf("event %d is %+v", i+1, e)
 		}
 	}
-	if len(committed) != len(texts) || committed[4].Result.Seq != 5 || string(committed[3].Entry.Body) != texts[3] {
+	if len(committed) != len(texts) || committed[4].Seq != 5 || string(committed[3].Body) != texts[3] {
 		t.Errorf("told of %d commits, want %d", len(committed), len(texts))
 	}
 	if before, err := l.Before(t.Context(), 7, 4, 2); err != nil || len(before) != 2 || before[0].Seq != 2 || before[1].Seq != 3 {
 		t.Errorf("before 4: %+v, %v", before, err)
 	}
 	heads, err := l.Heads(t.Context(), []uint64{7, 8})
-	if err != nil || heads[7] != 5 || heads[8] != 0 || len(heads) != 1 {
+	if err != nil || heads[7] != (msglog.Head{Seq: 5, Ordinal: 5}) || heads[8] != (msglog.Head{}) || len(heads) != 1 {
 		t.Errorf("heads %v, %v", heads, err)
 	}
 }
@@ -106,7 +107,7 @@ func TestARepeatGetsTheFirstAnswer(t *testing.T) {
 		t.Error("a repeat must get the first one's time")
 	}
 	// The same id from another sender, or in another conversation, is another message.
-	other := mustAppend(t, l, 1, msglog.Entry{SenderID: 2, ClientMsgID: id(1, 1), Kind: 1, Body: []byte("mine")})
+	other := mustAppend(t, l, 1, msglog.Event{Sender: 2, ID: id(1, 1), Kind: 1, Body: []byte("mine")})
 	elsewhere := mustAppend(t, l, 2, entry(1, 1, "one"))
 	if other[0].Seq != 5 || elsewhere[0].Seq != 1 || elsewhere[0].Existing {
 		t.Errorf("got %+v and %+v", other[0], elsewhere[0])
@@ -141,7 +142,7 @@ func write(ctx context.Context, l *msglog.Log, sender uint64, conversations, mes
 		conversation := uint64(n%conversations) + 1
 		e := entry(sender, uint64(n), fmt.Sprintf("%d from %d", n, sender))
 		for {
-			results, err := l.Append(ctx, conversation, nil, []msglog.Entry{e})
+			results, err := l.Append(ctx, conversation, []msglog.Event{e})
 			if err != nil {
 				if ctx.Err() != nil {
 					return err
@@ -161,18 +162,18 @@ func write(ctx context.Context, l *msglog.Log, sender uint64, conversations, mes
 // acks is what the writers were told; its mutex owns the map.
 type acks struct {
 	mu  sync.Mutex
-	all map[uint64]map[uint64]msglog.Entry
+	all map[uint64]map[uint64]msglog.Event
 	n   atomic.Int64
 }
 
-func (a *acks) add(conversation uint64, e msglog.Entry, r msglog.Result) {
+func (a *acks) add(conversation uint64, e msglog.Event, r msglog.Result) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.all == nil {
-		a.all = make(map[uint64]map[uint64]msglog.Entry)
+		a.all = make(map[uint64]map[uint64]msglog.Event)
 	}
 	if a.all[conversation] == nil {
-		a.all[conversation] = make(map[uint64]msglog.Entry)
+		a.all[conversation] = make(map[uint64]msglog.Event)
 	}
 	a.all[conversation][r.Seq] = e
 	a.n.Add(1)
@@ -201,7 +202,7 @@ func (a *acks) check(t *testing.T, db *sql.DB, messages int) {
 		if err := found.Scan(&conversation, &seq, &sender, &msg); err != nil {
 			t.Fatal(err)
 		}
-		if e := a.all[conversation][seq]; e.SenderID != sender || !bytes.Equal(e.ClientMsgID[:], msg) {
+		if e := a.all[conversation][seq]; e.Sender != sender || !bytes.Equal(e.ID[:], msg) {
 			t.Fatalf("conversation %d has at %d another message than was answered", conversation, seq)
 		}
 		n, who := binary.BigEndian.Uint64(msg[8:])+1, [2]uint64{conversation, sender}
@@ -278,7 +279,7 @@ func TestCloseAnswersEverybody(t *testing.T) {
 	server.Kill()
 	answered := make(chan error)
 	go func() {
-		_, err := l.Append(context.Background(), 1, nil, []msglog.Entry{entry(1, 2, "two")})
+		_, err := l.Append(context.Background(), 1, []msglog.Event{entry(1, 2, "two")})
 		answered <- err
 	}()
 	testenv.Until(t, "the append waits", func() bool { return l.QueueDelay() > 0 })
@@ -290,7 +291,7 @@ func TestCloseAnswersEverybody(t *testing.T) {
 	if err := <-answered; errs.CodeOf(err) != errs.CodeUnavailable {
 		t.Errorf("the waiting append got %v, want unavailable", err)
 	}
-	if _, err := l.Append(t.Context(), 1, nil, []msglog.Entry{entry(1, 3, "three")}); errs.CodeOf(err) != errs.CodeUnavailable {
+	if _, err := l.Append(t.Context(), 1, []msglog.Event{entry(1, 3, "three")}); errs.CodeOf(err) != errs.CodeUnavailable {
 		t.Errorf("an append after Close got %v, want unavailable", err)
 	}
 }

@@ -25,7 +25,7 @@ import (
 // before the loser has read the head again.
 func (w *writer) settle(ctx context.Context, rows []*row, suspect bool) {
 	for attempt := 0; len(rows) > 0; attempt++ {
-		if attempt > 0 && !pause(ctx, attempt-1) {
+		if !retries.Wait(ctx, attempt) {
 			break
 		}
 		if err := w.connect(ctx); err != nil {

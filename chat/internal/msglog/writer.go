@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
-	"math/rand/v2"
 	"runtime"
 	"slices"
 	"sync/atomic"
@@ -13,6 +12,7 @@ import (
 	"github.com/msrchat/msrchat/shared/database"
 	"github.com/msrchat/msrchat/shared/errs"
 	"github.com/msrchat/msrchat/shared/planted"
+	"github.com/msrchat/msrchat/shared/retry"
 )
 
 // writer runs one transaction after the other. Its goroutine owns everything but queue
@@ -295,21 +295,5 @@ func (w *writer) lose(err error) {
 	w.disconnect()
 }
 
-// Pauses between attempts while the database is away.
-const (
-	minPause = 20 * time.Millisecond
-	maxPause = time.Second
-)
-
-// pause waits a jittered, growing time; false means that ctx ended.
-func pause(ctx context.Context, attempt int) bool {
-	d := min(minPause<<min(attempt, 10), maxPause)
-	timer := time.NewTimer(d/2 + rand.N(d/2+1))
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
-	}
-}
+// retries are the waits between attempts while the database is away.
+var retries = retry.Policy{Min: 20 * time.Millisecond, Max: time.Second}

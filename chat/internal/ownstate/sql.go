@@ -17,10 +17,11 @@ import (
 // hexadecimal literal, so there is nothing to escape.
 
 // lock reads the members' rows that changes are about and keeps other
-// transactions from them. All servers lock in the order of the primary key.
+// transactions from them. All servers lock in the order of the primary key, which
+// the optimiser would else give up for that of the conversations.
 func lock(ctx context.Context, tx *sql.Tx, changes []change) (map[key]*row, error) {
-	query := []byte("SELECT user_id, conversation_id, joined_at, own_state, read_seq, read_ordinal FROM members" +
-		" WHERE (user_id, conversation_id) IN (")
+	query := []byte("SELECT user_id, conversation_id, joined_at, own_state, read_seq, read_ordinal" +
+		" FROM members FORCE INDEX (PRIMARY) WHERE (user_id, conversation_id) IN (")
 	for i, c := range changes {
 		query = appendTuple(query, i, c.user, c.conversation)
 	}
@@ -154,7 +155,7 @@ func readAll(ctx context.Context, db *sql.DB, user uint64, conversations []uint6
 		return out, nil
 	}
 	query := []byte("SELECT m.conversation_id, m.own_state, m.read_seq, m.read_ordinal," +
-		" COALESCE(d.body, ''), COALESCE(d.edited_at, 0), COALESCE(d.number, 0) FROM members m" +
+		" COALESCE(d.body, ''), COALESCE(d.edited_at, 0), COALESCE(d.number, 0) FROM members m FORCE INDEX (PRIMARY)" +
 		" LEFT JOIN drafts d ON d.user_id = m.user_id AND d.conversation_id = m.conversation_id" +
 		" WHERE (m.user_id, m.conversation_id) IN (")
 	for i, id := range conversations {

@@ -6,9 +6,10 @@ import (
 	"fmt"
 	"sync"
 
-	"github.com/msrchat/msrchat/chat/internal/msglog"
 	relayv1 "github.com/msrchat/msrchat/proto/msrchat/relay/v1"
 	"github.com/msrchat/msrchat/shared/errs"
+
+	"github.com/msrchat/msrchat/chat/internal/msglog"
 )
 
 // appends is one Append stream with the requests that wait for their answer.

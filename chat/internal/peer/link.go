@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,6 +13,7 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	relayv1 "github.com/msrchat/msrchat/proto/msrchat/relay/v1"
+	"github.com/msrchat/msrchat/shared/retry"
 )
 
 // A link says something every signOfLife; a peer that is silent for silence is
@@ -22,13 +22,14 @@ import (
 const (
 	signOfLife = time.Second
 	silence    = 3 * time.Second
-	// dialLimit and the pauses bound the work for a peer that is away.
+	// dialLimit bounds one attempt to reach a peer.
 	dialLimit = 2 * time.Second
-	minPause  = 50 * time.Millisecond
-	maxPause  = 2 * time.Second
 	// forgetAfter is how long an unlisted peer is dialled before it is forgotten.
 	forgetAfter = 5 * time.Second
 )
+
+// redials are the waits between attempts to reach a peer.
+var redials = retry.Policy{Min: 50 * time.Millisecond, Max: 2 * time.Second}
 
 // Bounds of the outgoing side.
 const (
@@ -182,7 +183,7 @@ func (l *link) run(parent context.Context) {
 	l.peers.mu.Unlock()
 	defer l.cancel()
 	var since time.Time // when an unlisted peer was first found away
-	for pause := minPause; ctx.Err() == nil; {
+	for failures := 1; ctx.Err() == nil; failures++ {
 		started := time.Now()
 		l.linked = false
 		err := l.serve(ctx)
@@ -191,8 +192,9 @@ func (l *link) run(parent context.Context) {
 			return
 		}
 		if time.Since(started) > 2*silence {
-			pause = minPause
+			failures = 1
 		}
+		pause := redials.After(failures)
 		l.peers.opts.Logger.Info("link ended", "peer", l.instance, "err", err, "again_in", pause)
 		switch {
 		case l.peers.isListed(l.instance):
@@ -203,13 +205,7 @@ func (l *link) run(parent context.Context) {
 			l.peers.drop(l)
 			return
 		}
-		timer := time.NewTimer(pause/2 + rand.N(pause/2+1))
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-		case <-timer.C:
-		}
-		pause = min(2*pause, maxPause)
+		retry.Sleep(ctx, pause)
 	}
 }
 

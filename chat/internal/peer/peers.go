@@ -21,10 +21,11 @@ import (
 	"golang.org/x/sync/semaphore"
 	"google.golang.org/grpc"
 
-	"github.com/msrchat/msrchat/chat/internal/msglog"
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
 	relayv1 "github.com/msrchat/msrchat/proto/msrchat/relay/v1"
 	"github.com/msrchat/msrchat/shared/discovery"
+
+	"github.com/msrchat/msrchat/chat/internal/msglog"
 )
 
 // Log appends on this server.

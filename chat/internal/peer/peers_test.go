@@ -1,9 +1,9 @@
 package peer_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -43,7 +43,7 @@ func TestBothAgreeWhoOwnsWhat(t *testing.T) {
 	for id := range uint64(conversations) {
 		atA := a.appends()
 		for _, n := range []*node{a, b} {
-			got, err := n.Append(t.Context(), id, []uint64{1, 2}, entries("x", "y"))
+			got, err := n.Append(t.Context(), id, entries("x", "y"))
 			if err != nil || len(got) != 2 || got[1].Seq != got[0].Seq+1 || got[0].CreatedAt != 7 {
 				t.Fatalf("append gave %v, %v", got, err)
 			}
@@ -55,7 +55,7 @@ func TestBothAgreeWhoOwnsWhat(t *testing.T) {
 	if n := a.appends(); n < conversations/2 || n > conversations*3/2 {
 		t.Errorf("a got %d of %d appends", n, 2*conversations)
 	}
-	if e := b.entries; len(e) == 0 || e[0].SenderID != 1 || string(e[0].Body) != "x" || e[0].ClientMsgID != [16]byte{1} || e[0].Kind != 1 {
+	if e := b.entries; len(e) == 0 || e[0].Sender != 1 || string(e[0].Body) != "x" || e[0].ID != [16]byte{1} || e[0].Kind != 1 {
 		t.Errorf("the owner got %+v", e)
 	}
 }
@@ -69,7 +69,7 @@ func TestADrainingServerOwnsNothing(t *testing.T) {
 	before := a.appends()
 	for id := range uint64(50) {
 		for _, n := range []*node{a, b} {
-			if _, err := n.Append(t.Context(), id, nil, entries("x")); err != nil {
+			if _, err := n.Append(t.Context(), id, entries("x")); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -99,7 +99,7 @@ func TestAServerWhoseLogDoesNotGetOnOwnsNothing(t *testing.T) {
 		before := a.appends()
 		for id := range uint64(conversations) {
 			for _, n := range []*node{a, b} {
-				if _, err := n.Append(t.Context(), id, nil, entries("x")); err != nil {
+				if _, err := n.Append(t.Context(), id, entries("x")); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -178,7 +178,7 @@ func TestTheLastServerAppendsWhileItDrains(t *testing.T) {
 	t.Parallel()
 	a := start(t, "a", "127.0.0.1:0", 1)
 	a.Drain()
-	if _, err := a.Append(t.Context(), 1, nil, entries("x")); err != nil || a.appends() != 1 {
+	if _, err := a.Append(t.Context(), 1, entries("x")); err != nil || a.appends() != 1 {
 		t.Errorf("got %v", err)
 	}
 }
@@ -219,7 +219,7 @@ func TestALinkIsBoundedInBytes(t *testing.T) {
 	const sent, room = 200, 4 << 20 / (64 << 10)
 	for i := range uint64(sent) {
 		long := event(i + 1)
-		long.GetEvent().Text = strings.Repeat("x", 64<<10)
+		long.GetEvent().Body = bytes.Repeat([]byte("x"), 64<<10)
 		a.Send("b", long)
 	}
 	again := start(t, "b", b.address, 3)
@@ -247,7 +247,7 @@ func TestAServerThatDiesIsMissedAndFoundAgainElsewhere(t *testing.T) {
 	b.kill()
 	testenv.Until(t, "a notices", func() bool { return !a.linked("b") && a.missed.Load() == 1 })
 	for id := range uint64(20) { // what b owned is a's now
-		if _, err := a.Append(t.Context(), id, nil, entries("x")); err != nil {
+		if _, err := a.Append(t.Context(), id, entries("x")); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -273,7 +273,7 @@ func TestAServerThatIsNotListedButAliveStaysLinked(t *testing.T) {
 		a.mu.Lock()
 		a.appended = nil
 		a.mu.Unlock()
-		if _, err := a.Append(t.Context(), owned, nil, entries("x")); err != nil {
+		if _, err := a.Append(t.Context(), owned, entries("x")); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -310,7 +310,7 @@ func TestTheCatalogChangesUnderLoad(t *testing.T) {
 		for i := range uint64(n) {
 			a.Send("b", event(i+1))
 			if i%100 == 0 {
-				_, _ = a.Append(ctx, i, nil, entries("x"))
+				_, _ = a.Append(ctx, i, entries("x"))
 			}
 		}
 	})
@@ -371,7 +371,7 @@ func TestNoAppendOfAPeerEndsBehindTheEnd(t *testing.T) {
 	owned := uint64(0)
 	for b.appends() == 0 {
 		owned++
-		if _, err := a.Append(t.Context(), owned, nil, entries("x")); err != nil {
+		if _, err := a.Append(t.Context(), owned, entries("x")); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -381,7 +381,7 @@ func TestNoAppendOfAPeerEndsBehindTheEnd(t *testing.T) {
 	b.mu.Unlock()
 	result := make(chan error, 1)
 	go func() {
-		_, err := a.Append(context.WithoutCancel(t.Context()), owned, nil, entries("under way"))
+		_, err := a.Append(context.WithoutCancel(t.Context()), owned, entries("under way"))
 		result <- err
 	}()
 	testenv.Until(t, "it is under way", func() bool { return b.appends() == 2 })
@@ -391,7 +391,7 @@ func TestNoAppendOfAPeerEndsBehindTheEnd(t *testing.T) {
 	if short.Err() == nil {
 		t.Fatal("did not wait for the append under way")
 	}
-	if _, err := a.Append(t.Context(), owned, nil, entries("too late")); errs.CodeOf(err) != errs.CodeUnavailable {
+	if _, err := a.Append(t.Context(), owned, entries("too late")); errs.CodeOf(err) != errs.CodeUnavailable {
 		t.Errorf("a late append got %v, want unavailable", err)
 	}
 	close(hold)

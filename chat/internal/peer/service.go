@@ -12,9 +12,10 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
-	"github.com/msrchat/msrchat/chat/internal/msglog"
 	relayv1 "github.com/msrchat/msrchat/proto/msrchat/relay/v1"
 	"github.com/msrchat/msrchat/shared/errs"
+
+	"github.com/msrchat/msrchat/chat/internal/msglog"
 )
 
 // MaxMessage bounds a gRPC message between servers: a frame of the longest

@@ -4,21 +4,25 @@ import (
 	"context"
 	"log/slog"
 	"net"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/testing/protocmp"
 
-	"github.com/msrchat/msrchat/chat/internal/msglog"
+	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
 	relayv1 "github.com/msrchat/msrchat/proto/msrchat/relay/v1"
 	"github.com/msrchat/msrchat/shared/discovery"
 	"github.com/msrchat/msrchat/shared/errs"
 	"github.com/msrchat/msrchat/shared/testenv"
 
 	"github.com/msrchat/msrchat/chat/internal/lane"
+	"github.com/msrchat/msrchat/chat/internal/msglog"
 )
 
 // raw is a peer that says exactly what a test wants.
@@ -227,7 +231,7 @@ func TestALaneIsToldThatItsAppendMakesNoSense(t *testing.T) {
 	for id := range uint64(20) {
 		answer := make(chan msglog.Result, 1)
 		// Without a sender; where it is owned here nobody minds.
-		if err := lanes.Send(id, nil, lane.Send{Done: func(r msglog.Result) { answer <- r }}); err != nil {
+		if err := lanes.Send(msglog.Event{Conversation: id}, func(r msglog.Result) { answer <- r }); err != nil {
 			t.Fatal(err)
 		}
 		if r := <-answer; r.Err != nil {
@@ -249,9 +253,22 @@ type fake struct {
 	// answer handles the nth append, counted from 1; an error cuts the stream.
 	answer func(n int64, r *relayv1.AppendRequest) (*relayv1.AppendResponse, error)
 	calls  atomic.Int64
+	// frames, where it is set, gets what is delivered.
+	frames chan *relayv1.DeliverRequest
 }
 
 func (f *fake) Deliver(s relayv1.RelayService_DeliverServer) error {
+	if f.frames != nil {
+		go func() {
+			for {
+				frame, err := s.Recv()
+				if err != nil {
+					return
+				}
+				f.frames <- frame
+			}
+		}()
+	}
 	ticker := time.NewTicker(time.Second)
 	defer ticker.Stop()
 	for first := true; !f.silent; first = false {
@@ -311,7 +328,7 @@ func foreign(t *testing.T, n *node, f *fake, texts ...string) (uint64, []msglog.
 	t.Helper()
 	for id := range uint64(1000) {
 		before := f.calls.Load()
-		results, err := n.Append(t.Context(), id, nil, entries(texts...))
+		results, err := n.Append(t.Context(), id, entries(texts...))
 		if f.calls.Load() > before {
 			return id, results, err
 		}
@@ -386,7 +403,7 @@ func TestAnAppendWhoseStreamIsCutIsUnavailableAndMayBeRepeated(t *testing.T) {
 		t.Fatalf("got %v, want unavailable", err)
 	}
 	testenv.Until(t, "it is answered there again", func() bool {
-		_, err := n.Append(t.Context(), id, nil, entries("x"))
+		_, err := n.Append(t.Context(), id, entries("x"))
 		return err == nil && f.calls.Load() == 2
 	})
 }
@@ -398,7 +415,7 @@ func TestAnAppendThatIsNotAnsweredEndsWithItsContext(t *testing.T) {
 	testenv.Until(t, "linked", func() bool { return n.linked("fake") })
 	for id := range uint64(1000) {
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-		_, err := n.Append(ctx, id, nil, entries("x"))
+		_, err := n.Append(ctx, id, entries("x"))
 		cancel()
 		if f.calls.Load() == 0 {
 			continue // at home
@@ -430,7 +447,7 @@ func TestAPeerThatHangsIsLeftAlone(t *testing.T) {
 	testenv.Until(t, "it is appended at home", func() bool {
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 		defer cancel()
-		_, _ = n.Append(ctx, id, nil, entries("x"))
+		_, _ = n.Append(ctx, id, entries("x"))
 		return n.appends() > before
 	})
 }
@@ -449,7 +466,7 @@ func TestAPeerThatNeverAnswersIsNoPeer(t *testing.T) {
 	deadline := time.Now().Add(2500 * time.Millisecond) // beyond the first attempt
 	for id := uint64(0); time.Now().Before(deadline); id++ {
 		for _, n := range []*node{n, dumb} {
-			if _, err := n.Append(t.Context(), id, nil, entries("x")); err != nil {
+			if _, err := n.Append(t.Context(), id, entries("x")); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -463,5 +480,49 @@ func TestAPeerThatNeverAnswersIsNoPeer(t *testing.T) {
 		if took := time.Since(at); took > time.Second {
 			t.Errorf("leaving took %v", took)
 		}
+	}
+}
+
+// A server of the release before has no index: it is told who is to be delivered
+// to, and of no own states.
+func TestAPeerOfTheReleaseBeforeIsToldTheUsers(t *testing.T) {
+	t.Parallel()
+	requests := make(chan *relayv1.AppendRequest, 1000)
+	f := &fake{
+		answer: func(_ int64, r *relayv1.AppendRequest) (*relayv1.AppendResponse, error) {
+			requests <- r
+			return ok(1), nil
+		},
+		frames: make(chan *relayv1.DeliverRequest, 1000),
+	}
+	n := facing(t, f)
+	testenv.Until(t, "they are linked", func() bool { return n.linked("fake") })
+	id, _, err := foreign(t, n, f, "x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := <-requests; !slices.Equal(r.GetMemberIds(), []uint64{id, id + 1}) { // as the node's index says
+		t.Errorf("conversation %d was offered with members %v", id, r.GetMemberIds())
+	}
+	n.Send("fake",
+		&relayv1.Delivery{What: &relayv1.Delivery_OwnState{OwnState: &chatv1.OwnState{ConversationId: 5, Number: 1}}, UserId: 1},
+		&relayv1.Delivery{What: &relayv1.Delivery_Head{Head: &chatv1.Head{ConversationId: 5, OwnState: 1}}, UserId: 1})
+	n.Send("fake",
+		&relayv1.Delivery{What: &relayv1.Delivery_Event{Event: &chatv1.Event{ConversationId: 5, Seq: 1}}, ExceptConnection: 7},
+		&relayv1.Delivery{What: &relayv1.Delivery_Head{Head: &chatv1.Head{ConversationId: 6, Seq: 1}}, MembersNumber: 1})
+	var got []*relayv1.Delivery
+	for len(got) < 2 {
+		frame := <-f.frames
+		if len(frame.GetDeliveries()) > 0 && frame.GetCounter() != 1 {
+			t.Errorf("the first frame with deliveries has the number %d", frame.GetCounter())
+		}
+		got = append(got, frame.GetDeliveries()...)
+	}
+	want := []*relayv1.Delivery{
+		{UserIds: []uint64{5, 6}, What: &relayv1.Delivery_Event{Event: &chatv1.Event{ConversationId: 5, Seq: 1}}, ExceptConnection: 7},
+		{UserIds: []uint64{6, 7}, What: &relayv1.Delivery_Head{Head: &chatv1.Head{ConversationId: 6, Seq: 1}}},
+	}
+	if diff := cmp.Diff(want, got, protocmp.Transform()); diff != "" {
+		t.Error(diff)
 	}
 }

@@ -6,7 +6,8 @@
 //   - a conversation that has been quiet for half a heartbeat has its head told
 //     once more to all its readers, by routes read anew;
 //   - users are checked against the log when something from another server, or
-//     a route in Redis, may have been missed;
+//     a route in Redis, may have been missed, and all of them twice a heartbeat
+//     while another server with users cannot be reached;
 //   - all users are checked in turn, slowly;
 //   - (and package conn tells all heads when a client connects).
 package repair
@@ -61,7 +62,9 @@ type Options struct {
 	Users func() []uint64
 	// Lost is called when heads for the readers on other servers are lost. It must
 	// not block.
-	Lost       func()
+	Lost func()
+	// Apart says that a server with users cannot be reached; nil means never.
+	Apart      func() bool
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
 }
@@ -205,7 +208,7 @@ func (r *Repair) Run(ctx context.Context) error {
 	turn := r.opts.Heartbeat / 10
 	ticker := time.NewTicker(turn)
 	defer ticker.Stop()
-	for n := 0; ; n++ {
+	for n, apart := 0, false; ; n++ {
 		select {
 		case <-ctx.Done():
 			return nil
@@ -219,8 +222,28 @@ func (r *Repair) Run(ctx context.Context) error {
 		if n%10 == 0 {
 			r.sweep(n / 10)
 		}
+		if n%5 == 0 {
+			apart = r.whileApart(apart)
+		}
 		r.work(ctx, now.Add(turn))
 	}
+}
+
+// whileApart has everybody compared while another server with users cannot be
+// reached: the network between two servers may be cut and each see the database
+// and its own users. Their conversations stay one, by the log; this keeps their
+// readers less than a heartbeat behind, the time that comparing takes included.
+func (r *Repair) whileApart(before bool) (apart bool) {
+	if r.opts.Apart == nil {
+		return false
+	}
+	if apart = r.opts.Apart(); apart != before {
+		r.opts.Logger.Warn("peers out of reach", "apart", apart)
+	}
+	if apart || before { // also once after it is over: the last may have been missed
+		r.Everybody()
+	}
+	return apart
 }
 
 // work tells heads and compares users, some of each in turn, so that neither

@@ -6,17 +6,18 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/msrchat/msrchat/chat/internal/msglog"
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
 	"github.com/msrchat/msrchat/shared/frame"
 	"github.com/msrchat/msrchat/shared/testenv"
 
 	"github.com/msrchat/msrchat/chat/internal/fanout"
+	"github.com/msrchat/msrchat/chat/internal/msglog"
 	"github.com/msrchat/msrchat/chat/internal/repair"
 )
 
@@ -30,6 +31,7 @@ type world struct {
 	hold     chan struct{} // keeps Tell waiting
 	refuse   int           // so many tellings are incomplete
 	lost     int
+	apart    bool // from another server
 	users    []uint64
 	away     bool // the database
 	asked    [][]uint64
@@ -39,7 +41,7 @@ type world struct {
 
 type telling struct {
 	conversation, seq uint64
-	users             []uint64
+	user              uint64
 	at                time.Time
 }
 
@@ -49,6 +51,11 @@ func start(t *testing.T, w *world, beat time.Duration) *repair.Repair {
 	r := repair.New(repair.Options{
 		Heartbeat: beat, Tell: w.tell, Heads: w.read, Deliver: w.deliver, Logger: slog.New(slog.DiscardHandler),
 		Lost: func() { w.change(func() { w.lost++ }) },
+		Apart: func() bool {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return w.apart
+		},
 		Users: func() []uint64 {
 			w.mu.Lock()
 			defer w.mu.Unlock()
@@ -76,7 +83,9 @@ func (w *world) tell(_ context.Context, tellings []fanout.Telling) []bool {
 	w.calls = append(w.calls, len(tellings))
 	complete := make([]bool, len(tellings))
 	for i, t := range tellings {
-		w.told = append(w.told, telling{t.Head.GetConversationId(), t.Head.GetSeq(), t.Users, time.Now()})
+		w.told = append(w.told, telling{
+			t.Head.GetConversationId(), max(t.Head.GetSeq(), t.Head.GetOwnState()), t.User, time.Now(),
+		})
 		if complete[i] = w.refuse == 0; !complete[i] {
 			w.refuse--
 		}
@@ -141,7 +150,7 @@ func (w *world) checked() map[uint64]int {
 }
 
 func commit(r *repair.Repair, conversation, seq uint64) {
-	r.Committed([]msglog.Committed{{ConversationID: conversation, Audience: []uint64{1, 2}, Result: msglog.Result{Seq: seq}}})
+	r.Committed([]msglog.Event{{Conversation: conversation, Seq: seq}})
 }
 
 func TestAQuietConversationIsToldOnce(t *testing.T) {
@@ -156,13 +165,32 @@ func TestAQuietConversationIsToldOnce(t *testing.T) {
 	if took := got.at.Sub(at); took < heartbeat/4 || took > heartbeat {
 		t.Errorf("told after %v, a heartbeat is %v", took, heartbeat)
 	}
-	if got.conversation != 7 || got.seq != 2 || !slices.Equal(got.users, []uint64{1, 2}) {
+	if got.conversation != 7 || got.seq != 2 || got.user != 0 {
 		t.Errorf("told %+v", got)
 	}
 	commit(r, 8, 1)
 	testenv.Until(t, "another one is told", func() bool { return len(w.tellings()) > 1 })
 	if all := w.tellings(); len(all) != 2 || all[1].conversation != 8 {
 		t.Errorf("told %+v", all)
+	}
+}
+
+// The number of an own state is told like a head, to its user alone.
+func TestAnOwnStateIsToldOnceToItsUser(t *testing.T) {
+	t.Parallel()
+	w := &world{}
+	r := start(t, w, heartbeat)
+	r.OwnState(5, &chatv1.OwnState{ConversationId: 7, Number: 3})
+	r.OwnState(5, &chatv1.OwnState{ConversationId: 7, Number: 2}) // overtaken on its way here
+	r.OwnState(6, &chatv1.OwnState{ConversationId: 7, Number: 1})
+	commit(r, 7, 9)
+	testenv.Until(t, "all are told", func() bool { return len(w.tellings()) == 3 })
+	got := make(map[uint64]uint64)
+	for _, told := range w.tellings() {
+		got[told.user] = told.seq
+	}
+	if want := map[uint64]uint64{0: 9, 5: 3, 6: 1}; !maps.Equal(got, want) {
+		t.Errorf("told %v, want %v", got, want)
 	}
 }
 
@@ -220,14 +248,26 @@ func TestFlushTellsAtOnce(t *testing.T) {
 	}
 }
 
+// While a server with users cannot be reached, everybody is compared, and once more
+// when that is over.
+func TestEverybodyIsComparedWhileServersAreApart(t *testing.T) {
+	t.Parallel()
+	w := &world{users: []uint64{3}, apart: true}
+	start(t, w, heartbeat)
+	testenv.Until(t, "compared again and again", func() bool { return w.checked()[3] > 2 })
+	w.change(func() { w.apart = false })
+	before := w.checked()[3]
+	testenv.Until(t, "compared once more", func() bool { return w.checked()[3] > before })
+}
+
 // room is how many conversations are remembered.
 const room = 100_000
 
 // commitAll commits to as many conversations, in batches as a log has them.
 func commitAll(r *repair.Repair, from, n uint64) {
-	var batch []msglog.Committed
+	var batch []msglog.Event
 	for id := from; id < from+n; id++ {
-		batch = append(batch, msglog.Committed{ConversationID: id, Audience: []uint64{1, 2}, Result: msglog.Result{Seq: 1}})
+		batch = append(batch, msglog.Event{Conversation: id, Seq: 1})
 	}
 	for part := range slices.Chunk(batch, 512) {
 		r.Committed(part)

@@ -5,7 +5,6 @@ package report
 import (
 	"context"
 	"log/slog"
-	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -13,7 +12,11 @@ import (
 
 	statusv1 "github.com/msrchat/msrchat/proto/msrchat/status/v1"
 	"github.com/msrchat/msrchat/shared/discovery"
+	"github.com/msrchat/msrchat/shared/retry"
 )
+
+// retries are the waits before a replica that broke off is called again.
+var retries = retry.Policy{Min: 100 * time.Millisecond, Max: 2 * time.Second}
 
 const (
 	// Interval is how often a report is sent; status believes one for three.
@@ -23,8 +26,6 @@ const (
 	soonest = 50 * time.Millisecond
 	// sendLimit is how long a replica may keep a report from being sent.
 	sendLimit = 3 * time.Second
-	minPause  = 100 * time.Millisecond
-	maxPause  = 2 * time.Second
 	// maxUsed bounds the assignments to be told at the next report; one that is
 	// left out expires at the replica by itself.
 	maxUsed = 10_000
@@ -120,22 +121,18 @@ func (r *Reporter) Run(ctx context.Context, watch func(context.Context, func([]d
 
 // keep reports to one replica over one stream after another.
 func (r *Reporter) keep(ctx context.Context, to *replica) {
-	for pause := minPause; ctx.Err() == nil; pause = min(2*pause, maxPause) {
+	for failures := 1; ctx.Err() == nil; failures++ {
 		started := time.Now()
 		err := r.stream(ctx, to)
 		if ctx.Err() != nil {
 			return
 		}
-		if time.Since(started) > maxPause {
-			pause = minPause
+		if time.Since(started) > retries.Max {
+			failures = 1
 		}
+		pause := retries.After(failures)
 		r.opts.Logger.Info("reports interrupted", "status", to.address, "err", err, "again_in", pause)
-		timer := time.NewTimer(pause/2 + rand.N(pause/2+1))
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-		case <-timer.C:
-		}
+		retry.Sleep(ctx, pause)
 	}
 }
 

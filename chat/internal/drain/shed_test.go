@@ -1,10 +1,8 @@
-package chat
+package drain
 
 import (
 	"testing"
 	"time"
-
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 func TestShedPace(t *testing.T) {
@@ -13,7 +11,7 @@ func TestShedPace(t *testing.T) {
 	}{
 		{1000, 50, 550}, {100, 5, 55}, {10, 2, 22}, {1, 2, 22},
 	} {
-		s := newShedding(0, prometheus.NewRegistry())
+		s := newShedding(nil)
 		now := s.at
 		left := func() int {
 			n := s.allow(1<<30, c.connected, now)
@@ -36,7 +34,7 @@ func TestShedPace(t *testing.T) {
 			t.Errorf("%d connected: %d left within ten seconds, want %d", c.connected, sum, c.within10s)
 		}
 	}
-	s := newShedding(0, prometheus.NewRegistry())
+	s := newShedding(nil)
 	if got := s.allow(3, 1000, s.at.Add(time.Second)); got != 3 {
 		t.Errorf("%d leave, want the 3 that are too many", got)
 	}

@@ -1,4 +1,4 @@
-package chat
+package drain
 
 import (
 	"testing"
@@ -37,7 +37,7 @@ func TestPace(t *testing.T) {
 	}
 }
 
-func TestLeavers(t *testing.T) {
+func TestServersThatLeftLatelyAreCounted(t *testing.T) {
 	now := time.Now()
 	list := func(ids ...string) (out []discovery.Instance) {
 		for _, id := range ids {
@@ -45,7 +45,7 @@ func TestLeavers(t *testing.T) {
 		}
 		return out
 	}
-	l := newLeavers("me")
+	l := newGroup("me")
 	l.set(list("me", "a", "b", "c"), now)
 	l.set(list("c"), now) // me too, but that is not another
 	if n := l.since(time.Minute, now); n != 2 {

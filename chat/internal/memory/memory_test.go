@@ -1,8 +1,8 @@
-package chat
+package memory
 
 import "testing"
 
-func TestMemoryIsGivenBackByACalmServer(t *testing.T) {
+func TestMemoryIsGivenBackByAQuietServer(t *testing.T) {
 	const mb = 1 << 20
 	w := trimmer{work: 1 << 63, least: 20 * mb} // counts wrap around
 	for i, step := range []struct {

@@ -1,8 +1,7 @@
-package chat
+package drain
 
 import (
 	"cmp"
-	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -27,48 +26,43 @@ const (
 // shedding is the pace at which the server gives connections away to even the
 // load. Its mutex owns the fields below it.
 type shedding struct {
-	settled time.Duration
-	shed    prometheus.Counter
+	total prometheus.Counter
 
 	mu      sync.Mutex
 	allowed float64 // connections that may leave now
 	at      time.Time
 }
 
-func newShedding(settled time.Duration, reg prometheus.Registerer) *shedding {
-	s := &shedding{
-		settled: settled, at: time.Now(),
-		shed: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "msrchat_chat_shed_total", Help: "Connections asked to move to a server with more room.",
-		}),
+func newShedding(reg prometheus.Registerer) shedding {
+	total := prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "msrchat_chat_shed_total", Help: "Connections asked to move to a server with more room.",
+	})
+	if reg != nil {
+		reg.MustRegister(total)
 	}
-	reg.MustRegister(s.shed)
-	return s
+	return shedding{at: time.Now(), total: total}
 }
 
-// keepAtMost obeys a status replica's order to shed connections. It names what
+// KeepAtMost obeys a status replica's order to shed connections. It names what
 // may stay, so that several replicas' orders do not add up, and a repeated one
-// does nothing. The longest connected go first: who came lately may have come
-// from a server that sent them away.
-func (s *Server) keepAtMost(n uint32) {
-	if s.draining.Load() || s.fence.IsCut() {
-		return // all leave
-	}
-	s.shedding.mu.Lock()
-	defer s.shedding.mu.Unlock()
-	stay := slices.DeleteFunc(s.connections(), (*conn.Conn).Leaving) // those by an earlier order
+// does nothing. The longest connected go first: those that came lately may have
+// come from a server that sent them away.
+func (d *Drain) KeepAtMost(n uint32) {
+	d.shed.mu.Lock()
+	defer d.shed.mu.Unlock()
+	stay := slices.DeleteFunc(d.opts.Connections(), (*conn.Conn).Leaving) // those by an earlier order
 	excess := len(stay) - int(n)
 	if excess <= 0 {
 		return
 	}
 	slices.SortFunc(stay, func(a, b *conn.Conn) int { return cmp.Compare(a.ID(), b.ID()) })
-	for _, c := range stay[:s.shedding.allow(excess, len(stay), time.Now())] {
-		if c.Age() < s.shedding.settled {
+	for _, c := range stay[:d.shed.allow(excess, len(stay), time.Now())] {
+		if c.Age() < d.opts.Settled {
 			return // and so are those behind it
 		}
-		s.shedding.allowed--
-		s.shedding.shed.Inc()
-		c.Drain(s.goodbye(chatv1.GoodbyeCode_GOODBYE_CODE_REBALANCE, "another server has more room", rand.N(shedSpread)))
+		d.shed.allowed--
+		d.shed.total.Inc()
+		c.Drain(d.Goodbye(chatv1.GoodbyeCode_GOODBYE_CODE_REBALANCE, "another server has more room", shedSpread))
 	}
 }
 

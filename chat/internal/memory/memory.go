@@ -1,4 +1,5 @@
-package chat
+// Package memory gives the memory of a quiet server back to the system.
+package memory
 
 import (
 	"context"
@@ -9,36 +10,34 @@ import (
 
 // Letting many people in leaves as much garbage as they then take while they say
 // nothing, and a collector that has nothing to do leaves it for minutes. So a
-// server that has become calm gives it back.
+// server that has become quiet gives it back.
 const (
 	trimEvery = 5 * time.Second
-	// calmWork is how many messages and connections a calm server sees in that
+	// quietWork is how many messages and connections a quiet server sees in that
 	// time: so few that a collection, some ten milliseconds, disturbs nobody.
-	calmWork = 100
+	quietWork = 100
 	// leastTrim is what a collection is worth.
 	leastTrim = 16 << 20
 )
 
-// trim watches for that until ctx ends.
-func (s *Server) trim(ctx context.Context) error {
+// Trim watches for that until ctx ends. work counts what the server has done since
+// its start.
+func Trim(ctx context.Context, work func() uint64) error {
 	ticker := time.NewTicker(trimEvery)
 	defer ticker.Stop()
-	t := trimmer{work: s.work(), least: heap()}
+	t := trimmer{work: work(), least: heap()}
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-ticker.C:
 		}
-		if t.due(s.work(), heap()) {
+		if t.due(work(), heap()) {
 			debug.FreeOSMemory()
 			t.least = heap()
 		}
 	}
 }
-
-// work counts what was done since the start.
-func (s *Server) work() uint64 { return uint64(s.lanes.Sent()) + s.conns.Accepted() }
 
 // trimmer decides. It is for one goroutine.
 type trimmer struct {
@@ -47,15 +46,17 @@ type trimmer struct {
 }
 
 func (t *trimmer) due(work, heap uint64) bool {
-	calm := work-t.work < calmWork
+	quiet := work-t.work < quietWork
 	t.work, t.least = work, min(t.least, heap)
-	return calm && heap >= t.least+leastTrim
+	return quiet && heap >= t.least+leastTrim
 }
 
 // heap is the memory that the heap holds, garbage included, in bytes.
 func heap() (held uint64) {
 	parts := []metrics.Sample{
-		{Name: "/memory/classes/heap/objects:bytes"}, {Name: "/memory/classes/heap/unused:bytes"}, {Name: "/memory/classes/heap/free:bytes"},
+		{Name: "/memory/classes/heap/objects:bytes"},
+		{Name: "/memory/classes/heap/unused:bytes"},
+		{Name: "/memory/classes/heap/free:bytes"},
 	}
 	metrics.Read(parts)
 	for _, p := range parts {
