@@ -29,7 +29,7 @@ var meanings = map[chatv1.GoodbyeCode]meaning{
 	chatv1.GoodbyeCode_GOODBYE_CODE_SLOW:            {true, false, "this program read too slowly"},
 	chatv1.GoodbyeCode_GOODBYE_CODE_SILENT:          {true, false, "this program was silent for too long"},
 	chatv1.GoodbyeCode_GOODBYE_CODE_PROTOCOL:        {true, true, "the server does not understand this program"},
-	chatv1.GoodbyeCode_GOODBYE_CODE_VERSION:         {true, true, "this program and the server do not fit together; update it"},
+	chatv1.GoodbyeCode_GOODBYE_CODE_VERSION:         {true, true, "this program does not fit the server; update it"},
 	chatv1.GoodbyeCode_GOODBYE_CODE_UNAUTHENTICATED: {false, false, "the session has ended; log in again"},
 	chatv1.GoodbyeCode_GOODBYE_CODE_UNAVAILABLE:     {true, true, "the server cannot serve at present"},
 	chatv1.GoodbyeCode_GOODBYE_CODE_REBALANCE:       {true, true, "the server hands some of its users to others"},

@@ -125,7 +125,8 @@ func TestACallIsAnsweredBetweenPushes(t *testing.T) {
 		}
 		_, err := c.Call(t.Context(), listRequest(10))
 		var e *errs.Error
-		if !errors.As(err, &e) || e.Code != errs.CodeRateLimited || e.RetryAfter != 1500*time.Millisecond || e.Field != "peer_name" {
+		if !errors.As(err, &e) || e.Code != errs.CodeRateLimited || e.Field != "peer_name" ||
+			e.RetryAfter != 1500*time.Millisecond {
 			t.Errorf("a failure is %+v", err)
 		}
 		if _, err = c.Call(t.Context(), listRequest(11)); !errors.As(err, new(*wire.GoodbyeError)) {

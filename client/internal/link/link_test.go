@@ -129,7 +129,8 @@ func TestFramesLeaveInOrder(t *testing.T) {
 		_, _ = io.Copy(io.Discard, conn)
 	})
 	for i := range uint64(n) {
-		f := &chatv1.ClientFrame{RequestId: i + 1, Body: &chatv1.ClientFrame_Send{Send: &chatv1.Send{Body: make([]byte, 1000)}}}
+		send := &chatv1.Send{Body: make([]byte, 1000)}
+		f := &chatv1.ClientFrame{RequestId: i + 1, Body: &chatv1.ClientFrame_Send{Send: send}}
 		if !l.Send(f) {
 			t.Fatalf("frame %d was not taken: %v", i+1, l.Err())
 		}
