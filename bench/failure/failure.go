@@ -1,4 +1,5 @@
-package wire
+// Package failure groups what went wrong, so that it can be counted.
+package failure
 
 import (
 	"context"
@@ -8,19 +9,24 @@ import (
 	"os"
 	"syscall"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"github.com/msrchat/msrchat/shared/errs"
+	"github.com/msrchat/msrchat/shared/wire"
 )
 
-// Kind puts what went wrong with a connection or a request into one of few
-// groups, to be counted.
+// Kind puts an error of a connection, a request or a call into one of few groups.
 func Kind(err error) string {
-	var bye *GoodbyeError
+	var bye *wire.GoodbyeError
 	var e *errs.Error
 	switch {
 	case errors.As(err, &bye):
-		return "goodbye " + Code(bye.Goodbye)
+		return "goodbye " + bye.Name()
 	case errors.As(err, &e):
 		return string(e.Code)
+	case errors.Is(err, wire.ErrSilent), errors.Is(err, wire.ErrStuck):
+		return "server silent"
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "connection refused"
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
@@ -28,6 +34,9 @@ func Kind(err error) string {
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET),
 		errors.Is(err, syscall.EPIPE), errors.Is(err, net.ErrClosed):
 		return "connection lost"
+	}
+	if s, ok := status.FromError(err); ok && s.Code() != codes.Unknown {
+		return s.Code().String()
 	}
 	return err.Error()
 }
