@@ -122,10 +122,10 @@ func (s *Server) build() {
 	})
 	s.conns = conn.NewServer(s.listeners["client"], conn.Options{
 		Instance: s.cfg.Instance, Release: s.cfg.Release, Heartbeat: s.cfg.Heartbeat,
-		Capacity: s.cfg.Capacity, Strangers: s.strangers, Epoch: s.epoch.Load,
+		Capacity: s.cfg.Capacity, Handshaking: s.handshaking, Epoch: s.epoch.Load,
 		Sessions: s.sessions, Directory: dir, History: s.msgs, Lanes: s.lanes,
 		OwnStates: ownstate.New(s.db), OwnStateChanged: s.ownStateChanged, Routes: s.routes, Hub: s.hub,
-		Dirty: s.repair.Dirty, Alternates: s.peers.Alternates, Used: s.reporter.Used, Refuse: s.refuse,
+		MarkDirty: s.repair.MarkDirty, Alternates: s.peers.Alternates, Used: s.reporter.Used, Refuse: s.refuse,
 		Log: s.log, Registerer: reg,
 	})
 	s.drain = drain.New(s.cfg.Instance, drain.Options{

@@ -177,15 +177,15 @@ func (r *Repair) remember(c recent) bool {
 	return true
 }
 
-// Dirty asks that a user of this server be compared with the log.
-func (r *Repair) Dirty(user uint64) {
+// MarkDirty asks that a user of this server be compared with the log.
+func (r *Repair) MarkDirty(user uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.markDirty([]uint64{user})
+	r.addDirty([]uint64{user})
 }
 
-// markDirty needs the lock.
-func (r *Repair) markDirty(users []uint64) {
+// addDirty needs the lock.
+func (r *Repair) addDirty(users []uint64) {
 	if len(r.dirty)+len(users) > maxDirty {
 		clear(r.dirty)
 		r.everybodyDirty = true
@@ -329,7 +329,7 @@ func (r *Repair) Flush(ctx context.Context) {
 func (r *Repair) sweep(turn int) {
 	for _, user := range r.opts.Users() {
 		if user%sweepTurns == uint64(turn)%sweepTurns {
-			r.Dirty(user)
+			r.MarkDirty(user)
 		}
 	}
 }
@@ -369,7 +369,7 @@ func (r *Repair) check(ctx context.Context) (compared, away bool) {
 	if err != nil {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		r.markDirty(users)
+		r.addDirty(users)
 		r.opts.Logger.Warn("repair waits for the database", "users", len(r.dirty), "err", err)
 		return false, true
 	}

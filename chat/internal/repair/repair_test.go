@@ -299,7 +299,7 @@ func TestTellingManyHoldsUpNoRepair(t *testing.T) {
 	r := start(t, w, time.Second)
 	commitAll(r, 0, 5000)
 	w.hold <- struct{}{} // they are being told
-	r.Dirty(7)
+	r.MarkDirty(7)
 	w.hold <- struct{}{} // one more may have begun before
 	testenv.Until(t, "the user is compared", func() bool {
 		if w.checked()[7] > 0 {
@@ -350,7 +350,7 @@ func TestMoreDirtyUsersThanAreRemembered(t *testing.T) {
 	w := &world{away: true, users: []uint64{3}}
 	r := start(t, w, 100*time.Millisecond)
 	for user := range uint64(60_000) { // log-ins while the database is away
-		r.Dirty(user + 1000)
+		r.MarkDirty(user + 1000)
 	}
 	w.change(func() { w.away = false })
 	testenv.Until(t, "all who are connected are compared", func() bool { return w.checked()[3] > 0 })
@@ -365,8 +365,8 @@ func TestTheDirtyAreComparedWithTheLog(t *testing.T) {
 	r := start(t, w, heartbeat)
 	w.change(func() { w.away = true })
 	at := time.Now()
-	r.Dirty(1)
-	r.Dirty(2)
+	r.MarkDirty(1)
+	r.MarkDirty(2)
 	testenv.Until(t, "tried, with the database away", func() bool { return w.checked()[1] > 0 })
 	if took := time.Since(at); took > heartbeat {
 		t.Errorf("took %v", took)
@@ -378,7 +378,7 @@ func TestTheDirtyAreComparedWithTheLog(t *testing.T) {
 		return slices.Equal(w.received[1], []uint64{5, 6})
 	})
 	before := w.checked()[1]
-	r.Dirty(3)
+	r.MarkDirty(3)
 	testenv.Until(t, "the next one is checked", func() bool { return w.checked()[3] > 0 })
 	if w.checked()[1] != before {
 		t.Error("checked again without need")
