@@ -80,7 +80,7 @@ func (s *Server) build() {
 	s.health = admin.NewHealth(s.listeners["health"])
 	s.routes = route.New(route.Options{
 		Instance: s.cfg.Instance, Redis: s.redis, Logger: s.log, Registerer: reg,
-		Missed: func() { s.repair.Everybody() },
+		Missed: func() { s.repair.MarkAllDirty() },
 	})
 	s.msgs = msglog.New(s.db, msglog.Options{
 		Committed: func(batch []msglog.Event) {
@@ -96,7 +96,7 @@ func (s *Server) build() {
 			return m.Users
 		},
 		Deliver: func(d []*relayv1.Delivery) { s.fanout.Received(d) },
-		Missed:  func(string) { s.repair.Everybody() },
+		Missed:  func(string) { s.repair.MarkAllDirty() },
 	})
 	var appender lane.Appender = s.peers
 	if planted.Has(planted.DrainWithoutFlush) {
@@ -105,11 +105,11 @@ func (s *Server) build() {
 	s.lanes = lane.New(appender, s.cfg.MaxSends, s.log)
 	s.fanout = fanout.New(fanout.Options{
 		Hub: s.hub, Peers: s.peers, Routes: s.routes, Members: members, Drop: s.cfg.Hooks.DropPush,
-		Missed: func() { s.repair.Everybody() }, Registerer: reg,
+		Missed: func() { s.repair.MarkAllDirty() }, Registerer: reg,
 	})
 	s.repair = repair.New(repair.Options{
-		Heartbeat: s.cfg.Heartbeat, Tell: s.fanout.Heads, Heads: dir.Heads, Users: s.hub.Users,
-		Lost: s.peers.Lost, Apart: s.peers.Apart,
+		Heartbeat: s.cfg.Heartbeat, Announce: s.fanout.Announce, Heads: dir.Heads, Users: s.hub.Users,
+		Lost: s.peers.Lost, Partitioned: s.peers.Partitioned,
 		Deliver: func(users []uint64, frames []byte) int { return s.hub.Deliver(users, 0, frames) },
 		Logger:  s.log, Registerer: reg,
 	})

@@ -230,10 +230,10 @@ func (p *Peers) Instances() []string {
 	return out
 }
 
-// Apart says that there is a peer which serves users, by its checks in Consul,
+// Partitioned says that there is a peer which serves users, by its checks in Consul,
 // and to which there is no link: what either appends does not reach the other's
 // readers in time.
-func (p *Peers) Apart() bool {
+func (p *Peers) Partitioned() bool {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
 	for id, i := range p.listed {

@@ -406,7 +406,7 @@ func TestNoAppendOfAPeerEndsBehindTheEnd(t *testing.T) {
 
 // A peer that passes its checks and has no link is one from which the network
 // keeps this server; one that fails them, or has left, is just away.
-func TestApart(t *testing.T) {
+func TestPartitioned(t *testing.T) {
 	t.Parallel()
 	a, b := pair(t)
 	passing := func(address string, yes bool) []discovery.Instance {
@@ -415,13 +415,13 @@ func TestApart(t *testing.T) {
 		return []discovery.Instance{i}
 	}
 	a.catalog <- passing(b.address, true)
-	testenv.Until(t, "linked", func() bool { return a.linked("b") && !a.Apart() })
+	testenv.Until(t, "linked", func() bool { return a.linked("b") && !a.Partitioned() })
 	b.kill()
-	testenv.Until(t, "the link is gone, the catalog believes in it", a.Apart)
+	testenv.Until(t, "the link is gone, the catalog believes in it", a.Partitioned)
 	a.catalog <- passing(b.address, false)
-	testenv.Until(t, "it fails its checks", func() bool { return !a.Apart() })
+	testenv.Until(t, "it fails its checks", func() bool { return !a.Partitioned() })
 	a.catalog <- passing(b.address, true)
-	testenv.Until(t, "it passes them again", a.Apart)
+	testenv.Until(t, "it passes them again", a.Partitioned)
 	a.catalog <- nil
-	testenv.Until(t, "it left", func() bool { return !a.Apart() })
+	testenv.Until(t, "it left", func() bool { return !a.Partitioned() })
 }
