@@ -80,7 +80,7 @@ func (s *Server) build() {
 	s.health = admin.NewHealth(s.listeners["health"])
 	s.routes = route.New(route.Options{
 		Instance: s.cfg.Instance, Redis: s.redis, Logger: s.log, Registerer: reg,
-		Missed: func() { s.repair.Everybody() },
+		Missed: func() { s.repair.MarkAllDirty() },
 	})
 	s.msgs = msglog.New(s.db, msglog.Options{
 		Committed: func(batch []msglog.Event) {
@@ -96,7 +96,7 @@ func (s *Server) build() {
 			return m.Users
 		},
 		Deliver: func(d []*relayv1.Delivery) { s.fanout.Received(d) },
-		Missed:  func(string) { s.repair.Everybody() },
+		Missed:  func(string) { s.repair.MarkAllDirty() },
 	})
 	var appender lane.Appender = s.peers
 	if planted.Has(planted.DrainWithoutFlush) {
@@ -105,11 +105,11 @@ func (s *Server) build() {
 	s.lanes = lane.New(appender, s.cfg.MaxSends, s.log)
 	s.fanout = fanout.New(fanout.Options{
 		Hub: s.hub, Peers: s.peers, Routes: s.routes, Members: members, Drop: s.cfg.Hooks.DropPush,
-		Missed: func() { s.repair.Everybody() }, Registerer: reg,
+		Missed: func() { s.repair.MarkAllDirty() }, Registerer: reg,
 	})
 	s.repair = repair.New(repair.Options{
-		Heartbeat: s.cfg.Heartbeat, Tell: s.fanout.Heads, Heads: dir.Heads, Users: s.hub.Users,
-		Lost: s.peers.Lost, Apart: s.peers.Apart,
+		Heartbeat: s.cfg.Heartbeat, Announce: s.fanout.Announce, Heads: dir.Heads, Users: s.hub.Users,
+		Lost: s.peers.Lost, Partitioned: s.peers.Partitioned,
 		Deliver: func(users []uint64, frames []byte) int { return s.hub.Deliver(users, 0, frames) },
 		Logger:  s.log, Registerer: reg,
 	})
@@ -122,10 +122,10 @@ func (s *Server) build() {
 	})
 	s.conns = conn.NewServer(s.listeners["client"], conn.Options{
 		Instance: s.cfg.Instance, Release: s.cfg.Release, Heartbeat: s.cfg.Heartbeat,
-		Capacity: s.cfg.Capacity, Strangers: s.strangers, Epoch: s.epoch.Load,
+		Capacity: s.cfg.Capacity, Handshaking: s.handshaking, Epoch: s.epoch.Load,
 		Sessions: s.sessions, Directory: dir, History: s.msgs, Lanes: s.lanes,
 		OwnStates: ownstate.New(s.db), OwnStateChanged: s.ownStateChanged, Routes: s.routes, Hub: s.hub,
-		Dirty: s.repair.Dirty, Alternates: s.peers.Alternates, Used: s.reporter.Used, Refuse: s.refuse,
+		MarkDirty: s.repair.MarkDirty, Alternates: s.peers.Alternates, Used: s.reporter.Used, Refuse: s.refuse,
 		Log: s.log, Registerer: reg,
 	})
 	s.drain = drain.New(s.cfg.Instance, drain.Options{

@@ -45,13 +45,13 @@ import (
 
 // Server is one chat server. New binds its ports, Run serves.
 type Server struct {
-	cfg       Config
-	strangers int // see Config.places
-	log       *slog.Logger
-	boot      uint64
-	started   time.Time
-	listeners map[string]net.Listener
-	registry  *prometheus.Registry
+	cfg         Config
+	handshaking int // see Config.places
+	log         *slog.Logger
+	boot        uint64
+	started     time.Time
+	listeners   map[string]net.Listener
+	registry    *prometheus.Registry
 
 	db     *sql.DB
 	redis  redis.UniversalClient
@@ -87,7 +87,7 @@ func New(cfg Config, log *slog.Logger) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	capacity, strangers, err := cfg.places(files)
+	capacity, handshaking, err := cfg.places(files)
 	if err != nil {
 		return nil, err
 	}
@@ -97,7 +97,7 @@ func New(cfg Config, log *slog.Logger) (*Server, error) {
 		cfg.Capacity = capacity
 	}
 	s := &Server{
-		cfg: cfg, strangers: strangers, log: log.With("instance", cfg.Instance), started: time.Now(), hub: hub.New(),
+		cfg: cfg, handshaking: handshaking, log: log.With("instance", cfg.Instance), started: time.Now(), hub: hub.New(),
 		listeners: make(map[string]net.Listener), registry: admin.NewRegistry(),
 	}
 	var boot [8]byte
