@@ -17,7 +17,7 @@ import (
 
 func text(s string) *chatv1.ClientFrame {
 	return &chatv1.ClientFrame{RequestId: 7, Body: &chatv1.ClientFrame_Send{
-		Send: &chatv1.Send{ConversationId: 3, ClientMsgId: make([]byte, 16), Text: s},
+		Send: &chatv1.Send{ConversationId: 3, ClientMsgId: make([]byte, 16), Body: []byte(s)},
 	}}
 }
 
