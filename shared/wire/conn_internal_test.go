@@ -107,10 +107,11 @@ func TestATimerEndsWithItsConnection(t *testing.T) {
 	testenv.Until(t, "the timer rests", func() bool { return !c.timer.Stop() })
 }
 
-// Each check finds whether something was written since the one before.
+// Each check finds whether something was written since the one before, and whether
+// the server has been silent for a heartbeat.
 func TestOnlyAnIdleConnectionIsPinged(t *testing.T) {
 	frames := make(chan *chatv1.ClientFrame, 10)
-	c := dial(t, pipes(t, nil, time.Hour, func(server net.Conn) {
+	c := dial(t, pipes(t, nil, time.Minute, func(server net.Conn) {
 		for {
 			f := &chatv1.ClientFrame{}
 			if _, err := frame.Read(server, maxFrame, nil, f); err != nil {
@@ -135,6 +136,14 @@ func TestOnlyAnIdleConnectionIsPinged(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.check()
+	if err := c.Write(request); err != nil {
+		t.Fatal(err)
+	}
+	c.waiting.Store(clock() - int64(c.heartbeat)) // as if Serve had waited since then
+	c.check()                                     // pings
+	c.check()                                     // pings
+	c.waiting.Store(0)
+	c.check()
 	c.check() // pings
 	c.Close()
 	var got []uint64 // pings have id 0
@@ -144,7 +153,7 @@ func TestOnlyAnIdleConnectionIsPinged(t *testing.T) {
 		}
 		got = append(got, f.GetRequestId())
 	}
-	if want := []uint64{0, 2, 2, 0}; !slices.Equal(got, want) {
+	if want := []uint64{0, 2, 2, 2, 0, 0, 0}; !slices.Equal(got, want) {
 		t.Errorf("the client sent requests %v, want %v", got, want)
 	}
 }

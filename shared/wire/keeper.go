@@ -26,18 +26,20 @@ func clock() int64 { return int64(time.Since(started)) + 1 }
 
 // check is to be called twice a heartbeat. It pings when nothing was written
 // since it was called last, so that the server gets something once a heartbeat,
-// and ends the connection when the server has been silent for two. It says when
-// the silence, if it lasts, will have been too long.
+// and when the server has been silent for one: a server that holds sends while its
+// database does not answer sends nothing but Pongs. After two it ends the
+// connection. It returns how much longer the server may be silent.
 func (c *Conn) check() (left time.Duration) {
-	left = 2 * c.heartbeat
+	var silent time.Duration
 	if since := c.waiting.Load(); since != 0 {
-		silent := time.Duration(clock() - since)
-		if left -= silent; left < 0 {
-			_ = c.Fail(fmt.Errorf("%w for %v", ErrSilent, silent.Round(time.Millisecond)))
-			return 0
-		}
+		silent = time.Duration(clock() - since)
 	}
-	if !c.wrote.Swap(false) && c.writing.TryLock() { // else somebody is writing
+	if left = 2*c.heartbeat - silent; left < 0 {
+		_ = c.Fail(fmt.Errorf("%w for %v", ErrSilent, silent.Round(time.Millisecond)))
+		return 0
+	}
+	due := !c.wrote.Swap(false) || silent >= c.heartbeat
+	if due && c.writing.TryLock() { // where a write goes on, that is enough
 		defer c.writing.Unlock()
 		c.wrote.Store(true)
 		_ = c.write(ping, pingTimeout) // an error ends Serve
