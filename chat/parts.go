@@ -92,7 +92,7 @@ func (s *Server) build() {
 	s.peers = peer.New(peer.Options{
 		Instance: s.cfg.Instance, Boot: s.boot, Log: s.msgs, Dial: s.dialOptions(), Logger: s.log, Registerer: reg,
 		Members: func(conversation uint64) []uint64 {
-			m, _ := members.Known(conversation)
+			m, _ := members.Cached(conversation)
 			return m.Users
 		},
 		Deliver: func(d []*relayv1.Delivery) { s.fanout.Received(d) },
