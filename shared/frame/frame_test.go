@@ -120,7 +120,8 @@ func TestBadFramesAreRefused(t *testing.T) {
 	if _, err := frame.Read(bytes.NewReader([]byte{0, 0, 0, 3, 0xff, 0xff, 0xff}), 1024, nil, &chatv1.ClientFrame{}); err == nil {
 		t.Error("garbage was accepted")
 	}
-	if out, err := frame.Append([]byte("kept"), text("\xff\xfe")); err == nil || string(out) != "kept" {
+	wrong := &chatv1.ClientFrame{Body: &chatv1.ClientFrame_OpenDirect{OpenDirect: &chatv1.OpenDirect{PeerName: "\xff\xfe"}}}
+	if out, err := frame.Append([]byte("kept"), wrong); err == nil || string(out) != "kept" {
 		t.Errorf("invalid UTF-8: got %q, %v", out, err)
 	}
 }
