@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"sync"
 	"syscall"
@@ -31,7 +30,7 @@ type Process struct {
 	mu     sync.Mutex
 	cmd    *exec.Cmd
 	output *tail
-	exited chan struct{}
+	exited <-chan struct{}
 }
 
 // Find returns the program's path, or skips the test.
@@ -96,10 +95,9 @@ func (p *Process) Start(t testing.TB) {
 	}
 	cmd := exec.Command(p.Path, p.Args...)
 	cmd.Dir = p.dir
-	cmd.SysProcAttr = DieWithParent()
 	out := &tail{}
 	cmd.Stdout, cmd.Stderr = out, out
-	exited, err := launch(cmd)
+	exited, err := Launch(cmd)
 	if err != nil {
 		t.Fatalf("start %s: %v", p.Name, err)
 	}
@@ -120,22 +118,6 @@ func (p *Process) Start(t testing.TB) {
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
-}
-
-// launch starts cmd from a thread that stays: the kernel's "die with your
-// parent" is tied to the thread that forked.
-func launch(cmd *exec.Cmd) (exited chan struct{}, err error) {
-	started, exited := make(chan error), make(chan struct{})
-	go func() {
-		runtime.LockOSThread()
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			_ = cmd.Wait() // however it ends, the test sees it in what follows
-		}
-		close(exited)
-	}()
-	return exited, <-started
 }
 
 // Signal sends a signal without waiting; SIGSTOP and SIGCONT are of use.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"sync"
@@ -90,3 +91,21 @@ func PickPort() (int, error) {
 }
 
 func address(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
+
+// Launch starts cmd; exited is closed when it has ended, and cmd.ProcessState says
+// how. It ends with this program, whatever ends that: it is started from a thread
+// that stays, to which the kernel ties "die with your parent".
+func Launch(cmd *exec.Cmd) (exited <-chan struct{}, err error) {
+	cmd.SysProcAttr = dieWithParent()
+	started, gone := make(chan error), make(chan struct{})
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		defer close(gone)
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			_ = cmd.Wait()
+		}
+	}()
+	return gone, <-started
+}
