@@ -64,12 +64,12 @@ const (
 	// look is how often a condition is looked at, waitLimit how long it may take.
 	look      = 50 * time.Millisecond
 	waitLimit = 60 * time.Second
+	// ExitLeft is the exit code of ErrLeft.
+	ExitLeft = 130
 )
 
-// ErrLeft: somebody ended it before the verdict. ExitLeft is its exit code.
+// ErrLeft: somebody ended it before the verdict.
 var ErrLeft = errors.New("left before the verdict")
-
-const ExitLeft = 130
 
 // Run shows the demo and says whether the promises were kept. An error says that
 // there is no verdict.
@@ -172,10 +172,7 @@ func (d *director) direct(ctx context.Context, end func(), keys <-chan byte) (ke
 	return final.Kept, nil
 }
 
-var (
-	names     = []string{"ann", "ben"}
-	sixDigits = regexp.MustCompile(`\b\d{6}\b`)
-)
+var names = []string{"ann", "ben"}
 
 // password of both, in a system that lives for a minute on loopback.
 const password = "a password for the demo"
@@ -188,6 +185,7 @@ func (d *director) invite(ctx context.Context, mail *mailbox.Mailbox) error {
 	if err != nil {
 		return err
 	}
+	sixDigits := regexp.MustCompile(`\b\d{6}\b`)
 	both := make([]account.Account, len(names))
 	for i, name := range names {
 		email, code := name+"@example.org", ""
@@ -272,6 +270,9 @@ func (d *director) settle(ctx context.Context) error {
 
 // leave ends what sends for ann and ben, and their devices.
 func (d *director) leave(end func()) {
+	if d.cfg.Panes {
+		fmt.Print("\x1b[H\x1b[J… ending all that was started") // which takes up to ten seconds
+	}
 	end()
 	for _, sent := range d.sent {
 		<-sent

@@ -56,7 +56,7 @@ func main() {
 			},
 			&cli.DurationFlag{Name: "duration", Value: time.Minute, Usage: "go on for this `TIME`"},
 			&cli.DurationFlag{Name: "interval", Value: 8 * time.Second, Usage: "begin a fault every `TIME` at most"},
-			&cli.StringFlag{Name: "only", Value: kinds, Usage: "these `KINDS`; ./justw faults --list shows all"},
+			&cli.StringFlag{Name: "only", Value: kinds, Usage: "faults of these `KINDS`; see ./justw faults --list"},
 			&cli.BoolFlag{Name: "no-tmux", Usage: "print lines"},
 			&cli.BoolFlag{Name: "panes", Hidden: true, Usage: "be in the director's pane"},
 			&cli.StringFlag{Name: "root", Value: ".", Hidden: true, Usage: "the checkout"},
