@@ -95,7 +95,7 @@ func (o *owner) seeOwn() {
 		if w.heard[id] <= own.Number {
 			delete(w.heard, id)
 		}
-		if o.opt.SendOnly || own.Read == before.Read && own.ReadOrdinal == before.ReadOrdinal && own.Draft == before.Draft {
+		if o.opt.SendOnly || own.Same(before) {
 			continue
 		}
 		if !o.notify(OwnStateChanged{Conversation: id, Own: own.OwnState}) {

@@ -40,8 +40,10 @@ func owns() []broken {
 		}
 	}
 	list := []broken{
-		{"a device lacks the newest", func(h *history) { other(h).remove(other(h).find(journal.Stated, last)) },
-			[]check.Kind{check.Stale}},
+		{
+			"a device lacks the newest", func(h *history) { other(h).remove(other(h).find(journal.Stated, last)) },
+			[]check.Kind{check.Stale},
+		},
 		{"a device has none", func(h *history) {
 			d := other(h)
 			d.entries = slices.DeleteFunc(d.entries, func(e journal.Entry) bool { return e.Kind == journal.Stated })
@@ -57,8 +59,10 @@ func owns() []broken {
 		}, nil},
 		{"another draft under the newest number", change(last, func(e *journal.Entry) { e.Text++ }), []check.Kind{check.Diverged}},
 		{"another draft under an older number", change(1, func(e *journal.Entry) { e.Text++ }), []check.Kind{check.Diverged}},
-		{"another read mark under the newest number", change(last, func(e *journal.Entry) { e.Seq = 5 }),
-			[]check.Kind{check.Diverged, check.Ahead, check.Forgotten}},
+		{
+			"another read mark under the newest number", change(last, func(e *journal.Entry) { e.Seq = 5 }),
+			[]check.Kind{check.Diverged, check.Ahead, check.Forgotten},
+		},
 		{"a read mark that fell", change(last, func(e *journal.Entry) { e.Seq = 2 }), []check.Kind{check.Diverged, check.Fallen}},
 		{"a number that fell", func(h *history) {
 			d := other(h)
@@ -67,8 +71,10 @@ func owns() []broken {
 			d.add(46, newest)
 		}, []check.Kind{check.Fallen}},
 		{"the same state once more", func(h *history) { h.learn(50, other(h)) }, nil},
-		{"a number that the database does not have", change(last, func(e *journal.Entry) { e.Number = 9 }),
-			[]check.Kind{check.Ahead}},
+		{
+			"a number that the database does not have", change(last, func(e *journal.Entry) { e.Number = 9 }),
+			[]check.Kind{check.Ahead},
+		},
 		{"read above the head", func(h *history) {
 			h.mark(50, h.device("ann"), 7, 9)
 		}, []check.Kind{check.Ahead}},

@@ -13,9 +13,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/msrchat/msrchat/proof/journal"
 	"github.com/msrchat/msrchat/client"
 	"github.com/msrchat/msrchat/client/store"
+	"github.com/msrchat/msrchat/proof/journal"
 )
 
 // Options say what a device is. Gate and Session must be set.
@@ -140,6 +140,59 @@ func (d *Device) Say(ctx context.Context, conversation uint64, text string) (cli
 	return out.ID, nil
 }
 
+// Mark has the person read a conversation up to what was shown last; it returns
+// when that is kept.
+func (d *Device) Mark(ctx context.Context, conversation uint64) error {
+	top := d.Top(conversation)
+	if top == 0 {
+		return nil
+	}
+	if err := d.client.SetRead(context.WithoutCancel(ctx), conversation, top); err != nil {
+		return fmt.Errorf("%s reads: %w", d.Name, err)
+	}
+	d.journal.Add(journal.Entry{Kind: journal.Marked, Conversation: conversation, Seq: top})
+	return nil
+}
+
+// Draft has the person begin a text; it returns when that is kept.
+func (d *Device) Draft(ctx context.Context, conversation uint64, text string) error {
+	// Written down before: another device may have it before SetDraft returns.
+	d.journal.Add(journal.Entry{Kind: journal.Drafted, Conversation: conversation, Text: journal.Digest(text)})
+	if err := d.client.SetDraft(context.WithoutCancel(ctx), conversation, text); err != nil {
+		return fmt.Errorf("%s begins a text: %w", d.Name, err)
+	}
+	return nil
+}
+
+// stated writes down an own state that a server has.
+func (d *Device) stated(conversation uint64, own client.OwnState) {
+	if own.Number > 0 && !own.Unsent() {
+		d.journal.Add(journal.Entry{
+			Kind: journal.Stated, Conversation: conversation, Number: own.Number, Seq: own.Read,
+			Text: journal.Digest(own.Draft),
+		})
+	}
+}
+
+// OwnNumbers are the numbers of the device's own states by conversation; told says
+// that a server has all of them as they are here.
+func (d *Device) OwnNumbers(ctx context.Context) (numbers map[uint64]uint64, told bool) {
+	all, err := d.store.OwnStates(ctx, 0)
+	if err != nil {
+		return nil, false
+	}
+	numbers = make(map[uint64]uint64, len(all))
+	told = true
+	for _, own := range all {
+		numbers[own.Conversation] = own.Number
+		told = told && !own.Unsent()
+	}
+	return numbers, told
+}
+
+// User is whose device it is.
+func (d *Device) User() uint64 { return d.journal.Device.User }
+
 // Unsettled is how many messages were typed and are neither acknowledged nor
 // refused.
 func (d *Device) Unsettled() int {
@@ -209,6 +262,8 @@ func (d *Device) read() {
 			d.settled(e.Outgoing)
 		case client.OutboxChanged:
 			d.lookUp()
+		case client.OwnStateChanged:
+			d.stated(e.Conversation, e.Own)
 		case client.LinkChanged:
 			d.linked(e.Link)
 		case client.Reset:

@@ -11,11 +11,11 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/msrchat/msrchat/client"
+	"github.com/msrchat/msrchat/client/store"
 	"github.com/msrchat/msrchat/proof/check"
 	"github.com/msrchat/msrchat/proof/device"
 	"github.com/msrchat/msrchat/proof/journal"
-	"github.com/msrchat/msrchat/client"
-	"github.com/msrchat/msrchat/client/store"
 	"github.com/msrchat/msrchat/shared/testenv"
 	"github.com/msrchat/msrchat/shared/text"
 )
