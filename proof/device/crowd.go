@@ -179,7 +179,7 @@ func (c *Crowd) typeOne(ctx context.Context) error {
 		c.heldBack.Add(1)
 		return nil
 	}
-	_, err := s.device.Say(ctx, client.Target{Conversation: s.conversation}, text)
+	_, err := s.device.Say(ctx, s.conversation, text)
 	if err == nil {
 		c.typed.Add(1)
 	}

@@ -101,7 +101,7 @@ func (d *Device) resume(ctx context.Context) error {
 	}
 	for _, out := range unsent {
 		if out.State == client.Queued {
-			d.pending[out.ID] = journal.Digest(out.Text)
+			d.pending[out.ID] = journal.Digest(out.Text())
 		}
 	}
 	return nil
@@ -119,7 +119,7 @@ func (d *Device) Online() bool { return d.online.Load() }
 
 // Say types a message; it is in the outbox when Say returns. An error means that
 // it was not accepted there, and is not in the journal.
-func (d *Device) Say(ctx context.Context, to client.Target, text string) (client.MessageID, error) {
+func (d *Device) Say(ctx context.Context, conversation uint64, text string) (client.MessageID, error) {
 	// Held over the call, so that the journal has the order of the outbox and the
 	// outcome finds the message among the pending. Send does not wait for the
 	// network, nor for anybody who reads events.
@@ -128,7 +128,7 @@ func (d *Device) Say(ctx context.Context, to client.Target, text string) (client
 	at := time.Now()
 	// A store that was interrupted may have taken the message, which would then
 	// be sent and stand in no journal.
-	out, err := d.client.Send(context.WithoutCancel(ctx), to, text)
+	out, err := d.client.Send(context.WithoutCancel(ctx), conversation, text)
 	if err != nil {
 		return client.MessageID{}, fmt.Errorf("%s types: %w", d.Name, err)
 	}
@@ -221,7 +221,7 @@ func (d *Device) read() {
 
 func (d *Device) shown(m client.Message) {
 	d.journal.Add(journal.Entry{
-		Kind: journal.Shown, ID: m.ID, Conversation: m.Conversation, Seq: m.Seq, Sender: m.Sender, Text: journal.Digest(m.Text),
+		Kind: journal.Shown, ID: m.ID, Conversation: m.Conversation, Seq: m.Seq, Sender: m.Sender, Text: journal.Digest(m.Text()),
 	})
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -42,8 +42,8 @@ func TestDoctorAgreesWithTheCheckout(t *testing.T) {
 			t.Errorf("%s says %q, the doctor %q", file, match, c.want)
 		}
 	}
-	if strangers != 2048 {
-		t.Errorf("strangers is %d", strangers)
+	if handshakes != 2048 {
+		t.Errorf("handshakes is %d", handshakes)
 	}
 }
 
