@@ -29,9 +29,9 @@ func (w *wire) number(conversation, number uint64) {
 	})
 }
 
-// What a person sets on one device reaches the other devices at once, wherever
-// they are connected, and nobody else; the number is announced once more when it
-// has been quiet, and at the next log-in.
+// What a user sets on one device reaches the user's other devices at once, on all
+// servers, and nobody else. Its number is announced when the state has not changed
+// for a while, and at the next log-in.
 func TestAnOwnStateReachesTheOtherDevices(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, false)
@@ -43,29 +43,37 @@ func TestAnOwnStateReachesTheOtherDevices(t *testing.T) {
 	other.openDirect(ann.name)
 	other.send(id, "one")
 	other.send(id, "two")
-	set := desk.set(&chatv1.SetOwnState{ConversationId: id, ReadSeq: 2, Draft: &chatv1.Draft{Text: "an answ", EditedAtMs: 1}})
+	const begun = "an answ"
+	set := desk.set(&chatv1.SetOwnState{
+		ConversationId: id,
+		ReadSeq:        2,
+		Draft:          &chatv1.Draft{Text: begun, EditedAtMs: 1},
+	})
 	if set.GetNumber() != 1 || set.GetReadSeq() != 2 || set.GetReadOrdinal() != 2 {
 		t.Fatalf("set %v", set)
 	}
 	for _, device := range []*wire{phone, tablet} {
-		got := device.await("the own state", func(f *chatv1.ServerFrame) bool { return f.GetOwnState() != nil }).GetOwnState()
-		if got.GetConversationId() != id || got.GetNumber() != 1 || got.GetReadSeq() != 2 || got.GetDraft().GetText() != "an answ" {
+		got := device.await("the own state", func(f *chatv1.ServerFrame) bool {
+			return f.GetOwnState() != nil
+		}).GetOwnState()
+		if got.GetConversationId() != id || got.GetNumber() != 1 || got.GetReadSeq() != 2 ||
+			got.GetDraft().GetText() != begun {
 			t.Errorf("pushed %v", got)
 		}
 	}
 	for _, device := range []*wire{desk, phone, tablet} {
 		device.number(id, 1)
 	}
-	other.head(id, 2) // repair has come to this conversation
+	other.head(id, 2) // repair has announced this conversation
 	for _, w := range []*wire{desk, other} {
 		for _, push := range w.pushes {
 			if push.GetOwnState() != nil {
-				t.Errorf("pushed to the device that set it, or to somebody else: %v", push)
+				t.Errorf("pushed to the device that set it, or to another user: %v", push)
 			}
 		}
 	}
 	if again := desk.set(&chatv1.SetOwnState{ConversationId: id, ReadSeq: 1}); again.GetNumber() != 1 {
-		t.Errorf("a change that is none: %v", again)
+		t.Errorf("a read mark that is lower changed the state: %v", again)
 	}
 	late := login(t, b, ann)
 	late.number(id, 1)

@@ -91,7 +91,7 @@ type OwnStates interface {
 	Read(ctx context.Context, user uint64, conversations []uint64) ([]*chatv1.OwnState, error)
 }
 
-// Routes tells other servers where a user is; see package route.
+// Routes keeps the servers where a user is connected; see package route.
 type Routes interface {
 	Add(ctx context.Context, user, conn uint64)
 	Remove(user, conn uint64)

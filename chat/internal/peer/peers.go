@@ -142,9 +142,9 @@ func (p *Peers) update(catalog []discovery.Instance) {
 }
 
 // setCatalog replaces the catalog and returns the peers that vanished from it or
-// fail there. It leaves out those that have an open stream or ended it in order: the
-// stream tells whether something is missing. A peer without one may have died with
-// committed messages that it could not send.
+// began to fail there. It leaves out those with an open stream, whose end will show
+// whether something is missing, and those that ended it in order. The others may have
+// died with committed messages that they could not send.
 func (p *Peers) setCatalog(catalog []discovery.Instance) (vanished []string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -167,8 +167,8 @@ func (p *Peers) setCatalog(catalog []discovery.Instance) (vanished []string) {
 	for id, was := range before {
 		now, listed := p.listed[id]
 		in := p.inbound[id]
-		streamTells := in != nil && (in.open > 0 || in.orderly)
-		if (!listed || was.Passing && !now.Passing) && !streamTells {
+		covered := in != nil && (in.open > 0 || in.orderly)
+		if (!listed || was.Passing && !now.Passing) && !covered {
 			vanished = append(vanished, id)
 		}
 	}

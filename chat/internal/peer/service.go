@@ -225,7 +225,7 @@ func (p *Peers) endStream(instance string, number uint64, orderly bool) {
 	}
 }
 
-// forgetInbound drops what is known of a peer without open streams. It needs the
+// forgetInbound removes the inbound of a peer without open streams. It needs the
 // lock.
 func (p *Peers) forgetInbound(instance string) {
 	if in := p.inbound[instance]; in != nil && in.open == 0 {
