@@ -37,9 +37,9 @@ type painter struct {
 	width int
 	now   time.Time
 
-	me, peer  string // shown names
-	divider   uint64 // the first new message, 0 if none
-	hintEntry *entry // see look.hint
+	name      func(*entry) string // of who wrote it, as it is shown
+	divider   uint64              // the first new message, 0 if none
+	hintEntry *entry              // see look.hint
 }
 
 // lookOf is how an entry looks under the one before it, nil at the top.
@@ -108,11 +108,12 @@ func (p *painter) hint(l look) string {
 }
 
 func (p *painter) heading(e *entry) string {
-	name, style := p.peer, p.st.title
+	style := p.st.title
 	if e.mine {
-		name, style = p.me, p.st.own
+		style = p.st.own
 	}
-	return style.Render(p.m.cut(name, p.width-8)) + p.st.faint.Render("  "+e.at.In(p.now.Location()).Format("15:04"))
+	at := e.at.In(p.now.Location()).Format("15:04")
+	return style.Render(p.m.cut(p.name(e), p.width-8)) + p.st.faint.Render("  "+at)
 }
 
 // mark says how far a message of one's own is.

@@ -220,8 +220,7 @@ func TestTheCursorIsAtTheCaretsCell(t *testing.T) {
 				if want := method.show(cleanLine(text)); !strings.HasSuffix(before, "❯ "+want) {
 					t.Errorf("width %d, %q in the switcher: the cursor is after %q", width, text, before)
 				}
-				s.m.switcher = nil
-				s.keys("f1")
+				s.keys("esc", "f1")
 				if _, cursor = s.m.frame(); cursor != nil {
 					t.Error("the help has a cursor")
 				}

@@ -93,8 +93,8 @@ func (m *Model) onOutgoing(o client.Outgoing) {
 // reading says whether the open chat's newest message is before the reader's
 // eyes.
 func (m *Model) reading() bool {
-	return m.focused && m.open != nil && m.switcher == nil && m.help == nil && m.open.s.following() &&
-		m.width > 0 && m.layout().body > 0
+	return m.focused && m.open != nil && m.layers.onBase() && m.open.s.following() &&
+		m.width > 0 && m.chatLayout().body > 0
 }
 
 // markRead notes what was read.

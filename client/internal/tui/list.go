@@ -2,37 +2,41 @@ package tui
 
 import "fmt"
 
-// listPane is the chats, the ones with the latest messages first.
-func (m *Model) listPane(l layout) []string {
-	me := m.shown(cleanLine(m.me.Name))
-	title := m.styles.own.Render(m.measure.cut(me, l.listW-2))
+// listTitle is one's own name, and how much is unread.
+func (m *Model) listTitle(width int) (left, right string) {
+	left = m.styles.own.Render(m.measure.cut(m.shown(cleanLine(m.me.Name)), width-2))
 	if n := m.chats.unread(); n > 0 {
-		title = m.measure.spread(title, m.styles.unread.Render(fmt.Sprintf("%d unread ", n)), l.listW-1)
+		right = m.styles.unread.Render(fmt.Sprintf("%d unread ", n))
 	}
-	lines := m.titled(l, l.listW, title)
+	return left, right
+}
+
+// list is the chats, the ones with the latest messages first.
+func (m *Model) list(a area) drawing {
+	d := drawing{rule: -1}
 	all := m.chats.sorted
 	if len(all) == 0 {
 		say := "No chats yet."
-		if !l.both {
+		if m.layout().side.w == 0 {
 			say += " Press " + keySwitch + " and type somebody's name."
 		}
-		for _, line := range m.measure.lines(say, max(l.listW-2, 8)) {
-			lines = append(lines, " "+m.styles.faint.Render(line))
+		for _, line := range m.measure.lines(say, max(a.w-2, 8)) {
+			d.lines = append(d.lines, " "+m.styles.faint.Render(line))
 		}
-		return lines
+		return d
 	}
-	from := m.listTop(l)
-	for _, c := range all[from:min(len(all), from+l.list)] {
-		lines = append(lines, m.listRow(c, l.listW))
+	from := m.listTop(a.h)
+	for _, c := range all[from:min(len(all), from+a.h)] {
+		d.lines = append(d.lines, m.listRow(c, a.w))
 	}
-	return lines
+	return d
 }
 
 // listTop is the first chat shown: the chosen one is in the middle of a list
 // that is too long.
-func (m *Model) listTop(l layout) int {
+func (m *Model) listTop(rows int) int {
 	at := m.chats.index(m.selected)
-	return min(max(at-l.list/2, 0), max(len(m.chats.sorted)-l.list, 0))
+	return min(max(at-rows/2, 0), max(len(m.chats.sorted)-rows, 0))
 }
 
 // listRow is one chat: its name and, at the end, what there is to know.

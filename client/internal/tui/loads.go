@@ -47,12 +47,6 @@ type (
 		upTo int64
 		err  error
 	}
-	// openedMsg is the answer to a wish to talk to somebody.
-	openedMsg struct {
-		gen  int
-		conv client.Conversation
-		err  error
-	}
 )
 
 // loadMore fetches older messages of the open chat when what is loaded above
@@ -62,7 +56,7 @@ func (m *Model) loadMore() tea.Cmd {
 	if c == nil || c.conv == 0 || c.t.loading || c.t.complete || c.t.problem != "" || m.width == 0 {
 		return nil
 	}
-	height := max(m.layout().body, 1)
+	height := max(m.chatLayout().body, 1)
 	col := m.column(c)
 	if c.t.lo() != 0 && col.above(&c.s, height, 2*height) == 2*height {
 		return nil
@@ -136,7 +130,7 @@ func (m *Model) jump() {
 	if e == nil {
 		e = c.t.log[0]
 	}
-	col, at, body := m.column(c), spot{i: c.t.index(e)}, max(m.layout().body, 1)
+	col, at, body := m.column(c), spot{i: c.t.index(e)}, max(m.chatLayout().body, 1)
 	switch decor := col.block(at.i).decor; {
 	case body < 2*decor:
 		at.line = decor // there is room for the text only

@@ -2,10 +2,10 @@
 // of the open one, and a place to write.
 //
 // One Model owns everything that is shown; Bubble Tea calls it from one
-// goroutine. The parts (roster, timeline, scroll, editor, switcher) are plain
-// structs with methods. Nothing here waits: the disk and the network are
-// reached by commands, whose answers come back as messages, and what the client
-// tells comes through pump.
+// goroutine. The parts (roster, timeline, scroll, editor) are plain structs with
+// methods; what takes the input is a stack of layers. Nothing here waits: disk
+// and network are reached by commands, whose answers come back as messages, and
+// the client's events come through pump.
 package tui
 
 import (
@@ -42,8 +42,7 @@ type Model struct {
 	open     *chat // nil: the list has the keys
 	selected *chat // in the list, while no chat is open
 	composer editor
-	switcher *switcher // over everything else, nil if closed
-	help     *help     // likewise
+	layers   stack
 
 	notice notice
 	leave  time.Time // until then, Ctrl+C leaves
@@ -72,7 +71,7 @@ func newModel(ctx context.Context, b Backend, log *slog.Logger, now func() time.
 	m := &Model{
 		ctx: ctx, b: b, log: log, now: now, me: b.User(), clock: now(), link: b.Link(),
 		focused: true, measure: measure{ansi.WcWidth}, styles: newStyles(unknown),
-		chats: newRoster(), composer: editor{goal: -1},
+		chats: newRoster(), composer: editor{goal: -1}, layers: stack{base{}},
 		after: func(d time.Duration, msg tea.Msg) tea.Cmd {
 			return tea.Tick(d, func(time.Time) tea.Msg { return msg })
 		},
@@ -101,8 +100,10 @@ func (m *Model) handle(msg tea.Msg) tea.Cmd {
 		m.width, m.height = msg.Width, msg.Height
 	case tea.KeyPressMsg:
 		return m.onKey(msg)
-	case tea.PasteMsg:
-		m.onPaste(msg.Content)
+	case tea.PasteMsg, tea.MouseMsg:
+		return m.layers.top().update(m, msg)
+	case answer:
+		return m.onAnswer(msg)
 	case tea.FocusMsg:
 		m.focused = true
 	case tea.BlurMsg:
@@ -128,8 +129,6 @@ func (m *Model) handle(msg tea.Msg) tea.Cmd {
 		return m.onSnapshot(msg)
 	case unsentMsg:
 		return m.onUnsent(msg)
-	case openedMsg:
-		m.onOpened(msg)
 	case timerMsg:
 		m.timer.fired(msg)
 	case keepMsg:

@@ -1,11 +1,7 @@
 package tui
 
 import (
-	"context"
-
 	tea "charm.land/bubbletea/v2"
-
-	"github.com/msrchat/msrchat/client"
 )
 
 // openChat shows a chat; what is being written in the one before stays there.
@@ -71,43 +67,9 @@ func (m *Model) nextUnread() tea.Cmd {
 	return nil
 }
 
-// talkTo opens the chat with a person who may be unknown here. Without a
-// connection nobody can say whether there is such a person: the chat opens, and
-// the server's answer to the first message tells.
-func (m *Model) talkTo(name string) tea.Cmd {
-	if m.link.State != client.Online {
-		c := m.chats.get(0, client.Peer{Name: name})
-		c.touch(m.clock)
-		m.chats.stale = true
-		m.switcher = nil
-		m.openChat(c)
-		m.say("whether there is a " + c.name + " shows with the connection")
-		return nil
-	}
-	m.switcher.asking, m.switcher.problem = name, ""
-	m.switcher.gen++
-	ctx, b, msg := m.ctx, m.b, openedMsg{gen: m.switcher.gen}
-	return func() tea.Msg {
-		ctx, cancel := context.WithTimeout(ctx, netTime)
-		defer cancel()
-		msg.conv, msg.err = b.OpenDirect(ctx, name)
-		return msg
-	}
-}
-
-func (m *Model) onOpened(msg openedMsg) {
-	s := m.switcher
-	if s == nil || s.asking == "" || msg.gen != s.gen {
-		return // closed, or another wish meanwhile
-	}
-	s.asking = ""
-	if msg.err != nil {
-		s.problem = cleanLine(client.Describe(msg.err))
-		return
-	}
-	c := m.chats.get(msg.conv.ID, msg.conv.Peer)
+// beginChat opens a chat that somebody asked for, and moves it to the top.
+func (m *Model) beginChat(c *chat) {
 	c.touch(m.clock)
 	m.chats.stale = true
-	m.switcher = nil
 	m.openChat(c)
 }

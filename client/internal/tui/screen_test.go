@@ -197,7 +197,7 @@ func (s *screen) check() {
 	if cursor != nil && (cursor.X < 0 || cursor.X >= s.m.width || cursor.Y < 0 || cursor.Y >= s.m.height) {
 		s.t.Fatalf("the cursor is at %d,%d on a screen of %dx%d", cursor.X, cursor.Y, s.m.width, s.m.height)
 	}
-	if cursor != nil && cursor.X > 0 && s.m.chatIsShown() {
+	if cursor != nil && cursor.X > 0 && s.m.open != nil && s.m.layers.onBase() {
 		// A caret in the middle of a wide character is beside its place.
 		if w := s.m.measure.width(s.m.measure.method.Truncate(lines[cursor.Y], cursor.X, "")); w != cursor.X {
 			s.t.Fatalf("the cursor at %d is inside a character: %q", cursor.X, ansi.Strip(lines[cursor.Y]))

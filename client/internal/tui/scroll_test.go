@@ -29,15 +29,9 @@ func longChat(f *fakeBackend, name string, n, keep int) uint64 {
 // body is the rows of the messages.
 func (s *screen) body() []string {
 	l := s.m.layout()
-	from := 0
-	for _, has := range []bool{l.title, l.titleRule} {
-		if has {
-			from++
-		}
-	}
 	var out []string
-	for _, line := range strings.Split(s.frame(), "\n")[from : from+l.body] {
-		if l.both {
+	for _, line := range strings.Split(s.frame(), "\n")[l.head : l.head+s.m.chatLayout().body] {
+		if l.side.w > 0 {
 			_, line, _ = strings.Cut(line, "│")
 		}
 		out = append(out, strings.TrimRight(line, " "))
@@ -144,7 +138,7 @@ func TestOlderPagesComeWhenNeededAndHoldTheText(t *testing.T) {
 		s.hold = true
 		s.keys("pgup")
 		loading := s.m.open.t.loading
-		if loading && s.m.column(s.m.open).above(&s.m.open.s, s.m.layout().body, 1) == 0 {
+		if loading && s.m.column(s.m.open).above(&s.m.open.s, s.m.chatLayout().body, 1) == 0 {
 			s.has("loading…")
 		}
 		before := s.body()

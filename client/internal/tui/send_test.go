@@ -91,14 +91,14 @@ func TestOnlyEnterSends(t *testing.T) {
 	if got, want := s.m.composer.value, strings.Join(lines, "\n")+"\nx"+strings.Repeat("\n", len(newlineKeys)); got != want {
 		t.Errorf("the composer has %q", got)
 	}
-	if rows := s.m.layout().input; rows != maxInput {
+	if rows := s.m.chatLayout().input; rows != maxInput {
 		t.Errorf("the composer has %d rows", rows)
 	}
 	s.keys("enter")
 	if got := f.sent(conv, 1); len(got) != 1 || got[0] != strings.Join(lines, "\n")+"\nx" {
 		t.Errorf("sent: %q", got)
 	}
-	if rows := s.m.layout().input; rows != 1 || s.m.composer.value != "" {
+	if rows := s.m.chatLayout().input; rows != 1 || s.m.composer.value != "" {
 		t.Errorf("the composer has %d rows with %q", rows, s.m.composer.value)
 	}
 }
