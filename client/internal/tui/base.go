@@ -64,10 +64,10 @@ func (m *Model) onBaseKey(k tea.KeyPressMsg) tea.Cmd {
 
 func (m *Model) onComposerKey(k tea.KeyPressMsg) tea.Cmd {
 	name := keyName(k)
-	if name == "end" && m.composer.value == "" {
+	if name == "end" && m.open.composer.value == "" {
 		return m.scrollEnd()
 	}
-	if m.composer.key(k, m.measure, m.chatLayout().inputW) {
+	if m.open.composer.key(k, m.measure, m.chatLayout().inputW) {
 		m.keepDraft()
 		return nil
 	}
@@ -107,7 +107,7 @@ func (m *Model) onListKey(k tea.KeyPressMsg) tea.Cmd {
 
 // pasteText puts a pasted text into the composer. It is never sent by itself.
 func (m *Model) pasteText(s string) {
-	if m.open != nil && m.paste(&m.composer, s) {
+	if m.open != nil && m.paste(&m.open.composer, s) {
 		m.keepDraft()
 	}
 }
@@ -150,7 +150,7 @@ func (m *Model) enter() tea.Cmd {
 }
 
 func newline(m *Model) tea.Cmd {
-	m.composer.insert("\n")
+	m.open.composer.insert("\n")
 	m.keepDraft()
 	return nil
 }
@@ -163,30 +163,4 @@ func (m *Model) retryNow() tea.Cmd {
 		_ = b.Reconnect(ctx) // its outcome comes as an event
 		return nil
 	}
-}
-
-func (m *Model) scroll(lines int) {
-	m.column(m.open).move(&m.open.s, lines, m.chatLayout().body)
-}
-
-func scrollPages(n int) func(*Model) tea.Cmd {
-	return func(m *Model) tea.Cmd {
-		body := m.chatLayout().body
-		if n < 0 && m.column(m.open).above(&m.open.s, body, 1) == 0 {
-			m.open.t.problem = "" // the same key again asks for another try
-		}
-		m.scroll(n * max(1, body-2))
-		return nil
-	}
-}
-
-func (m *Model) scrollTop() tea.Cmd {
-	m.open.t.problem = ""
-	m.column(m.open).hold(&m.open.s, spot{i: -1}, m.chatLayout().body)
-	return nil
-}
-
-func (m *Model) scrollEnd() tea.Cmd {
-	m.open.s.follow()
-	return nil
 }

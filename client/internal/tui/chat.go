@@ -3,12 +3,13 @@ package tui
 import (
 	"cmp"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/msrchat/msrchat/client"
 )
 
-// chat is one conversation on the screen.
+// chat is one conversation, open or not. How the open one is shown is in view.
 type chat struct {
 	key  string
 	conv uint64      // 0 until a server told it
@@ -17,19 +18,31 @@ type chat struct {
 	last time.Time   // when something happened here; the list is sorted by it
 
 	t timeline
-	s scroll
 
 	known  uint64 // messages up to here are counted in unread or read
 	read   uint64 // read up to here
 	unread int
-	// divider is the first message that was new when the chat was opened or left
-	// alone, 0 if none.
-	divider uint64
-	// jump: once the first page is there, show the divider if it is far up.
-	jump bool
 
-	draft    string
-	restored string // the beginning of draft that came back because it could not be sent
+	draft draft
+}
+
+// draft is a text that is begun and not sent.
+type draft struct {
+	text string
+	// restored is the beginning of text that came back because it could not be
+	// sent.
+	restored string
+}
+
+// giveBack puts a text that could not be sent to where it came from: after those
+// that came back before it, and before what was typed since.
+func (d *draft) giveBack(body string) {
+	if !strings.HasPrefix(d.text, d.restored) {
+		d.restored = "" // it was changed since
+	}
+	rest := strings.TrimPrefix(d.text[len(d.restored):], "\n")
+	d.restored = strings.TrimPrefix(d.restored+"\n"+body, "\n")
+	d.text = strings.TrimSuffix(d.restored+"\n"+rest, "\n")
 }
 
 func (c *chat) target() client.Target {
@@ -57,14 +70,6 @@ func (c *chat) trim(at, to int) {
 		c.t.log = slices.Clone(c.t.log[n-to:])
 		c.t.complete = false
 	}
-}
-
-// leave is called when the chat is no longer the open one.
-func (c *chat) leave() {
-	c.divider, c.jump = 0, false
-	c.s.follow()
-	c.trim(trimAt, trimTo)
-	c.t.problem = ""
 }
 
 // roster is all chats. Its fields change only with its methods.
@@ -157,8 +162,7 @@ func (r *roster) unread() (n int) {
 func (r *roster) reset() {
 	clear(r.byConv)
 	for _, c := range r.sorted {
-		c.conv, c.known, c.read, c.unread, c.divider, c.jump = 0, 0, 0, 0, 0, false
+		c.conv, c.known, c.read, c.unread = 0, 0, 0, 0
 		c.t.reset()
-		c.s.follow()
 	}
 }

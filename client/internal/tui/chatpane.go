@@ -37,16 +37,16 @@ func (m *Model) chatPane() drawing {
 		d.lines = append(d.lines, m.inputRule(l))
 	}
 	y := len(d.lines)
-	input, x, row := m.composer.view(m.measure, l.inputW, l.input)
+	input, x, row := m.open.composer.view(m.measure, l.inputW, l.input)
 	for i, line := range input {
 		prompt := ""
 		switch {
-		case i == 0 && m.composer.top == 0:
+		case i == 0 && m.open.composer.top == 0:
 			prompt = " ❯"
 		case i == 0:
 			prompt = " ↑"
 		}
-		if m.composer.value == "" {
+		if m.open.composer.value == "" {
 			line = m.styles.faint.Render(m.measure.fit("Write to "+m.shown(m.open.name), l.inputW))
 		}
 		d.lines = append(d.lines, m.styles.title.Render(m.measure.fit(prompt, l.prompt))+line)
@@ -62,7 +62,7 @@ func (m *Model) messages(l chatLayout) []string {
 		return nil
 	}
 	if c.t.len() > 0 {
-		return m.column(m.open).view(&c.s, l.body)
+		return m.column().view(&c.scroll, l.body)
 	}
 	say := "No messages yet. Write the first one below."
 	switch {
@@ -75,46 +75,17 @@ func (m *Model) messages(l chatLayout) []string {
 	return m.pad(lines, l.w-1, max(len(lines), (l.body+len(lines))/2)) // in the middle
 }
 
-// column is a chat's messages as they are shown now.
-func (m *Model) column(c *chat) *column {
-	p := &painter{
-		m: m.measure, st: &m.styles, theme: m.theme, width: m.layout().main.w - 2, now: m.clock,
-		name: m.speaker, divider: c.divider, hintEntry: c.t.failed(),
-	}
-	// Two rows, whatever they say: what is below does not move.
-	head, more := "…", ""
-	switch {
-	case c.t.loading:
-		head = "loading…"
-	case c.t.problem != "":
-		head, more = "older messages not loaded; PgUp tries again", m.shown(c.t.problem)
-	case c.t.complete || c.conv == 0:
-		head = "the start of the conversation"
-	}
-	return &column{t: &c.t, p: p, head: []string{
-		p.st.faint.Render(m.measure.fit(head, p.width)), p.st.faint.Render(m.measure.fit(more, p.width)),
-	}}
-}
-
-// speaker is the name of who wrote a message of the open chat.
-func (m *Model) speaker(e *entry) string {
-	if e.mine {
-		return m.shown(cleanLine(m.me.Name))
-	}
-	return m.shown(m.open.name) // in a direct conversation the other person
-}
-
 // inputRule is the line above the composer: it says what is below the screen,
 // and when the text gets too long.
 func (m *Model) inputRule(l chatLayout) string {
 	left, right := "", ""
-	if !m.open.s.following() {
+	if !m.open.scroll.following() {
 		left = "↓ newest: " + keyNewest
 		if n := m.open.unread; n > 0 {
 			left = fmt.Sprintf("%s new ↓ %s", count(n), keyNewest)
 		}
 	}
-	if n := len([]rune(m.composer.value)); n > text.MaxMessageRunes*9/10 {
+	if n := len([]rune(m.open.composer.value)); n > text.MaxMessageRunes*9/10 {
 		right = fmt.Sprintf("%d of %d characters", n, text.MaxMessageRunes)
 	}
 	line := m.styles.faint.Render("─")

@@ -346,8 +346,8 @@ func TestEscapeErasesNothing(t *testing.T) {
 	s.keys("enter")
 	s.typed("a long thought")
 	s.keys("esc", "ctrl+k", "esc", "f1", "esc", "pgup", "esc", "esc", "esc")
-	if s.m.composer.value != "a long thought" {
-		t.Errorf("left: %q", s.m.composer.value)
+	if s.m.open.composer.value != "a long thought" {
+		t.Errorf("left: %q", s.m.open.composer.value)
 	}
 }
 

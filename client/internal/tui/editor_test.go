@@ -205,7 +205,7 @@ func TestTheCursorIsAtTheCaretsCell(t *testing.T) {
 				s := newScreen(t, f, width, 20)
 				s.m.measure = method
 				s.keys("enter")
-				s.m.composer.insert(text)
+				s.m.open.composer.insert(text)
 				s.check()
 				lines, cursor := s.m.frame()
 				before := ansi.Strip(method.method.Truncate(lines[cursor.Y], cursor.X, ""))
@@ -225,7 +225,7 @@ func TestTheCursorIsAtTheCaretsCell(t *testing.T) {
 					t.Error("the help has a cursor")
 				}
 				s.keys("esc")
-				s.m.composer.set("")
+				s.m.open.composer.set("")
 			}
 		}
 	}

@@ -32,6 +32,7 @@ func (m *Model) onEvents(batch eventsMsg) tea.Cmd {
 			}
 		case client.Reset:
 			m.chats.reset()
+			m.open.reset()
 			m.say("the server's history was restored; loading it again")
 			snapshot = true
 		}
@@ -54,9 +55,9 @@ func (m *Model) onLink(l client.Link) bool {
 func (m *Model) onReceived(e client.Received) {
 	c := m.chats.get(e.Message.Conversation, e.Peer)
 	c.t.received(e.Message, m.me.ID)
-	if c != m.open {
+	if !m.open.shows(c) {
 		c.trim(trimAt, trimTo)
-	} else if c.s.following() {
+	} else if m.open.scroll.following() {
 		c.trim(trimOpenAt, trimOpenTo)
 	}
 	if seq := e.Message.Seq; seq > c.known {
@@ -65,8 +66,8 @@ func (m *Model) onReceived(e client.Received) {
 		case e.Mine:
 			c.read, c.unread = max(c.read, seq), 0
 		case seq > c.read:
-			if c.unread == 0 && c == m.open && !m.reading() {
-				c.divider = seq
+			if c.unread == 0 && m.open.shows(c) && !m.reading() {
+				m.open.divider = seq
 			}
 			c.unread++
 		}
@@ -90,13 +91,6 @@ func (m *Model) onOutgoing(o client.Outgoing) {
 	m.chats.stale = true
 }
 
-// reading says whether the open chat's newest message is before the reader's
-// eyes.
-func (m *Model) reading() bool {
-	return m.focused && m.open != nil && m.layers.onBase() && m.open.s.following() &&
-		m.width > 0 && m.chatLayout().body > 0
-}
-
 // markRead notes what was read.
 func (m *Model) markRead() {
 	c := m.open
@@ -110,7 +104,7 @@ func (m *Model) markRead() {
 	c.unread = 0
 	if hi > c.read {
 		c.read = hi
-		m.writes.reads[c.key] = c
+		m.writes.reads[c.key] = c.chat
 	}
 }
 
@@ -136,7 +130,7 @@ func (m *Model) merge(s snapshot, upTo int64, start bool) {
 				}
 				c = m.chats.get(0, client.Peer{Name: key})
 			}
-			c.draft = clean(draft)
+			c.draft.text = clean(draft)
 		}
 	}
 	m.mergeUnsent(s.unsent, upTo)
@@ -165,7 +159,7 @@ func (m *Model) mergeUnsent(all []client.Outgoing, upTo int64) {
 // drop removes chats that nothing holds any more.
 func (m *Model) drop() {
 	for _, c := range slices.Clone(m.chats.sorted) {
-		if c.conv == 0 && c != m.open && c.draft == "" && len(c.t.pending) == 0 {
+		if c.conv == 0 && !m.open.shows(c) && c.draft.text == "" && len(c.t.pending) == 0 {
 			m.chats.remove(c)
 		}
 	}

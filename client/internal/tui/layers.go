@@ -77,8 +77,8 @@ func (m *Model) back() tea.Cmd {
 	}
 	switch {
 	case m.open == nil:
-	case !m.open.s.following():
-		m.open.s.follow()
+	case !m.open.scroll.following():
+		m.open.scroll.follow()
 	case m.layout().side.w == 0:
 		m.closeChat()
 	}

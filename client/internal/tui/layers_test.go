@@ -55,8 +55,8 @@ func TestALayerThatIsNewNeedsNoChangeElsewhere(t *testing.T) {
 	}
 	s.has("Notebook", "Esc", "pasted text", "the answer", "bob", "├───")
 	s.hasNot("hello", "a draft")
-	if s.m.composer.value != "a draft" {
-		t.Errorf("the composer has %q", s.m.composer.value)
+	if s.m.open.composer.value != "a draft" {
+		t.Errorf("the composer has %q", s.m.open.composer.value)
 	}
 	// What comes below it is not read.
 	f.say(conv, "unseen")

@@ -51,7 +51,8 @@ func (m *Model) layout() layout {
 	return l
 }
 
-// chatLayout divides a chat's part of the screen: messages, a rule, composer.
+// chatLayout divides the open chat's part of the screen: messages, a rule,
+// composer.
 type chatLayout struct {
 	w      int
 	body   int // rows of the messages
@@ -65,7 +66,7 @@ func (m *Model) chatLayout() chatLayout {
 	l := m.layout()
 	c := chatLayout{w: l.main.w, rule: l.main.h >= 3}
 	c.prompt, c.inputW = prompt(c.w)
-	c.input = m.composer.height(m.measure, c.inputW, min(maxInput, max(1, l.content()/3)))
+	c.input = m.open.composer.height(m.measure, c.inputW, min(maxInput, max(1, l.content()/3)))
 	c.body = l.main.h - c.input
 	if c.rule {
 		c.body--

@@ -56,7 +56,7 @@ func (m *Model) listRow(c *chat, width int) string {
 	} else if c.t.waiting() > 0 {
 		add("◌", m.styles.warn.Render)
 	}
-	if c.draft != "" && c != m.open {
+	if c.draft.text != "" && !m.open.shows(c) {
 		add("✎", m.styles.warn.Render)
 	}
 	if at := shortTime(c.last, m.clock); at != "" {

@@ -57,8 +57,7 @@ func (m *Model) loadMore() tea.Cmd {
 		return nil
 	}
 	height := max(m.chatLayout().body, 1)
-	col := m.column(c)
-	if c.t.lo() != 0 && col.above(&c.s, height, 2*height) == 2*height {
+	if c.t.lo() != 0 && m.column().above(&c.scroll, height, 2*height) == 2*height {
 		return nil
 	}
 	c.t.loading = true
@@ -116,28 +115,6 @@ func (m *Model) onPage(msg pageMsg) {
 	default:
 		c.t.problem = "the server has none"
 	}
-}
-
-// jump moves a chat that was just opened to the first new message, if the new
-// ones do not all fit on the screen.
-func (m *Model) jump() {
-	c := m.open
-	if c == nil || !c.jump || len(c.t.log) == 0 || m.width == 0 {
-		return
-	}
-	c.jump = false
-	e := c.t.bySeq(c.divider)
-	if e == nil {
-		e = c.t.log[0]
-	}
-	col, at, body := m.column(c), spot{i: c.t.index(e)}, max(m.chatLayout().body, 1)
-	switch decor := col.block(at.i).decor; {
-	case body < 2*decor:
-		at.line = decor // there is room for the text only
-	case at.i > 0:
-		at.line = 1 // without the blank row
-	}
-	col.hold(&c.s, at, body)
 }
 
 // snapshot reads what is kept of all chats.

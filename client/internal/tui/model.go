@@ -39,9 +39,8 @@ type Model struct {
 	theme         int // counts the changes of measure and styles
 
 	chats    *roster
-	open     *chat // nil: the list has the keys
+	open     *view // nil: the list has the keys
 	selected *chat // in the list, while no chat is open
-	composer editor
 	layers   stack
 
 	notice notice
@@ -71,7 +70,7 @@ func newModel(ctx context.Context, b Backend, log *slog.Logger, now func() time.
 	m := &Model{
 		ctx: ctx, b: b, log: log, now: now, me: b.User(), clock: now(), link: b.Link(),
 		focused: true, measure: measure{ansi.WcWidth}, styles: newStyles(unknown),
-		chats: newRoster(), composer: editor{goal: -1}, layers: stack{base{}},
+		chats: newRoster(), layers: stack{base{}},
 		after: func(d time.Duration, msg tea.Msg) tea.Cmd {
 			return tea.Tick(d, func(time.Time) tea.Msg { return msg })
 		},

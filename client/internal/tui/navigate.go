@@ -6,28 +6,28 @@ import (
 
 // openChat shows a chat; what is being written in the one before stays there.
 func (m *Model) openChat(c *chat) {
-	if c == nil || c == m.open {
+	if c == nil || m.open.shows(c) {
 		return
 	}
-	m.keepDraft()
-	if m.open != nil {
-		m.open.leave()
-	}
-	m.open, m.selected = c, c
-	m.composer.set(c.draft)
-	if c.unread > 0 {
-		c.divider, c.jump = c.read+1, true
-	}
+	m.leaveChat()
+	m.open, m.selected = newView(c), c
 	m.drop()
 }
 
 // closeChat goes back to the list.
 func (m *Model) closeChat() {
-	m.keepDraft()
-	m.open.leave()
-	m.open = nil
-	m.composer.set("")
+	m.leaveChat()
 	m.drop()
+}
+
+// leaveChat ends the view of the open chat, if there is one.
+func (m *Model) leaveChat() {
+	m.keepDraft()
+	if c := m.open; c != nil {
+		c.trim(trimAt, trimTo)
+		c.t.problem = ""
+	}
+	m.open = nil
 }
 
 func neighbour(by int) func(*Model) tea.Cmd {
@@ -37,7 +37,7 @@ func neighbour(by int) func(*Model) tea.Cmd {
 			m.selectBy(by)
 			return nil
 		}
-		if i := m.chats.index(m.open) + by; i >= 0 && i < len(all) {
+		if i := m.chats.index(m.open.chat) + by; i >= 0 && i < len(all) {
 			m.openChat(all[i])
 		}
 		return nil
@@ -55,10 +55,12 @@ func (m *Model) selectBy(by int) {
 // nextUnread opens the next chat below, or from the top on, that has something
 // new.
 func (m *Model) nextUnread() tea.Cmd {
-	all := m.chats.sorted
-	at := m.chats.index(m.open)
+	all, at := m.chats.sorted, -1
+	if m.open != nil {
+		at = m.chats.index(m.open.chat)
+	}
 	for n := range all {
-		if c := all[(at+1+n)%len(all)]; c.unread > 0 && c != m.open {
+		if c := all[(at+1+n)%len(all)]; c.unread > 0 && !m.open.shows(c) {
 			m.openChat(c)
 			return nil
 		}

@@ -107,7 +107,7 @@ func TestScrollingShowsEveryLineOnceAndGoesBack(t *testing.T) {
 		s.keys("up", "pgup") // there is nothing above
 		s.has("the start of")
 		for range 2000 {
-			if s.m.open.s.following() {
+			if s.m.open.scroll.following() {
 				break
 			}
 			s.keys("down")
@@ -138,7 +138,7 @@ func TestOlderPagesComeWhenNeededAndHoldTheText(t *testing.T) {
 		s.hold = true
 		s.keys("pgup")
 		loading := s.m.open.t.loading
-		if loading && s.m.column(s.m.open).above(&s.m.open.s, s.m.chatLayout().body, 1) == 0 {
+		if loading && s.m.column().above(&s.m.open.scroll, s.m.chatLayout().body, 1) == 0 {
 			s.has("loading…")
 		}
 		before := s.body()
@@ -223,20 +223,20 @@ func TestResizingKeepsTheTopMessage(t *testing.T) {
 	for range 4 {
 		s.keys("pgup")
 	}
-	for s.m.open.s.offset > 0 {
+	for s.m.open.scroll.offset > 0 {
 		s.keys("up") // to the first line of a message
 	}
-	anchor := s.m.open.s.anchor
+	anchor := s.m.open.scroll.anchor
 	if anchor == nil {
 		t.Fatal("nothing is held")
 	}
 	number := strings.SplitAfter(anchor.text, ".")[0]
 	for _, size := range [][2]int{{60, 30}, {59, 20}, {30, 10}, {120, 40}, {100, 30}} {
 		s.send(tea.WindowSizeMsg{Width: size[0], Height: size[1]})
-		if s.m.open.s.anchor != anchor {
+		if s.m.open.scroll.anchor != anchor {
 			t.Fatalf("%v: another message is at the top", size)
 		}
-		if rows := s.body(); s.m.open.s.offset <= 0 && !strings.Contains(strings.Join(rows[:min(len(rows), 6)], " "), number) {
+		if rows := s.body(); s.m.open.scroll.offset <= 0 && !strings.Contains(strings.Join(rows[:min(len(rows), 6)], " "), number) {
 			t.Errorf("%v: %s is not at the top:\n%s", size, number, strings.Join(rows, "\n"))
 		}
 	}

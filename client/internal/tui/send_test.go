@@ -88,7 +88,7 @@ func TestOnlyEnterSends(t *testing.T) {
 	if got := f.sent(conv, 1); len(got) != 0 {
 		t.Fatalf("sent: %q", got)
 	}
-	if got, want := s.m.composer.value, strings.Join(lines, "\n")+"\nx"+strings.Repeat("\n", len(newlineKeys)); got != want {
+	if got, want := s.m.open.composer.value, strings.Join(lines, "\n")+"\nx"+strings.Repeat("\n", len(newlineKeys)); got != want {
 		t.Errorf("the composer has %q", got)
 	}
 	if rows := s.m.chatLayout().input; rows != maxInput {
@@ -98,8 +98,8 @@ func TestOnlyEnterSends(t *testing.T) {
 	if got := f.sent(conv, 1); len(got) != 1 || got[0] != strings.Join(lines, "\n")+"\nx" {
 		t.Errorf("sent: %q", got)
 	}
-	if rows := s.m.chatLayout().input; rows != 1 || s.m.composer.value != "" {
-		t.Errorf("the composer has %d rows with %q", rows, s.m.composer.value)
+	if rows := s.m.chatLayout().input; rows != 1 || s.m.open.composer.value != "" {
+		t.Errorf("the composer has %d rows with %q", rows, s.m.open.composer.value)
 	}
 }
 
@@ -112,13 +112,13 @@ func TestWhatCannotBeSentStays(t *testing.T) {
 	s.typed("   ")
 	s.keys("enter")
 	s.hasNot("✗", "not sent")
-	s.m.composer.set("")
+	s.m.open.composer.set("")
 	long := strings.Repeat("字", text.MaxMessageRunes+5)
 	s.send(tea.PasteMsg{Content: long})
 	s.has("4101 of 4096 characters")
 	s.keys("enter")
 	s.has("not sent: the text is longer than 4096 characters")
-	if s.m.composer.value != long || len(f.sent(conv, 1)) != 0 {
+	if s.m.open.composer.value != long || len(f.sent(conv, 1)) != 0 {
 		t.Error("the text did not stay")
 	}
 	s.keys("backspace", "backspace", "backspace", "backspace", "backspace", "enter")
@@ -127,7 +127,7 @@ func TestWhatCannotBeSentStays(t *testing.T) {
 	}
 	s.send(tea.PasteMsg{Content: strings.Repeat("x", maxDraft+1)})
 	s.has("not pasted")
-	if s.m.composer.value != "" {
+	if s.m.open.composer.value != "" {
 		t.Error("a part was pasted")
 	}
 }
@@ -147,10 +147,10 @@ func TestSlashes(t *testing.T) {
 	s.typed("/quitt now")
 	s.keys("enter")
 	s.has("there is no command /quitt")
-	if s.m.composer.value != "/quitt now" {
+	if s.m.open.composer.value != "/quitt now" {
 		t.Error("the line did not stay")
 	}
-	s.m.composer.set("")
+	s.m.open.composer.set("")
 	s.typed("/help")
 	s.keys("enter")
 	s.has("Keys", "new line")
@@ -220,18 +220,18 @@ func TestAFailingDiskLosesNoText(t *testing.T) {
 	s.typed("and more")
 	s.release()
 	s.has("not sent: disk full")
-	if got := s.m.composer.value; got != "important\nand more" {
+	if got := s.m.open.composer.value; got != "important\nand more" {
 		t.Errorf("the composer has %q", got)
 	}
 	// Also where another chat was opened meanwhile.
 	s.hold = true
 	s.keys("enter", "alt+down")
 	s.release()
-	if got := s.m.composer.value; got != "" {
+	if got := s.m.open.composer.value; got != "" {
 		t.Errorf("the other chat's composer has %q", got)
 	}
 	s.keys("alt+up")
-	if got := s.m.composer.value; got != "important\nand more" {
+	if got := s.m.open.composer.value; got != "important\nand more" {
 		t.Errorf("the composer has %q", got)
 	}
 }
@@ -332,8 +332,8 @@ func TestDraftsSurvive(t *testing.T) {
 	s.keys("alt+enter")
 	s.typed("你好")
 	s.goTo("Carla")
-	if s.m.composer.value != "" {
-		t.Errorf("the other chat begins with %q", s.m.composer.value)
+	if s.m.open.composer.value != "" {
+		t.Errorf("the other chat begins with %q", s.m.open.composer.value)
 	}
 	s.has("✎")
 	s.typed("for carla")
@@ -344,20 +344,20 @@ func TestDraftsSurvive(t *testing.T) {
 	s.fire(keepTime)
 	crashed := newScreen(t, f, 100, 30)
 	crashed.goTo("bob")
-	if got := crashed.m.composer.value; got != "for bob\n你好" {
+	if got := crashed.m.open.composer.value; got != "for bob\n你好" {
 		t.Errorf("after a crash: %q", got)
 	}
 	s.typed("!")
 	s = s.restart()
 	s.goTo("Carla")
-	if got := s.m.composer.value; got != "for carla!" {
+	if got := s.m.open.composer.value; got != "for carla!" {
 		t.Errorf("after leaving: %q", got)
 	}
 	s.keys("enter")
 	s.fire(keepTime)
 	s = s.restart()
 	s.goTo("Carla")
-	if got := s.m.composer.value; got != "" {
+	if got := s.m.open.composer.value; got != "" {
 		t.Errorf("a sent text is still a draft: %q", got)
 	}
 }
@@ -390,11 +390,11 @@ func TestATextThatCannotBeSentOnTheWayOutIsADraft(t *testing.T) {
 	s := newScreen(t, f, 100, 30)
 	s.m.b = brokenDisk{f}
 	s.goTo("bob")
-	s.m.composer.set("one")
+	s.m.open.composer.set("one")
 	go s.m.submit()() // under way
-	s.m.composer.set("two")
+	s.m.open.composer.set("two")
 	s.m.submit() // queued
-	s.m.composer.set("three")
+	s.m.open.composer.set("three")
 	if err := s.m.finish(t.Context()); !errors.Is(err, errDisk) {
 		t.Errorf("it ended with: %v", err)
 	}
@@ -413,7 +413,7 @@ func TestAnInputMethodsTextIsNoKey(t *testing.T) {
 	for _, text := range []string{"你好", "enter", "left", "f1"} {
 		s.send(tea.KeyPressMsg{Code: tea.KeyExtended, Text: text})
 	}
-	if got := s.m.composer.value; got != "你好enterleftf1" {
+	if got := s.m.open.composer.value; got != "你好enterleftf1" {
 		t.Errorf("the composer has %q", got)
 	}
 }

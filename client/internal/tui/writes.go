@@ -136,9 +136,9 @@ func (m *Model) finish(ctx context.Context) error {
 
 // keepDraft notes the composer's text as the open chat's draft.
 func (m *Model) keepDraft() {
-	if c := m.open; c != nil && c.draft != m.composer.value {
-		c.draft = m.composer.value
-		m.writes.drafts[c.key] = c
+	if v := m.open; v != nil && v.draft.text != v.composer.value {
+		v.draft.text = v.composer.value
+		m.writes.drafts[v.key] = v.chat
 	}
 }
 
@@ -159,7 +159,7 @@ func (m *Model) keep() tea.Cmd {
 
 func (m *Model) gather() {
 	for key, c := range m.writes.drafts {
-		draft, key := c.draft, draftPrefix+key
+		draft, key := c.draft.text, draftPrefix+key
 		m.writes.queue = append(m.writes.queue, func(ctx context.Context) tea.Msg {
 			return keptMsg{m.b.SetDraft(ctx, key, draft)}
 		})
@@ -176,9 +176,9 @@ func (m *Model) gather() {
 
 // submit sends what is in the composer. What cannot be sent stays there.
 func (m *Model) submit() tea.Cmd {
-	c := m.open
-	body := strings.TrimRight(strings.TrimLeft(m.composer.value, "\n"), " \t\n")
-	if c == nil || body == "" {
+	v := m.open
+	body := strings.TrimRight(strings.TrimLeft(v.composer.value, "\n"), " \t\n")
+	if body == "" {
 		return nil
 	}
 	if cmd, done := m.command(body); done {
@@ -196,9 +196,9 @@ func (m *Model) submit() tea.Cmd {
 		return nil
 	}
 	m.clearComposer()
-	c.s.follow()
-	c.divider = 0
-	to, key := c.target(), c.key
+	v.scroll.follow()
+	v.divider = 0
+	to, key := v.target(), v.key
 	return m.write(func(ctx context.Context) tea.Msg {
 		out, err := m.b.Send(ctx, to, body)
 		return sentMsg{key, body, out, err}
@@ -206,7 +206,7 @@ func (m *Model) submit() tea.Cmd {
 }
 
 func (m *Model) clearComposer() {
-	m.composer.set("")
+	m.open.composer.set("")
 	m.keepDraft()
 }
 
@@ -215,7 +215,7 @@ func (m *Model) onSent(msg sentMsg) {
 	if msg.err == nil {
 		m.onOutgoing(msg.out)
 		if c != nil {
-			c.restored = ""
+			c.draft.restored = ""
 		}
 		return
 	}
@@ -223,18 +223,11 @@ func (m *Model) onSent(msg sentMsg) {
 	if c == nil {
 		return
 	}
-	// The text goes back to where it came from: after those that came back before
-	// it, and before what was typed since.
 	m.keepDraft()
-	if !strings.HasPrefix(c.draft, c.restored) {
-		c.restored = ""
-	}
-	rest := strings.TrimPrefix(c.draft[len(c.restored):], "\n")
-	c.restored = strings.TrimPrefix(c.restored+"\n"+msg.text, "\n")
-	c.draft = strings.TrimSuffix(c.restored+"\n"+rest, "\n")
+	c.draft.giveBack(msg.text)
 	m.writes.drafts[c.key] = c
-	if c == m.open {
-		m.composer.set(c.draft)
+	if m.open.shows(c) {
+		m.open.composer.set(c.draft.text)
 	}
 }
 
@@ -248,7 +241,7 @@ func (m *Model) discard(again bool) tea.Cmd {
 	}
 	key, id, body, to := c.key, e.id, e.raw, c.target()
 	if again {
-		c.s.follow()
+		c.scroll.follow()
 	}
 	return m.write(func(ctx context.Context) tea.Msg {
 		msg := discardedMsg{key: key, id: id}
