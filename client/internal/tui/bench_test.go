@@ -38,7 +38,8 @@ func loaded(b *testing.B, n int) (*Model, uint64) {
 }
 
 func event(conv, seq uint64) client.Received {
-	text := fmt.Sprintf("message %d, 你好 👋 with some words that take more than a line on a screen of usual width, as many do", seq)
+	text := fmt.Sprintf("message %d, 你好 👋 with some words that take more than a line on a screen of usual width, "+
+		"as many do", seq)
 	return client.Received{
 		Message: client.Message{Conversation: conv, Seq: seq, Sender: 1 + seq%2, Kind: store.KindText, Text: text, At: testNow.Add(time.Duration(seq) * time.Minute)},
 		Peer:    client.Peer{ID: 2, Name: "bob"}, Mine: seq%2 == 0,

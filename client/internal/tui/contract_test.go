@@ -218,7 +218,7 @@ func TestTheScreenOnARealClient(t *testing.T) {
 	defer cancel()
 	done := make(chan error, 1)
 	go func() {
-		done <- Run(ctx, Options{Backend: b, Input: in, Output: out, Environ: []string{"TERM=xterm-256color"}, size: testSize})
+		done <- Run(ctx, Options{Backend: b, Input: in, Output: out, Environ: xterm, size: testSize})
 	}()
 	see(t, in, out, "online")
 	see(t, in, out, "bob")

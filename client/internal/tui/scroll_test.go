@@ -146,7 +146,8 @@ func TestOlderPagesComeWhenNeededAndHoldTheText(t *testing.T) {
 		after := s.body()
 		for i := range before {
 			if strings.Contains(before[i], "message ") && before[i] != after[i] {
-				t.Fatalf("the text moved while a page came:\n%s\n\n%s", strings.Join(before, "\n"), strings.Join(after, "\n"))
+				t.Fatalf("the text moved while a page came:\n%s\n\n%s",
+					strings.Join(before, "\n"), strings.Join(after, "\n"))
 			}
 		}
 		if strings.Contains(s.frame(), "the start of") {
@@ -236,7 +237,9 @@ func TestResizingKeepsTheTopMessage(t *testing.T) {
 		if s.m.open.scroll.anchor != anchor {
 			t.Fatalf("%v: another message is at the top", size)
 		}
-		if rows := s.body(); s.m.open.scroll.offset <= 0 && !strings.Contains(strings.Join(rows[:min(len(rows), 6)], " "), number) {
+		rows := s.body()
+		top := strings.Join(rows[:min(len(rows), 6)], " ")
+		if s.m.open.scroll.offset <= 0 && !strings.Contains(top, number) {
 			t.Errorf("%v: %s is not at the top:\n%s", size, number, strings.Join(rows, "\n"))
 		}
 	}
