@@ -4,6 +4,7 @@
 package chat
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"time"
@@ -11,27 +12,13 @@ import (
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
 	"github.com/msrchat/msrchat/shared/cache"
 	"github.com/msrchat/msrchat/shared/database"
+
+	"github.com/msrchat/msrchat/chat/internal/fence"
+	"github.com/msrchat/msrchat/chat/internal/lane"
 )
 
 // Service is the name in Consul.
 const Service = "chat"
-
-// Defaults of Config.
-const (
-	// DefaultHeartbeat: NATs forget an idle connection after 30 s at the least.
-	DefaultHeartbeat = 20 * time.Second
-	// DefaultCapacity leaves room under a limit of 20,000 open files; see places.
-	DefaultCapacity = 18_200
-	// DefaultDrain lets 10,000 connections go at DefaultDrainRate; an upgrade of a
-	// large fleet wants minutes.
-	DefaultDrain = 10 * time.Second
-	// DefaultDrainRate is how many reconnects a second gate, status and database
-	// take beside their other work.
-	DefaultDrainRate = 1000
-	// DefaultSettled: who came from a server that was drained is not sent on while
-	// the rest of the fleet still moves.
-	DefaultSettled = 30 * time.Second
-)
 
 // Listener is where a port is bound and how others reach it, which differs
 // behind NAT and proxies. An empty Advertise is the bound address.
@@ -39,7 +26,8 @@ type Listener struct {
 	Bind, Advertise string
 }
 
-// Config is everything a Server needs to know.
+// Config is everything a Server needs to know. Start from Defaults; a number or
+// a time of 0 means the default too.
 type Config struct {
 	// Instance is unique in the fleet; Release is the label of this build or
 	// deployment; Zone is where it runs.
@@ -58,8 +46,7 @@ type Config struct {
 	// Capacity is how many connections are let in; the limit of open files may
 	// lower it.
 	Capacity int
-	// MaxSends is how many messages are held while the database is away or slow;
-	// 0 means 20,000.
+	// MaxSends is how many messages are held while the database is away or slow.
 	MaxSends  int
 	Heartbeat time.Duration
 	// DrainRate bounds how many connections a second are asked to leave at a stop,
@@ -71,11 +58,11 @@ type Config struct {
 	// for the sake of an even load.
 	Settled time.Duration
 	// FencePatience is how long database and Consul must both be away before
-	// users are sent elsewhere; 0 means ten seconds.
+	// users are sent elsewhere.
 	FencePatience time.Duration
 	// Profile serves Go's profiles on the HTTP port.
 	Profile bool
-	Hooks   Hooks
+	Hooks   Hooks `json:"-"`
 }
 
 // Hooks are for tests: faults that cannot be made from outside.
@@ -84,23 +71,50 @@ type Hooks struct {
 	DropPush func(*chatv1.Event) bool
 }
 
-// withDefaults fills in what is 0.
+// Numbers that others build on.
+const (
+	// DefaultHeartbeat: NATs forget an idle connection after 30 s at the least.
+	DefaultHeartbeat = 20 * time.Second
+	// DefaultCapacity leaves room under a limit of 20,000 open files; see places.
+	DefaultCapacity = 18_200
+	// DefaultDrain lets 10,000 connections go at DefaultDrainRate; an upgrade of a
+	// large fleet wants minutes.
+	DefaultDrain = 10 * time.Second
+	// DefaultDrainRate is how many reconnects a second gate, status and database
+	// take beside their other work.
+	DefaultDrainRate = 1000
+)
+
+// Defaults is a configuration for the local fleet: every port is a free one.
+// Instance, Release, ConsulAddr and the databases' passwords are left empty.
+func Defaults() Config {
+	local := Listener{Bind: "127.0.0.1:0"}
+	return Config{
+		Client: local, Relay: local, Health: local, HTTP: local,
+		Database:  database.Defaults(),
+		Redis:     cache.Defaults(),
+		Capacity:  DefaultCapacity,
+		MaxSends:  lane.DefaultMaxWaiting,
+		Heartbeat: DefaultHeartbeat,
+		DrainRate: DefaultDrainRate,
+		Drain:     DefaultDrain,
+		// Users who came from a server that was drained are not sent on while the
+		// rest of the fleet still moves.
+		Settled:       30 * time.Second,
+		FencePatience: fence.DefaultPatience,
+	}
+}
+
+// withDefaults fills in the numbers and times that are 0.
 func (c Config) withDefaults() Config {
-	if c.Capacity == 0 {
-		c.Capacity = DefaultCapacity
-	}
-	if c.Heartbeat == 0 {
-		c.Heartbeat = DefaultHeartbeat
-	}
-	if c.Drain == 0 {
-		c.Drain = DefaultDrain
-	}
-	if c.DrainRate == 0 {
-		c.DrainRate = DefaultDrainRate
-	}
-	if c.Settled == 0 {
-		c.Settled = DefaultSettled
-	}
+	def := Defaults()
+	c.Capacity = cmp.Or(c.Capacity, def.Capacity)
+	c.MaxSends = cmp.Or(c.MaxSends, def.MaxSends)
+	c.Heartbeat = cmp.Or(c.Heartbeat, def.Heartbeat)
+	c.DrainRate = cmp.Or(c.DrainRate, def.DrainRate)
+	c.Drain = cmp.Or(c.Drain, def.Drain)
+	c.Settled = cmp.Or(c.Settled, def.Settled)
+	c.FencePatience = cmp.Or(c.FencePatience, def.FencePatience)
 	return c
 }
 
@@ -111,7 +125,9 @@ func (c Config) Validate() error {
 	if c.Instance == "" {
 		problem("the instance id is empty")
 	}
-	for name, l := range map[string]Listener{"client": c.Client, "relay": c.Relay, "health": c.Health, "http": c.HTTP} {
+	for name, l := range map[string]Listener{
+		"client": c.Client, "relay": c.Relay, "health": c.Health, "http": c.HTTP,
+	} {
 		if l.Bind == "" {
 			problem("the %s port has no address to bind", name)
 		}

@@ -4,9 +4,8 @@ import (
 	"context"
 	"sync/atomic"
 
-	"github.com/msrchat/msrchat/chat/internal/msglog"
-
 	"github.com/msrchat/msrchat/chat/internal/lane"
+	"github.com/msrchat/msrchat/chat/internal/msglog"
 )
 
 // unflushed is for planted.DrainWithoutFlush: once the server leaves, it answers
@@ -16,11 +15,11 @@ type unflushed struct {
 	draining *atomic.Bool
 }
 
-func (u unflushed) Append(ctx context.Context, conversation uint64, audience []uint64, entries []msglog.Entry) ([]msglog.Result, error) {
+func (u unflushed) Append(ctx context.Context, conversation uint64, events []msglog.Event) ([]msglog.Result, error) {
 	if !u.draining.Load() {
-		return u.Appender.Append(ctx, conversation, audience, entries)
+		return u.Appender.Append(ctx, conversation, events)
 	}
-	results := make([]msglog.Result, len(entries))
+	results := make([]msglog.Result, len(events))
 	for i := range results {
 		results[i].Seq = 1 // some number that the log has
 	}

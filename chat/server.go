@@ -28,7 +28,6 @@ import (
 	"github.com/msrchat/msrchat/shared/discovery"
 	"github.com/msrchat/msrchat/shared/errs"
 	"github.com/msrchat/msrchat/shared/lifecycle"
-	"github.com/msrchat/msrchat/chat/internal/msglog"
 	"github.com/msrchat/msrchat/shared/planted"
 	"github.com/msrchat/msrchat/shared/process"
 	"github.com/msrchat/msrchat/shared/schema"
@@ -40,6 +39,9 @@ import (
 	"github.com/msrchat/msrchat/chat/internal/fence"
 	"github.com/msrchat/msrchat/chat/internal/hub"
 	"github.com/msrchat/msrchat/chat/internal/lane"
+	"github.com/msrchat/msrchat/chat/internal/member"
+	"github.com/msrchat/msrchat/chat/internal/msglog"
+	"github.com/msrchat/msrchat/chat/internal/ownstate"
 	"github.com/msrchat/msrchat/chat/internal/peer"
 	"github.com/msrchat/msrchat/chat/internal/repair"
 	"github.com/msrchat/msrchat/chat/internal/report"
@@ -241,7 +243,8 @@ func (s *Server) dialOptions() []grpc.DialOption {
 // build makes the parts and ties them together.
 func (s *Server) build() {
 	reg, hb := s.registry, s.cfg.Heartbeat
-	dir := directory.New(s.db)
+	members := member.New(s.db)
+	dir := directory.New(s.db, members)
 	s.sessions = session.NewStore(s.db, s.redis)
 	reg.MustRegister(database.Metrics(s.db), cache.Metrics(s.redis), s.sessions.Metrics())
 	s.health = admin.NewHealth(s.listeners["health"])
@@ -249,12 +252,16 @@ func (s *Server) build() {
 		Instance: s.cfg.Instance, Redis: s.redis, Logger: s.log, Registerer: reg,
 		Missed: func() { s.repair.Everybody() },
 	})
-	s.msgs = msglog.New(s.db, msglog.Options{Logger: s.log, Registerer: reg, Committed: func(batch []msglog.Committed) {
+	s.msgs = msglog.New(s.db, msglog.Options{Logger: s.log, Registerer: reg, Committed: func(batch []msglog.Event) {
 		s.repair.Committed(batch)
 		s.fanout.Committed(batch)
 	}})
 	s.peers = peer.New(peer.Options{
 		Instance: s.cfg.Instance, Boot: s.boot, Log: s.msgs, Dial: s.dialOptions(), Logger: s.log, Registerer: reg,
+		Members: func(conversation uint64) []uint64 {
+			m, _ := members.Known(conversation)
+			return m.Users
+		},
 		Deliver: func(d []*relayv1.Delivery) { s.fanout.Received(d) },
 		Missed:  func(string) { s.repair.Everybody() },
 	})
@@ -263,7 +270,10 @@ func (s *Server) build() {
 		appender = unflushed{s.peers, &s.draining}
 	}
 	s.lanes = lane.New(appender, s.cfg.MaxSends, s.log)
-	s.fanout = fanout.New(fanout.Options{Hub: s.hub, Peers: s.peers, Routes: s.routes, Drop: s.cfg.Hooks.DropPush, Registerer: reg})
+	s.fanout = fanout.New(fanout.Options{
+		Hub: s.hub, Peers: s.peers, Routes: s.routes, Members: members, Drop: s.cfg.Hooks.DropPush,
+		Missed: func() { s.repair.Everybody() }, Registerer: reg,
+	})
 	s.repair = repair.New(repair.Options{
 		Heartbeat: hb, Tell: s.fanout.Heads, Heads: dir.Heads, Users: s.hub.Users, Lost: s.peers.Lost,
 		Deliver: func(users []uint64, frames []byte) int { return s.hub.Deliver(users, 0, frames) },
@@ -276,7 +286,8 @@ func (s *Server) build() {
 	s.reporter = report.New(report.Options{Report: s.report, KeepAtMost: s.keepAtMost, Dial: s.dialOptions(), Logger: s.log})
 	s.conns = conn.NewServer(s.listeners["client"], conn.Options{
 		Instance: s.cfg.Instance, Release: s.cfg.Release, Heartbeat: hb, Capacity: s.cfg.Capacity, Strangers: s.strangers,
-		Epoch: s.epoch.Load, Sessions: s.sessions, Directory: dir, History: s.msgs, Lanes: s.lanes, Routes: s.routes, Hub: s.hub,
+		Epoch: s.epoch.Load, Sessions: s.sessions, Directory: dir, History: s.msgs, Lanes: s.lanes,
+		OwnStates: ownstate.New(s.db), OwnStateChanged: s.ownStateChanged, Routes: s.routes, Hub: s.hub,
 		Dirty: s.repair.Dirty, Alternates: s.peers.Alternates, Used: s.reporter.Used, Refuse: s.refuse, Log: s.log, Registerer: reg,
 	})
 	reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
@@ -287,6 +298,13 @@ func (s *Server) build() {
 		Name: "msrchat_chat_sends_waiting", Help: "Messages on their way into the log.",
 	}, func() float64 { return float64(s.lanes.Waiting()) }))
 	s.shedding = newShedding(s.cfg.Settled, reg)
+}
+
+// ownStateChanged tells a user's other connections of a change, now and once more
+// when it has been quiet.
+func (s *Server) ownStateChanged(ctx context.Context, user uint64, state *chatv1.OwnState, except uint64) {
+	s.repair.OwnState(user, state)
+	s.fanout.OwnState(ctx, user, state, except)
 }
 
 // watch follows a service in Consul.

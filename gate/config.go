@@ -136,14 +136,8 @@ func Defaults() Config {
 	return Config{
 		Bind:          "127.0.0.1:7700",
 		StatusTimeout: time.Second,
-		MySQL: database.Config{
-			Addr: "127.0.0.1:7720", User: "msrchat", Name: "msrchat",
-			MaxOpen: database.DefaultMaxOpen, MaxIdle: database.DefaultMaxIdle, IdleTime: database.DefaultIdleTime,
-		},
-		Redis: cache.Config{
-			Addrs: []string{"127.0.0.1:7721"}, PoolSize: cache.DefaultPoolSize, MaxIdle: cache.DefaultMaxIdle,
-			IdleTime: cache.DefaultIdleTime, Timeout: cache.DefaultTimeout,
-		},
+		MySQL:         database.Defaults(),
+		Redis:         cache.Defaults(),
 		SMTP: SMTP{
 			Addr: "127.0.0.1:7725", From: "msrChat <noreply@msrchat.invalid>", Timeout: 10 * time.Second,
 			// A mail server that is away for a minute while codes are asked for

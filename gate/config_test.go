@@ -2,21 +2,16 @@ package gate_test
 
 import (
 	"encoding/json"
-	"flag"
 	"net"
-	"os"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/msrchat/msrchat/gate"
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
+	"github.com/msrchat/msrchat/shared/golden"
 )
-
-var update = flag.Bool("update", false, "write the golden files")
 
 // A changed default must show in review.
 func TestDefaultsGolden(t *testing.T) {
@@ -26,20 +21,7 @@ func TestDefaultsGolden(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got = append(got, '\n')
-	const file = "testdata/defaults.json"
-	if *update {
-		if err := os.WriteFile(file, got, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), string(got)); diff != "" {
-		t.Errorf("defaults (-%s +code); go test . -run Golden -update writes them:\n%s", file, diff)
-	}
+	golden.Compare(t, "testdata/defaults.json", append(got, '\n'))
 }
 
 func TestConfigurationsThatCannotWork(t *testing.T) {

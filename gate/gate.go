@@ -13,7 +13,6 @@ import (
 	"net"
 	"net/http"
 	"sync/atomic"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
@@ -32,6 +31,7 @@ import (
 	"github.com/msrchat/msrchat/shared/database"
 	"github.com/msrchat/msrchat/shared/discovery"
 	"github.com/msrchat/msrchat/shared/lifecycle"
+	"github.com/msrchat/msrchat/shared/retry"
 	"github.com/msrchat/msrchat/shared/schema"
 	"github.com/msrchat/msrchat/shared/session"
 )
@@ -160,14 +160,7 @@ func (s *Server) join(ctx context.Context) (leave func(context.Context) error, e
 		s.log.Info("draining")
 		s.ready.leave()
 		err := deregister(ctx)
-		if s.cfg.Drain > 0 {
-			pause := time.NewTimer(s.cfg.Drain)
-			defer pause.Stop()
-			select {
-			case <-pause.C:
-			case <-ctx.Done():
-			}
-		}
+		retry.Sleep(ctx, s.cfg.Drain)
 		return err
 	}, nil
 }

@@ -4,10 +4,13 @@
 package status
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
 	"time"
+
+	"github.com/msrchat/msrchat/status/internal/fleet"
 )
 
 // ServiceName is what replicas are called in Consul.
@@ -19,16 +22,17 @@ const ChatService = "chat"
 // ProbeService is what their probes are called there.
 const ProbeService = "probe"
 
-// Config of one replica.
+// Config of one replica. Start from Defaults; a duration of 0 means the default
+// too.
 type Config struct {
 	Instance string // unique; under Nomad the allocation's id
 	Release  string // label of this build or deployment
 	Zone     string // may be empty
 
 	GRPCBind        string // host:port of status.v1; port 0 takes a free one
-	GRPCAdvertise   string // where others reach it; default: as bound
+	GRPCAdvertise   string // where others reach it; empty: as bound
 	HealthBind      string // host:port of grpc.health.v1 for checks
-	HealthAdvertise string // default: as bound
+	HealthAdvertise string // empty: as bound
 	HTTPBind        string // host:port of the live page, /healthz, /readyz and /metrics
 
 	ConsulAddr string // host:port of the local agent's HTTP API
@@ -36,30 +40,35 @@ type Config struct {
 	Register bool
 
 	// Calm is for how long the fleet has to be unchanged before connections are
-	// moved to even the load; default 10 s.
+	// moved to even the load.
 	Calm time.Duration
-	// ReportIdle closes a chat server's stream without a report; default 10 s,
-	// ten times what servers keep to.
+	// ReportIdle closes a chat server's stream without a report.
 	ReportIdle time.Duration
-	// DrainDelay is how long the replica still answers after it told everybody
-	// that it leaves; default 300 ms, a few times what the word needs to get
-	// around on open connections.
-	DrainDelay time.Duration
-	// Grace is for the calls in flight after that; default 5 s. The sum has to
+	// DrainDelay is how long the replica still answers after it began to say
+	// NOT_SERVING, Grace what the calls in flight get after that. The sum has to
 	// stay below the job's kill_timeout.
-	Grace time.Duration
+	DrainDelay, Grace time.Duration
 }
 
+// Defaults is a configuration for the local fleet: every port is a free one.
+// Instance, Release and ConsulAddr are left empty.
+func Defaults() Config {
+	return Config{
+		GRPCBind: "127.0.0.1:0", HealthBind: "127.0.0.1:0", HTTPBind: "127.0.0.1:0",
+		Calm:       fleet.DefaultStableFor,
+		ReportIdle: 10 * time.Second,       // ten times the interval of the reports
+		DrainDelay: 300 * time.Millisecond, // a few times what NOT_SERVING takes to arrive
+		Grace:      5 * time.Second,
+	}
+}
+
+// withDefaults fills in the durations that are 0.
 func (c Config) withDefaults() Config {
-	if c.ReportIdle <= 0 {
-		c.ReportIdle = 10 * time.Second
-	}
-	if c.DrainDelay <= 0 {
-		c.DrainDelay = 300 * time.Millisecond
-	}
-	if c.Grace <= 0 {
-		c.Grace = 5 * time.Second
-	}
+	def := Defaults()
+	c.Calm = cmp.Or(c.Calm, def.Calm)
+	c.ReportIdle = cmp.Or(c.ReportIdle, def.ReportIdle)
+	c.DrainDelay = cmp.Or(c.DrainDelay, def.DrainDelay)
+	c.Grace = cmp.Or(c.Grace, def.Grace)
 	return c
 }
 
@@ -82,6 +91,9 @@ func (c Config) Validate() error {
 	address("health-bind", c.HealthBind)
 	address("http-bind", c.HTTPBind)
 	address("consul-addr", c.ConsulAddr)
+	if min(c.Calm, c.ReportIdle, c.DrainDelay, c.Grace) < 0 {
+		problems = append(problems, errors.New("the durations must not be negative"))
+	}
 	for _, a := range [][3]string{
 		{"grpc-advertise", c.GRPCAdvertise, c.GRPCBind}, {"health-advertise", c.HealthAdvertise, c.HealthBind},
 	} {

@@ -71,10 +71,10 @@ func TestAReplicaLeavesInOrder(t *testing.T) {
 
 func TestAReplicaMayEndAtOnce(t *testing.T) {
 	for range 20 {
-		s, err := status.New(status.Config{
-			Instance: "s", Release: "v1", GRPCBind: "127.0.0.1:0", HealthBind: "127.0.0.1:0", HTTPBind: "127.0.0.1:0",
-			ConsulAddr: "127.0.0.1:1", Register: true, DrainDelay: time.Millisecond,
-		}, slog.New(slog.DiscardHandler))
+		cfg := status.Defaults()
+		cfg.Instance, cfg.Release, cfg.ConsulAddr, cfg.Register = "s", "v1", "127.0.0.1:1", true
+		cfg.DrainDelay = time.Millisecond
+		s, err := status.New(cfg, slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}

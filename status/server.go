@@ -19,6 +19,7 @@ import (
 	"github.com/msrchat/msrchat/shared/discovery"
 	"github.com/msrchat/msrchat/shared/errs"
 	"github.com/msrchat/msrchat/shared/lifecycle"
+	"github.com/msrchat/msrchat/shared/retry"
 	"github.com/msrchat/msrchat/status/internal/fleet"
 	"github.com/msrchat/msrchat/status/internal/page"
 	"github.com/msrchat/msrchat/status/internal/service"
@@ -64,7 +65,7 @@ func New(cfg Config, log *slog.Logger) (*Server, error) {
 		cfg: cfg, log: log, consul: client, registry: admin.NewRegistry(),
 		catalog: discovery.NewWatcher(client, ChatService, discovery.Options{Log: log}),
 	}
-	s.table = fleet.New(fleet.Options{CatalogAge: s.catalog.Age, Calm: cfg.Calm})
+	s.table = fleet.New(fleet.Options{CatalogAge: s.catalog.Age, StableFor: cfg.Calm})
 	if err := s.listen(); err != nil {
 		return nil, err
 	}
@@ -173,12 +174,7 @@ func (s *Server) announce(ctx context.Context) error {
 // drain tells everybody to go elsewhere and lets the word get around.
 func (s *Server) drain(ctx context.Context) error {
 	s.health.Set(false)
-	wait := time.NewTimer(s.cfg.DrainDelay)
-	defer wait.Stop()
-	select {
-	case <-wait.C:
-	case <-ctx.Done():
-	}
+	retry.Sleep(ctx, s.cfg.DrainDelay)
 	return nil
 }
 
@@ -225,7 +221,7 @@ func (s *Server) register(ctx context.Context) error {
 	defer cancel()
 	if err := deregister(leave); err != nil {
 		// No reason to call the end a failure: its checks tell Consul too.
-		s.log.Warn("consul was not told that this replica leaves", "error", err)
+		s.log.Warn("consul was not told that this replica leaves", "err", err)
 	}
 	return nil
 }

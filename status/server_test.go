@@ -192,10 +192,8 @@ func TestARestartOfConsulIsNotNoticed(t *testing.T) {
 }
 
 func TestConfigIsChecked(t *testing.T) {
-	good := status.Config{
-		Instance: "s", Release: "v1", GRPCBind: "127.0.0.1:0", HealthBind: "127.0.0.1:0", HTTPBind: "127.0.0.1:0",
-		ConsulAddr: "127.0.0.1:8500",
-	}
+	good := status.Defaults()
+	good.Instance, good.Release, good.ConsulAddr = "s", "v1", "127.0.0.1:8500"
 	if err := good.Validate(); err != nil {
 		t.Errorf("good: %v", err)
 	}
@@ -207,6 +205,7 @@ func TestConfigIsChecked(t *testing.T) {
 		"health-advertise is missing": func(c *status.Config) { c.Register, c.HealthBind = true, ":7" },
 		"grpc-advertise is missing":   func(c *status.Config) { c.Register, c.GRPCBind = true, "[::]:7" },
 		`grpc-advertise "y"`:          func(c *status.Config) { c.GRPCAdvertise = "y" },
+		"must not be negative":        func(c *status.Config) { c.DrainDelay = -1 },
 	} {
 		cfg := good
 		spoil(&cfg)

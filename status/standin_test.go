@@ -45,10 +45,8 @@ type replica struct {
 
 func startReplica(t *testing.T, consulAddr, instance string, change func(*status.Config)) *replica {
 	t.Helper()
-	cfg := status.Config{
-		Instance: instance, Release: "v1", GRPCBind: "127.0.0.1:0", HealthBind: "127.0.0.1:0", HTTPBind: "127.0.0.1:0",
-		ConsulAddr: consulAddr, Register: true,
-	}
+	cfg := status.Defaults()
+	cfg.Instance, cfg.Release, cfg.ConsulAddr, cfg.Register = instance, "v1", consulAddr, true
 	if change != nil {
 		change(&cfg)
 	}

@@ -19,7 +19,8 @@ import (
 	"github.com/redis/go-redis/v9/maintnotifications"
 )
 
-// Config says where Redis is and how large the pool may grow.
+// Config says where Redis is and how large the pool may grow. Start from
+// Defaults; zero sizes and times mean the defaults too.
 type Config struct {
 	// Addrs are host:port: one server, or several seeds of a cluster.
 	Addrs []string
@@ -48,6 +49,17 @@ const (
 	DefaultTimeout  = 500 * time.Millisecond
 )
 
+// Defaults is the local fleet's Redis, without the password.
+func Defaults() Config {
+	return Config{
+		Addrs:    []string{"127.0.0.1:7721"},
+		PoolSize: DefaultPoolSize,
+		MaxIdle:  DefaultMaxIdle,
+		IdleTime: DefaultIdleTime,
+		Timeout:  DefaultTimeout,
+	}
+}
+
 // Prefix starts every key, so that the system can share a Redis.
 const Prefix = "msrchat:"
 
@@ -68,7 +80,7 @@ func (c Config) Validate() error {
 }
 
 // Open returns a client without dialling: a service that uses a cache starts
-// and works without it. Zero sizes and times mean the defaults.
+// and works without it.
 func Open(cfg Config) (redis.UniversalClient, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -101,8 +113,8 @@ func Open(cfg Config) (redis.UniversalClient, error) {
 }
 
 // silence switches off what go-redis prints to stderr, a line for every dial
-// that fails: whoever made the call gets the error, counts it and says it once.
-// The library has one logger for the process.
+// that fails: the caller gets the error, counts it and logs it once. The library
+// has one logger for the process.
 var silence = sync.OnceFunc(logging.Disable)
 
 func orDefault[T int | time.Duration](v, def T) T {

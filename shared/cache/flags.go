@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/msrchat/msrchat/shared/process"
 )
 
 const (
@@ -17,26 +19,42 @@ const (
 // comes from the environment or a file, never from a flag.
 func Flags() []cli.Flag {
 	const category = "Redis"
+	def := Defaults()
 	return []cli.Flag{
 		&cli.StringSliceFlag{
-			Name: "redis-addr", Value: cli.NewStringSlice("127.0.0.1:7721"), EnvVars: []string{"MSRCHAT_REDIS_ADDR"},
+			Name: "redis-addr", Value: cli.NewStringSlice(def.Addrs...), EnvVars: process.Env("redis-addr"),
 			Usage: "`HOST:PORT`; several, repeated or with commas, are seeds of a cluster", Category: category,
 		},
-		&cli.BoolFlag{Name: "redis-cluster", EnvVars: []string{"MSRCHAT_REDIS_CLUSTER"}, Usage: "a single address is the seed of a cluster", Category: category},
-		&cli.BoolFlag{Name: "redis-tls", EnvVars: []string{"MSRCHAT_REDIS_TLS"}, Usage: "encrypt the connections", Category: category},
-		&cli.StringFlag{Name: "redis-user", EnvVars: []string{"MSRCHAT_REDIS_USER"}, Usage: "user `NAME`; empty is the default user", Category: category},
+		&cli.BoolFlag{
+			Name: "redis-cluster", EnvVars: process.Env("redis-cluster"),
+			Usage: "a single address is the seed of a cluster", Category: category,
+		},
+		&cli.BoolFlag{
+			Name: "redis-tls", EnvVars: process.Env("redis-tls"),
+			Usage: "encrypt the connections", Category: category,
+		},
 		&cli.StringFlag{
-			Name: passwordFileFlag, EnvVars: []string{"MSRCHAT_REDIS_PASSWORD_FILE"},
+			Name: "redis-user", EnvVars: process.Env("redis-user"),
+			Usage: "user `NAME`; empty is the default user", Category: category,
+		},
+		&cli.StringFlag{
+			Name: passwordFileFlag, EnvVars: process.Env(passwordFileFlag),
 			Usage: "`FILE` with the password (else the environment variable " + passwordEnv + ")", Category: category,
 		},
-		&cli.IntFlag{Name: "redis-pool-size", Value: DefaultPoolSize, EnvVars: []string{"MSRCHAT_REDIS_POOL_SIZE"}, Usage: "largest `NUMBER` of connections to a node", Category: category},
-		&cli.IntFlag{Name: "redis-max-idle", Value: DefaultMaxIdle, EnvVars: []string{"MSRCHAT_REDIS_MAX_IDLE"}, Usage: "`NUMBER` of idle connections kept", Category: category},
+		&cli.IntFlag{
+			Name: "redis-pool-size", Value: def.PoolSize, EnvVars: process.Env("redis-pool-size"),
+			Usage: "largest `NUMBER` of connections to a node", Category: category,
+		},
+		&cli.IntFlag{
+			Name: "redis-max-idle", Value: def.MaxIdle, EnvVars: process.Env("redis-max-idle"),
+			Usage: "`NUMBER` of idle connections kept", Category: category,
+		},
 		&cli.DurationFlag{
-			Name: "redis-idle-time", Value: DefaultIdleTime, EnvVars: []string{"MSRCHAT_REDIS_IDLE_TIME"},
+			Name: "redis-idle-time", Value: def.IdleTime, EnvVars: process.Env("redis-idle-time"),
 			Usage: "do not use a connection again that was idle for this `DURATION`", Category: category,
 		},
 		&cli.DurationFlag{
-			Name: "redis-timeout", Value: DefaultTimeout, EnvVars: []string{"MSRCHAT_REDIS_TIMEOUT"},
+			Name: "redis-timeout", Value: def.Timeout, EnvVars: process.Env("redis-timeout"),
 			Usage: "give up on an exchange after this `DURATION`", Category: category,
 		},
 	}

@@ -13,9 +13,12 @@ import (
 	"time"
 
 	"github.com/go-sql-driver/mysql"
+
+	"github.com/msrchat/msrchat/shared/retry"
 )
 
-// Config says where the database is and how large the pool may grow.
+// Config says where the database is and how large the pool may grow. Start from
+// Defaults; zero sizes and times mean the defaults too.
 type Config struct {
 	// Addr is host:port.
 	Addr     string
@@ -36,6 +39,14 @@ const (
 	DefaultMaxIdle  = 4
 	DefaultIdleTime = time.Minute
 )
+
+// Defaults is the local fleet's database, without the password.
+func Defaults() Config {
+	return Config{
+		Addr: "127.0.0.1:7720", User: "msrchat", Name: "msrchat",
+		MaxOpen: DefaultMaxOpen, MaxIdle: DefaultMaxIdle, IdleTime: DefaultIdleTime,
+	}
+}
 
 // The limits of one exchange. A statement that takes longer than ioTimeout is
 // as good as lost; callers then treat its outcome as unknown.
@@ -172,18 +183,14 @@ func CheckDurability(ctx context.Context, db *sql.DB) error {
 // OpenWait is Open for a service that starts together with its database: it
 // tries again every second until the database answers or ctx ends.
 func OpenWait(ctx context.Context, cfg Config, log *slog.Logger) (*sql.DB, error) {
-	ticker := time.NewTicker(time.Second)
-	defer ticker.Stop()
 	for {
 		db, err := Open(ctx, cfg)
 		if err == nil {
 			return db, nil
 		}
 		log.Warn("waiting for the database", "addr", cfg.Addr, "err", err)
-		select {
-		case <-ctx.Done():
+		if !retry.Sleep(ctx, time.Second) {
 			return nil, err
-		case <-ticker.C:
 		}
 	}
 }

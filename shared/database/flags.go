@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/msrchat/msrchat/shared/process"
 )
 
 const (
@@ -18,21 +20,34 @@ const (
 // password comes from the environment or a file, never from a flag.
 func Flags() []cli.Flag {
 	const category = "MySQL"
+	def := Defaults()
 	return []cli.Flag{
 		&cli.StringFlag{
-			Name: "mysql-addr", Value: "127.0.0.1:7720", EnvVars: []string{"MSRCHAT_MYSQL_ADDR"},
+			Name: "mysql-addr", Value: def.Addr, EnvVars: process.Env("mysql-addr"),
 			Usage: "`HOST:PORT` of the primary", Category: category,
 		},
-		&cli.StringFlag{Name: "mysql-user", Value: "msrchat", EnvVars: []string{"MSRCHAT_MYSQL_USER"}, Usage: "user `NAME`", Category: category},
-		&cli.StringFlag{Name: "mysql-database", Value: "msrchat", EnvVars: []string{"MSRCHAT_MYSQL_DATABASE"}, Usage: "database `NAME`", Category: category},
 		&cli.StringFlag{
-			Name: passwordFileFlag, EnvVars: []string{"MSRCHAT_MYSQL_PASSWORD_FILE"},
+			Name: "mysql-user", Value: def.User, EnvVars: process.Env("mysql-user"),
+			Usage: "user `NAME`", Category: category,
+		},
+		&cli.StringFlag{
+			Name: "mysql-database", Value: def.Name, EnvVars: process.Env("mysql-database"),
+			Usage: "database `NAME`", Category: category,
+		},
+		&cli.StringFlag{
+			Name: passwordFileFlag, EnvVars: process.Env(passwordFileFlag),
 			Usage: "`FILE` with the password (else the environment variable " + passwordEnv + ")", Category: category,
 		},
-		&cli.IntFlag{Name: "mysql-max-open", Value: DefaultMaxOpen, EnvVars: []string{"MSRCHAT_MYSQL_MAX_OPEN"}, Usage: "largest `NUMBER` of connections", Category: category},
-		&cli.IntFlag{Name: "mysql-max-idle", Value: DefaultMaxIdle, EnvVars: []string{"MSRCHAT_MYSQL_MAX_IDLE"}, Usage: "`NUMBER` of idle connections kept", Category: category},
+		&cli.IntFlag{
+			Name: "mysql-max-open", Value: def.MaxOpen, EnvVars: process.Env("mysql-max-open"),
+			Usage: "largest `NUMBER` of connections", Category: category,
+		},
+		&cli.IntFlag{
+			Name: "mysql-max-idle", Value: def.MaxIdle, EnvVars: process.Env("mysql-max-idle"),
+			Usage: "`NUMBER` of idle connections kept", Category: category,
+		},
 		&cli.DurationFlag{
-			Name: "mysql-idle-time", Value: DefaultIdleTime, EnvVars: []string{"MSRCHAT_MYSQL_IDLE_TIME"},
+			Name: "mysql-idle-time", Value: def.IdleTime, EnvVars: process.Env("mysql-idle-time"),
 			Usage: "close a connection that was idle for this `DURATION`", Category: category,
 		},
 	}

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/consul/api"
+
+	"github.com/msrchat/msrchat/shared/retry"
 )
 
 const (
@@ -71,7 +73,7 @@ func Register(ctx context.Context, client *api.Client, r Registration) (deregist
 		return nil, fmt.Errorf("register %s: %w", r.Service, first)
 	}
 	if first != nil {
-		k.log.Warn("consul does not take the registration, trying on", "service", r.Service, "error", first)
+		k.log.Warn("consul does not take the registration, trying on", "service", r.Service, "err", first)
 	}
 	ctx, k.cancel = context.WithCancel(ctx)
 	go k.run(ctx, first == nil)
@@ -143,7 +145,7 @@ func (k *keeper) register(ctx context.Context) error {
 // run looks after the registration until ctx ends.
 func (k *keeper) run(ctx context.Context, well bool) {
 	defer close(k.ended)
-	for sleep(ctx, backoff(1, upkeepInterval, upkeepInterval)) {
+	for retry.Sleep(ctx, retry.Jitter(upkeepInterval)) {
 		lost, err := k.lost(ctx)
 		if lost && err == nil {
 			if err = k.register(ctx); err == nil {
@@ -154,7 +156,7 @@ func (k *keeper) run(ctx context.Context, well bool) {
 			return
 		}
 		if err != nil && well {
-			k.log.Warn("the registration in consul is in doubt", "service", k.service.Name, "error", err)
+			k.log.Warn("the registration in consul is in doubt", "service", k.service.Name, "err", err)
 		}
 		well = err == nil
 	}

@@ -5,12 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"slices"
 	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/consul/api"
+
+	"github.com/msrchat/msrchat/shared/retry"
 )
 
 // Options of a watch. The zero value of each field means its default.
@@ -102,7 +103,7 @@ func (w *Watcher) Age() (age time.Duration, ok bool) {
 // quiet and asks again. fn is called from this goroutine and should not block;
 // it may keep the slice. Run returns nil once ctx ended; it is called once.
 func (w *Watcher) Run(ctx context.Context, fn func([]Instance)) error {
-	for ctx.Err() == nil && sleep(ctx, w.turn(ctx, fn)) {
+	for ctx.Err() == nil && retry.Sleep(ctx, w.turn(ctx, fn)) {
 	}
 	return nil
 }
@@ -197,37 +198,11 @@ func (w *Watcher) believe(list []Instance, now time.Time) bool {
 // failed takes in an error and returns how long to pause.
 func (w *Watcher) failed(err error) time.Duration {
 	if w.failures == 0 {
-		w.opts.Log.Warn("consul does not answer", "service", w.service, "error", err)
+		w.opts.Log.Warn("consul does not answer", "service", w.service, "err", err)
 	}
 	w.failures++
 	w.opts.OnError(err)
 	w.index = 0                // who answers next may count differently
 	w.emptySince = time.Time{} // an agent with trouble is no witness for "none"
-	return backoff(w.failures, w.opts.MinInterval, w.opts.MaxBackoff)
-}
-
-// backoff doubles from least with every failure up to most, and takes a random
-// half off, so that the processes that lost one agent do not return as one.
-func backoff(failures int, least, most time.Duration) time.Duration {
-	d := least
-	for i := 1; i < failures && d < most; i++ {
-		d *= 2
-	}
-	d = min(d, most)
-	return d/2 + rand.N(d/2+1)
-}
-
-// sleep waits and tells whether ctx still lives.
-func sleep(ctx context.Context, d time.Duration) bool {
-	if d <= 0 {
-		return ctx.Err() == nil
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
+	return retry.Policy{Min: w.opts.MinInterval, Max: w.opts.MaxBackoff}.After(w.failures)
 }

@@ -1,7 +1,7 @@
 // Package errs is the one error type that crosses a boundary: a code that
-// programs act on and a message that is safe to show to whoever asked.
+// programs act on and a message that is safe to show to the caller.
 //
-// Every other error is internal: At a boundary it becomes CodeInternal with a
+// Every other error is internal: at a boundary it becomes CodeInternal with a
 // fixed text, and its own text goes to the log only.
 package errs
 
@@ -14,7 +14,7 @@ import (
 // Code says what kind of failure it is, the same on every protocol.
 type Code string
 
-// The codes, and what whoever gets one should do.
+// The codes, and what a caller that gets one should do.
 const (
 	// CodeInvalid: the request is wrong; change it.
 	CodeInvalid Code = "invalid"
@@ -32,8 +32,8 @@ const (
 	CodeRateLimited Code = "rate_limited"
 	// CodeExhausted: no room at present; try again after RetryAfter.
 	CodeExhausted Code = "exhausted"
-	// CodeUnavailable: something behind is away; try again. The outcome of a
-	// write that answered so is unknown.
+	// CodeUnavailable: a backend or a peer is down; try again. The outcome of a
+	// write that was answered so is unknown.
 	CodeUnavailable Code = "unavailable"
 	// CodeInternal: our fault; the log says more.
 	CodeInternal Code = "internal"
@@ -115,3 +115,7 @@ func CodeOf(err error) Code {
 	}
 	return From(err).Code
 }
+
+// MayPass says that what failed with err may succeed later, unchanged; see
+// Code.MayPass. A foreign error is internal and may pass; nil did not fail.
+func MayPass(err error) bool { return err != nil && CodeOf(err).MayPass() }

@@ -4,7 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"io"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -14,14 +19,63 @@ import (
 	"github.com/msrchat/msrchat/shared/errs"
 )
 
-var every = []errs.Code{
-	errs.CodeInvalid, errs.CodeUnauthenticated, errs.CodeForbidden, errs.CodeNotFound,
-	errs.CodeConflict, errs.CodeTooLarge, errs.CodeRateLimited, errs.CodeExhausted,
-	errs.CodeUnavailable, errs.CodeInternal,
+// mayPass has every code, and whether the same request may succeed later.
+var mayPass = map[errs.Code]bool{
+	errs.CodeInvalid: false, errs.CodeUnauthenticated: false, errs.CodeForbidden: false,
+	errs.CodeNotFound: false, errs.CodeConflict: false, errs.CodeTooLarge: false,
+	errs.CodeRateLimited: true, errs.CodeExhausted: true, errs.CodeUnavailable: true, errs.CodeInternal: true,
+}
+
+// The source is read, so that a new code cannot be forgotten here or in the table.
+func TestEveryCodeHasARow(t *testing.T) {
+	file, err := parser.ParseFile(token.NewFileSet(), "errs.go", nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	ast.Inspect(file, func(n ast.Node) bool {
+		spec, ok := n.(*ast.ValueSpec)
+		if !ok || !strings.HasPrefix(spec.Names[0].Name, "Code") {
+			return true
+		}
+		text, err := strconv.Unquote(spec.Values[0].(*ast.BasicLit).Value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found++
+		code := errs.Code(text)
+		if errs.Known(code) != code {
+			t.Errorf("%s has no row in the table", code)
+		}
+		if want, ok := mayPass[code]; !ok || code.MayPass() != want {
+			t.Errorf("%s may pass: %v, want %v (listed %v)", code, code.MayPass(), want, ok)
+		}
+		return true
+	})
+	if found != len(mayPass) {
+		t.Errorf("found %d codes in the source, want %d", found, len(mayPass))
+	}
+}
+
+func TestWhatMayPassIsReadFromAnyError(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		want bool
+	}{
+		{nil, false},
+		{io.EOF, true}, // foreign, so internal
+		{errs.New("from-the-future", "a code of a newer peer"), true},
+		{fmt.Errorf("deeper: %w", errs.New(errs.CodeForbidden, "no")), false},
+		{fmt.Errorf("deeper: %w", errs.New(errs.CodeExhausted, "full").Retry(time.Second)), true},
+	} {
+		if got := errs.MayPass(c.err); got != c.want {
+			t.Errorf("%v may pass: %v, want %v", c.err, got, c.want)
+		}
+	}
 }
 
 func TestEveryCodeSurvivesEveryProtocol(t *testing.T) {
-	for _, code := range every {
+	for code := range mayPass {
 		if got := errs.FromHTTPStatus(code.HTTPStatus()); got != code {
 			t.Errorf("%s over HTTP came back as %s", code, got)
 		}

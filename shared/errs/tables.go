@@ -6,26 +6,29 @@ import (
 	"google.golang.org/grpc/codes"
 )
 
-// row says how a code looks on each protocol. Each column is free of doubles,
-// so that the way back gives the same code.
+// row says how a code looks on each protocol, and what it means to a caller. No
+// status occurs twice, so that the way back gives the same code.
 type row struct {
-	code   Code
-	http   int
-	grpc   codes.Code
-	client bool // the request's fault, not ours: log it at debug level
+	code Code
+	http int
+	grpc codes.Code
+	// client: the request's fault, not ours; log it at debug level.
+	client bool
+	// mayPass: the same request may succeed later.
+	mayPass bool
 }
 
 var table = []row{
-	{CodeInvalid, http.StatusUnprocessableEntity, codes.InvalidArgument, true},
-	{CodeUnauthenticated, http.StatusUnauthorized, codes.Unauthenticated, true},
-	{CodeForbidden, http.StatusForbidden, codes.PermissionDenied, true},
-	{CodeNotFound, http.StatusNotFound, codes.NotFound, true},
-	{CodeConflict, http.StatusConflict, codes.AlreadyExists, true},
-	{CodeTooLarge, http.StatusRequestEntityTooLarge, codes.OutOfRange, true},
-	{CodeRateLimited, http.StatusTooManyRequests, codes.Aborted, true},
-	{CodeExhausted, http.StatusServiceUnavailable, codes.ResourceExhausted, false},
-	{CodeUnavailable, http.StatusBadGateway, codes.Unavailable, false},
-	{CodeInternal, http.StatusInternalServerError, codes.Internal, false},
+	{CodeInvalid, http.StatusUnprocessableEntity, codes.InvalidArgument, true, false},
+	{CodeUnauthenticated, http.StatusUnauthorized, codes.Unauthenticated, true, false},
+	{CodeForbidden, http.StatusForbidden, codes.PermissionDenied, true, false},
+	{CodeNotFound, http.StatusNotFound, codes.NotFound, true, false},
+	{CodeConflict, http.StatusConflict, codes.AlreadyExists, true, false},
+	{CodeTooLarge, http.StatusRequestEntityTooLarge, codes.OutOfRange, true, false},
+	{CodeRateLimited, http.StatusTooManyRequests, codes.Aborted, true, true},
+	{CodeExhausted, http.StatusServiceUnavailable, codes.ResourceExhausted, false, true},
+	{CodeUnavailable, http.StatusBadGateway, codes.Unavailable, false, true},
+	{CodeInternal, http.StatusInternalServerError, codes.Internal, false, true},
 }
 
 func find(match func(row) bool) row {
@@ -45,6 +48,11 @@ func (c Code) GRPC() codes.Code { return find(func(r row) bool { return r.code =
 
 // ClientFault says that the request was wrong, not the service.
 func (c Code) ClientFault() bool { return find(func(r row) bool { return r.code == c }).client }
+
+// MayPass says that the same request, unchanged, may succeed later. A code that
+// a newer peer invented counts as CodeInternal and may pass: giving up on a
+// message that could still be sent is worse than one more try.
+func (c Code) MayPass() bool { return find(func(r row) bool { return r.code == c }).mayPass }
 
 // FromHTTPStatus is the way back for a client that got no code in the body.
 func FromHTTPStatus(status int) Code {

@@ -24,7 +24,12 @@ const (
 	// DropThousandth acknowledges and pushes every thousandth message without
 	// storing it.
 	DropThousandth Bug = "drop-thousandth"
+	// StaleMembers remembers the members of a conversation as they were before the
+	// last one joined, and does not look at the number that comes with a delivery.
+	StaleMembers Bug = "stale-members"
+	// StateNotTold tells nobody the number of an own state, nor pushes it.
+	StateNotTold Bug = "state-not-told"
 )
 
 // Bugs are all of them.
-var Bugs = []Bug{AckBeforeCommit, RepairOff, DedupeOff, DrainWithoutFlush, LanesReordered, DropThousandth}
+var Bugs = []Bug{AckBeforeCommit, RepairOff, DedupeOff, DrainWithoutFlush, LanesReordered, DropThousandth, StaleMembers, StateNotTold}

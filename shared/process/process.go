@@ -30,16 +30,39 @@ type Config struct {
 	LogLevel string
 }
 
+// Env names the environment variable of a flag.
+func Env(flag string) []string {
+	return []string{"MSRCHAT_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))}
+}
+
 // Flags are the command-line flags of every service.
 func Flags() []cli.Flag {
 	const category = "Process"
 	return []cli.Flag{
-		&cli.StringFlag{Name: "instance", EnvVars: []string{"MSRCHAT_INSTANCE", "NOMAD_ALLOC_ID"}, Usage: "unique `ID` in the fleet (default: made up)", Category: category},
-		&cli.StringFlag{Name: "release", Value: Version(), EnvVars: []string{"MSRCHAT_RELEASE"}, Usage: "`LABEL` of this deployment", Category: category},
-		&cli.StringFlag{Name: "zone", EnvVars: []string{"MSRCHAT_ZONE"}, Usage: "`NAME` of the zone this runs in", Category: category},
-		&cli.StringFlag{Name: "consul-addr", Value: consulAddr(), EnvVars: []string{"MSRCHAT_CONSUL_ADDR"}, Usage: "`HOST:PORT` of this machine's Consul agent", Category: category},
-		&cli.BoolFlag{Name: "register", EnvVars: []string{"MSRCHAT_REGISTER"}, Usage: "register in Consul (not under Nomad, which does it)", Category: category},
-		&cli.StringFlag{Name: "log-level", Value: "info", EnvVars: []string{"MSRCHAT_LOG_LEVEL"}, Usage: "`LEVEL`: debug, info, warn or error", Category: category},
+		&cli.StringFlag{
+			Name: "instance", EnvVars: append(Env("instance"), "NOMAD_ALLOC_ID"),
+			Usage: "unique `ID` in the fleet (default: a random one)", Category: category,
+		},
+		&cli.StringFlag{
+			Name: "release", Value: Version(), EnvVars: Env("release"),
+			Usage: "`LABEL` of this deployment", Category: category,
+		},
+		&cli.StringFlag{
+			Name: "zone", EnvVars: Env("zone"),
+			Usage: "`NAME` of the zone this runs in", Category: category,
+		},
+		&cli.StringFlag{
+			Name: "consul-addr", Value: consulAddr(), EnvVars: Env("consul-addr"),
+			Usage: "`HOST:PORT` of this machine's Consul agent", Category: category,
+		},
+		&cli.BoolFlag{
+			Name: "register", EnvVars: Env("register"),
+			Usage: "register in Consul (not under Nomad, which does it)", Category: category,
+		},
+		&cli.StringFlag{
+			Name: "log-level", Value: "info", EnvVars: Env("log-level"),
+			Usage: "`LEVEL`: debug, info, warn or error", Category: category,
+		},
 	}
 }
 
@@ -58,7 +81,7 @@ func consulAddr() string {
 	return net.JoinHostPort("127.0.0.1", strconv.Itoa(base+consulPort))
 }
 
-// FromCLI reads the flags; an instance that was not given is made up.
+// FromCLI reads the flags; without an instance it makes one up.
 func FromCLI(c *cli.Context) Config {
 	cfg := Config{
 		Instance: c.String("instance"), Release: c.String("release"), Zone: c.String("zone"),
@@ -103,7 +126,7 @@ const (
 	ExitUsage  = 2 // wrong flags, arguments or settings
 )
 
-// usageError is a mistake of whoever called the program.
+// usageError is a mistake of the program's caller.
 type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }

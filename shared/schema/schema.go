@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/msrchat/msrchat/shared/database"
+	"github.com/msrchat/msrchat/shared/retry"
 )
 
 //go:embed migrations/*.sql
@@ -158,18 +159,14 @@ func Check(ctx context.Context, db *sql.DB, want int) error {
 // WaitFor waits until the database answers and has the wanted version, logging
 // what it waits for. It returns the context's cause when that ends first.
 func WaitFor(ctx context.Context, db *sql.DB, want int, log *slog.Logger) error {
-	ticker := time.NewTicker(time.Second)
-	defer ticker.Stop()
 	for {
 		err := Check(ctx, db, want)
 		if err == nil {
 			return nil
 		}
 		log.Warn("waiting for the database schema", "err", err)
-		select {
-		case <-ctx.Done():
+		if !retry.Sleep(ctx, time.Second) {
 			return fmt.Errorf("%w; last: %w", context.Cause(ctx), err)
-		case <-ticker.C:
 		}
 	}
 }

@@ -19,16 +19,19 @@ import (
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
 	"github.com/msrchat/msrchat/shared/errs"
 	"github.com/msrchat/msrchat/shared/frame"
-	"github.com/msrchat/msrchat/chat/internal/msglog"
 	"github.com/msrchat/msrchat/shared/session"
 	"github.com/msrchat/msrchat/shared/text"
 
+	"github.com/msrchat/msrchat/chat/internal/encode"
 	"github.com/msrchat/msrchat/chat/internal/hub"
-	"github.com/msrchat/msrchat/chat/internal/lane"
+	"github.com/msrchat/msrchat/chat/internal/msglog"
 )
 
-// Protocol is the version of chat.proto that this server speaks.
-const Protocol = 1
+// Protocol and Revision are the version of chat.proto that this server speaks.
+const (
+	Protocol = 1
+	Revision = 1
+)
 
 // Limits of one connection, announced in Welcome.
 const (
@@ -66,8 +69,8 @@ type Sessions interface {
 
 // Directory knows conversations; see package directory.
 type Directory interface {
-	Known(conversation uint64) []uint64
-	Audience(ctx context.Context, conversation, user uint64) ([]uint64, error)
+	Knows(conversation, user uint64) bool
+	Check(ctx context.Context, conversation, user uint64) error
 	OpenDirect(ctx context.Context, user uint64, peerName string) (*chatv1.Conversation, bool, error)
 	List(ctx context.Context, user, afterID uint64, limit int) ([]*chatv1.Conversation, bool, error)
 	OwnHeads(ctx context.Context, user uint64) ([]*chatv1.Head, error)
@@ -77,12 +80,18 @@ type Directory interface {
 type History interface {
 	After(ctx context.Context, conversation, after uint64, limit int) ([]msglog.Event, error)
 	Before(ctx context.Context, conversation, before uint64, limit int) ([]msglog.Event, error)
-	Heads(ctx context.Context, conversations []uint64) (map[uint64]uint64, error)
+	Heads(ctx context.Context, conversations []uint64) (map[uint64]msglog.Head, error)
 }
 
 // Lanes appends messages in order; see package lane.
 type Lanes interface {
-	Send(conversation uint64, audience []uint64, s lane.Send) error
+	Send(e msglog.Event, done func(msglog.Result)) error
+}
+
+// OwnStates keeps what users set for themselves; see package ownstate.
+type OwnStates interface {
+	Set(ctx context.Context, user uint64, set *chatv1.SetOwnState) (state *chatv1.OwnState, changed bool, err error)
+	Read(ctx context.Context, user uint64, conversations []uint64) ([]*chatv1.OwnState, error)
 }
 
 // Routes tells other servers where a user is; see package route.
@@ -109,11 +118,15 @@ type Options struct {
 	Directory Directory
 	History   History
 	Lanes     Lanes
-	Routes    Routes
-	Hub       *hub.Hub
+	OwnStates OwnStates
+	// OwnStateChanged is told of a change and the connection that made it. It may
+	// wait for Redis.
+	OwnStateChanged func(ctx context.Context, user uint64, s *chatv1.OwnState, except uint64)
+	Routes          Routes
+	Hub             *hub.Hub
 	// Dirty asks for a repair of a user whose heads could not be read.
 	Dirty func(user uint64)
-	// Alternates are other servers' addresses for clients, best first.
+	// Alternates are other servers' addresses for clients.
 	Alternates func() []*chatv1.Endpoint
 	// Used is told of the assignments that arrive. It must not block.
 	Used func(assignment string)
@@ -213,10 +226,10 @@ func (s *Server) introduce(nc net.Conn) {
 	if tcp, ok := nc.(interface{ SetWriteBuffer(bytes int) error }); ok {
 		_ = tcp.SetWriteBuffer(kernelBuffer) // fails on a socket that is gone
 	}
-	hello, err := c.hello()
+	request, hello, err := c.hello()
 	s.heard(nc)
 	if err == nil {
-		err = s.admit(s.ctx, c, hello)
+		err = s.admit(s.ctx, c, request, hello)
 	}
 	if err != nil {
 		s.metrics.accepts.WithLabelValues("refused").Inc()
@@ -280,34 +293,36 @@ type goodbye struct{ *chatv1.Goodbye }
 
 func (g goodbye) Error() string { return fmt.Sprintf("%s: %s", g.GetCode(), g.GetText()) }
 
-func (c *Conn) hello() (*chatv1.Hello, error) {
+// hello reads the first frame and returns its request id and what it says.
+func (c *Conn) hello() (request uint64, _ *chatv1.Hello, err error) {
 	if err := c.nc.SetReadDeadline(time.Now().Add(helloTimeout)); err != nil {
-		return nil, err
+		return 0, nil, err
 	}
 	var f chatv1.ClientFrame
 	var header [frame.HeaderLen]byte
 	if _, err := io.ReadFull(c.nc, header[:]); err != nil {
-		return nil, err
+		return 0, nil, err
 	}
 	if err := c.body(header, &f); err != nil {
-		return nil, err
+		return 0, nil, err
 	}
 	hello := f.GetHello()
 	switch {
 	case hello == nil:
-		return nil, protocolError{errors.New("the first frame must be Hello")}
+		return 0, nil, protocolError{errors.New("the first frame must be Hello")}
 	case hello.GetProtocol() != Protocol:
-		return nil, goodbye{&chatv1.Goodbye{
+		return 0, nil, goodbye{&chatv1.Goodbye{
 			Code: chatv1.GoodbyeCode_GOODBYE_CODE_VERSION,
-			Text: fmt.Sprintf("this server speaks protocol version %d, the client %d: install a matching client", Protocol, hello.GetProtocol()),
+			Text: fmt.Sprintf("this server speaks protocol version %d, the client %d: install a matching client",
+				Protocol, hello.GetProtocol()),
 		}}
 	}
-	return hello, nil
+	return f.GetRequestId(), hello, nil
 }
 
 // admit checks who it is and lets the connection in: route first, then heads,
 // so that nothing can fall between the two.
-func (s *Server) admit(ctx context.Context, c *Conn, hello *chatv1.Hello) error {
+func (s *Server) admit(ctx context.Context, c *Conn, request uint64, hello *chatv1.Hello) error {
 	if g := s.opts.Refuse(); g != nil {
 		return goodbye{g}
 	}
@@ -330,13 +345,14 @@ func (s *Server) admit(ctx context.Context, c *Conn, hello *chatv1.Hello) error 
 		s.guests.Add(-1)
 		return full()
 	}
-	c.answer(0, &chatv1.ServerFrame{Body: &chatv1.ServerFrame_Welcome{Welcome: &chatv1.Welcome{
+	c.answer(request, &chatv1.ServerFrame{Body: &chatv1.ServerFrame_Welcome{Welcome: &chatv1.Welcome{
 		UserId: c.session.UserID, UserName: c.session.UserName, Instance: s.opts.Instance, Release: s.opts.Release,
 		HeartbeatMs: uint32(s.opts.Heartbeat.Milliseconds()), LogEpoch: s.opts.Epoch(), Alternates: s.opts.Alternates(),
 		Limits: &chatv1.Limits{
 			MaxFrameBytes: MaxFrame, MaxTextRunes: text.MaxMessageRunes, MaxTextBytes: text.MaxMessageBytes,
 			MaxPage: MaxPage, MaxUnacknowledged: MaxUnacknowledged,
 		},
+		Revision: Revision,
 	}}})
 	s.opts.Hub.Add(c.session.UserID, c)
 	if g := s.opts.Refuse(); g != nil { // whoever asks all to leave may have missed this one
@@ -350,7 +366,7 @@ func (s *Server) admit(ctx context.Context, c *Conn, hello *chatv1.Hello) error 
 		s.opts.Dirty(c.session.UserID)
 		return nil
 	}
-	c.Push(HeadsFrames(heads))
+	c.Push(encode.HeadsFrames(heads...))
 	return nil
 }
 

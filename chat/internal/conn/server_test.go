@@ -11,10 +11,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/msrchat/msrchat/chat/internal/msglog"
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
 	"github.com/msrchat/msrchat/shared/errs"
 	"github.com/msrchat/msrchat/shared/frame"
-	"github.com/msrchat/msrchat/chat/internal/msglog"
 	"github.com/msrchat/msrchat/shared/session"
 	"github.com/msrchat/msrchat/shared/testenv"
 

@@ -1,4 +1,5 @@
-// Package directory knows the conversations and who takes part in them.
+// Package directory opens and lists people's conversations, and reads how far
+// their logs and own states have come.
 package directory
 
 import (
@@ -6,23 +7,19 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
 	"github.com/msrchat/msrchat/shared/conversation"
 	"github.com/msrchat/msrchat/shared/errs"
+	"github.com/msrchat/msrchat/shared/planted"
 	"github.com/msrchat/msrchat/shared/text"
 
 	"github.com/msrchat/msrchat/chat/internal/batch"
+	"github.com/msrchat/msrchat/chat/internal/member"
 )
-
-// maxCached bounds the remembered memberships; beyond it all are dropped, and
-// reading one again costs a key look-up.
-const maxCached = 100_000
 
 // When many users come in at once, so many read their heads by one statement,
 // which may take that long.
@@ -36,16 +33,13 @@ const (
 type Directory struct {
 	db *sql.DB
 	// own asks for the heads of users who come in.
-	own *batch.Batcher[uint64, []*chatv1.Head]
-
-	mu sync.RWMutex // owns members
-	// members of a direct conversation never change, so they can be remembered.
-	members map[uint64][]uint64
+	own     *batch.Batcher[uint64, []*chatv1.Head]
+	members *member.Index
 }
 
 // New returns a directory on a database.
-func New(db *sql.DB) *Directory {
-	d := &Directory{db: db, members: make(map[uint64][]uint64)}
+func New(db *sql.DB, members *member.Index) *Directory {
+	d := &Directory{db: db, members: members}
 	d.own = batch.New(maxTogether, headsLimit, func(ctx context.Context, users []uint64) ([][]*chatv1.Head, error) {
 		heads, err := d.Heads(ctx, users)
 		answers := make([][]*chatv1.Head, len(users))
@@ -62,56 +56,27 @@ func away(err error) error {
 	return errs.Wrap(errs.CodeUnavailable, err, "the database does not answer").Retry(time.Second)
 }
 
-// Known is Members without asking the database: nil for a conversation that is
-// not remembered.
-func (d *Directory) Known(id uint64) []uint64 {
-	d.mu.RLock()
-	defer d.mu.RUnlock()
-	return d.members[id]
-}
-
-// Members returns who takes part in a conversation; CodeNotFound for one that
-// does not exist. The slice must not be changed.
-func (d *Directory) Members(ctx context.Context, id uint64) ([]uint64, error) {
-	if known := d.Known(id); known != nil {
-		return known, nil
-	}
-	var low, high uint64
-	err := d.db.QueryRowContext(ctx, "SELECT low_user, high_user FROM conversations WHERE id = ? AND kind = ?", id, conversation.KindDirect).Scan(&low, &high)
-	if errors.Is(err, sql.ErrNoRows) {
-		return nil, errNoConversation
-	}
-	if err != nil {
-		return nil, away(err)
-	}
-	d.remember(id, low, high)
-	return []uint64{low, high}, nil
-}
-
 // errNoConversation is also the answer to those who do not take part, so that
 // nobody learns which conversations exist.
 var errNoConversation = errs.New(errs.CodeNotFound, "there is no such conversation")
 
-func (d *Directory) remember(conversation, low, high uint64) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if len(d.members) >= maxCached {
-		clear(d.members)
+// Check says whether a user takes part in a conversation: nil, or CodeNotFound.
+// What is remembered answers at once.
+func (d *Directory) Check(ctx context.Context, conversation, user uint64) error {
+	if d.Knows(conversation, user) {
+		return nil
 	}
-	d.members[conversation] = []uint64{low, high}
+	m, err := d.members.Load(ctx, conversation)
+	if err == nil && !m.Has(user) {
+		err = errNoConversation
+	}
+	return err
 }
 
-// Audience is Members for a user who wants to take part: CodeNotFound when the
-// user does not.
-func (d *Directory) Audience(ctx context.Context, conversation, user uint64) ([]uint64, error) {
-	members, err := d.Members(ctx, conversation)
-	if err != nil {
-		return nil, err
-	}
-	if !slices.Contains(members, user) {
-		return nil, errNoConversation
-	}
-	return members, nil
+// Knows is Check without asking the database: false may mean not known.
+func (d *Directory) Knows(conversation, user uint64) bool {
+	m, ok := d.members.Known(conversation)
+	return ok && m.Has(user)
 }
 
 // OpenDirect returns the direct conversation of a user with somebody, by name,
@@ -143,12 +108,13 @@ func (d *Directory) OpenDirect(ctx context.Context, user uint64, peerName string
 	if err != nil {
 		return nil, false, away(err)
 	}
-	d.remember(id, low, high)
+	d.members.PutDirect(id, low, high)
 	c = &chatv1.Conversation{Id: id, Peer: peer}
-	err = d.db.QueryRowContext(ctx, "SELECT "+head+" FROM conversations c WHERE c.id = ?", id).Scan(&c.Head)
-	if err != nil {
+	var end end
+	if err = d.db.QueryRowContext(ctx, "SELECT "+lastEvent+" FROM conversations c WHERE c.id = ?", id).Scan(&end); err != nil {
 		return nil, false, away(err)
 	}
+	c.Head, c.Ordinal = end.seq, end.ordinal
 	return c, created, nil
 }
 
@@ -157,11 +123,36 @@ func (d *Directory) direct(ctx context.Context, low, high uint64) (id uint64, er
 	return id, err
 }
 
-// head reads a conversation's last number by one backward step in the primary
-// key, where MAX, or the index that the optimiser prefers, reads all of it.
-const head = "COALESCE((SELECT e.seq FROM events e FORCE INDEX (PRIMARY) WHERE e.conversation_id = c.id ORDER BY e.seq DESC LIMIT 1), 0)"
+// lastEvent reads the end of a conversation's log as "seq ordinal", or "seq" where
+// an older server wrote the event; ” while it is empty. It takes one backward step
+// in the primary key, where MAX, or the index that the optimiser prefers, reads the
+// whole log; and one sub-query gives one column.
+const lastEvent = "COALESCE((SELECT CONCAT_WS(' ', e.seq, e.ordinal) FROM events e FORCE INDEX (PRIMARY)" +
+	" WHERE e.conversation_id = c.id ORDER BY e.seq DESC LIMIT 1), '')"
 
-const list = `SELECT c.id, u.id, u.name, ` + head + `
+// end scans lastEvent.
+type end struct{ seq, ordinal uint64 }
+
+// Scan implements sql.Scanner.
+func (e *end) Scan(src any) (err error) {
+	text, ok := src.([]byte)
+	if !ok {
+		return fmt.Errorf("the end of a log is %T", src)
+	}
+	*e = end{}
+	if len(text) == 0 {
+		return nil
+	}
+	seq, ordinal, counted := strings.Cut(string(text), " ")
+	if e.seq, err = strconv.ParseUint(seq, 10, 64); err != nil || !counted {
+		e.ordinal = e.seq
+		return err
+	}
+	e.ordinal, err = strconv.ParseUint(ordinal, 10, 64)
+	return err
+}
+
+const list = `SELECT c.id, u.id, u.name, ` + lastEvent + `
 FROM members m JOIN conversations c ON c.id = m.conversation_id
 JOIN users u ON u.id = IF(c.low_user = m.user_id, c.high_user, c.low_user)
 WHERE m.user_id = ? AND m.conversation_id > ? ORDER BY m.conversation_id LIMIT ?`
@@ -176,9 +167,11 @@ func (d *Directory) List(ctx context.Context, user, afterID uint64, limit int) (
 	defer rows.Close()
 	for rows.Next() {
 		c := &chatv1.Conversation{Peer: &chatv1.User{}}
-		if err := rows.Scan(&c.Id, &c.Peer.Id, &c.Peer.Name, &c.Head); err != nil {
+		var end end
+		if err := rows.Scan(&c.Id, &c.Peer.Id, &c.Peer.Name, &end); err != nil {
 			return nil, false, away(err)
 		}
+		c.Head, c.Ordinal = end.seq, end.ordinal
 		page = append(page, c)
 	}
 	if err := rows.Err(); err != nil {
@@ -195,8 +188,8 @@ func (d *Directory) OwnHeads(ctx context.Context, user uint64) ([]*chatv1.Head, 
 	return d.own.Ask(ctx, user)
 }
 
-// Heads reads how far every conversation of the users reaches. Empty
-// conversations are left out.
+// Heads reads how far every conversation of the users reaches, and the number of
+// their own state in it. Conversations with neither are left out.
 func (d *Directory) Heads(ctx context.Context, users []uint64) (map[uint64][]*chatv1.Head, error) {
 	if len(users) == 0 {
 		return nil, nil
@@ -208,8 +201,8 @@ func (d *Directory) Heads(ctx context.Context, users []uint64) (map[uint64][]*ch
 		}
 		in.WriteString(strconv.FormatUint(user, 10))
 	}
-	query := "SELECT c.user_id, c.id, " + head + //nolint:gosec // in holds nothing but decimal numbers
-		" FROM (SELECT user_id, conversation_id AS id FROM members WHERE user_id IN (" + in.String() + ")) c"
+	query := "SELECT c.user_id, c.id, c.own_state, " + lastEvent + //nolint:gosec // in holds decimal numbers only
+		" FROM (SELECT user_id, conversation_id AS id, own_state FROM members WHERE user_id IN (" + in.String() + ")) c"
 	rows, err := d.db.QueryContext(ctx, query)
 	if err != nil {
 		return nil, fmt.Errorf("read heads: %w", err)
@@ -218,11 +211,16 @@ func (d *Directory) Heads(ctx context.Context, users []uint64) (map[uint64][]*ch
 	out := make(map[uint64][]*chatv1.Head, len(users))
 	for rows.Next() {
 		var user uint64
+		var end end
 		h := &chatv1.Head{}
-		if err := rows.Scan(&user, &h.ConversationId, &h.Seq); err != nil {
+		if err := rows.Scan(&user, &h.ConversationId, &h.OwnState, &end); err != nil {
 			return nil, fmt.Errorf("read heads: %w", err)
 		}
-		if h.GetSeq() > 0 {
+		h.Seq, h.Ordinal = end.seq, end.ordinal
+		if planted.Has(planted.StateNotTold) {
+			h.OwnState = 0
+		}
+		if h.GetSeq() > 0 || h.GetOwnState() > 0 {
 			out[user] = append(out[user], h)
 		}
 	}

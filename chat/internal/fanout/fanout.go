@@ -1,22 +1,27 @@
 // Package fanout brings what was committed to its readers: to the connections
 // on this server, and to the other servers where readers are connected, one
-// delivery per event and server.
+// delivery per event and server. Each server finds the readers on it by itself.
 //
 // It only saves time. What it drops is found by package repair.
 package fanout
 
 import (
 	"context"
+	"maps"
 	"slices"
+	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
 	relayv1 "github.com/msrchat/msrchat/proto/msrchat/relay/v1"
-	"github.com/msrchat/msrchat/chat/internal/msglog"
+	"github.com/msrchat/msrchat/shared/planted"
 
-	"github.com/msrchat/msrchat/chat/internal/conn"
+	"github.com/msrchat/msrchat/chat/internal/encode"
+	"github.com/msrchat/msrchat/chat/internal/member"
+	"github.com/msrchat/msrchat/chat/internal/msglog"
 	"github.com/msrchat/msrchat/chat/internal/route"
 )
 
@@ -29,6 +34,14 @@ const (
 
 // maxTogether bounds how many events share one look-up of routes.
 const maxTogether = 2048
+
+// maxUnread deliveries of peers may wait for their conversation's members to be
+// read; beyond it they are dropped and all users here are compared with the log.
+// readLimit bounds one reading.
+const (
+	maxUnread = 4096
+	readLimit = 2 * time.Second
+)
 
 // Hub is this server's connections.
 type Hub interface {
@@ -43,14 +56,23 @@ type Peers interface {
 
 // Routes says where users are connected.
 type Routes interface {
-	Lookup(ctx context.Context, users []uint64, peers []string) (at map[uint64][]route.Place, astray map[uint64]bool)
+	Lookup(ctx context.Context, users []uint64, peers []string) (at map[uint64][]route.Place, unlinked map[uint64]bool)
+}
+
+// Members says who takes part in conversations; see package member.
+type Members interface {
+	AtLeast(conversation, number uint64) (member.Members, bool)
+	LoadAll(ctx context.Context, conversations []uint64) (map[uint64]member.Members, error)
 }
 
 // Options are what Fanout is made of.
 type Options struct {
-	Hub    Hub
-	Peers  Peers
-	Routes Routes
+	Hub     Hub
+	Peers   Peers
+	Routes  Routes
+	Members Members
+	// Missed is called when what a peer sent for users here was dropped.
+	Missed func()
 	// Drop is a hook for tests: an event for which it returns true is not pushed
 	// to anybody. nil drops nothing.
 	Drop       func(*chatv1.Event) bool
@@ -60,8 +82,10 @@ type Options struct {
 // Fanout delivers. Run is its goroutine.
 type Fanout struct {
 	opts    Options
-	waiting chan []msglog.Committed
+	waiting chan []msglog.Event
 	bytes   atomic.Int64 // of what waits or is being delivered
+	// unread are deliveries of peers whose conversation's members are not known.
+	unread  chan *relayv1.Delivery
 	dropped prometheus.Counter
 	pushed  prometheus.Counter
 }
@@ -69,9 +93,14 @@ type Fanout struct {
 // New returns a Fanout.
 func New(opts Options) *Fanout {
 	f := &Fanout{
-		opts: opts, waiting: make(chan []msglog.Committed, maxWaiting),
-		dropped: prometheus.NewCounter(prometheus.CounterOpts{Name: "msrchat_fanout_dropped_total", Help: "Events not pushed because too many waited; readers pull them."}),
-		pushed:  prometheus.NewCounter(prometheus.CounterOpts{Name: "msrchat_fanout_events_total", Help: "Events pushed to their readers."}),
+		opts: opts, waiting: make(chan []msglog.Event, maxWaiting), unread: make(chan *relayv1.Delivery, maxUnread),
+		dropped: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "msrchat_fanout_dropped_total",
+			Help: "Events not pushed because too many waited; readers pull them.",
+		}),
+		pushed: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "msrchat_fanout_events_total", Help: "Events pushed to their readers.",
+		}),
 	}
 	if opts.Registerer != nil {
 		opts.Registerer.MustRegister(f.dropped, f.pushed)
@@ -81,7 +110,7 @@ func New(opts Options) *Fanout {
 
 // Committed queues what was committed; it does not block. It is for
 // msglog.Options.
-func (f *Fanout) Committed(batch []msglog.Committed) {
+func (f *Fanout) Committed(batch []msglog.Event) {
 	size := weight(batch)
 	if f.bytes.Add(size) <= maxWaitingBytes {
 		select {
@@ -95,16 +124,19 @@ func (f *Fanout) Committed(batch []msglog.Committed) {
 }
 
 // weight is about what a batch keeps in memory, in bytes.
-func weight(batch []msglog.Committed) (n int64) {
-	const each = 128 // the entry itself and its result
+func weight(batch []msglog.Event) (n int64) {
+	const each = 128 // the event itself
 	for i := range batch {
-		n += int64(each + len(batch[i].Entry.Body) + 8*len(batch[i].Audience))
+		n += int64(each + len(batch[i].Body))
 	}
 	return n
 }
 
 // Run delivers until ctx ends, and then what still waits.
 func (f *Fanout) Run(ctx context.Context) error {
+	var reader sync.WaitGroup
+	defer reader.Wait()
+	reader.Go(func() { f.readMembers(ctx) })
 	for {
 		select {
 		case batch := <-f.waiting:
@@ -128,7 +160,7 @@ func (f *Fanout) flush() {
 }
 
 // together adds what waits.
-func (f *Fanout) together(batch []msglog.Committed) []msglog.Committed {
+func (f *Fanout) together(batch []msglog.Event) []msglog.Event {
 	for len(batch) < maxTogether {
 		select {
 		case more := <-f.waiting:
@@ -141,120 +173,249 @@ func (f *Fanout) together(batch []msglog.Committed) []msglog.Committed {
 }
 
 // deliver pushes to the readers on this server at once, and to the others when
-// Redis has said where they are. The connection that a message came in on is
-// left out: its acknowledgement tells it the same.
-func (f *Fanout) deliver(ctx context.Context, batch []msglog.Committed) {
+// Redis has said where they are. The connection that an event came in on is left
+// out: its acknowledgement says the same.
+func (f *Fanout) deliver(ctx context.Context, batch []msglog.Event) {
 	defer f.bytes.Add(-weight(batch))
-	peers := f.opts.Peers.Instances()
+	members := f.members(ctx, batch)
 	events := make([]*chatv1.Event, len(batch))
+	var users []uint64
 	for i := range batch {
-		c := &batch[i]
-		event := conn.Event(&msglog.Event{
-			ConversationID: c.ConversationID, Seq: c.Result.Seq, CreatedAt: c.Result.CreatedAt, Entry: c.Entry,
-		})
+		e := &batch[i]
+		event := encode.Event(e)
 		if f.opts.Drop != nil && f.opts.Drop(event) {
 			continue
 		}
 		events[i] = event
 		f.pushed.Inc()
-		f.opts.Hub.Deliver(c.Audience, c.Entry.Connection, conn.EventFrame(event))
+		readers := members[e.Conversation].Users
+		users = append(users, readers...)
+		f.opts.Hub.Deliver(readers, e.Connection, encode.EventFrame(event))
 	}
+	peers := f.opts.Peers.Instances()
 	if len(peers) == 0 {
 		return
 	}
-	at, _ := f.opts.Routes.Lookup(ctx, audience(batch), peers)
+	at, _ := f.opts.Routes.Lookup(ctx, once(users), peers)
 	remote := make(map[string][]*relayv1.Delivery)
 	for i, event := range events {
 		if event == nil {
 			continue
 		}
-		sender := batch[i].Entry.Connection
-		for instance, users := range byInstance(batch[i].Audience, sender, at) {
-			remote[instance] = append(remote[instance], &relayv1.Delivery{
-				UserIds: users, What: &relayv1.Delivery_Event{Event: event}, ExceptConnection: sender,
-			})
+		m, sender := members[batch[i].Conversation], batch[i].Connection
+		d := &relayv1.Delivery{
+			What: &relayv1.Delivery_Event{Event: event}, ExceptConnection: sender, MembersNumber: m.Number,
+		}
+		for _, instance := range instances(m.Users, sender, at) {
+			remote[instance] = append(remote[instance], d)
 		}
 	}
+	f.send(remote)
+}
+
+func (f *Fanout) send(remote map[string][]*relayv1.Delivery) {
 	for instance, deliveries := range remote {
 		f.opts.Peers.Send(instance, deliveries...)
 	}
 }
 
-// Telling is a head and the readers who are to learn it.
+// members are those of the batch's conversations. What is not remembered is read
+// from the database, which has just committed the batch; where that fails the
+// events are not pushed, and repair tells the heads.
+func (f *Fanout) members(ctx context.Context, batch []msglog.Event) map[uint64]member.Members {
+	out := make(map[uint64]member.Members, len(batch))
+	var unknown []uint64
+	for i := range batch {
+		id := batch[i].Conversation
+		if _, there := out[id]; there {
+			continue
+		}
+		m, ok := f.opts.Members.AtLeast(id, 0)
+		if out[id] = m; !ok {
+			unknown = append(unknown, id)
+		}
+	}
+	f.load(ctx, unknown, out)
+	return out
+}
+
+// load adds the members of conversations as the database has them.
+func (f *Fanout) load(ctx context.Context, unknown []uint64, out map[uint64]member.Members) {
+	if len(unknown) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, readLimit)
+	defer cancel()
+	read, _ := f.opts.Members.LoadAll(ctx, unknown) // what is missing is not delivered
+	maps.Copy(out, read)
+}
+
+// Telling is a head that readers are to learn.
 type Telling struct {
-	Head  *chatv1.Head
-	Users []uint64
+	Head *chatv1.Head
+	// User is the only reader of an own state's number; 0: all members.
+	User uint64
 }
 
 // Heads tells readers, wherever they are, how far their conversations reach: by
 // one look-up of routes and one message to each other server. For each telling
-// it says whether all could be told; false means that somebody is connected to
-// a server that this one does not know yet.
+// it says whether all could be told; false means that the members could not be
+// read, or that one of them is connected to a server without a link to here.
 func (f *Fanout) Heads(ctx context.Context, tellings []Telling) (complete []bool) {
-	at, astray := f.opts.Routes.Lookup(ctx, readers(tellings), f.opts.Peers.Instances())
+	members := f.readers(ctx, tellings)
+	var users []uint64
+	for i := range tellings {
+		users = append(users, members[i].Users...)
+	}
+	at, unlinked := f.opts.Routes.Lookup(ctx, once(users), f.opts.Peers.Instances())
 	complete = make([]bool, len(tellings))
 	remote := make(map[string][]*relayv1.Delivery)
 	for i, t := range tellings {
-		f.opts.Hub.Deliver(t.Users, 0, conn.HeadsFrames([]*chatv1.Head{t.Head}))
-		for instance, there := range byInstance(t.Users, 0, at) {
-			remote[instance] = append(remote[instance], &relayv1.Delivery{UserIds: there, What: &relayv1.Delivery_Head{Head: t.Head}})
+		readers := members[i].Users
+		f.opts.Hub.Deliver(readers, 0, encode.HeadsFrames(t.Head))
+		d := &relayv1.Delivery{
+			What: &relayv1.Delivery_Head{Head: t.Head}, MembersNumber: members[i].Number, UserId: t.User,
 		}
-		complete[i] = !slices.ContainsFunc(t.Users, func(user uint64) bool { return astray[user] })
+		for _, instance := range instances(readers, 0, at) {
+			remote[instance] = append(remote[instance], d)
+		}
+		complete[i] = len(readers) > 0 && !slices.ContainsFunc(readers, func(user uint64) bool { return unlinked[user] })
 	}
-	for instance, deliveries := range remote {
-		f.opts.Peers.Send(instance, deliveries...)
-	}
+	f.send(remote)
 	return complete
 }
 
-// Received hands on what a peer sent for users of this server.
+// readers are the members that tellings are for, in their order.
+func (f *Fanout) readers(ctx context.Context, tellings []Telling) []member.Members {
+	known := make(map[uint64]member.Members)
+	var unknown []uint64
+	for _, t := range tellings {
+		id := t.Head.GetConversationId()
+		if m, ok := f.opts.Members.AtLeast(id, 0); ok {
+			known[id] = m
+		} else if t.User == 0 {
+			unknown = append(unknown, id)
+		}
+	}
+	f.load(ctx, once(unknown), known)
+	out := make([]member.Members, len(tellings))
+	for i, t := range tellings {
+		if out[i] = known[t.Head.GetConversationId()]; t.User != 0 {
+			out[i].Users = []uint64{t.User}
+		}
+	}
+	return out
+}
+
+// OwnState pushes a user's own state to all their connections but the one that
+// set it.
+func (f *Fanout) OwnState(ctx context.Context, user uint64, s *chatv1.OwnState, except uint64) {
+	if planted.Has(planted.StateNotTold) {
+		return
+	}
+	f.opts.Hub.Deliver([]uint64{user}, except, encode.OwnStateFrame(s))
+	peers := f.opts.Peers.Instances()
+	if len(peers) == 0 {
+		return
+	}
+	at, _ := f.opts.Routes.Lookup(ctx, []uint64{user}, peers)
+	for _, instance := range instances([]uint64{user}, except, at) {
+		f.opts.Peers.Send(instance, &relayv1.Delivery{
+			What: &relayv1.Delivery_OwnState{OwnState: s}, ExceptConnection: except, UserId: user,
+		})
+	}
+}
+
+// Received hands on what a peer sent for readers on this server. It does not
+// wait: where the members are not known, or only as they were before, they are
+// read by Run.
 func (f *Fanout) Received(deliveries []*relayv1.Delivery) {
 	for _, d := range deliveries {
-		switch what := d.GetWhat().(type) {
-		case *relayv1.Delivery_Event:
-			f.opts.Hub.Deliver(d.GetUserIds(), d.GetExceptConnection(), conn.EventFrame(what.Event))
-		case *relayv1.Delivery_Head:
-			f.opts.Hub.Deliver(d.GetUserIds(), 0, conn.HeadsFrames([]*chatv1.Head{what.Head}))
+		if user := d.GetUserId(); user != 0 {
+			f.hand([]uint64{user}, d)
+			continue
+		}
+		if m, ok := f.opts.Members.AtLeast(conversation(d), d.GetMembersNumber()); ok {
+			f.hand(m.Users, d)
+			continue
+		}
+		select {
+		case f.unread <- d:
+		default:
+			f.dropped.Inc()
+			f.opts.Missed()
 		}
 	}
 }
 
-// audience lists the batch's readers once each.
-func audience(batch []msglog.Committed) []uint64 {
-	var users []uint64
-	for i := range batch {
-		users = append(users, batch[i].Audience...)
+// conversation is the one that a delivery is about.
+func conversation(d *relayv1.Delivery) uint64 {
+	return max(d.GetEvent().GetConversationId(), d.GetHead().GetConversationId(), d.GetOwnState().GetConversationId())
+}
+
+// hand pushes a delivery to users of this server.
+func (f *Fanout) hand(users []uint64, d *relayv1.Delivery) {
+	switch what := d.GetWhat().(type) {
+	case *relayv1.Delivery_Event:
+		f.opts.Hub.Deliver(users, d.GetExceptConnection(), encode.EventFrame(what.Event))
+	case *relayv1.Delivery_Head:
+		f.opts.Hub.Deliver(users, 0, encode.HeadsFrames(what.Head))
+	case *relayv1.Delivery_OwnState:
+		f.opts.Hub.Deliver(users, d.GetExceptConnection(), encode.OwnStateFrame(what.OwnState))
 	}
-	return once(users)
 }
 
-// readers lists the readers of tellings once each.
-func readers(tellings []Telling) []uint64 {
-	var users []uint64
-	for i := range tellings {
-		users = append(users, tellings[i].Users...)
+// readMembers serves the deliveries of unread until ctx ends, those that wait
+// together by one statement.
+func (f *Fanout) readMembers(ctx context.Context) {
+	for {
+		var together []*relayv1.Delivery
+		select {
+		case d := <-f.unread:
+			together = append(together, d)
+		case <-ctx.Done():
+			return
+		}
+		for more := true; more && len(together) < maxTogether; {
+			select {
+			case d := <-f.unread:
+				together = append(together, d)
+			default:
+				more = false
+			}
+		}
+		var ids []uint64
+		for _, d := range together {
+			ids = append(ids, conversation(d))
+		}
+		members := make(map[uint64]member.Members)
+		f.load(ctx, once(ids), members)
+		missed := false
+		for _, d := range together {
+			m, ok := members[conversation(d)]
+			missed = missed || !ok
+			f.hand(m.Users, d)
+		}
+		if missed && ctx.Err() == nil {
+			f.opts.Missed()
+		}
 	}
-	return once(users)
 }
 
-func once(users []uint64) []uint64 {
-	slices.Sort(users)
-	return slices.Compact(users)
+func once(ids []uint64) []uint64 {
+	slices.Sort(ids)
+	return slices.Compact(ids)
 }
 
-// byInstance lists users by the servers where they have a connection besides
-// one, 0 for none.
-func byInstance(users []uint64, except uint64, at map[uint64][]route.Place) map[string][]uint64 {
-	var out map[string][]uint64
+// instances are the servers where users have a connection besides one, 0 for
+// none.
+func instances(users []uint64, except uint64, at map[uint64][]route.Place) []string {
+	var out []string
 	for _, user := range users {
 		for _, place := range at[user] {
-			if except != 0 && place.Only == except {
-				continue
+			if (except == 0 || place.Only != except) && !slices.Contains(out, place.Instance) {
+				out = append(out, place.Instance)
 			}
-			if out == nil {
-				out = make(map[string][]uint64)
-			}
-			out[place.Instance] = append(out[place.Instance], user)
 		}
 	}
 	return out

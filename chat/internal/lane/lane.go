@@ -15,15 +15,15 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/msrchat/msrchat/shared/errs"
 	"github.com/msrchat/msrchat/chat/internal/msglog"
+	"github.com/msrchat/msrchat/shared/errs"
 	"github.com/msrchat/msrchat/shared/planted"
 )
 
-// Appender appends entries, in order, to a conversation. An error leaves their
+// Appender appends events, in order, to a conversation. An error leaves their
 // outcome unknown.
 type Appender interface {
-	Append(ctx context.Context, conversation uint64, audience []uint64, entries []msglog.Entry) ([]msglog.Result, error)
+	Append(ctx context.Context, conversation uint64, events []msglog.Event) ([]msglog.Result, error)
 }
 
 // Bounds. While the database is away sends are held here; beyond
@@ -40,17 +40,10 @@ const (
 	// attemptLimit is how long one attempt may take, give or take a tenth, before
 	// the owner is chosen anew.
 	attemptLimit = 15 * time.Second
-	// maxResting goroutines wait for the next lane: more than a busy small machine
-	// has at work, and half a megabyte.
-	maxResting = 64
+	// maxIdle goroutines wait for the next lane: more than a busy small machine has
+	// at work, and half a megabyte.
+	maxIdle = 64
 )
-
-// Send is a message on its way. Done is called once, from the lane's goroutine,
-// and must not block.
-type Send struct {
-	Entry msglog.Entry
-	Done  func(msglog.Result)
-}
 
 // Lanes are the lanes of one server. All methods may be called from any
 // goroutine.
@@ -66,9 +59,9 @@ type Lanes struct {
 	sends    atomic.Int64
 
 	period atomic.Pointer[period] // of the attempts that begin now
-	// idle hands a new lane to a goroutine that rests; resting counts those.
-	idle    chan uint64
-	resting atomic.Int32
+	// next hands a new lane to an idle goroutine; idle counts those.
+	next chan uint64
+	idle atomic.Int32
 
 	mu     sync.Mutex // owns lanes and closed
 	lanes  map[uint64]*lane
@@ -78,8 +71,13 @@ type Lanes struct {
 // lane is a conversation with messages under way; it exists only while it has
 // some. The mutex of Lanes owns queue.
 type lane struct {
-	audience []uint64
-	queue    []Send
+	queue []waiting
+}
+
+// waiting is an event in a lane, and who wants its result.
+type waiting struct {
+	event msglog.Event
+	done  func(msglog.Result)
 }
 
 // New returns lanes that append through a and hold at most so many sends, 0 for
@@ -88,7 +86,7 @@ func New(a Appender, most int, log *slog.Logger) *Lanes {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Lanes{
 		appender: a, most: int64(cmp.Or(most, DefaultMaxWaiting)), log: log, ctx: ctx, cancel: cancel,
-		lanes: make(map[uint64]*lane), idle: make(chan uint64),
+		lanes: make(map[uint64]*lane), next: make(chan uint64),
 	}
 }
 
@@ -97,28 +95,29 @@ var (
 	errClosed = errs.New(errs.CodeUnavailable, "the server is stopping").Retry(time.Second)
 )
 
-// Send queues a message; it does not block. An error means that it was not
-// taken and Done is never called.
-func (l *Lanes) Send(conversation uint64, audience []uint64, s Send) error {
-	if l.hold(s); l.waiting.Load() > l.most || l.bytes.Load() > maxWaitingBytes {
-		l.letGo(s)
+// Send queues an event for its conversation; it does not block. done is called
+// once, from the lane's goroutine, and must not block. An error means that the
+// event was not taken and done is never called.
+func (l *Lanes) Send(e msglog.Event, done func(msglog.Result)) error {
+	if l.hold(&e); l.waiting.Load() > l.most || l.bytes.Load() > maxWaitingBytes {
+		l.letGo(&e)
 		return errFull
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
-		l.letGo(s)
+		l.letGo(&e)
 		return errClosed
 	}
-	if busy, ok := l.lanes[conversation]; ok {
-		busy.queue = append(busy.queue, s)
+	if busy, ok := l.lanes[e.Conversation]; ok {
+		busy.queue = append(busy.queue, waiting{e, done})
 		return nil
 	}
-	l.lanes[conversation] = &lane{audience: audience, queue: []Send{s}}
+	l.lanes[e.Conversation] = &lane{queue: []waiting{{e, done}}}
 	select {
-	case l.idle <- conversation:
+	case l.next <- e.Conversation:
 	default:
-		l.running.Go(func() { l.work(conversation) })
+		l.running.Go(func() { l.work(e.Conversation) })
 	}
 	return nil
 }
@@ -128,24 +127,24 @@ func (l *Lanes) Send(conversation uint64, audience []uint64, s Send) error {
 func (l *Lanes) work(conversation uint64) {
 	for more := true; more; {
 		l.run(conversation)
-		if l.resting.Add(1) > maxResting {
-			l.resting.Add(-1)
+		if l.idle.Add(1) > maxIdle {
+			l.idle.Add(-1)
 			return
 		}
-		conversation, more = <-l.idle
-		l.resting.Add(-1)
+		conversation, more = <-l.next
+		l.idle.Add(-1)
 	}
 }
 
 // hold and letGo count what is under way.
-func (l *Lanes) hold(s Send) {
+func (l *Lanes) hold(e *msglog.Event) {
 	l.waiting.Add(1)
-	l.bytes.Add(int64(sendBytes + len(s.Entry.Body)))
+	l.bytes.Add(int64(sendBytes + len(e.Body)))
 }
 
-func (l *Lanes) letGo(s Send) {
+func (l *Lanes) letGo(e *msglog.Event) {
 	l.waiting.Add(-1)
-	l.bytes.Add(-int64(sendBytes + len(s.Entry.Body)))
+	l.bytes.Add(-int64(sendBytes + len(e.Body)))
 }
 
 // Waiting is how many messages are under way, Sent how many were ever settled.
@@ -160,7 +159,7 @@ func (l *Lanes) Close(ctx context.Context) {
 	l.mu.Lock()
 	if !l.closed {
 		l.closed = true
-		close(l.idle) // nothing is sent to it once closed is set
+		close(l.next) // nothing is sent to it once closed is set
 	}
 	l.mu.Unlock()
 	stop := context.AfterFunc(ctx, l.cancel)
@@ -172,44 +171,44 @@ func (l *Lanes) Close(ctx context.Context) {
 // run appends what is queued until nothing is left.
 func (l *Lanes) run(conversation uint64) {
 	for {
-		sends, audience := l.take(conversation)
-		if len(sends) == 0 {
+		batch := l.take(conversation)
+		if len(batch) == 0 {
 			return
 		}
-		entries := make([]msglog.Entry, len(sends))
-		for i := range sends {
-			entries[i] = sends[i].Entry
+		events := make([]msglog.Event, len(batch))
+		for i := range batch {
+			events[i] = batch[i].event
 		}
-		results := l.append(conversation, audience, entries)
-		for i := range sends {
-			sends[i].Done(results[i])
-			l.letGo(sends[i])
+		results := l.append(conversation, events)
+		for i := range batch {
+			batch[i].done(results[i])
+			l.letGo(&events[i])
 		}
-		l.sends.Add(int64(len(sends)))
+		l.sends.Add(int64(len(batch)))
 	}
 }
 
-// take removes the next messages to append; it removes the lane when there are
+// take removes the next events to append; it removes the lane when there are
 // none.
-func (l *Lanes) take(conversation uint64) ([]Send, []uint64) {
+func (l *Lanes) take(conversation uint64) []waiting {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	busy := l.lanes[conversation]
 	n, size := 0, 0
-	for n < len(busy.queue) && n < maxPerAppend && (n == 0 || size+len(busy.queue[n].Entry.Body) <= maxBytes) {
-		size += len(busy.queue[n].Entry.Body)
+	for n < len(busy.queue) && n < maxPerAppend && (n == 0 || size+len(busy.queue[n].event.Body) <= maxBytes) {
+		size += len(busy.queue[n].event.Body)
 		n++
 	}
 	if n == 0 {
 		delete(l.lanes, conversation)
-		return nil, nil
+		return nil
 	}
 	batch := busy.queue[:n:n]
 	busy.queue = busy.queue[n:]
 	if planted.Has(planted.LanesReordered) {
 		slices.Reverse(batch)
 	}
-	return batch, busy.audience
+	return batch
 }
 
 // attempt is the context of one attempt. All that begin within a few seconds
@@ -232,14 +231,14 @@ type period struct {
 }
 
 // append tries until the outcome is known or the lanes are closed.
-func (l *Lanes) append(conversation uint64, audience []uint64, entries []msglog.Entry) []msglog.Result {
+func (l *Lanes) append(conversation uint64, events []msglog.Event) []msglog.Result {
 	for attempt := 0; ; attempt++ {
 		// After the end nothing is offered any more: what was before it in the lane
 		// may still be on its way into the log, by another owner, and be overtaken.
 		if l.ctx.Err() != nil {
-			return failed(len(entries), errClosed)
+			return failed(len(events), errClosed)
 		}
-		results, err := l.appender.Append(l.attempt(), conversation, audience, entries)
+		results, err := l.appender.Append(l.attempt(), conversation, events)
 		if err == nil {
 			return results
 		}
@@ -248,7 +247,7 @@ func (l *Lanes) append(conversation uint64, audience []uint64, entries []msglog.
 		}
 		if code := errs.CodeOf(err); code != errs.CodeUnavailable && code != errs.CodeExhausted {
 			l.log.Error("append refused", "conversation", conversation, "err", err)
-			return failed(len(entries), err)
+			return failed(len(events), err)
 		}
 		l.log.Debug("append again", "conversation", conversation, "attempt", attempt, "err", err)
 		pause := min(10*time.Millisecond<<min(attempt, 6), 500*time.Millisecond)

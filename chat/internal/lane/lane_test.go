@@ -12,8 +12,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/msrchat/msrchat/shared/errs"
 	"github.com/msrchat/msrchat/chat/internal/msglog"
+	"github.com/msrchat/msrchat/shared/errs"
 	"github.com/msrchat/msrchat/shared/testenv"
 
 	"github.com/msrchat/msrchat/chat/internal/lane"

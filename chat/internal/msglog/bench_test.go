@@ -14,8 +14,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/msrchat/msrchat/shared/database"
 	"github.com/msrchat/msrchat/chat/internal/msglog"
+	"github.com/msrchat/msrchat/shared/database"
 	"github.com/msrchat/msrchat/shared/testenv"
 )
 

@@ -6,8 +6,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/msrchat/msrchat/shared/errs"
 	"github.com/msrchat/msrchat/chat/internal/msglog"
+	"github.com/msrchat/msrchat/shared/errs"
 	"github.com/msrchat/msrchat/shared/testenv"
 )
 

@@ -15,10 +15,14 @@ const maxHeads = 200_000
 // conflict costs little.
 const contention = 500 * time.Millisecond
 
-// head is the last committed number of a conversation as far as the writer
-// knows; it may be too low, never too high.
+// Head is the end of a conversation's log: the number and the ordinal of its last
+// event.
+type Head struct{ Seq, Ordinal uint64 }
+
+// head is the end of a conversation as far as the writer knows; it may be too
+// low, never too high.
 type head struct {
-	seq            uint64
+	Head
 	contendedUntil time.Time
 }
 
@@ -29,10 +33,10 @@ type heads map[uint64]head
 func (h heads) contended(rows []*row) bool {
 	var now time.Time
 	for i, r := range rows {
-		if i > 0 && rows[i-1].req.conversationID == r.req.conversationID {
+		if i > 0 && rows[i-1].req.conversation == r.req.conversation {
 			continue
 		}
-		until := h[r.req.conversationID].contendedUntil
+		until := h[r.req.conversation].contendedUntil
 		if until.IsZero() {
 			continue
 		}
@@ -48,13 +52,16 @@ func (h heads) contended(rows []*row) bool {
 
 // number gives rows (sorted by conversation) the numbers after the heads.
 func (h heads) number(rows []*row) {
-	var next uint64
+	var end Head
 	for i, r := range rows {
-		if i == 0 || rows[i-1].req.conversationID != r.req.conversationID {
-			next = h[r.req.conversationID].seq + 1
+		if i == 0 || rows[i-1].req.conversation != r.req.conversation {
+			end = h[r.req.conversation].Head
 		}
-		r.seq = next
-		next++
+		end.Seq++
+		if !r.event().Uncounted {
+			end.Ordinal++
+		}
+		r.seq, r.ordinal = end.Seq, end.Ordinal
 	}
 }
 
@@ -64,10 +71,10 @@ func (h heads) advance(rows []*row) {
 		clear(h)
 	}
 	for i, r := range rows {
-		if i == len(rows)-1 || rows[i+1].req.conversationID != r.req.conversationID {
-			known := h[r.req.conversationID]
-			known.seq = r.seq
-			h[r.req.conversationID] = known
+		if i == len(rows)-1 || rows[i+1].req.conversation != r.req.conversation {
+			known := h[r.req.conversation]
+			known.Head = Head{r.seq, r.ordinal}
+			h[r.req.conversation] = known
 		}
 	}
 }
@@ -75,7 +82,7 @@ func (h heads) advance(rows []*row) {
 // forget drops the rows' heads.
 func (h heads) forget(rows []*row) {
 	for _, r := range rows {
-		delete(h, r.req.conversationID)
+		delete(h, r.req.conversation)
 	}
 }
 
@@ -83,8 +90,8 @@ func (h heads) forget(rows []*row) {
 func conversations(rows []*row) []uint64 {
 	var ids []uint64
 	for i, r := range rows {
-		if i == 0 || rows[i-1].req.conversationID != r.req.conversationID {
-			ids = append(ids, r.req.conversationID)
+		if i == 0 || rows[i-1].req.conversation != r.req.conversation {
+			ids = append(ids, r.req.conversation)
 		}
 	}
 	return ids
@@ -106,7 +113,7 @@ func (w *writer) loadHeads(ctx context.Context, rows []*row) error {
 		return err
 	}
 	for _, id := range cold {
-		w.heads[id] = head{seq: read[id]}
+		w.heads[id] = head{Head: read[id]}
 	}
 	return nil
 }
@@ -115,21 +122,22 @@ type querier interface {
 	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
 }
 
-// readHeads runs a query that gives (conversation, seq) rows. A conversation
-// without events is missing from the result, so that its head reads as 0.
-func readHeads(ctx context.Context, q querier, query []byte) (map[uint64]uint64, error) {
+// readHeads runs a query that gives (conversation, seq, ordinal) rows. A
+// conversation without events is missing from the result, so its head is zero.
+func readHeads(ctx context.Context, q querier, query []byte) (map[uint64]Head, error) {
 	rows, err := q.QueryContext(ctx, string(query))
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	out := make(map[uint64]uint64)
+	out := make(map[uint64]Head)
 	for rows.Next() {
-		var id, seq uint64
-		if err := rows.Scan(&id, &seq); err != nil {
+		var id uint64
+		var h Head
+		if err := rows.Scan(&id, &h.Seq, &h.Ordinal); err != nil {
 			return nil, err
 		}
-		out[id] = seq
+		out[id] = h
 	}
 	return out, rows.Err()
 }

@@ -11,7 +11,7 @@
 //   - A unique key on (conversation, sender, client message id) lets only one
 //     copy of a message commit; every other copy finds that one's number.
 //   - A result is given only after the commit was confirmed. When a connection
-//     breaks during a commit, the entries are looked up before they are offered
+//     breaks during a commit, the events are looked up before they are offered
 //     again.
 //
 // No lease, clock or single writer is needed for this. That one process owns a
@@ -45,49 +45,49 @@ const (
 	queueLen      = 4096
 )
 
-// MaxBody is the largest body of an entry in bytes.
+// MaxBody is the largest body of an event in bytes.
 const MaxBody = 64 << 10
 
-// Entry is an event before it has a number.
-type Entry struct {
-	SenderID    uint64
-	ClientMsgID [16]byte
-	Kind        uint8
-	Body        []byte
-	// Connection is where the entry came in, 0 for nowhere. It is handed to
+// Event is an entry of a conversation's log, the one form of a message in this
+// server. On its way into the log it has no Seq, Ordinal and CreatedAt yet.
+type Event struct {
+	Conversation uint64
+	Seq          uint64
+	// Ordinal is how many events up to this one are counted as unread messages.
+	Ordinal   uint64
+	CreatedAt int64 // Unix milliseconds
+	Sender    uint64
+	ID        [16]byte // chosen by the client: sent twice is stored once
+	// Kind and Body are the content, see chat.proto; nobody here looks into it.
+	Kind uint8
+	Body []byte
+	// Uncounted events leave the ordinal as it is. Set only on the way in.
+	Uncounted bool
+	// Connection is where the event came in, 0 for nowhere. It is handed to
 	// Options.Committed and not stored.
 	Connection uint64
 }
 
-// Result says what became of one entry.
+// Result is the outcome of one append.
 type Result struct {
-	Seq uint64
+	Seq, Ordinal uint64
 	// CreatedAt is in Unix milliseconds by the clock of the process that
 	// appended it first.
 	CreatedAt int64
-	// Existing says that the entry was in the log already.
+	// Existing says that the event was in the log already.
 	Existing bool
-	// Err is an *errs.Error when this entry was refused: CodeConflict for an id
+	// Err is an *errs.Error when this event was refused: CodeConflict for an id
 	// that was used with another body, CodeInvalid for what the database does
-	// not take. The other entries of the request are not affected.
+	// not take. The other events of the request are not affected.
 	Err error
-}
-
-// Committed is an entry with its place, as handed to Options.Committed.
-type Committed struct {
-	ConversationID uint64
-	// Audience is what the request carried.
-	Audience []uint64
-	Entry    Entry
-	Result   Result
 }
 
 // Options configure a Log.
 type Options struct {
 	// Committed is called by the writer after each batch, before the requests are
-	// answered, with all entries that are in the log now, in log order. It must
+	// answered, with all its events that are in the log now, in log order. It must
 	// not block: the writer waits for it. May be nil.
-	Committed func([]Committed)
+	Committed func([]Event)
 	Logger    *slog.Logger
 	// Registerer gets the log's metrics; nil means none.
 	Registerer prometheus.Registerer
@@ -130,28 +130,27 @@ func New(db *sql.DB, opts Options) *Log {
 // request is one Append on its way through a writer. The writer owns results
 // until it closes done.
 type request struct {
-	conversationID uint64
-	audience       []uint64
-	entries        []Entry
-	results        []Result
-	err            error
-	queuedAt       time.Time
-	done           chan struct{}
+	conversation uint64
+	events       []Event
+	results      []Result
+	err          error
+	queuedAt     time.Time
+	done         chan struct{}
 }
 
-// Append appends entries, in order, to one conversation and returns a result
+// Append appends events, in order, to one conversation and returns a result
 // for each after the commit. It blocks until then; while the database is away
-// it goes on trying. The entries must not be changed afterwards.
+// it goes on trying. The events must not be changed afterwards.
 //
-// An error (ctx ended, the log closed) means that the outcome of all entries is
-// unknown: offering the same entries again is safe and tells.
-func (l *Log) Append(ctx context.Context, conversationID uint64, audience []uint64, entries []Entry) ([]Result, error) {
-	if len(entries) == 0 {
+// An error (ctx ended, the log closed) means that the outcome of all events is
+// unknown: to offer the same events again is safe and finds it.
+func (l *Log) Append(ctx context.Context, conversation uint64, events []Event) ([]Result, error) {
+	if len(events) == 0 {
 		return nil, nil
 	}
 	r := &request{
-		conversationID: conversationID, audience: audience, entries: entries,
-		results: make([]Result, len(entries)), queuedAt: time.Now(), done: make(chan struct{}),
+		conversation: conversation, events: events,
+		results: make([]Result, len(events)), queuedAt: time.Now(), done: make(chan struct{}),
 	}
 	if err := l.enqueue(ctx, r); err != nil {
 		return nil, err

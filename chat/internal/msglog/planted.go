@@ -8,7 +8,7 @@ import (
 
 // What follows runs only where package planted has planted a bug.
 
-// insertLater is for planted.AckBeforeCommit: whatever ends the process within
+// insertLater is for planted.AckBeforeCommit: what ends the process within
 // this time loses the statement, whose rows are acknowledged already.
 func (w *writer) insertLater(statement string) {
 	const later = 300 * time.Millisecond
@@ -19,7 +19,7 @@ func (w *writer) insertLater(statement string) {
 // that the unique key cannot know them.
 func renamed(rows []*row) []*row {
 	for _, r := range rows {
-		_, _ = rand.Read(r.entry().ClientMsgID[:]) // never fails: the program would end
+		_, _ = rand.Read(r.event().ID[:]) // never fails: the program would end
 	}
 	return rows
 }
@@ -41,6 +41,6 @@ func (w *writer) dropThousandth(rows []*row) (kept, dropped []*row) {
 // pretend gives rows that are nowhere the next numbers.
 func (w *writer) pretend(rows []*row) {
 	for _, r := range rows {
-		*r.result() = Result{Seq: w.heads[r.req.conversationID].seq + 1, CreatedAt: time.Now().UnixMilli()}
+		*r.result() = Result{Seq: w.heads[r.req.conversation].Seq + 1, CreatedAt: time.Now().UnixMilli()}
 	}
 }

@@ -101,10 +101,10 @@ func (w *writer) lookUp(ctx context.Context, rows []*row) (missing []*row, err e
 		var id, body []byte
 		var kind uint8
 		var result Result
-		if err := found.Scan(&k.conversationID, &k.senderID, &id, &result.Seq, &kind, &body, &result.CreatedAt); err != nil {
+		if err := found.Scan(&k.conversation, &k.sender, &id, &result.Seq, &result.Ordinal, &kind, &body, &result.CreatedAt); err != nil {
 			return nil, err
 		}
-		copy(k.clientMsgID[:], id)
+		copy(k.id[:], id)
 		r := byKey[k]
 		delete(byKey, k)
 		result.Existing = true
@@ -158,7 +158,7 @@ func (w *writer) appendLocked(ctx context.Context, rows []*row, light bool) (err
 		return err
 	}
 	for _, id := range ids {
-		w.heads[id] = head{seq: ends[id], contendedUntil: time.Now().Add(contention)}
+		w.heads[id] = head{Head: ends[id], contendedUntil: time.Now().Add(contention)}
 	}
 	now := time.Now().UnixMilli()
 	w.heads.number(rows)

@@ -10,23 +10,24 @@ import (
 // is a decimal number or a hexadecimal literal: there is nothing to escape.
 
 const (
-	insertHead = "INSERT INTO events (conversation_id,seq,sender_id,client_msg_id,kind,body,created_at) VALUES "
-	lookUpHead = "SELECT conversation_id,sender_id,client_msg_id,seq,kind,body,created_at FROM events" +
+	insertHead = "INSERT INTO events (conversation_id,seq,ordinal,sender_id,client_msg_id,kind,body,created_at) VALUES "
+	lookUpHead = "SELECT conversation_id,sender_id,client_msg_id,seq,COALESCE(ordinal,seq),kind,body,created_at FROM events" +
 		" WHERE (conversation_id,sender_id,client_msg_id) IN ("
 )
 
 func appendInsert(b []byte, rows []*row, now int64) []byte {
 	b = append(b, insertHead...)
 	for i, r := range rows {
-		e := r.entry()
+		e := r.event()
 		if i > 0 {
 			b = append(b, ',')
 		}
 		b = append(b, '(')
-		b = appendUint(b, r.req.conversationID)
+		b = appendUint(b, r.req.conversation)
 		b = appendUint(b, r.seq)
-		b = appendUint(b, e.SenderID)
-		b = append(appendHex(b, e.ClientMsgID[:]), ',')
+		b = appendUint(b, r.ordinal)
+		b = appendUint(b, e.Sender)
+		b = append(appendHex(b, e.ID[:]), ',')
 		b = appendUint(b, uint64(e.Kind))
 		b = append(appendHex(b, e.Body), ',')
 		b = append(strconv.AppendInt(b, now, 10), ')')
@@ -37,19 +38,19 @@ func appendInsert(b []byte, rows []*row, now int64) []byte {
 func appendLookUp(b []byte, rows []*row) []byte {
 	b = append(b, lookUpHead...)
 	for i, r := range rows {
-		e := r.entry()
+		e := r.event()
 		if i > 0 {
 			b = append(b, ',')
 		}
 		b = append(b, '(')
-		b = appendUint(b, r.req.conversationID)
-		b = appendUint(b, e.SenderID)
-		b = append(appendHex(b, e.ClientMsgID[:]), ')')
+		b = appendUint(b, r.req.conversation)
+		b = appendUint(b, e.Sender)
+		b = append(appendHex(b, e.ID[:]), ')')
 	}
 	return append(b, ')')
 }
 
-// appendEnds asks for each conversation's last number: one backward step in the
+// appendEnds asks for each conversation's last event: one backward step in the
 // primary key each. GROUP BY may read whole conversations, and so does the
 // optimiser's own choice here, the narrower idempotency index.
 func appendEnds(b []byte, ids []uint64) []byte { return appendEachEnd(b, ids, "") }
@@ -62,7 +63,7 @@ func appendEachEnd(b []byte, ids []uint64, lock string) []byte {
 		if i > 0 {
 			b = append(b, " UNION ALL "...)
 		}
-		b = append(b, "(SELECT conversation_id,seq FROM events FORCE INDEX (PRIMARY) WHERE conversation_id="...)
+		b = append(b, "(SELECT conversation_id,seq,COALESCE(ordinal,seq) FROM events FORCE INDEX (PRIMARY) WHERE conversation_id="...)
 		b = strconv.AppendUint(b, id, 10)
 		b = append(b, " ORDER BY seq DESC LIMIT 1"...)
 		b = append(append(b, lock...), ')')

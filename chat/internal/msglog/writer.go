@@ -35,39 +35,40 @@ type writer struct {
 
 // key is what makes a message the same message.
 type key struct {
-	conversationID, senderID uint64
-	clientMsgID              [16]byte
+	conversation, sender uint64
+	id                   [16]byte
 }
 
-// row is one entry on its way into the table.
+// row is the place of one event in a batch.
 type row struct {
 	req   *request
 	index int
-	seq   uint64
+	// seq and ordinal are those that the statement under way gives it.
+	seq, ordinal uint64
 	// first is the row of the same batch that this one repeats.
 	first *row
 }
 
-func (r *row) entry() *Entry   { return &r.req.entries[r.index] }
+func (r *row) event() *Event   { return &r.req.events[r.index] }
 func (r *row) result() *Result { return &r.req.results[r.index] }
 func (r *row) key() key {
-	e := r.entry()
-	return key{r.req.conversationID, e.SenderID, e.ClientMsgID}
+	e := r.event()
+	return key{r.req.conversation, e.Sender, e.ID}
 }
 
-// same says whether two entries with one key say the same.
+// same says whether two events with one key say the same.
 func (r *row) same(kind uint8, body []byte) bool {
-	return r.entry().Kind == kind && slices.Equal(r.entry().Body, body)
+	return r.event().Kind == kind && slices.Equal(r.event().Body, body)
 }
 
-// repeat takes over what became of the first.
+// repeat takes over the outcome of the first.
 func (r *row) repeat() {
 	if err := r.first.req.err; err != nil {
 		r.req.err = err // nobody knows
 		return
 	}
 	*r.result() = *r.first.result()
-	switch e := r.first.entry(); {
+	switch e := r.first.event(); {
 	case r.result().Err != nil:
 	case r.same(e.Kind, e.Body):
 		r.result().Existing = true
@@ -109,11 +110,11 @@ func (w *writer) take(batch []*request) ([]*request, bool) {
 	if !ok {
 		return nil, false
 	}
-	// Whoever is ready to run goes first, for they may have more: nine rows a batch
-	// where there were seven, on a busy machine. On an idle one nobody is ready.
+	// Goroutines that are ready to run go first, for they may have more: nine rows a
+	// batch where there were seven, on a busy machine. On an idle one none is ready.
 	runtime.Gosched()
 	batch = append(batch, first)
-	rows, size := len(first.entries), first.size()
+	rows, size := len(first.events), first.size()
 	for rows < maxBatchRows && size < maxBatchBytes {
 		select {
 		case r, ok := <-w.queue:
@@ -121,7 +122,7 @@ func (w *writer) take(batch []*request) ([]*request, bool) {
 				return batch, true // the next take sees the end again
 			}
 			batch = append(batch, r)
-			rows += len(r.entries)
+			rows += len(r.events)
 			size += r.size()
 		default:
 			return batch, true
@@ -131,8 +132,8 @@ func (w *writer) take(batch []*request) ([]*request, bool) {
 }
 
 func (r *request) size() (n int) {
-	for i := range r.entries {
-		n += len(r.entries[i].Body)
+	for i := range r.events {
+		n += len(r.events[i].Body)
 	}
 	return n
 }
@@ -142,7 +143,7 @@ func (w *writer) process(ctx context.Context, batch []*request) {
 	started := time.Now()
 	// Sorted, so that the writers of several servers take their locks in the same order. Stable,
 	// so that one device's messages keep theirs.
-	slices.SortStableFunc(batch, func(a, b *request) int { return cmp.Compare(a.conversationID, b.conversationID) })
+	slices.SortStableFunc(batch, func(a, b *request) int { return cmp.Compare(a.conversation, b.conversation) })
 	rows, repeats := w.rows(batch)
 	for at := 0; at < len(rows); at += maxBatchRows {
 		w.commit(ctx, rows[at:min(at+maxBatchRows, len(rows))])
@@ -171,9 +172,9 @@ var (
 func (w *writer) rows(batch []*request) (rows, repeats []*row) {
 	clear(w.seen)
 	for _, req := range batch {
-		for i := range req.entries {
+		for i := range req.events {
 			r := &row{req: req, index: i}
-			if len(r.entry().Body) > MaxBody {
+			if len(r.event().Body) > MaxBody {
 				r.result().Err = errTooLong
 				continue
 			}
@@ -189,12 +190,14 @@ func (w *writer) rows(batch []*request) (rows, repeats []*row) {
 	return rows, repeats
 }
 
-func committed(batch []*request) []Committed {
-	var out []Committed
+func committed(batch []*request) []Event {
+	var out []Event
 	for _, req := range batch {
 		for i, result := range req.results {
 			if req.err == nil && result.Err == nil {
-				out = append(out, Committed{req.conversationID, req.audience, req.entries[i], result})
+				e := req.events[i]
+				e.Conversation, e.Seq, e.Ordinal, e.CreatedAt = req.conversation, result.Seq, result.Ordinal, result.CreatedAt
+				out = append(out, e)
 			}
 		}
 	}
@@ -245,7 +248,7 @@ func (w *writer) insert(ctx context.Context, rows []*row) error {
 // settled records rows that were just committed.
 func (w *writer) settled(rows []*row, now int64) {
 	for _, r := range rows {
-		*r.result() = Result{Seq: r.seq, CreatedAt: now}
+		*r.result() = Result{Seq: r.seq, Ordinal: r.ordinal, CreatedAt: now}
 	}
 	w.heads.advance(rows)
 }

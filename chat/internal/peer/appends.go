@@ -6,10 +6,9 @@ import (
 	"fmt"
 	"sync"
 
-	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
+	"github.com/msrchat/msrchat/chat/internal/msglog"
 	relayv1 "github.com/msrchat/msrchat/proto/msrchat/relay/v1"
 	"github.com/msrchat/msrchat/shared/errs"
-	"github.com/msrchat/msrchat/chat/internal/msglog"
 )
 
 // appends is one Append stream with the requests that wait for their answer.
@@ -31,29 +30,32 @@ func newAppends(stream relayv1.RelayService_AppendClient) *appends {
 // errNonsense is an answer that is none.
 var errNonsense = errors.New("the conversation's owner answered something else")
 
-// append offers entries to the peer and waits for its answer. An error leaves
+// append offers events to the peer and waits for its answer. An error leaves
 // the outcome unknown, but for one that the peer gave as its answer; errNonsense
 // will be the answer again.
-func (l *link) append(ctx context.Context, conversation uint64, audience []uint64, entries []msglog.Entry) ([]msglog.Result, error) {
+func (l *link) append(ctx context.Context, conversation uint64, events []msglog.Event) ([]msglog.Result, error) {
 	l.mu.Lock()
 	calls := l.appends
 	l.mu.Unlock()
 	if calls == nil {
 		return nil, errs.Wrap(errs.CodeUnavailable, errDown, "the conversation's owner is away")
 	}
-	request := &relayv1.AppendRequest{ConversationId: conversation, MemberIds: audience, Entries: make([]*relayv1.Entry, len(entries))}
-	for i := range entries {
-		e := &entries[i]
+	request := &relayv1.AppendRequest{ConversationId: conversation, Entries: make([]*relayv1.Entry, len(events))}
+	for i := range events {
+		e := &events[i]
 		request.Entries[i] = &relayv1.Entry{
-			SenderId: e.SenderID, ClientMsgId: e.ClientMsgID[:], Kind: chatv1.EventKind(e.Kind), Body: e.Body,
-			Connection: e.Connection,
+			SenderId: e.Sender, ClientMsgId: e.ID[:], Kind: uint32(e.Kind), Body: e.Body,
+			Connection: e.Connection, Uncounted: e.Uncounted,
 		}
+	}
+	if l.revision.Load() == 0 {
+		l.nameMembers(request)
 	}
 	response, err := calls.call(ctx, request)
 	if err != nil {
 		return nil, errs.Wrap(errs.CodeUnavailable, err, "the conversation's owner did not answer")
 	}
-	return results(response, len(entries))
+	return results(response, len(events))
 }
 
 func results(response *relayv1.AppendResponse, n int) ([]msglog.Result, error) {
@@ -65,7 +67,9 @@ func results(response *relayv1.AppendResponse, n int) ([]msglog.Result, error) {
 	}
 	out := make([]msglog.Result, n)
 	for i, r := range response.GetResults() {
-		out[i] = msglog.Result{Seq: r.GetSeq(), CreatedAt: r.GetCreatedAtMs(), Existing: r.GetExisting()}
+		out[i] = msglog.Result{
+			Seq: r.GetSeq(), Ordinal: r.GetOrdinal(), CreatedAt: r.GetCreatedAtMs(), Existing: r.GetExisting(),
+		}
 		if code := r.GetErrorCode(); code != "" {
 			out[i].Err = errs.New(errs.Known(errs.Code(code)), "%s", r.GetErrorText())
 		}

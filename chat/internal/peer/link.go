@@ -54,9 +54,11 @@ type link struct {
 	ctx      context.Context
 	// alive is set while both streams work and the peer takes part.
 	alive atomic.Bool
-	// stuck is set while the peer says that its log does not get on.
+	// stuck is set while the peer says that its log makes no progress.
 	stuck atomic.Bool
-	woken chan struct{}
+	// revision is what the peer says that it understands.
+	revision atomic.Uint32
+	woken    chan struct{}
 	// linked is set once a connection stood. Owned by run.
 	linked bool
 
@@ -104,13 +106,16 @@ func (l *link) wake() {
 // deliverySize is about what a delivery takes, in memory and on the wire.
 func deliverySize(d *relayv1.Delivery) int {
 	const each = 96
-	return each + len(d.GetEvent().GetText()) + 8*len(d.GetUserIds())
+	return each + len(d.GetEvent().GetBody()) + len(d.GetOwnState().GetDraft().GetText())
 }
 
 // send queues deliveries, in order, as far as there is room.
 func (l *link) send(deliveries []*relayv1.Delivery) {
 	l.mu.Lock()
 	for i, d := range deliveries {
+		if l.revision.Load() == 0 && !understood(d) {
+			continue
+		}
 		size := deliverySize(d)
 		if len(l.queue) >= maxQueued || l.bytes+size > maxQueuedBytes {
 			l.peers.metrics.dropped.Add(float64(len(deliveries) - i))
@@ -150,6 +155,9 @@ func (l *link) take() (f *relayv1.DeliverRequest, more bool) {
 	if n > 0 {
 		l.counter++
 		f.Counter, f.Deliveries = l.counter, l.queue[:n:n]
+		if l.revision.Load() == 0 {
+			f.Deliveries = l.nameUsers(f.GetDeliveries())
+		}
 		l.bytes -= size
 		if l.queue = l.queue[n:]; len(l.queue) == 0 {
 			l.queue = nil
@@ -250,6 +258,7 @@ func (l *link) serve(parent context.Context) error {
 	l.appends = calls
 	l.mu.Unlock()
 	l.linked = true
+	l.revision.Store(first.GetRevision())
 	l.alive.Store(!first.GetDraining())
 	l.peers.opts.Logger.Info("link up", "peer", l.instance, "draining", first.GetDraining())
 

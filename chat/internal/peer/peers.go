@@ -21,16 +21,16 @@ import (
 	"golang.org/x/sync/semaphore"
 	"google.golang.org/grpc"
 
+	"github.com/msrchat/msrchat/chat/internal/msglog"
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
 	relayv1 "github.com/msrchat/msrchat/proto/msrchat/relay/v1"
 	"github.com/msrchat/msrchat/shared/discovery"
-	"github.com/msrchat/msrchat/chat/internal/msglog"
 )
 
 // Log appends on this server.
 type Log interface {
-	Append(ctx context.Context, conversation uint64, audience []uint64, entries []msglog.Entry) ([]msglog.Result, error)
-	// Stalled is how long the log has been working on the same entries.
+	Append(ctx context.Context, conversation uint64, events []msglog.Event) ([]msglog.Result, error)
+	// Stalled is how long the log has been working on the same events.
 	Stalled() time.Duration
 }
 
@@ -40,7 +40,10 @@ type Options struct {
 	Instance string
 	Boot     uint64
 	Log      Log
-	// Deliver takes what a peer sends for users of this server.
+	// Members are those of a conversation as far as they are remembered, for peers
+	// of revision 0.
+	Members func(conversation uint64) []uint64
+	// Deliver takes what a peer sends for users of this server. It must not block.
 	Deliver func([]*relayv1.Delivery)
 	// Missed is called when something that a peer sent may be lost.
 	Missed func(peer string)
@@ -240,8 +243,8 @@ func (p *Peers) Apart() bool {
 	return false
 }
 
-// Alternates are the addresses where this server's clients may go: the peers
-// whose links are up, in random-looking but stable order.
+// Alternates are the addresses where this server's clients may go: three of the
+// peers whose links are up, chosen anew each time, in the order of their ids.
 func (p *Peers) Alternates() []*chatv1.Endpoint {
 	const most = 3
 	p.mu.RLock()
@@ -258,8 +261,8 @@ func (p *Peers) Alternates() []*chatv1.Endpoint {
 }
 
 // owner returns the link to a conversation's owner, nil when that is this
-// server: rendezvous hashing over those who are up and whose logs get on, or
-// over all who are up where nobody's does.
+// server: rendezvous hashing over those that are up and whose logs make progress,
+// or over all that are up where no log does.
 func (p *Peers) owner(conversation uint64) *link {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
@@ -281,8 +284,8 @@ func (p *Peers) owner(conversation uint64) *link {
 	return owner
 }
 
-// stuck says that this server's log does not get on, perhaps because of all
-// servers it alone cannot reach the database.
+// stuck says that this server's log makes no progress, perhaps because it alone
+// of all servers cannot reach the database.
 func (p *Peers) stuck() bool { return p.opts.Log.Stalled() > silence }
 
 // weight mixes an instance with a conversation (the finaliser of splitmix64).
@@ -293,20 +296,20 @@ func weight(instance, conversation uint64) uint64 {
 	return x ^ x>>31
 }
 
-// Append appends entries where their conversation is owned: here or at a peer.
-// It is lane.Appender. Entries that a peer answers with nonsense are appended
+// Append appends events where their conversation is owned: here or at a peer.
+// It is lane.Appender. Events that a peer answers with nonsense are appended
 // here, as any server may: their id keeps them single.
-func (p *Peers) Append(ctx context.Context, conversation uint64, audience []uint64, entries []msglog.Entry) ([]msglog.Result, error) {
+func (p *Peers) Append(ctx context.Context, conversation uint64, events []msglog.Event) ([]msglog.Result, error) {
 	if l := p.owner(conversation); l != nil {
 		started := time.Now()
-		results, err := l.append(ctx, conversation, audience, entries)
+		results, err := l.append(ctx, conversation, events)
 		p.metrics.forwardSeconds.Observe(time.Since(started).Seconds())
 		if !errors.Is(err, errNonsense) {
 			return results, err
 		}
 		p.opts.Logger.Error("append not understood", "peer", l.instance, "err", err)
 	}
-	return p.opts.Log.Append(ctx, conversation, audience, entries)
+	return p.opts.Log.Append(ctx, conversation, events)
 }
 
 // Send queues deliveries for an instance; it does not block. false means that

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 	"sync"
 	"time"
 
@@ -11,9 +12,9 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	"github.com/msrchat/msrchat/chat/internal/msglog"
 	relayv1 "github.com/msrchat/msrchat/proto/msrchat/relay/v1"
 	"github.com/msrchat/msrchat/shared/errs"
-	"github.com/msrchat/msrchat/chat/internal/msglog"
 )
 
 // MaxMessage bounds a gRPC message between servers: a frame of the longest
@@ -23,7 +24,6 @@ const MaxMessage = 16 << 20
 // Bounds on what one request of a peer may hold.
 const (
 	maxEntries = 1024
-	maxMembers = 100_000
 	// maxAppends requests of one stream are worked on at once, and of all streams
 	// maxOffered bytes; beyond it a stream is not read, which holds up its peer
 	// only.
@@ -145,7 +145,9 @@ func (s *Service) Deliver(stream relayv1.RelayService_DeliverServer) error {
 
 func (s *Service) sign(stream relayv1.RelayService_DeliverServer) error {
 	p := s.peers
-	return stream.Send(&relayv1.DeliverResponse{Instance: p.opts.Instance, BootId: p.opts.Boot, Draining: p.isDraining(), Stuck: p.stuck()})
+	return stream.Send(&relayv1.DeliverResponse{
+		Instance: p.opts.Instance, BootId: p.opts.Boot, Draining: p.isDraining(), Stuck: p.stuck(), Revision: Revision,
+	})
 }
 
 // begin notes a new stream of a peer and numbers it.
@@ -274,12 +276,12 @@ func (s *Service) Append(stream relayv1.RelayService_AppendServer) error {
 
 // check says what is wrong with a request, nil if nothing is.
 func check(r *relayv1.AppendRequest) *errs.Error {
-	if n := len(r.GetEntries()); n == 0 || n > maxEntries || len(r.GetMemberIds()) > maxMembers {
+	if n := len(r.GetEntries()); n == 0 || n > maxEntries {
 		return errs.New(errs.CodeInvalid, "an append of that size is not allowed")
 	}
 	for _, e := range r.GetEntries() {
-		if len(e.GetClientMsgId()) != 16 || e.GetSenderId() == 0 {
-			return errs.New(errs.CodeInvalid, "an entry without sender or message id")
+		if len(e.GetClientMsgId()) != 16 || e.GetSenderId() == 0 || e.GetKind() > math.MaxUint8 {
+			return errs.New(errs.CodeInvalid, "an entry without sender or message id, or of an impossible kind")
 		}
 	}
 	return nil
@@ -288,7 +290,7 @@ func check(r *relayv1.AppendRequest) *errs.Error {
 // requestSize is about what a request takes, in bytes.
 func requestSize(r *relayv1.AppendRequest) int64 {
 	const each = 128
-	n := 8 * len(r.GetMemberIds())
+	n := 0
 	for _, e := range r.GetEntries() {
 		n += each + len(e.GetBody())
 	}
@@ -311,18 +313,21 @@ func (s *Service) answer(ctx context.Context, request *relayv1.AppendRequest) *r
 }
 
 func (s *Service) append(ctx context.Context, request *relayv1.AppendRequest) *relayv1.AppendResponse {
-	entries := make([]msglog.Entry, len(request.GetEntries()))
+	events := make([]msglog.Event, len(request.GetEntries()))
 	for i, e := range request.GetEntries() {
-		entries[i] = msglog.Entry{SenderID: e.GetSenderId(), Kind: uint8(e.GetKind()), Body: e.GetBody(), Connection: e.GetConnection()}
-		copy(entries[i].ClientMsgID[:], e.GetClientMsgId())
+		events[i] = msglog.Event{
+			Conversation: request.GetConversationId(), Sender: e.GetSenderId(), Kind: uint8(e.GetKind()), Body: e.GetBody(),
+			Connection: e.GetConnection(), Uncounted: e.GetUncounted(),
+		}
+		copy(events[i].ID[:], e.GetClientMsgId())
 	}
-	results, err := s.peers.opts.Log.Append(ctx, request.GetConversationId(), request.GetMemberIds(), entries)
+	results, err := s.peers.opts.Log.Append(ctx, request.GetConversationId(), events)
 	if err != nil {
 		return refusal(request, errs.From(err))
 	}
 	response := &relayv1.AppendResponse{RequestId: request.GetRequestId(), Results: make([]*relayv1.Appended, len(results))}
 	for i, r := range results {
-		a := &relayv1.Appended{Seq: r.Seq, CreatedAtMs: r.CreatedAt, Existing: r.Existing}
+		a := &relayv1.Appended{Seq: r.Seq, Ordinal: r.Ordinal, CreatedAtMs: r.CreatedAt, Existing: r.Existing}
 		if r.Err != nil {
 			e := errs.From(r.Err)
 			a.ErrorCode, a.ErrorText = string(e.Code), e.Message

@@ -1,6 +1,7 @@
 // Package repair finds what the pushes missed. A push is a hint that may be
 // lost anywhere; a reader that learns of a higher head pulls. So it is enough
-// that every reader learns every head, and repair sees to that in four ways:
+// that every reader learns every head, and repair sees to that in four ways. The
+// numbers of own states are told the same way, to one person each.
 //
 //   - a conversation that has been quiet for half a heartbeat has its head told
 //     once more to all its readers, by routes read anew;
@@ -19,11 +20,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
-	"github.com/msrchat/msrchat/chat/internal/msglog"
 	"github.com/msrchat/msrchat/shared/planted"
 
-	"github.com/msrchat/msrchat/chat/internal/conn"
+	"github.com/msrchat/msrchat/chat/internal/encode"
 	"github.com/msrchat/msrchat/chat/internal/fanout"
+	"github.com/msrchat/msrchat/chat/internal/msglog"
 )
 
 const (
@@ -72,26 +73,41 @@ type Repair struct {
 	told, checked, lost prometheus.Counter
 
 	mu     sync.Mutex // owns the fields below
-	recent map[uint64]*recent
+	recent map[subject]*recent
 	// due are those of recent that have become quiet and are to be told.
 	due            []*recent
 	dirty          map[uint64]struct{}
 	everybodyDirty bool
 }
 
-// recent is a conversation that this server appended to lately.
+// subject is what a number is about: a conversation's log, or, with a user, that
+// user's own state in it.
+type subject struct{ conversation, user uint64 }
+
+// recent is a subject that this server changed lately.
 type recent struct {
-	id       uint64
-	head     uint64
-	audience []uint64
-	at       time.Time
-	tries    int
+	subject
+	number  uint64 // the log's head, or the own state's number
+	ordinal uint64 // of the head
+	at      time.Time
+	tries   int
+}
+
+// telling is what its readers learn.
+func (c *recent) telling() fanout.Telling {
+	head := &chatv1.Head{ConversationId: c.conversation}
+	if c.user != 0 {
+		head.OwnState = c.number
+	} else {
+		head.Seq, head.Ordinal = c.number, c.ordinal
+	}
+	return fanout.Telling{Head: head, User: c.user}
 }
 
 // New returns a Repair.
 func New(opts Options) *Repair {
 	r := &Repair{
-		opts: opts, recent: make(map[uint64]*recent), dirty: make(map[uint64]struct{}),
+		opts: opts, recent: make(map[subject]*recent), dirty: make(map[uint64]struct{}),
 		told:    prometheus.NewCounter(prometheus.CounterOpts{Name: "msrchat_repair_told_total", Help: "Heads told once more to their readers."}),
 		checked: prometheus.NewCounter(prometheus.CounterOpts{Name: "msrchat_repair_checked_total", Help: "Users compared with the log."}),
 		lost:    prometheus.NewCounter(prometheus.CounterOpts{Name: "msrchat_repair_lost_total", Help: "Heads that found no room; everybody is compared with the log for them."}),
@@ -103,43 +119,70 @@ func New(opts Options) *Repair {
 }
 
 // Committed remembers what was committed. It is for msglog.Options.
-func (r *Repair) Committed(batch []msglog.Committed) {
-	if lost := r.remember(batch, time.Now()); lost > 0 {
-		r.lost.Add(float64(lost))
+func (r *Repair) Committed(batch []msglog.Event) {
+	now := time.Now()
+	r.mu.Lock()
+	lost := 0
+	for i := range batch {
+		e := &batch[i]
+		if !r.remember(recent{subject: subject{conversation: e.Conversation}, number: e.Seq, ordinal: e.Ordinal, at: now}) {
+			lost++
+		}
+	}
+	r.mu.Unlock()
+	r.missing(lost)
+}
+
+// OwnState remembers the new number of a user's own state.
+func (r *Repair) OwnState(user uint64, s *chatv1.OwnState) {
+	if planted.Has(planted.StateNotTold) {
+		return
+	}
+	r.mu.Lock()
+	there := r.remember(recent{
+		subject: subject{s.GetConversationId(), user}, number: s.GetNumber(), at: time.Now(),
+	})
+	r.mu.Unlock()
+	if !there {
+		r.missing(1)
+	}
+}
+
+// missing makes up for numbers that found no room.
+func (r *Repair) missing(n int) {
+	if n > 0 {
+		r.lost.Add(float64(n))
 		r.Everybody()
 		r.opts.Lost()
 	}
 }
 
-// remember returns how many found no room.
-func (r *Repair) remember(batch []msglog.Committed, now time.Time) (lost int) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for i := range batch {
-		c := &batch[i]
-		known := r.recent[c.ConversationID]
-		if known == nil {
-			if len(r.recent)+len(r.due) >= maxRecent {
-				lost++
-				continue
-			}
-			known = &recent{id: c.ConversationID}
-			r.recent[c.ConversationID] = known
+// remember says whether there was room. It needs the lock.
+func (r *Repair) remember(c recent) bool {
+	known := r.recent[c.subject]
+	if known == nil {
+		if len(r.recent)+len(r.due) >= maxRecent {
+			return false
 		}
-		known.head, known.audience, known.at, known.tries = max(known.head, c.Result.Seq), c.Audience, now, 0
+		r.recent[c.subject] = &c
+		return true
 	}
-	return lost
+	if c.number > known.number {
+		known.number, known.ordinal = c.number, c.ordinal
+	}
+	known.at, known.tries = c.at, 0
+	return true
 }
 
 // Dirty asks that a user of this server be compared with the log.
 func (r *Repair) Dirty(user uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.soil([]uint64{user})
+	r.markDirty([]uint64{user})
 }
 
-// soil needs the lock.
-func (r *Repair) soil(users []uint64) {
+// markDirty needs the lock.
+func (r *Repair) markDirty(users []uint64) {
 	if len(r.dirty)+len(users) > maxDirty {
 		clear(r.dirty)
 		r.everybodyDirty = true
@@ -228,7 +271,7 @@ func (r *Repair) tell(ctx context.Context) (more bool) {
 	}
 	tellings := make([]fanout.Telling, len(batch))
 	for i, c := range batch {
-		tellings[i] = fanout.Telling{Head: &chatv1.Head{ConversationId: c.id, Seq: c.head}, Users: c.audience}
+		tellings[i] = c.telling()
 	}
 	complete := r.opts.Tell(ctx, tellings)
 	r.told.Add(float64(len(batch)))
@@ -244,9 +287,9 @@ func (r *Repair) tell(ctx context.Context) (more bool) {
 func (r *Repair) again(c *recent) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.recent[c.id] == nil {
+	if r.recent[c.subject] == nil {
 		c.at = time.Now()
-		r.recent[c.id] = c
+		r.recent[c.subject] = c
 	}
 }
 
@@ -303,12 +346,12 @@ func (r *Repair) check(ctx context.Context) (compared, away bool) {
 	if err != nil {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		r.soil(users)
+		r.markDirty(users)
 		r.opts.Logger.Warn("repair waits for the database", "users", len(r.dirty), "err", err)
 		return false, true
 	}
 	for _, user := range users { // also who has none: a client may wait to be told so
-		r.opts.Deliver([]uint64{user}, conn.HeadsFrames(heads[user]))
+		r.opts.Deliver([]uint64{user}, encode.HeadsFrames(heads[user]...))
 	}
 	r.checked.Add(float64(len(users)))
 	return true, false

@@ -15,15 +15,13 @@ import (
 	"github.com/msrchat/msrchat/shared/process"
 )
 
-// env names the variable of a flag.
-func env(flag string) []string {
-	return []string{"MSRCHAT_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))}
-}
-
 func flags() []cli.Flag {
 	def := gate.Defaults()
 	all := append(process.Flags(),
-		&cli.StringFlag{Name: "status-target", EnvVars: env("status-target"), Usage: "gRPC `TARGET` of status instead of consul:///status", Category: "Process"},
+		&cli.StringFlag{
+			Name: "status-target", EnvVars: process.Env("status-target"),
+			Usage: "gRPC `TARGET` of status instead of consul:///status", Category: "Process",
+		},
 	)
 	all = append(all, httpFlags(def)...)
 	all = append(all, database.Flags()...)
@@ -35,57 +33,111 @@ func flags() []cli.Flag {
 func httpFlags(def gate.Config) []cli.Flag {
 	const category = "HTTP"
 	return []cli.Flag{
-		&cli.StringFlag{Name: "http-bind", Value: def.Bind, EnvVars: env("http-bind"), Usage: "`HOST:PORT` to listen on", Category: category},
-		&cli.StringFlag{Name: "http-advertise", EnvVars: env("http-advertise"), Usage: "`HOST:PORT` that others use; the bound one when not set", Category: category},
+		&cli.StringFlag{
+			Name: "http-bind", Value: def.Bind, EnvVars: process.Env("http-bind"),
+			Usage: "`HOST:PORT` to listen on", Category: category,
+		},
+		&cli.StringFlag{
+			Name: "http-advertise", EnvVars: process.Env("http-advertise"),
+			Usage: "`HOST:PORT` that others use; the bound one when not set", Category: category,
+		},
 		&cli.StringSliceFlag{
-			Name: "trusted-proxy", EnvVars: env("trusted-proxy"), Category: category,
+			Name: "trusted-proxy", EnvVars: process.Env("trusted-proxy"), Category: category,
 			Usage: "`CIDR` of proxies whose X-Forwarded-For is believed (repeatable)",
 		},
-		&cli.DurationFlag{Name: "http-idle-timeout", Value: def.HTTP.IdleTimeout, EnvVars: env("http-idle-timeout"), Usage: "close a connection after this `DURATION` between requests", Category: category},
-		&cli.DurationFlag{Name: "drain", Value: def.Drain, EnvVars: env("drain"), Usage: "on a stop, take requests for this `DURATION` after /readyz began to fail", Category: category},
+		&cli.DurationFlag{
+			Name: "http-idle-timeout", Value: def.HTTP.IdleTimeout, EnvVars: process.Env("http-idle-timeout"),
+			Usage: "close a connection after this `DURATION` between requests", Category: category,
+		},
+		&cli.DurationFlag{
+			Name: "drain", Value: def.Drain, EnvVars: process.Env("drain"),
+			Usage: "on a stop, take requests for this `DURATION` after /readyz began to fail", Category: category,
+		},
 	}
 }
 
 func smtpFlags(def gate.Config) []cli.Flag {
 	const category = "Mail"
 	return []cli.Flag{
-		&cli.StringFlag{Name: "smtp-addr", Value: def.SMTP.Addr, EnvVars: env("smtp-addr"), Usage: "`HOST:PORT` of the mail server", Category: category},
-		&cli.StringFlag{Name: "smtp-from", Value: def.SMTP.From, EnvVars: env("smtp-from"), Usage: "sender `ADDRESS`", Category: category},
 		&cli.StringFlag{
-			Name: "smtp-tls", EnvVars: env("smtp-tls"), Category: category,
+			Name: "smtp-addr", Value: def.SMTP.Addr, EnvVars: process.Env("smtp-addr"),
+			Usage: "`HOST:PORT` of the mail server", Category: category,
+		},
+		&cli.StringFlag{
+			Name: "smtp-from", Value: def.SMTP.From, EnvVars: process.Env("smtp-from"),
+			Usage: "sender `ADDRESS`", Category: category,
+		},
+		&cli.StringFlag{
+			Name: "smtp-tls", EnvVars: process.Env("smtp-tls"), Category: category,
 			Usage: "`MODE`: none, starttls or tls; when not set, none for a server on loopback, else starttls",
 		},
-		&cli.IntFlag{Name: "smtp-queue", Value: def.SMTP.Queue, EnvVars: env("smtp-queue"), Usage: "`NUMBER` of mails that may wait", Category: category},
+		&cli.IntFlag{
+			Name: "smtp-queue", Value: def.SMTP.Queue, EnvVars: process.Env("smtp-queue"),
+			Usage: "`NUMBER` of mails that may wait", Category: category,
+		},
 	}
 }
 
 func accountFlags(def gate.Config) []cli.Flag {
 	const category = "Accounts (limits are COUNT/DURATION, 0 is none)"
 	limit := func(name string, value gate.Limit, usage string) cli.Flag {
-		return &cli.GenericFlag{Name: name, Value: &value, EnvVars: env(name), Usage: usage, Category: category}
+		return &cli.GenericFlag{Name: name, Value: &value, EnvVars: process.Env(name), Usage: usage, Category: category}
 	}
 	return []cli.Flag{
-		&cli.DurationFlag{Name: "session-lifetime", Value: def.SessionLifetime, EnvVars: env("session-lifetime"), Usage: "log-ins last for this `DURATION`", Category: category},
-		&cli.DurationFlag{Name: "code-lifetime", Value: def.Codes.Lifetime, EnvVars: env("code-lifetime"), Usage: "codes are valid for this `DURATION`", Category: category},
-		&cli.IntFlag{Name: "code-tries", Value: def.Codes.Tries, EnvVars: env("code-tries"), Usage: "`NUMBER` of wrong codes that kill the right one", Category: category},
-		&cli.DurationFlag{Name: "code-pause", Value: def.Codes.Pause, EnvVars: env("code-pause"), Usage: "least `DURATION` between two codes to one address", Category: category},
+		&cli.DurationFlag{
+			Name: "session-lifetime", Value: def.SessionLifetime, EnvVars: process.Env("session-lifetime"),
+			Usage: "log-ins last for this `DURATION`", Category: category,
+		},
+		&cli.DurationFlag{
+			Name: "code-lifetime", Value: def.Codes.Lifetime, EnvVars: process.Env("code-lifetime"),
+			Usage: "codes are valid for this `DURATION`", Category: category,
+		},
+		&cli.IntFlag{
+			Name: "code-tries", Value: def.Codes.Tries, EnvVars: process.Env("code-tries"),
+			Usage: "`NUMBER` of wrong codes that kill the right one", Category: category,
+		},
+		&cli.DurationFlag{
+			Name: "code-pause", Value: def.Codes.Pause, EnvVars: process.Env("code-pause"),
+			Usage: "least `DURATION` between two codes to one address", Category: category,
+		},
 		&cli.StringFlag{
-			Name: "code-secret-file", EnvVars: env("code-secret-file"), Category: category,
-			Usage: "`FILE` with a secret that keys the codes' hashes, the same on every gate (else the environment variable MSRCHAT_CODE_SECRET)",
+			Name: "code-secret-file", EnvVars: process.Env("code-secret-file"), Category: category,
+			Usage: "`FILE` with a secret that keys the codes' hashes, the same on every gate " +
+				"(else the environment variable MSRCHAT_CODE_SECRET)",
 		},
 		limit("codes-per-address", def.Codes.PerAddress, "`LIMIT` of codes to one address"),
 		limit("codes-per-address-long", def.Codes.PerAddressLong, "`LIMIT` of codes to one address in the long run"),
 		limit("codes-per-client", def.Codes.PerClient, "`LIMIT` of codes asked for by one IP address"),
-		limit("registrations-per-client", def.LogIns.RegistrationsPerClient, "`LIMIT` of attempts to register from one IP address"),
-		limit("logins-per-account-and-client", def.LogIns.PerAccountAndClient, "`LIMIT` of wrong passwords for one account from one IP address"),
+		limit("registrations-per-client", def.LogIns.RegistrationsPerClient,
+			"`LIMIT` of attempts to register from one IP address"),
+		limit("logins-per-account-and-client", def.LogIns.PerAccountAndClient,
+			"`LIMIT` of wrong passwords for one account from one IP address"),
 		limit("logins-per-account", def.LogIns.PerAccount, "`LIMIT` of wrong passwords for one account"),
 		limit("logins-per-client", def.LogIns.PerClient, "`LIMIT` of wrong passwords from one IP address"),
-		&cli.UintFlag{Name: "password-memory", Value: uint(def.Passwords.MemoryKiB), EnvVars: env("password-memory"), Usage: "`KIB` of memory to hash a password", Category: category},
-		&cli.IntFlag{Name: "password-passes", Value: def.Passwords.Passes, EnvVars: env("password-passes"), Usage: "`NUMBER` of passes to hash a password", Category: category},
-		&cli.IntFlag{Name: "password-lanes", Value: def.Passwords.Lanes, EnvVars: env("password-lanes"), Usage: "`NUMBER` of lanes to hash a password", Category: category},
-		&cli.IntFlag{Name: "passwords-at-once", EnvVars: env("passwords-at-once"), Usage: "`NUMBER` of passwords hashed at the same time; the cores when not set", Category: category},
-		&cli.IntFlag{Name: "passwords-waiting", Value: def.Passwords.Waiting, EnvVars: env("passwords-waiting"), Usage: "`NUMBER` of passwords that may wait for their turn", Category: category},
-		&cli.DurationFlag{Name: "passwords-wait", Value: def.Passwords.Wait, EnvVars: env("passwords-wait"), Usage: "a password waits for its turn for this `DURATION`", Category: category},
+		&cli.UintFlag{
+			Name: "password-memory", Value: uint(def.Passwords.MemoryKiB), EnvVars: process.Env("password-memory"),
+			Usage: "`KIB` of memory to hash a password", Category: category,
+		},
+		&cli.IntFlag{
+			Name: "password-passes", Value: def.Passwords.Passes, EnvVars: process.Env("password-passes"),
+			Usage: "`NUMBER` of passes to hash a password", Category: category,
+		},
+		&cli.IntFlag{
+			Name: "password-lanes", Value: def.Passwords.Lanes, EnvVars: process.Env("password-lanes"),
+			Usage: "`NUMBER` of lanes to hash a password", Category: category,
+		},
+		&cli.IntFlag{
+			Name: "passwords-at-once", EnvVars: process.Env("passwords-at-once"),
+			Usage: "`NUMBER` of passwords hashed at the same time; the cores when not set", Category: category,
+		},
+		&cli.IntFlag{
+			Name: "passwords-waiting", Value: def.Passwords.Waiting, EnvVars: process.Env("passwords-waiting"),
+			Usage: "`NUMBER` of passwords that may wait for their turn", Category: category,
+		},
+		&cli.DurationFlag{
+			Name: "passwords-wait", Value: def.Passwords.Wait, EnvVars: process.Env("passwords-wait"),
+			Usage: "a password waits for its turn for this `DURATION`", Category: category,
+		},
 	}
 }
 
@@ -123,7 +175,8 @@ func config(c *cli.Context) (gate.Config, error) {
 
 func accounts(c *cli.Context, cfg *gate.Config) error {
 	cfg.SessionLifetime = c.Duration("session-lifetime")
-	cfg.Codes.Lifetime, cfg.Codes.Tries, cfg.Codes.Pause = c.Duration("code-lifetime"), c.Int("code-tries"), c.Duration("code-pause")
+	cfg.Codes.Lifetime, cfg.Codes.Pause = c.Duration("code-lifetime"), c.Duration("code-pause")
+	cfg.Codes.Tries = c.Int("code-tries")
 	for name, into := range map[string]*gate.Limit{
 		"codes-per-address": &cfg.Codes.PerAddress, "codes-per-address-long": &cfg.Codes.PerAddressLong,
 		"codes-per-client": &cfg.Codes.PerClient, "registrations-per-client": &cfg.LogIns.RegistrationsPerClient,
@@ -145,7 +198,8 @@ func accounts(c *cli.Context, cfg *gate.Config) error {
 		cfg.Codes.Secret = []byte(strings.TrimRight(string(secret), "\r\n"))
 	}
 	p := &cfg.Passwords
-	p.MemoryKiB, p.Passes, p.Lanes = uint32(min(c.Uint("password-memory"), 1<<31)), c.Int("password-passes"), c.Int("password-lanes")
+	p.MemoryKiB = uint32(min(c.Uint("password-memory"), 1<<31))
+	p.Passes, p.Lanes = c.Int("password-passes"), c.Int("password-lanes")
 	if n := c.Int("passwords-at-once"); n != 0 {
 		p.AtOnce = n
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/msrchat/msrchat/shared/errs"
+	"github.com/msrchat/msrchat/shared/retry"
 )
 
 // Message is one mail to one address.
@@ -227,10 +228,7 @@ const lastPause = 500 * time.Millisecond
 
 // delay puts an item back when its pause is over.
 func (q *Queue) delay(it *item) {
-	pause := q.cfg.FirstRetry << min(it.attempts-1, 20)
-	if pause <= 0 || pause > q.cfg.LastRetry {
-		pause = q.cfg.LastRetry
-	}
+	pause := retry.Policy{Min: q.cfg.FirstRetry, Max: q.cfg.LastRetry}.After(it.attempts)
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.closing {

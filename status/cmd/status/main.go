@@ -6,7 +6,6 @@ import (
 	"context"
 	"io"
 	"os"
-	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -54,37 +53,40 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}, args, stderr)
 }
 
-// env names a flag's environment variable.
-func env(flag string) []string {
-	return []string{"MSRCHAT_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))}
-}
-
-func text(name, value, usage string) *cli.StringFlag {
-	return &cli.StringFlag{Name: name, Value: value, Usage: usage, EnvVars: env(name)}
-}
-
 func serveFlags() []cli.Flag {
+	def := status.Defaults()
+	address := func(name, value, usage string) cli.Flag {
+		return &cli.StringFlag{Name: name, Value: value, EnvVars: process.Env(name), Usage: usage, Category: "Ports"}
+	}
 	return append(process.Flags(),
-		text("grpc-bind", "127.0.0.1:0", "`HOST:PORT` to serve gates and chat servers on; port 0 takes a free one"),
-		text("grpc-advertise", "", "`HOST:PORT` where they reach it (default: as bound)"),
-		text("health-bind", "127.0.0.1:0", "`HOST:PORT` to serve gRPC health checks on"),
-		text("health-advertise", "", "`HOST:PORT` where Consul reaches it (default: as bound)"),
-		text("http-bind", "127.0.0.1:0", "`HOST:PORT` to serve the live page, /healthz, /readyz and /metrics on"),
+		address("grpc-bind", def.GRPCBind,
+			"`HOST:PORT` to serve gates and chat servers on; port 0 takes a free one"),
+		address("grpc-advertise", def.GRPCAdvertise, "`HOST:PORT` where they reach it (default: as bound)"),
+		address("health-bind", def.HealthBind, "`HOST:PORT` to serve gRPC health checks on"),
+		address("health-advertise", def.HealthAdvertise, "`HOST:PORT` where Consul reaches it (default: as bound)"),
+		address("http-bind", def.HTTPBind,
+			"`HOST:PORT` to serve the live page, /healthz, /readyz and /metrics on"),
 	)
 }
 
-func serve(c *cli.Context, logTo io.Writer) error {
+// config reads the flags.
+func config(c *cli.Context) status.Config {
+	cfg := status.Defaults()
 	p := process.FromCLI(c)
-	log, err := admin.Logger(p.LogLevel, logTo)
+	cfg.Instance, cfg.Release, cfg.Zone = p.Instance, p.Release, p.Zone
+	cfg.ConsulAddr, cfg.Register = p.ConsulAddr, p.Register
+	cfg.GRPCBind, cfg.GRPCAdvertise = c.String("grpc-bind"), c.String("grpc-advertise")
+	cfg.HealthBind, cfg.HealthAdvertise = c.String("health-bind"), c.String("health-advertise")
+	cfg.HTTPBind = c.String("http-bind")
+	return cfg
+}
+
+func serve(c *cli.Context, logTo io.Writer) error {
+	log, err := admin.Logger(process.FromCLI(c).LogLevel, logTo)
 	if err != nil {
 		return process.Usage(err)
 	}
-	cfg := status.Config{
-		Instance: p.Instance, Release: p.Release, Zone: p.Zone, ConsulAddr: p.ConsulAddr, Register: p.Register,
-		GRPCBind: c.String("grpc-bind"), GRPCAdvertise: c.String("grpc-advertise"),
-		HealthBind: c.String("health-bind"), HealthAdvertise: c.String("health-advertise"),
-		HTTPBind: c.String("http-bind"),
-	}
+	cfg := config(c)
 	if err := cfg.Validate(); err != nil {
 		return process.Usage(err)
 	}

@@ -15,6 +15,7 @@ import (
 	grpcstatus "google.golang.org/grpc/status"
 
 	statusv1 "github.com/msrchat/msrchat/proto/msrchat/status/v1"
+	"github.com/msrchat/msrchat/shared/retry"
 	"github.com/msrchat/msrchat/status/internal/snapshot"
 )
 
@@ -44,12 +45,7 @@ func watch(c *cli.Context, r *replica, stdout, stderr io.Writer) error {
 			return err // of our own printing
 		}
 		fmt.Fprintf(stderr, "%v; asking again\n", r.failed(err))
-		pause := time.NewTimer(watchAgain)
-		select {
-		case <-c.Context.Done():
-		case <-pause.C:
-		}
-		pause.Stop()
+		retry.Sleep(c.Context, watchAgain)
 	}
 }
 

@@ -16,11 +16,12 @@ import (
 // replicas do not add up, the lowest one counts. A replica that does not see the
 // whole fleet as it is gives none.
 
+// DefaultStableFor is for how long the fleet has to be unchanged before
+// connections are moved: users who lost their server are back by then (clients
+// wait seconds), and a new release has begun to come up beside the old one.
+const DefaultStableFor = 10 * time.Second
+
 const (
-	// calmFor is how long the fleet has to be unchanged before connections are
-	// moved: who lost their server is back by then (clients wait seconds), and a
-	// new release has begun to come up beside the old one.
-	calmFor = 10 * time.Second
 	// catalogGood is how old the catalog may be. Consul answers every ten
 	// seconds when nothing changes.
 	catalogGood = 15 * time.Second
@@ -28,7 +29,7 @@ const (
 	// bursts.
 	unevenFor = 3 * time.Second
 	// moveWithin is in what time a server gives away what it has too much:
-	// with calmFor well within the minute that a new server waits for its share.
+	// with DefaultStableFor well within the minute that a new server waits for its share.
 	moveWithin = 30 * time.Second
 	// maxMoves bounds how many connections of a zone are moved per second: half
 	// of what gate and database bear when a server dies (10,000 in ten seconds).
@@ -68,7 +69,7 @@ type Balance struct {
 type balance struct {
 	Balance
 	lookedAt time.Time
-	restless time.Time // when the fleet last changed
+	changed  time.Time // when the fleet last changed
 	zones    map[string]*zone
 }
 
@@ -160,7 +161,7 @@ func (t *Table) held(now time.Time) string {
 		state := s.judge(at)
 		takesPart := s.fresh(now) && (state == StateEligible || state == StateFull)
 		if takesPart != s.takesPart || s.report != nil && s.report.BootID != s.boot {
-			b.restless = now
+			b.changed = now
 		}
 		s.takesPart = takesPart
 		if s.report != nil {
@@ -185,9 +186,9 @@ func (t *Table) held(now time.Time) string {
 		why = "Consul does not answer"
 	}
 	if t.firstSet.IsZero() || why != "" {
-		b.restless = now
+		b.changed = now
 	}
-	if quiet := now.Sub(b.restless); why == "" && quiet < t.calm {
+	if quiet := now.Sub(b.changed); why == "" && quiet < t.stableFor {
 		why = "the fleet changed a moment ago"
 	}
 	return why

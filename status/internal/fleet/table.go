@@ -72,9 +72,9 @@ type Options struct {
 	// CatalogAge is how long ago Consul answered, false if it never did; without
 	// it the catalog counts as new.
 	CatalogAge func() (time.Duration, bool)
-	// Calm is for how long the fleet has to be unchanged before connections are
-	// moved; default 10 s.
-	Calm time.Duration
+	// StableFor is for how long the fleet has to be unchanged before connections
+	// are moved; 0 means DefaultStableFor.
+	StableFor time.Duration
 
 	// What a test replaces.
 	Now  func() time.Time
@@ -87,7 +87,7 @@ type Table struct {
 	now        func() time.Time
 	intN       func(n int) int
 	catalogAge func() (time.Duration, bool)
-	calm       time.Duration
+	stableFor  time.Duration
 	ready      chan struct{} // closed by the first SetCatalog
 
 	mu       sync.Mutex
@@ -133,12 +133,10 @@ func New(opts Options) *Table {
 	if opts.CatalogAge == nil {
 		opts.CatalogAge = func() (time.Duration, bool) { return 0, true }
 	}
-	if opts.Calm <= 0 {
-		opts.Calm = calmFor
-	}
 	return &Table{
-		now: opts.Now, intN: opts.IntN, catalogAge: opts.CatalogAge, calm: opts.Calm, ready: make(chan struct{}),
-		releases: map[string]time.Time{}, kept: newPlaces(), balance: balance{zones: map[string]*zone{}},
+		now: opts.Now, intN: opts.IntN, catalogAge: opts.CatalogAge, ready: make(chan struct{}),
+		stableFor: cmp.Or(opts.StableFor, DefaultStableFor),
+		releases:  map[string]time.Time{}, kept: newPlaces(), balance: balance{zones: map[string]*zone{}},
 	}
 }
 

@@ -54,9 +54,9 @@ func (s *Service) Report(stream reportStream) error {
 	err := r.run()
 	if r.joined != nil {
 		r.joined.Close()
-		s.Log.Info("chat server stopped reporting", "server", r.instance, "error", err)
+		s.Log.Info("chat server stopped reporting", "server", r.instance, "err", err)
 	} else if err != nil {
-		s.Log.Debug("report stream refused", "error", err)
+		s.Log.Debug("report stream refused", "err", err)
 	}
 	var known *errs.Error
 	if errors.As(err, &known) {

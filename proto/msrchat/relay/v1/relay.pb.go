@@ -30,8 +30,8 @@ type DeliverRequest struct {
 	// Who sends: instance id, and a boot id made anew at every start.
 	Instance string `protobuf:"bytes,1,opt,name=instance,proto3" json:"instance,omitempty"`
 	BootId   uint64 `protobuf:"varint,2,opt,name=boot_id,json=bootId,proto3" json:"boot_id,omitempty"`
-	// 1, 2, 3 … per boot and receiver, over reconnects. A frame with neither event
-	// nor heads is a sign of life and repeats the last counter.
+	// 1, 2, 3 … per boot and receiver, over reconnects. A frame without deliveries
+	// is a sign of life and repeats the last counter.
 	Counter    uint64      `protobuf:"varint,3,opt,name=counter,proto3" json:"counter,omitempty"`
 	Deliveries []*Delivery `protobuf:"bytes,4,rep,name=deliveries,proto3" json:"deliveries,omitempty"`
 	// The sender is draining: it no longer owns conversations.
@@ -105,19 +105,27 @@ func (x *DeliverRequest) GetDraining() bool {
 	return false
 }
 
-// Delivery is one thing for some users of the receiving server.
+// Delivery is one thing for the members of a conversation who are connected to
+// the receiving server. The receiver finds them by its own index.
 type Delivery struct {
-	state   protoimpl.MessageState `protogen:"open.v1"`
-	UserIds []uint64               `protobuf:"varint,1,rep,packed,name=user_ids,json=userIds,proto3" json:"user_ids,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// For receivers of revision 0, which have no index: the members.
+	UserIds []uint64 `protobuf:"varint,1,rep,packed,name=user_ids,json=userIds,proto3" json:"user_ids,omitempty"`
 	// Types that are valid to be assigned to What:
 	//
 	//	*Delivery_Event
 	//	*Delivery_Head
+	//	*Delivery_OwnState
 	What isDelivery_What `protobuf_oneof:"what"`
-	// The connection that sent the event, if any: its acknowledgement tells it.
+	// The connection that sent it, if any: its answer tells the same.
 	ExceptConnection uint64 `protobuf:"varint,4,opt,name=except_connection,json=exceptConnection,proto3" json:"except_connection,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// The number of the last change of the conversation's members that the sender
+	// knows. A receiver that knows less reads them anew.
+	MembersNumber uint64 `protobuf:"varint,6,opt,name=members_number,json=membersNumber,proto3" json:"members_number,omitempty"`
+	// For this member alone; 0: for all.
+	UserId        uint64 `protobuf:"varint,7,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Delivery) Reset() {
@@ -182,9 +190,32 @@ func (x *Delivery) GetHead() *v1.Head {
 	return nil
 }
 
+func (x *Delivery) GetOwnState() *v1.OwnState {
+	if x != nil {
+		if x, ok := x.What.(*Delivery_OwnState); ok {
+			return x.OwnState
+		}
+	}
+	return nil
+}
+
 func (x *Delivery) GetExceptConnection() uint64 {
 	if x != nil {
 		return x.ExceptConnection
+	}
+	return 0
+}
+
+func (x *Delivery) GetMembersNumber() uint64 {
+	if x != nil {
+		return x.MembersNumber
+	}
+	return 0
+}
+
+func (x *Delivery) GetUserId() uint64 {
+	if x != nil {
+		return x.UserId
 	}
 	return 0
 }
@@ -201,9 +232,16 @@ type Delivery_Head struct {
 	Head *v1.Head `protobuf:"bytes,3,opt,name=head,proto3,oneof"`
 }
 
+type Delivery_OwnState struct {
+	// user_id is set with it.
+	OwnState *v1.OwnState `protobuf:"bytes,5,opt,name=own_state,json=ownState,proto3,oneof"`
+}
+
 func (*Delivery_Event) isDelivery_What() {}
 
 func (*Delivery_Head) isDelivery_What() {}
+
+func (*Delivery_OwnState) isDelivery_What() {}
 
 // DeliverResponse is the receiver's sign of life.
 type DeliverResponse struct {
@@ -211,8 +249,11 @@ type DeliverResponse struct {
 	Instance string                 `protobuf:"bytes,1,opt,name=instance,proto3" json:"instance,omitempty"`
 	BootId   uint64                 `protobuf:"varint,2,opt,name=boot_id,json=bootId,proto3" json:"boot_id,omitempty"`
 	Draining bool                   `protobuf:"varint,3,opt,name=draining,proto3" json:"draining,omitempty"`
-	// Its log does not get on: entries are better offered to others.
-	Stuck         bool `protobuf:"varint,4,opt,name=stuck,proto3" json:"stuck,omitempty"`
+	// Its log makes no progress: entries are better offered to others.
+	Stuck bool `protobuf:"varint,4,opt,name=stuck,proto3" json:"stuck,omitempty"`
+	// What the server understands: from 1 on it finds the members of a conversation
+	// by itself. 0 is the release before.
+	Revision      uint32 `protobuf:"varint,5,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -275,13 +316,20 @@ func (x *DeliverResponse) GetStuck() bool {
 	return false
 }
 
+func (x *DeliverResponse) GetRevision() uint32 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
 // AppendRequest offers entries of one conversation, in order.
 type AppendRequest struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
 	RequestId      uint64                 `protobuf:"varint,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	ConversationId uint64                 `protobuf:"varint,2,opt,name=conversation_id,json=conversationId,proto3" json:"conversation_id,omitempty"`
 	Entries        []*Entry               `protobuf:"bytes,3,rep,name=entries,proto3" json:"entries,omitempty"`
-	// The users to deliver to.
+	// For owners of revision 0: the members.
 	MemberIds     []uint64 `protobuf:"varint,4,rep,packed,name=member_ids,json=memberIds,proto3" json:"member_ids,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -349,11 +397,14 @@ type Entry struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	SenderId    uint64                 `protobuf:"varint,1,opt,name=sender_id,json=senderId,proto3" json:"sender_id,omitempty"`
 	ClientMsgId []byte                 `protobuf:"bytes,2,opt,name=client_msg_id,json=clientMsgId,proto3" json:"client_msg_id,omitempty"`
-	Kind        v1.EventKind           `protobuf:"varint,3,opt,name=kind,proto3,enum=msrchat.chat.v1.EventKind" json:"kind,omitempty"`
-	Body        []byte                 `protobuf:"bytes,4,opt,name=body,proto3" json:"body,omitempty"`
+	// See msrchat.chat.v1.Content.
+	Kind uint32 `protobuf:"varint,3,opt,name=kind,proto3" json:"kind,omitempty"`
+	Body []byte `protobuf:"bytes,4,opt,name=body,proto3" json:"body,omitempty"`
 	// The connection that it came in on, no other in the fleet has that id; 0 for
 	// none.
-	Connection    uint64 `protobuf:"varint,5,opt,name=connection,proto3" json:"connection,omitempty"`
+	Connection uint64 `protobuf:"varint,5,opt,name=connection,proto3" json:"connection,omitempty"`
+	// It is not counted as an unread message.
+	Uncounted     bool `protobuf:"varint,6,opt,name=uncounted,proto3" json:"uncounted,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -402,11 +453,11 @@ func (x *Entry) GetClientMsgId() []byte {
 	return nil
 }
 
-func (x *Entry) GetKind() v1.EventKind {
+func (x *Entry) GetKind() uint32 {
 	if x != nil {
 		return x.Kind
 	}
-	return v1.EventKind(0)
+	return 0
 }
 
 func (x *Entry) GetBody() []byte {
@@ -421,6 +472,13 @@ func (x *Entry) GetConnection() uint64 {
 		return x.Connection
 	}
 	return 0
+}
+
+func (x *Entry) GetUncounted() bool {
+	if x != nil {
+		return x.Uncounted
+	}
+	return false
 }
 
 // AppendResponse answers one AppendRequest, entry by entry.
@@ -499,8 +557,10 @@ type Appended struct {
 	CreatedAtMs int64                  `protobuf:"varint,2,opt,name=created_at_ms,json=createdAtMs,proto3" json:"created_at_ms,omitempty"`
 	Existing    bool                   `protobuf:"varint,3,opt,name=existing,proto3" json:"existing,omitempty"`
 	// Set when this entry was refused.
-	ErrorCode     string `protobuf:"bytes,4,opt,name=error_code,json=errorCode,proto3" json:"error_code,omitempty"`
-	ErrorText     string `protobuf:"bytes,5,opt,name=error_text,json=errorText,proto3" json:"error_text,omitempty"`
+	ErrorCode string `protobuf:"bytes,4,opt,name=error_code,json=errorCode,proto3" json:"error_code,omitempty"`
+	ErrorText string `protobuf:"bytes,5,opt,name=error_text,json=errorText,proto3" json:"error_text,omitempty"`
+	// See msrchat.chat.v1.Event; 0 from an owner of revision 0.
+	Ordinal       uint64 `protobuf:"varint,6,opt,name=ordinal,proto3" json:"ordinal,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -570,6 +630,13 @@ func (x *Appended) GetErrorText() string {
 	return ""
 }
 
+func (x *Appended) GetOrdinal() uint64 {
+	if x != nil {
+		return x.Ordinal
+	}
+	return 0
+}
+
 var File_msrchat_relay_v1_relay_proto protoreflect.FileDescriptor
 
 const file_msrchat_relay_v1_relay_proto_rawDesc = "" +
@@ -582,33 +649,38 @@ const file_msrchat_relay_v1_relay_proto_rawDesc = "" +
 	"\n" +
 	"deliveries\x18\x04 \x03(\v2\x1a.msrchat.relay.v1.DeliveryR\n" +
 	"deliveries\x12\x1a\n" +
-	"\bdraining\x18\x05 \x01(\bR\bdraining\"\xb7\x01\n" +
+	"\bdraining\x18\x05 \x01(\bR\bdraining\"\xb1\x02\n" +
 	"\bDelivery\x12\x19\n" +
 	"\buser_ids\x18\x01 \x03(\x04R\auserIds\x12.\n" +
 	"\x05event\x18\x02 \x01(\v2\x16.msrchat.chat.v1.EventH\x00R\x05event\x12+\n" +
-	"\x04head\x18\x03 \x01(\v2\x15.msrchat.chat.v1.HeadH\x00R\x04head\x12+\n" +
-	"\x11except_connection\x18\x04 \x01(\x04R\x10exceptConnectionB\x06\n" +
-	"\x04what\"x\n" +
+	"\x04head\x18\x03 \x01(\v2\x15.msrchat.chat.v1.HeadH\x00R\x04head\x128\n" +
+	"\town_state\x18\x05 \x01(\v2\x19.msrchat.chat.v1.OwnStateH\x00R\bownState\x12+\n" +
+	"\x11except_connection\x18\x04 \x01(\x04R\x10exceptConnection\x12%\n" +
+	"\x0emembers_number\x18\x06 \x01(\x04R\rmembersNumber\x12\x17\n" +
+	"\auser_id\x18\a \x01(\x04R\x06userIdB\x06\n" +
+	"\x04what\"\x94\x01\n" +
 	"\x0fDeliverResponse\x12\x1a\n" +
 	"\binstance\x18\x01 \x01(\tR\binstance\x12\x17\n" +
 	"\aboot_id\x18\x02 \x01(\x04R\x06bootId\x12\x1a\n" +
 	"\bdraining\x18\x03 \x01(\bR\bdraining\x12\x14\n" +
-	"\x05stuck\x18\x04 \x01(\bR\x05stuck\"\xa9\x01\n" +
+	"\x05stuck\x18\x04 \x01(\bR\x05stuck\x12\x1a\n" +
+	"\brevision\x18\x05 \x01(\rR\brevision\"\xa9\x01\n" +
 	"\rAppendRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\x04R\trequestId\x12'\n" +
 	"\x0fconversation_id\x18\x02 \x01(\x04R\x0econversationId\x121\n" +
 	"\aentries\x18\x03 \x03(\v2\x17.msrchat.relay.v1.EntryR\aentries\x12\x1d\n" +
 	"\n" +
-	"member_ids\x18\x04 \x03(\x04R\tmemberIds\"\xac\x01\n" +
+	"member_ids\x18\x04 \x03(\x04R\tmemberIds\"\xae\x01\n" +
 	"\x05Entry\x12\x1b\n" +
 	"\tsender_id\x18\x01 \x01(\x04R\bsenderId\x12\"\n" +
-	"\rclient_msg_id\x18\x02 \x01(\fR\vclientMsgId\x12.\n" +
-	"\x04kind\x18\x03 \x01(\x0e2\x1a.msrchat.chat.v1.EventKindR\x04kind\x12\x12\n" +
+	"\rclient_msg_id\x18\x02 \x01(\fR\vclientMsgId\x12\x12\n" +
+	"\x04kind\x18\x03 \x01(\rR\x04kind\x12\x12\n" +
 	"\x04body\x18\x04 \x01(\fR\x04body\x12\x1e\n" +
 	"\n" +
 	"connection\x18\x05 \x01(\x04R\n" +
-	"connection\"\xa3\x01\n" +
+	"connection\x12\x1c\n" +
+	"\tuncounted\x18\x06 \x01(\bR\tuncounted\"\xa3\x01\n" +
 	"\x0eAppendResponse\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\x04R\trequestId\x124\n" +
@@ -616,7 +688,7 @@ const file_msrchat_relay_v1_relay_proto_rawDesc = "" +
 	"\n" +
 	"error_code\x18\x03 \x01(\tR\terrorCode\x12\x1d\n" +
 	"\n" +
-	"error_text\x18\x04 \x01(\tR\terrorText\"\x9a\x01\n" +
+	"error_text\x18\x04 \x01(\tR\terrorText\"\xb4\x01\n" +
 	"\bAppended\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\"\n" +
 	"\rcreated_at_ms\x18\x02 \x01(\x03R\vcreatedAtMs\x12\x1a\n" +
@@ -624,7 +696,8 @@ const file_msrchat_relay_v1_relay_proto_rawDesc = "" +
 	"\n" +
 	"error_code\x18\x04 \x01(\tR\terrorCode\x12\x1d\n" +
 	"\n" +
-	"error_text\x18\x05 \x01(\tR\terrorText2\xb3\x01\n" +
+	"error_text\x18\x05 \x01(\tR\terrorText\x12\x18\n" +
+	"\aordinal\x18\x06 \x01(\x04R\aordinal2\xb3\x01\n" +
 	"\fRelayService\x12R\n" +
 	"\aDeliver\x12 .msrchat.relay.v1.DeliverRequest\x1a!.msrchat.relay.v1.DeliverResponse(\x010\x01\x12O\n" +
 	"\x06Append\x12\x1f.msrchat.relay.v1.AppendRequest\x1a .msrchat.relay.v1.AppendResponse(\x010\x01B;Z9github.com/msrchat/msrchat/proto/msrchat/relay/v1;relayv1b\x06proto3"
@@ -652,14 +725,14 @@ var file_msrchat_relay_v1_relay_proto_goTypes = []any{
 	(*Appended)(nil),        // 6: msrchat.relay.v1.Appended
 	(*v1.Event)(nil),        // 7: msrchat.chat.v1.Event
 	(*v1.Head)(nil),         // 8: msrchat.chat.v1.Head
-	(v1.EventKind)(0),       // 9: msrchat.chat.v1.EventKind
+	(*v1.OwnState)(nil),     // 9: msrchat.chat.v1.OwnState
 }
 var file_msrchat_relay_v1_relay_proto_depIdxs = []int32{
 	1, // 0: msrchat.relay.v1.DeliverRequest.deliveries:type_name -> msrchat.relay.v1.Delivery
 	7, // 1: msrchat.relay.v1.Delivery.event:type_name -> msrchat.chat.v1.Event
 	8, // 2: msrchat.relay.v1.Delivery.head:type_name -> msrchat.chat.v1.Head
-	4, // 3: msrchat.relay.v1.AppendRequest.entries:type_name -> msrchat.relay.v1.Entry
-	9, // 4: msrchat.relay.v1.Entry.kind:type_name -> msrchat.chat.v1.EventKind
+	9, // 3: msrchat.relay.v1.Delivery.own_state:type_name -> msrchat.chat.v1.OwnState
+	4, // 4: msrchat.relay.v1.AppendRequest.entries:type_name -> msrchat.relay.v1.Entry
 	6, // 5: msrchat.relay.v1.AppendResponse.results:type_name -> msrchat.relay.v1.Appended
 	0, // 6: msrchat.relay.v1.RelayService.Deliver:input_type -> msrchat.relay.v1.DeliverRequest
 	3, // 7: msrchat.relay.v1.RelayService.Append:input_type -> msrchat.relay.v1.AppendRequest
@@ -680,6 +753,7 @@ func file_msrchat_relay_v1_relay_proto_init() {
 	file_msrchat_relay_v1_relay_proto_msgTypes[1].OneofWrappers = []any{
 		(*Delivery_Event)(nil),
 		(*Delivery_Head)(nil),
+		(*Delivery_OwnState)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

@@ -1,0 +1,39 @@
+package chat
+
+import (
+	"encoding/json"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/msrchat/msrchat/shared/golden"
+)
+
+// A changed default must show in review.
+func TestDefaultsGolden(t *testing.T) {
+	got, err := json.MarshalIndent(Defaults(), "", "  ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden.Compare(t, "testdata/defaults.json", append(got, '\n'))
+}
+
+func TestWhatIsZeroMeansTheDefault(t *testing.T) {
+	want := Defaults()
+	zero := Config{
+		Client: want.Client, Relay: want.Relay, Health: want.Health, HTTP: want.HTTP,
+		Database: want.Database, Redis: want.Redis,
+	}
+	if diff := cmp.Diff(want, zero.withDefaults(), cmpopts.IgnoreFields(Config{}, "Hooks")); diff != "" {
+		t.Errorf("config (-defaults +zero):\n%s", diff)
+	}
+}
+
+func TestTheDefaultsAreValid(t *testing.T) {
+	cfg := Defaults()
+	cfg.Instance, cfg.ConsulAddr = "chat-1", "127.0.0.1:7701"
+	if err := cfg.Validate(); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,101 @@
+package conn
+
+import (
+	"context"
+	"time"
+
+	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
+	"github.com/msrchat/msrchat/shared/errs"
+
+	"github.com/msrchat/msrchat/chat/internal/kind"
+	"github.com/msrchat/msrchat/chat/internal/msglog"
+)
+
+var (
+	errTooManySends = errs.New(errs.CodeRateLimited,
+		"more than %d messages wait for their acknowledgement", MaxUnacknowledged).Retry(100 * time.Millisecond)
+	errMessageID = errs.New(errs.CodeInvalid, "client_msg_id must have 16 bytes, not all zero").In("client_msg_id")
+)
+
+// send hands a message to its lane; the answer comes from there.
+func (c *Conn) send(ctx context.Context, f *chatv1.ClientFrame) error {
+	s := f.GetSend()
+	k, err := kind.Of(s.GetKind())
+	if err != nil {
+		return err
+	}
+	e := msglog.Event{
+		Conversation: s.GetConversationId(), Sender: c.session.UserID, Kind: k.Number, Body: s.GetBody(),
+		Uncounted: k.Uncounted, Connection: c.id,
+	}
+	if n := len(s.GetClientMsgId()); copy(e.ID[:], s.GetClientMsgId()) != n || n != len(e.ID) || e.ID == [16]byte{} {
+		return errMessageID
+	}
+	if err := k.Check(s.GetBody()); err != nil {
+		return err
+	}
+	if err := c.turns.before(e.Conversation, e.ID); err != nil {
+		return err
+	}
+	err = c.enqueue(ctx, f.GetRequestId(), e)
+	c.turns.refused(e.Conversation, e.ID, err)
+	return err
+}
+
+func (c *Conn) enqueue(ctx context.Context, request uint64, e msglog.Event) error {
+	if !c.server.opts.Directory.Knows(e.Conversation, e.Sender) {
+		err := c.wait(ctx, func(ctx context.Context) error {
+			return c.server.opts.Directory.Check(ctx, e.Conversation, e.Sender)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if c.unacknowledged.Add(1) > MaxUnacknowledged {
+		c.unacknowledged.Add(-1)
+		return errTooManySends
+	}
+	started := time.Now()
+	err := c.server.opts.Lanes.Send(e, func(r msglog.Result) {
+		c.server.metrics.sendSeconds.Observe(time.Since(started).Seconds())
+		c.sent(request, e.Conversation, r)
+	})
+	if err != nil {
+		c.settled()
+	}
+	return err
+}
+
+// sent acknowledges a message. It is called from the message's lane.
+func (c *Conn) sent(request, conversation uint64, r msglog.Result) {
+	defer c.settled()
+	if r.Err != nil {
+		c.refuse(request, r.Err)
+		return
+	}
+	c.answer(request, &chatv1.ServerFrame{Body: &chatv1.ServerFrame_Sent{Sent: &chatv1.Sent{
+		ConversationId: conversation, Seq: r.Seq, Ordinal: r.Ordinal, CreatedAtMs: r.CreatedAt, Existing: r.Existing,
+	}}})
+}
+
+// settled counts a send as answered; the last one lets a leaving connection go.
+func (c *Conn) settled() {
+	if c.unacknowledged.Add(-1) == 0 {
+		if g := c.leaving.Load(); g != nil {
+			c.Bye(g)
+		}
+	}
+}
+
+// Drain ends the connection as soon as the messages that it has under way are
+// acknowledged. Requests that arrive from now on are dropped; the client makes
+// them again where it goes next.
+func (c *Conn) Drain(g *chatv1.Goodbye) {
+	c.leaving.Store(g)
+	if c.unacknowledged.Load() == 0 {
+		c.Bye(g)
+	}
+}
+
+// Leaving says that Drain was called.
+func (c *Conn) Leaving() bool { return c.leaving.Load() != nil }

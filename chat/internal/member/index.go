@@ -1,0 +1,168 @@
+// Package member knows who takes part in which conversations. What it remembers
+// is bounded and may be old: whoever sends a delivery says with which number the
+// members last changed, and a reader that knows less reads them anew.
+package member
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/msrchat/msrchat/shared/conversation"
+	"github.com/msrchat/msrchat/shared/errs"
+	"github.com/msrchat/msrchat/shared/planted"
+
+	"github.com/msrchat/msrchat/chat/internal/batch"
+)
+
+const (
+	// maxCached conversations are remembered, some 10 MB. Beyond it all are
+	// forgotten; to read one again costs a part of one statement.
+	maxCached = 100_000
+	// maxTogether conversations are read by one statement, which may take loadLimit.
+	maxTogether = 500
+	loadLimit   = 5 * time.Second
+)
+
+// directNumber is the number of a direct conversation's members, which were set
+// once, when it was made.
+const directNumber = 1
+
+// Members are the people of a conversation.
+type Members struct {
+	// Number rises with each change of the members; 0: nothing is known.
+	Number uint64
+	// Users must not be changed.
+	Users []uint64
+}
+
+// Has says whether a user takes part.
+func (m Members) Has(user uint64) bool { return slices.Contains(m.Users, user) }
+
+// Index remembers members. Its methods may be called from any goroutine; those
+// with a context may wait for the database.
+type Index struct {
+	db    *sql.DB
+	loads *batch.Batcher[uint64, Members]
+
+	mu     sync.RWMutex // owns cached
+	cached map[uint64]Members
+}
+
+// New returns an empty index on a database.
+func New(db *sql.DB) *Index {
+	x := &Index{db: db, cached: make(map[uint64]Members)}
+	x.loads = batch.New(maxTogether, loadLimit, func(ctx context.Context, ids []uint64) ([]Members, error) {
+		found, err := x.read(ctx, ids)
+		answers := make([]Members, len(ids))
+		for i, id := range ids {
+			answers[i] = found[id]
+		}
+		return answers, err
+	})
+	return x
+}
+
+// Known returns the members as they are remembered; it never waits.
+func (x *Index) Known(id uint64) (Members, bool) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	m, ok := x.cached[id]
+	return m, ok
+}
+
+// AtLeast returns the members if they are remembered as of a number or a later
+// one; it never waits.
+func (x *Index) AtLeast(id, number uint64) (Members, bool) {
+	m, ok := x.Known(id)
+	if planted.Has(planted.StaleMembers) {
+		return m, ok
+	}
+	return m, ok && m.Number >= number
+}
+
+// Put remembers the members of a conversation, unless newer ones are known. None
+// is not remembered: the conversation may be made at any moment.
+func (x *Index) Put(id uint64, m Members) {
+	if m.Number == 0 {
+		return
+	}
+	if planted.Has(planted.StaleMembers) {
+		m.Users = m.Users[:1] // as before the last one joined
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.cached[id].Number > m.Number {
+		return
+	}
+	if len(x.cached) >= maxCached {
+		clear(x.cached)
+	}
+	x.cached[id] = m
+}
+
+// PutDirect remembers the two people of a direct conversation.
+func (x *Index) PutDirect(id, a, b uint64) {
+	x.Put(id, Members{Number: directNumber, Users: []uint64{min(a, b), max(a, b)}})
+}
+
+// Load reads the members of a conversation anew, together with others that are
+// asked for at the same time. Members without a number: there is no such
+// conversation.
+func (x *Index) Load(ctx context.Context, id uint64) (Members, error) {
+	m, err := x.loads.Ask(ctx, id)
+	if err != nil {
+		return Members{}, errs.Wrap(errs.CodeUnavailable, err, "the database does not answer").Retry(time.Second)
+	}
+	return m, nil
+}
+
+// LoadAll reads the members of several conversations anew. A conversation that
+// does not exist is missing from the result.
+func (x *Index) LoadAll(ctx context.Context, ids []uint64) (map[uint64]Members, error) {
+	out := make(map[uint64]Members, len(ids))
+	for part := range slices.Chunk(ids, maxTogether) {
+		found, err := x.read(ctx, part)
+		if err != nil {
+			return out, err
+		}
+		maps.Copy(out, found)
+	}
+	return out, nil
+}
+
+// read asks the database and remembers what it says.
+func (x *Index) read(ctx context.Context, ids []uint64) (map[uint64]Members, error) {
+	query := []byte("SELECT id, low_user, high_user FROM conversations WHERE kind = ? AND id IN (")
+	for i, id := range ids {
+		if i > 0 {
+			query = append(query, ',')
+		}
+		query = strconv.AppendUint(query, id, 10)
+	}
+	rows, err := x.db.QueryContext(ctx, string(append(query, ')')), conversation.KindDirect)
+	if err != nil {
+		return nil, fmt.Errorf("read members: %w", err)
+	}
+	defer rows.Close()
+	out := make(map[uint64]Members, len(ids))
+	for rows.Next() {
+		var id, low, high uint64
+		if err := rows.Scan(&id, &low, &high); err != nil {
+			return nil, fmt.Errorf("read members: %w", err)
+		}
+		out[id] = Members{Number: directNumber, Users: []uint64{low, high}}
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("read members: %w", err)
+	}
+	for id, m := range out {
+		x.Put(id, m)
+	}
+	return out, nil
+}
