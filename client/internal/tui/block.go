@@ -20,7 +20,7 @@ type look struct {
 	width int
 	theme int // counts the changes of styles and measure
 	day   string
-	fresh bool // the first new message
+	fresh bool // see painter.fresh
 	group bool // the first of its sender
 	hint  bool // the one that the keys for failed messages act on
 	top   bool // nothing is above
@@ -37,9 +37,9 @@ type painter struct {
 	width int
 	now   time.Time
 
-	me, peer  string // shown names
-	divider   uint64 // the first new message, 0 if none
-	hintEntry *entry // see look.hint
+	name      func(*entry) string // of who wrote it, as it is shown
+	fresh     *entry              // the first new one, nil if none
+	hintEntry *entry              // see look.hint
 }
 
 // lookOf is how an entry looks under the one before it, nil at the top.
@@ -49,7 +49,7 @@ func (p *painter) lookOf(prev, e *entry) look {
 	if prev == nil || !sameDay(prev.at.In(p.now.Location()), day) {
 		l.day = dayName(day, p.now)
 	}
-	l.fresh = p.divider != 0 && e.seq == p.divider
+	l.fresh = e == p.fresh
 	l.group = l.day != "" || l.fresh || prev.sender != e.sender || e.at.Sub(prev.at) > groupTime
 	return l
 }
@@ -108,11 +108,12 @@ func (p *painter) hint(l look) string {
 }
 
 func (p *painter) heading(e *entry) string {
-	name, style := p.peer, p.st.title
+	style := p.st.title
 	if e.mine {
-		name, style = p.me, p.st.own
+		style = p.st.own
 	}
-	return style.Render(p.m.cut(name, p.width-8)) + p.st.faint.Render("  "+e.at.In(p.now.Location()).Format("15:04"))
+	at := e.at.In(p.now.Location()).Format("15:04")
+	return style.Render(p.m.cut(p.name(e), p.width-8)) + p.st.faint.Render("  "+at)
 }
 
 // mark says how far a message of one's own is.

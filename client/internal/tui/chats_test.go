@@ -61,12 +61,13 @@ func TestTheSwitcher(t *testing.T) {
 	} {
 		s.keys("ctrl+k")
 		s.typed(test.query)
+		top := s.m.layers.top().(*switcher)
 		var got []string
-		for _, c := range s.m.switcher.found {
+		for _, c := range top.found {
 			got = append(got, c.name)
 		}
-		if s.m.switcher.person != "" {
-			got = append(got, "+"+s.m.switcher.person)
+		if top.person != "" {
+			got = append(got, "+"+top.person)
 		}
 		if fmt.Sprint(got) != fmt.Sprint(test.want) {
 			t.Errorf("%q finds %q, want %q", test.query, got, test.want)
@@ -162,7 +163,7 @@ func TestANewChatWhileOffline(t *testing.T) {
 	if got := s.mark("are you"); got != "✓" {
 		t.Errorf("the mark is %q", got)
 	}
-	if s.m.open.conv == 0 {
+	if s.m.open.provisional() {
 		t.Error("the conversation is not known")
 	}
 	s.goTo("zoe")
@@ -235,7 +236,7 @@ func TestMovingBetweenChats(t *testing.T) {
 	s.keys("alt+a")
 	s.has("nothing is unread")
 	// A message moves its chat to the top.
-	f.say(s.m.chats.byKey["three"].conv, "new")
+	f.say(f.with("three"), "new")
 	s.events()
 	if got := s.m.chats.sorted[0].name; got != "three" {
 		t.Errorf("the first chat is %s", got)
@@ -345,8 +346,8 @@ func TestEscapeErasesNothing(t *testing.T) {
 	s.keys("enter")
 	s.typed("a long thought")
 	s.keys("esc", "ctrl+k", "esc", "f1", "esc", "pgup", "esc", "esc", "esc")
-	if s.m.composer.value != "a long thought" {
-		t.Errorf("left: %q", s.m.composer.value)
+	if s.m.open.composer.value != "a long thought" {
+		t.Errorf("left: %q", s.m.open.composer.value)
 	}
 }
 
@@ -359,7 +360,7 @@ func TestARestoredLog(t *testing.T) {
 	s.goTo("bob")
 	s.typed("my draft")
 	f.hold = true
-	_, err = f.Send(t.Context(), client.Target{Conversation: conv, Peer: "bob"}, "still queued")
+	_, err = f.Send(t.Context(), conv, "still queued")
 	must(err)
 	f.events <- client.OutboxChanged{}
 	s.events()
@@ -376,8 +377,8 @@ func TestARestoredLog(t *testing.T) {
 	s.events()
 	s.hasNot("lost")
 	s.has("kept", "still queued", "my draft", "history was restored")
-	if s.m.open.conv != conv+500 || len(s.m.chats.sorted) != 1 {
-		t.Errorf("conversation %d, %d chats", s.m.open.conv, len(s.m.chats.sorted))
+	if s.m.open.id != conv+500 || len(s.m.chats.sorted) != 1 {
+		t.Errorf("conversation %d, %d chats", s.m.open.id, len(s.m.chats.sorted))
 	}
 }
 
@@ -405,12 +406,12 @@ func TestMemoryIsBounded(t *testing.T) {
 		f.say(a, "x")
 	}
 	s.events()
-	if n := len(s.m.chats.byConv[a].t.log); n > trimAt {
+	if n := len(s.m.chats.byID[a].hist.rows); n > trimAt {
 		t.Errorf("%d messages of a chat that is not open are held", n)
 	}
-	s.has("(99+)")
+	s.has("(5000)", "5000 unread")
 	s.goTo("bob")
-	for len(s.m.open.t.log) < 3*trimAt {
+	for len(s.m.open.hist.rows) < 3*trimAt {
 		s.keys("ctrl+home")
 	}
 	s.keys("ctrl+end", "ctrl+k")
@@ -419,7 +420,7 @@ func TestMemoryIsBounded(t *testing.T) {
 	s.events()
 	s.keys("esc")
 	s.goTo("Carla")
-	if n := len(s.m.chats.byConv[a].t.log); n > trimAt {
+	if n := len(s.m.chats.byID[a].hist.rows); n > trimAt {
 		t.Errorf("%d messages of a chat that was left are held", n)
 	}
 }
@@ -456,7 +457,7 @@ func TestTheHelpHasEveryKey(t *testing.T) {
 			t.Errorf("%s is not in the help", b.label)
 		}
 	}
-	used := map[string]bool{"ctrl+c": true}
+	used := map[string]bool{}
 	for _, b := range bindings() {
 		for _, k := range b.keys {
 			if used[k] {

@@ -9,9 +9,9 @@ import (
 )
 
 // editor is a text field of one or more lines: the composer, and the switcher's
-// query. It moves and deletes by the characters that measure knows, which the
-// textarea of bubbles does not: there half of an emoji can be deleted, and the
-// caret is beside its cell after one.
+// query. It moves and deletes by the characters of measure. The textarea of
+// bubbles does not: it deletes half of an emoji, and shows the caret beside its
+// cell after one.
 type editor struct {
 	value string // clean
 	caret int    // bytes, between two characters
@@ -35,6 +35,16 @@ func (e *editor) set(value string) {
 	e.caret, e.top, e.goal, e.laid = len(e.value), 0, -1, nil
 }
 
+// update replaces the value by one that was not typed here. The caret stays before
+// the text that it is before, as far as that is still there.
+func (e *editor) update(value string) {
+	after := e.value[e.caret:]
+	e.set(value)
+	if strings.HasSuffix(e.value, after) {
+		e.caret = len(e.value) - len(after)
+	}
+}
+
 // insert puts s at the caret; where that would be too much it changes nothing.
 func (e *editor) insert(s string) bool {
 	s = clean(s)
@@ -50,8 +60,8 @@ func (e *editor) replace(from, to int, s string) {
 	e.caret, e.goal, e.laid = from+len(s), -1, nil
 }
 
-// layout is the value in rows. The caret after a full last row has one of its
-// own.
+// layout is the value in rows. Where a line ends with a full row, the caret after
+// it has a row of its own.
 func (e *editor) layout(m measure, width int) []row {
 	if e.laid != nil && e.laidWidth == width && e.laidBy == m {
 		return e.laid
@@ -104,8 +114,8 @@ func (e *editor) view(m measure, width, height int) (lines []string, x, y int) {
 	return lines, column, line - e.top
 }
 
-// line is a value without line breaks on one row, the part around the caret if
-// it is longer, and the caret's column.
+// line is a value without line breaks on one row, and the caret's column. Of a
+// longer value it is the part around the caret.
 func (e *editor) line(m measure, width int) (shown string, x int) {
 	cells := m.cells(e.value, 0, len(e.value), width)
 	from := 0
@@ -120,7 +130,7 @@ func (e *editor) line(m measure, width int) (shown string, x int) {
 	return m.fit(row{cells: cells[from:]}.text(), width), x
 }
 
-// key handles a key press; false means that the key is not for an editor.
+// key handles a key press; false: it is no key of an editor.
 func (e *editor) key(k tea.KeyPressMsg, m measure, width int) bool {
 	if k.Text != "" && k.Mod&(tea.ModCtrl|tea.ModAlt|tea.ModMeta|tea.ModSuper) == 0 {
 		e.insert(k.Text)
@@ -134,8 +144,8 @@ func (e *editor) key(k tea.KeyPressMsg, m measure, width int) bool {
 
 type editorKey func(e *editor, m measure, width int) bool
 
-// editorKeys are the keys of a text field: those of readline that no binding of
-// the program takes.
+// editorKeys are the keys of a text field: those of readline that the program has
+// not bound.
 var editorKeys = map[string]editorKey{
 	"left": move((*editor).left), "ctrl+b": move((*editor).left),
 	"right": move((*editor).right), "ctrl+f": move((*editor).right),
@@ -145,11 +155,13 @@ var editorKeys = map[string]editorKey{
 	"end": move((*editor).lineEnd), "ctrl+e": move((*editor).lineEnd),
 	"backspace": erase((*editor).left), "ctrl+h": erase((*editor).left), "shift+backspace": erase((*editor).left),
 	"delete": erase((*editor).right), "ctrl+d": erase((*editor).right),
-	"ctrl+w": erase((*editor).wordLeft), "alt+backspace": erase((*editor).wordLeft), "ctrl+backspace": erase((*editor).wordLeft),
-	"alt+d": erase((*editor).wordRight), "alt+delete": erase((*editor).wordRight), "ctrl+delete": erase((*editor).wordRight),
-	"ctrl+u": erase((*editor).lineStart),
-	"up":     func(e *editor, m measure, width int) bool { return e.vertical(m, width, -1) },
-	"down":   func(e *editor, m measure, width int) bool { return e.vertical(m, width, 1) },
+	"ctrl+w": erase((*editor).wordLeft), "alt+backspace": erase((*editor).wordLeft),
+	"ctrl+backspace": erase((*editor).wordLeft),
+	"alt+d":          erase((*editor).wordRight), "alt+delete": erase((*editor).wordRight),
+	"ctrl+delete": erase((*editor).wordRight),
+	"ctrl+u":      erase((*editor).lineStart),
+	"up":          func(e *editor, m measure, width int) bool { return e.vertical(m, width, -1) },
+	"down":        func(e *editor, m measure, width int) bool { return e.vertical(m, width, 1) },
 }
 
 func move(to func(*editor, measure) int) editorKey {

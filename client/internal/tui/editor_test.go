@@ -120,7 +120,8 @@ func TestCaretCells(t *testing.T) {
 		}
 		lines, x, y := e.view(m, 10, e.height(m, 10, 8))
 		if x != test.x || y != test.y {
-			t.Errorf("%q: the caret is at %d,%d, want %d,%d in\n%s", test.text, x, y, test.x, test.y, strings.Join(lines, "|\n"))
+			t.Errorf("%q: the caret is at %d,%d, want %d,%d in\n%s",
+				test.text, x, y, test.x, test.y, strings.Join(lines, "|\n"))
 		}
 	}
 }
@@ -169,9 +170,13 @@ func TestEditorIsBounded(t *testing.T) {
 // cell is on the screen.
 func FuzzEditor(f *testing.F) {
 	names := []string{
-		"left", "right", "up", "down", "home", "end", "backspace", "delete", "ctrl+w", "alt+d", "ctrl+u", "alt+b", "alt+f",
+		"left", "right", "up", "down", "home", "end", "backspace", "delete",
+		"ctrl+w", "alt+d", "ctrl+u", "alt+b", "alt+f",
 	}
-	texts := []string{"a", " ", "word ", "你", "，", "\n", "❤️", "👨‍👩‍👧", "🇨🇳", "e", "\u0301", "\u200d", "\ufe0f", "🏽", "\t", "क्षि", "한"}
+	texts := []string{
+		"a", " ", "word ", "你", "，", "\n", "❤️", "👨‍👩‍👧", "🇨🇳", "e",
+		"\u0301", "\u200d", "\ufe0f", "🏽", "\t", "क्षि", "한",
+	}
 	f.Add([]byte{0, 20, 21, 3, 40, 2, 7, 250, 16, 17, 18}, 9)
 	f.Fuzz(func(t *testing.T, moves []byte, width int) {
 		width = 2 + (width & 0x1f)
@@ -183,7 +188,8 @@ func FuzzEditor(f *testing.F) {
 				} else {
 					e.insert(texts[int(b)%len(texts)])
 				}
-				if e.caret < 0 || e.caret > len(e.value) || !utf8.ValidString(e.value) || !utf8.ValidString(e.value[:e.caret]) {
+				if e.caret < 0 || e.caret > len(e.value) ||
+					!utf8.ValidString(e.value) || !utf8.ValidString(e.value[:e.caret]) {
 					t.Fatalf("the caret is at %d of %q", e.caret, e.value)
 				}
 				h := e.height(m, width, 8)
@@ -201,16 +207,19 @@ func TestTheCursorIsAtTheCaretsCell(t *testing.T) {
 	f.conversation("bob", 10, line{true, 0, "x"})
 	for _, width := range []int{100, 50} {
 		for _, method := range methods {
-			for _, text := range []string{"", "hello", "你好，北京", "❤️ 👍🏽", "👨‍👩‍👧", "🇨🇳x", "e\u0301", "क्षि", "two\nlines 你好"} {
+			for _, text := range []string{
+				"", "hello", "你好，北京", "❤️ 👍🏽", "👨‍👩‍👧", "🇨🇳x", "e\u0301", "क्षि", "two\nlines 你好",
+			} {
 				s := newScreen(t, f, width, 20)
 				s.m.measure = method
 				s.keys("enter")
-				s.m.composer.insert(text)
+				s.m.open.composer.insert(text)
 				s.check()
 				lines, cursor := s.m.frame()
 				before := ansi.Strip(method.method.Truncate(lines[cursor.Y], cursor.X, ""))
 				last := text[strings.LastIndexByte(text, '\n')+1:]
-				if want := method.show(last); !strings.HasSuffix(before, "❯ "+want) && !strings.HasSuffix(before, "   "+want) {
+				want := method.show(last)
+				if !strings.HasSuffix(before, "❯ "+want) && !strings.HasSuffix(before, "   "+want) {
 					t.Errorf("width %d, %q: the cursor is after %q", width, text, before)
 				}
 				s.keys("ctrl+k")
@@ -220,13 +229,12 @@ func TestTheCursorIsAtTheCaretsCell(t *testing.T) {
 				if want := method.show(cleanLine(text)); !strings.HasSuffix(before, "❯ "+want) {
 					t.Errorf("width %d, %q in the switcher: the cursor is after %q", width, text, before)
 				}
-				s.m.switcher = nil
-				s.keys("f1")
+				s.keys("esc", "f1")
 				if _, cursor = s.m.frame(); cursor != nil {
 					t.Error("the help has a cursor")
 				}
 				s.keys("esc")
-				s.m.composer.set("")
+				s.m.open.composer.set("")
 			}
 		}
 	}

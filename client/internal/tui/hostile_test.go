@@ -35,10 +35,12 @@ func forbidden(frame string) string {
 
 // hostileTexts try to do more than be read.
 var hostileTexts = []string{
-	"\x1b]52;c;aGFja2Vk\x07clipboard", "\x1b[2J\x1b[H gone", "\x1b]0;title\x1b\\", "\u009b31mC1\u009c", "\x9b31m raw C1",
+	"\x1b]52;c;aGFja2Vk\x07clipboard", "\x1b[2J\x1b[H gone", "\x1b]0;title\x1b\\",
+	"\u009b31mC1\u009c", "\x9b31m raw C1",
 	"\x1bP+q544e\x1b\\", "bell\x07\x08\x08", "cr\rover", "nul\x00", "\u202Eevil\u202C \u2066x\u2069", "del\x7f",
-	"line\u2028sep\u2029", "\v\f\x1c", "zalgo " + strings.Repeat("\u0301\u0323", 3000), "\u0301first", "a\u200db\u200c\u2060\ufeff",
-	"\xff\xfe broken \xc3", strings.Repeat("\t", 100), strings.Repeat("\n", 100), "\U000E0001\U000E0041tags", "\u115f\u3164 filler",
+	"line\u2028sep\u2029", "\v\f\x1c", "zalgo " + strings.Repeat("\u0301\u0323", 3000), "\u0301first",
+	"a\u200db\u200c\u2060\ufeff", "\xff\xfe broken \xc3", strings.Repeat("\t", 100), strings.Repeat("\n", 100),
+	"\U000E0001\U000E0041tags", "\u115f\u3164 filler",
 }
 
 func TestNoTextDrivesTheTerminal(t *testing.T) {
@@ -46,9 +48,10 @@ func TestNoTextDrivesTheTerminal(t *testing.T) {
 		for _, size := range [][2]int{{100, 30}, {50, 16}, {20, 5}} {
 			f := newFake("ann" + text)
 			conv := f.conversation("p"+text, 100, line{false, time.Hour, text}, line{true, time.Minute, text})
-			must(f.SetDraft(t.Context(), draftPrefix+chatKey("p"+text, conv), text))
+			_, err := f.SetDraft(t.Context(), conv, text)
+			must(err)
 			f.refuse = errs.New(errs.CodeForbidden, "%s", text)
-			_, err := f.Send(t.Context(), client.Target{Conversation: conv, Peer: "p" + text}, text)
+			_, err = f.Send(t.Context(), conv, text)
 			must(err)
 			s := newScreen(t, f, size[0], size[1]) // every frame is checked
 			s.keys("enter")
@@ -84,7 +87,9 @@ func TestTheProgramWritesNoForeignSequences(t *testing.T) {
 	defer cancel()
 	done := make(chan error, 1)
 	go func() {
-		done <- Run(ctx, Options{Backend: f, Input: in, Output: out, Environ: []string{"TERM=xterm-256color"}, Location: time.UTC, size: testSize})
+		done <- Run(ctx, Options{
+			Backend: f, Input: in, Output: out, Environ: xterm, Location: time.UTC, size: testSize,
+		})
 	}()
 	in.press("\r") // the only chat, at its first new message
 	see(t, in, out, "clipboard end")
@@ -100,7 +105,8 @@ func TestTheProgramWritesNoForeignSequences(t *testing.T) {
 	}
 	got := strings.ReplaceAll(out.String(), ansi.RequestBackgroundColor, "") // Bubble Tea's own
 	for _, bad := range []string{
-		"\x1b]52;c;aGFja2Vk", "\x1b]0;", "\x1bP", "\x07", "\u009b", "\u202e", "\u2028", "\x00", "\x7f", "\x1b[2J\x1b[H gone",
+		"\x1b]52;c;aGFja2Vk", "\x1b]0;", "\x1bP", "\x07", "\u009b", "\u202e", "\u2028", "\x00", "\x7f",
+		"\x1b[2J\x1b[H gone",
 	} {
 		if strings.Contains(got, bad) {
 			t.Errorf("%q was written to the terminal", bad)

@@ -1,18 +1,27 @@
 package tui
 
-// layout says where everything is, for the present size and content.
+// area is the size of a part of the screen, in cells.
+type area struct{ w, h int }
+
+// layout says where everything is, for the present size of the screen: from left
+// to right the list and the top layer, each with a title, and below both the
+// status.
 type layout struct {
-	both             bool // list and chat beside one another
-	listW, chatW     int
-	chatX            int  // the chat's first column
-	status           bool // there is a status row
-	content          int  // rows above it
-	title            bool // there is a title row
-	titleRule        bool // and a rule below it
-	inputRule        bool // there is a rule above the composer
-	input, body      int  // rows of the composer and of the messages
-	list             int  // rows of the list
-	promptW, inputIn int  // columns of the prompt and of what is typed
+	side   area // the list, below its title; no width where there is no room
+	main   area // the top layer, below its title
+	head   int  // rows of a title: 0, 1 or, with a rule, 2
+	status bool // there is a status row
+}
+
+// content is the rows above the status.
+func (l layout) content() int { return l.head + l.main.h }
+
+// mainX is the top layer's first column; the one before is the border.
+func (l layout) mainX() int {
+	if l.side.w == 0 {
+		return 0
+	}
+	return l.side.w + 1
 }
 
 const (
@@ -22,38 +31,54 @@ const (
 	maxInput = 8
 )
 
-func (l layout) inputWidth() int { return l.inputIn }
-
 func (m *Model) layout() layout {
-	l := layout{both: m.width >= bothFrom, listW: m.width, chatW: m.width}
-	if l.both {
-		l.listW = min(max(m.width*3/10, 20), 32)
-		l.chatX = l.listW + 1
-		l.chatW = m.width - l.chatX
+	var l layout
+	rows := m.height
+	if l.status = rows >= 2; l.status {
+		rows--
 	}
-	l.status = m.height >= 2
-	l.content = m.height
-	if l.status {
-		l.content--
+	switch {
+	case rows >= 9:
+		l.head = 2
+	case rows >= 4:
+		l.head = 1
 	}
-	l.title = l.content >= 4
-	l.titleRule = l.content >= 9
-	l.inputRule = l.content >= 3
-	if l.promptW = 3; l.chatW < 12 {
-		l.promptW = 0
+	l.main = area{m.width, max(rows-l.head, 0)}
+	if m.width >= bothFrom {
+		l.side = area{min(max(m.width*3/10, 20), 32), l.main.h}
+		l.main.w -= l.side.w + 1
 	}
-	l.inputIn = max(l.chatW-l.promptW-1, 1)
-	rest := l.content
-	for _, has := range []bool{l.title, l.titleRule} {
-		if has {
-			rest--
-		}
-	}
-	l.list = max(rest, 0)
-	if l.inputRule {
-		rest--
-	}
-	l.input = m.composer.height(m.measure, l.inputIn, min(maxInput, max(1, l.content/3)))
-	l.body = max(rest-l.input, 0)
 	return l
+}
+
+// chatLayout divides the open chat's part of the screen: messages, a rule,
+// composer.
+type chatLayout struct {
+	w      int
+	body   int // rows of the messages
+	rule   bool
+	input  int // rows of the composer
+	prompt int // columns before what is typed
+	inputW int // columns of what is typed
+}
+
+func (m *Model) chatLayout() chatLayout {
+	l := m.layout()
+	c := chatLayout{w: l.main.w, rule: l.main.h >= 3}
+	c.prompt, c.inputW = prompt(c.w)
+	c.input = m.open.composer.height(m.measure, c.inputW, min(maxInput, max(1, l.content()/3)))
+	c.body = l.main.h - c.input
+	if c.rule {
+		c.body--
+	}
+	c.body = max(c.body, 0)
+	return c
+}
+
+// prompt divides a row of a text field: the sign before it, and what is typed.
+func prompt(width int) (sign, text int) {
+	if sign = 3; width < 12 {
+		sign = 0
+	}
+	return sign, max(width-sign-1, 1)
 }

@@ -1,77 +1,94 @@
 package tui
 
-import "fmt"
+import (
+	"fmt"
 
-// listPane is the chats, the ones with the latest messages first.
-func (m *Model) listPane(l layout) []string {
-	me := m.shown(cleanLine(m.me.Name))
-	title := m.styles.own.Render(m.measure.cut(me, l.listW-2))
+	"charm.land/lipgloss/v2"
+)
+
+// listTitle is one's own name, and how much is unread.
+func (m *Model) listTitle(width int) (left, right string) {
+	left = m.styles.own.Render(m.measure.cut(m.shown(cleanLine(m.me.Name)), width-2))
 	if n := m.chats.unread(); n > 0 {
-		title = m.measure.spread(title, m.styles.unread.Render(fmt.Sprintf("%d unread ", n)), l.listW-1)
+		right = m.styles.unread.Render(fmt.Sprintf("%d unread ", n))
 	}
-	lines := m.titled(l, l.listW, title)
+	return left, right
+}
+
+// list is the chats, the ones with the latest messages first.
+func (m *Model) list(a area) drawing {
+	d := drawing{rule: -1}
 	all := m.chats.sorted
 	if len(all) == 0 {
 		say := "No chats yet."
-		if !l.both {
+		if m.layout().side.w == 0 {
 			say += " Press " + keySwitch + " and type somebody's name."
 		}
-		for _, line := range m.measure.lines(say, max(l.listW-2, 8)) {
-			lines = append(lines, " "+m.styles.faint.Render(line))
+		for _, line := range m.measure.lines(say, max(a.w-2, 8)) {
+			d.lines = append(d.lines, " "+m.styles.faint.Render(line))
 		}
-		return lines
+		return d
 	}
-	from := m.listTop(l)
-	for _, c := range all[from:min(len(all), from+l.list)] {
-		lines = append(lines, m.listRow(c, l.listW))
+	from := m.listTop(a.h)
+	for _, c := range all[from:min(len(all), from+a.h)] {
+		d.lines = append(d.lines, m.listRow(c, a.w))
 	}
-	return lines
+	return d
 }
 
 // listTop is the first chat shown: the chosen one is in the middle of a list
 // that is too long.
-func (m *Model) listTop(l layout) int {
+func (m *Model) listTop(rows int) int {
 	at := m.chats.index(m.selected)
-	return min(max(at-l.list/2, 0), max(len(m.chats.sorted)-l.list, 0))
+	return min(max(at-rows/2, 0), max(len(m.chats.sorted)-rows, 0))
 }
 
-// listRow is one chat: its name and, at the end, what there is to know.
+// listRow is one chat: its name and, at the end, what there is to know. What does
+// not fit beside a short name is left out, the time first.
 func (m *Model) listRow(c *chat, width int) string {
 	chosen := c == m.selected
 	sign := "  "
 	if chosen {
 		sign = "▸ "
 	}
-	var plain, styled string // the end of the row, its parts from left to right
-	add := func(s string, render func(...string) string) {
-		plain += " " + s
-		styled += " " + render(s)
+	least := min(m.measure.width(m.shown(c.name)), 6)
+	plain, styled := m.listNotes(c, true)
+	if width-3-m.measure.width(plain) < least {
+		plain, styled = m.listNotes(c, false)
 	}
-	if c.t.failed() != nil {
-		add("✗", m.styles.bad.Render)
-	} else if c.t.waiting() > 0 {
-		add("◌", m.styles.warn.Render)
-	}
-	if c.draft != "" && c != m.open {
-		add("✎", m.styles.warn.Render)
-	}
-	if at := shortTime(c.last, m.clock); at != "" {
-		add(at, m.styles.faint.Render)
-	}
-	if c.unread > 0 {
-		add("("+count(c.unread)+")", m.styles.unread.Render)
-	}
-	room := width - 2 - 1 - m.measure.width(plain) // the sign before, a blank after
-	if room < 6 {
+	room := width - 3 - m.measure.width(plain) // the sign before, a blank after
+	if room < least {
 		plain, styled, room = "", "", width-3
 	}
 	name := m.measure.fit(m.shown(c.name), room)
 	if chosen && m.open == nil {
 		return m.styles.selected.Render(m.measure.fit(sign+name+plain, width))
 	}
-	switch {
-	case c.unread > 0 || chosen:
+	if c.unread() > 0 || chosen {
 		name = m.styles.key.Render(name)
 	}
 	return sign + name + styled + " "
+}
+
+// listNotes is the end of a chat's row, plain and styled.
+func (m *Model) listNotes(c *chat, timed bool) (plain, styled string) {
+	add := func(s string, style lipgloss.Style) {
+		plain += " " + s
+		styled += " " + style.Render(s)
+	}
+	if c.hist.failed() != nil {
+		add("✗", m.styles.bad)
+	} else if c.hist.waiting() > 0 {
+		add("◌", m.styles.warn)
+	}
+	if c.draft.text != "" && !m.open.shows(c) {
+		add("✎", m.styles.warn)
+	}
+	if at := shortTime(c.last, m.clock); at != "" && timed {
+		add(at, m.styles.faint)
+	}
+	if n := c.unread(); n > 0 {
+		add(fmt.Sprintf("(%d)", n), m.styles.unread)
+	}
+	return plain, styled
 }

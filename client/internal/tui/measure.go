@@ -146,8 +146,9 @@ func spaces(n int) string {
 
 // clean makes a text from outside harmless for a terminal. Control characters
 // become visible signs, direction overrides and broken bytes U+FFFD; lines are
-// separated by \n, and a tab stays one, which rows and show turn into spaces. Every text that was not written in this
-// package passes through here or cleanLine before it is shown.
+// separated by \n, and a tab stays one, which rows and show turn into spaces.
+// Every text that was not written in this package passes through here or
+// cleanLine before it is shown.
 func clean(s string) string {
 	if !unsafe(s) {
 		return s
@@ -184,14 +185,16 @@ func cleanLine(s string) string {
 
 func unsafe(s string) bool {
 	for _, r := range s {
-		if r != '\n' && r != '\t' && (unicode.IsControl(r) || override(r) || r == utf8.RuneError || r == '\u2028' || r == '\u2029') {
+		switch {
+		case r == '\n', r == '\t':
+		case unicode.IsControl(r), override(r), r == utf8.RuneError, r == '\u2028', r == '\u2029':
 			return true
 		}
 	}
 	return false
 }
 
-// override says that a rune turns the direction of what follows.
+// override says that a rune changes the direction of the text after it.
 func override(r rune) bool {
 	return r >= 0x202A && r <= 0x202E || r >= 0x2066 && r <= 0x2069
 }

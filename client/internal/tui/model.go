@@ -2,10 +2,10 @@
 // of the open one, and a place to write.
 //
 // One Model owns everything that is shown; Bubble Tea calls it from one
-// goroutine. The parts (roster, timeline, scroll, editor, switcher) are plain
-// structs with methods. Nothing here waits: the disk and the network are
-// reached by commands, whose answers come back as messages, and what the client
-// tells comes through pump.
+// goroutine. The parts (roster, timeline, scroll, editor) are plain structs with
+// methods; what takes the input is a stack of layers. Nothing here waits: disk
+// and network are reached by commands, whose answers come back as messages, and
+// the client's events come through pump.
 package tui
 
 import (
@@ -39,11 +39,9 @@ type Model struct {
 	theme         int // counts the changes of measure and styles
 
 	chats    *roster
-	open     *chat // nil: the list has the keys
+	open     *view // nil: the list has the keys
 	selected *chat // in the list, while no chat is open
-	composer editor
-	switcher *switcher // over everything else, nil if closed
-	help     *help     // likewise
+	layers   stack
 
 	notice notice
 	leave  time.Time // until then, Ctrl+C leaves
@@ -72,13 +70,13 @@ func newModel(ctx context.Context, b Backend, log *slog.Logger, now func() time.
 	m := &Model{
 		ctx: ctx, b: b, log: log, now: now, me: b.User(), clock: now(), link: b.Link(),
 		focused: true, measure: measure{ansi.WcWidth}, styles: newStyles(unknown),
-		chats: newRoster(), composer: editor{goal: -1},
+		chats: newRoster(), layers: stack{base{}},
 		after: func(d time.Duration, msg tea.Msg) tea.Cmd {
 			return tea.Tick(d, func(time.Time) tea.Msg { return msg })
 		},
 	}
-	m.writes.drafts, m.writes.reads = map[string]*chat{}, map[string]*chat{}
-	m.merge(s, 0, true)
+	m.writes.drafts, m.writes.reads = map[*chat]bool{}, map[*chat]bool{}
+	m.merge(s, 0)
 	m.chats.sort()
 	return m
 }
@@ -101,8 +99,10 @@ func (m *Model) handle(msg tea.Msg) tea.Cmd {
 		m.width, m.height = msg.Width, msg.Height
 	case tea.KeyPressMsg:
 		return m.onKey(msg)
-	case tea.PasteMsg:
-		m.onPaste(msg.Content)
+	case tea.PasteMsg, tea.MouseMsg:
+		return m.layers.top().update(m, msg)
+	case answer:
+		return m.onAnswer(msg)
 	case tea.FocusMsg:
 		m.focused = true
 	case tea.BlurMsg:
@@ -128,8 +128,6 @@ func (m *Model) handle(msg tea.Msg) tea.Cmd {
 		return m.onSnapshot(msg)
 	case unsentMsg:
 		return m.onUnsent(msg)
-	case openedMsg:
-		m.onOpened(msg)
 	case timerMsg:
 		m.timer.fired(msg)
 	case keepMsg:
@@ -154,7 +152,7 @@ func (m *Model) settle() tea.Cmd {
 	}
 	m.jump()
 	load := m.loadMore()
-	m.markRead()
+	m.read()
 	return tea.Batch(load, m.keepSoon(), m.timer.set(m.interval(), m.after))
 }
 

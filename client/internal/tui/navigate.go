@@ -1,37 +1,33 @@
 package tui
 
 import (
-	"context"
-
 	tea "charm.land/bubbletea/v2"
-
-	"github.com/msrchat/msrchat/client"
 )
 
 // openChat shows a chat; what is being written in the one before stays there.
 func (m *Model) openChat(c *chat) {
-	if c == nil || c == m.open {
+	if c == nil || m.open.shows(c) {
 		return
 	}
-	m.keepDraft()
-	if m.open != nil {
-		m.open.leave()
-	}
-	m.open, m.selected = c, c
-	m.composer.set(c.draft)
-	if c.unread > 0 {
-		c.divider, c.jump = c.read+1, true
-	}
+	m.leaveChat()
+	m.open, m.selected = newView(c), c
 	m.drop()
 }
 
 // closeChat goes back to the list.
 func (m *Model) closeChat() {
-	m.keepDraft()
-	m.open.leave()
-	m.open = nil
-	m.composer.set("")
+	m.leaveChat()
 	m.drop()
+}
+
+// leaveChat ends the view of the open chat, if there is one.
+func (m *Model) leaveChat() {
+	m.keepDraft()
+	if c := m.open; c != nil {
+		c.hist.trim(trimAt, trimTo)
+		c.hist.problem = ""
+	}
+	m.open = nil
 }
 
 func neighbour(by int) func(*Model) tea.Cmd {
@@ -41,7 +37,7 @@ func neighbour(by int) func(*Model) tea.Cmd {
 			m.selectBy(by)
 			return nil
 		}
-		if i := m.chats.index(m.open) + by; i >= 0 && i < len(all) {
+		if i := m.chats.index(m.open.chat) + by; i >= 0 && i < len(all) {
 			m.openChat(all[i])
 		}
 		return nil
@@ -59,10 +55,12 @@ func (m *Model) selectBy(by int) {
 // nextUnread opens the next chat below, or from the top on, that has something
 // new.
 func (m *Model) nextUnread() tea.Cmd {
-	all := m.chats.sorted
-	at := m.chats.index(m.open)
+	all, at := m.chats.sorted, -1
+	if m.open != nil {
+		at = m.chats.index(m.open.chat)
+	}
 	for n := range all {
-		if c := all[(at+1+n)%len(all)]; c.unread > 0 && c != m.open {
+		if c := all[(at+1+n)%len(all)]; c.unread() > 0 && !m.open.shows(c) {
 			m.openChat(c)
 			return nil
 		}
@@ -71,43 +69,9 @@ func (m *Model) nextUnread() tea.Cmd {
 	return nil
 }
 
-// talkTo opens the chat with a person who may be unknown here. Without a
-// connection nobody can say whether there is such a person: the chat opens, and
-// the server's answer to the first message tells.
-func (m *Model) talkTo(name string) tea.Cmd {
-	if m.link.State != client.Online {
-		c := m.chats.get(0, client.Peer{Name: name})
-		c.touch(m.clock)
-		m.chats.stale = true
-		m.switcher = nil
-		m.openChat(c)
-		m.say("whether there is a " + c.name + " shows with the connection")
-		return nil
-	}
-	m.switcher.asking, m.switcher.problem = name, ""
-	m.switcher.gen++
-	ctx, b, msg := m.ctx, m.b, openedMsg{gen: m.switcher.gen}
-	return func() tea.Msg {
-		ctx, cancel := context.WithTimeout(ctx, netTime)
-		defer cancel()
-		msg.conv, msg.err = b.OpenDirect(ctx, name)
-		return msg
-	}
-}
-
-func (m *Model) onOpened(msg openedMsg) {
-	s := m.switcher
-	if s == nil || s.asking == "" || msg.gen != s.gen {
-		return // closed, or another wish meanwhile
-	}
-	s.asking = ""
-	if msg.err != nil {
-		s.problem = cleanLine(client.Describe(msg.err))
-		return
-	}
-	c := m.chats.get(msg.conv.ID, msg.conv.Peer)
+// beginChat opens a chat that somebody asked for, and moves it to the top.
+func (m *Model) beginChat(c *chat) {
 	c.touch(m.clock)
 	m.chats.stale = true
-	m.switcher = nil
 	m.openChat(c)
 }

@@ -85,7 +85,11 @@ func eventually(t *testing.T, ok func() bool) {
 	}
 }
 
-var testSize = tea.WindowSizeMsg{Width: 100, Height: 30}
+// The terminal of these tests.
+var (
+	testSize = tea.WindowSizeMsg{Width: 100, Height: 30}
+	xterm    = []string{"TERM=xterm-256color"}
+)
 
 // running is a whole program on a fake terminal.
 type running struct {
@@ -102,7 +106,7 @@ func start(t *testing.T, f *fakeBackend) *running {
 	t.Cleanup(cancel)
 	r := &running{newKeyboard(t), &lockedBuffer{}, cancel, make(chan error, 1)}
 	go func() {
-		r.done <- Run(ctx, Options{Backend: f, Input: r.in, Output: r.out, Environ: []string{"TERM=xterm-256color"}, size: testSize})
+		r.done <- Run(ctx, Options{Backend: f, Input: r.in, Output: r.out, Environ: xterm, size: testSize})
 	}()
 	see(t, r.in, r.out, "ann")
 	return r
@@ -122,7 +126,8 @@ func (r *running) wait(t *testing.T) error {
 func (r *running) restored(t *testing.T) {
 	t.Helper()
 	got := r.out.String()
-	for on, off := range map[string]string{"\x1b[?1049h": "\x1b[?1049l", "\x1b[?2004h": "\x1b[?2004l", "\x1b[?1004h": "\x1b[?1004l"} {
+	for _, mode := range []string{"1049", "2004", "1004"} { // screen, paste, focus
+		on, off := "\x1b[?"+mode+"h", "\x1b[?"+mode+"l"
 		if i := strings.LastIndex(got, on); i < 0 || strings.LastIndex(got, off) < i {
 			t.Errorf("%q was not followed by %q", on, off)
 		}
@@ -154,11 +159,7 @@ func TestAWishToEndRestoresTheTerminalAndKeepsTheDraft(t *testing.T) {
 				t.Fatal(err)
 			}
 			r.restored(t)
-			drafts, err := f.Drafts(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got := drafts[draftPrefix+chatKey("bob", conv)]; got != want {
+			if got := f.own(conv).Draft; got != want {
 				t.Errorf("the draft is %q, want %q", got, want)
 			}
 		})
@@ -175,7 +176,7 @@ func TestWhatWasTypedLastIsSentOnTheWayOut(t *testing.T) {
 	}
 	var got []string
 	for _, m := range f.logs[conv][1:] {
-		got = append(got, m.Text)
+		got = append(got, m.Text())
 	}
 	if strings.Join(got, " ") != "one two three" {
 		t.Errorf("sent: %q", got)
@@ -268,7 +269,8 @@ func TestPumpEndsWithItsContext(t *testing.T) {
 func TestPumpTellsItsPanic(t *testing.T) {
 	events := make(chan client.Event, 1)
 	events <- client.Reset{}
-	if err := pump(t.Context(), events, func(tea.Msg) { panic("boom") }); err == nil || !strings.Contains(err.Error(), "boom") {
+	err := pump(t.Context(), events, func(tea.Msg) { panic("boom") })
+	if err == nil || !strings.Contains(err.Error(), "boom") {
 		t.Errorf("got %v", err)
 	}
 }

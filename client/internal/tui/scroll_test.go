@@ -29,15 +29,9 @@ func longChat(f *fakeBackend, name string, n, keep int) uint64 {
 // body is the rows of the messages.
 func (s *screen) body() []string {
 	l := s.m.layout()
-	from := 0
-	for _, has := range []bool{l.title, l.titleRule} {
-		if has {
-			from++
-		}
-	}
 	var out []string
-	for _, line := range strings.Split(s.frame(), "\n")[from : from+l.body] {
-		if l.both {
+	for _, line := range strings.Split(s.frame(), "\n")[l.head : l.head+s.m.chatLayout().body] {
+		if l.side.w > 0 {
 			_, line, _ = strings.Cut(line, "│")
 		}
 		out = append(out, strings.TrimRight(line, " "))
@@ -72,14 +66,14 @@ func TestNewMessagesDoNotMoveTheText(t *testing.T) {
 		t.Errorf("the text moved:\n%s\n\n%s", before, after)
 	}
 	s.has("3 new ↓")
-	if c := s.m.open; c.unread != 3 {
-		t.Errorf("%d are unread", c.unread)
+	if n := s.m.open.unread(); n != 3 {
+		t.Errorf("%d are unread", n)
 	}
 	s.keys("end")
 	s.has("news 0", "news 2", " new ─")
 	s.hasNot("3 new ↓")
-	if c := s.m.open; c.unread != 0 {
-		t.Errorf("%d are unread at the end", c.unread)
+	if n := s.m.open.unread(); n != 0 {
+		t.Errorf("%d are unread at the end", n)
 	}
 	f.say(conv, "one more") // followed, without a key
 	s.events()
@@ -113,7 +107,7 @@ func TestScrollingShowsEveryLineOnceAndGoesBack(t *testing.T) {
 		s.keys("up", "pgup") // there is nothing above
 		s.has("the start of")
 		for range 2000 {
-			if s.m.open.s.following() {
+			if s.m.open.scroll.following() {
 				break
 			}
 			s.keys("down")
@@ -143,8 +137,8 @@ func TestOlderPagesComeWhenNeededAndHoldTheText(t *testing.T) {
 	for range 200 {
 		s.hold = true
 		s.keys("pgup")
-		loading := s.m.open.t.loading
-		if loading && s.m.column(s.m.open).above(&s.m.open.s, s.m.layout().body, 1) == 0 {
+		loading := s.m.open.hist.loading
+		if loading && s.m.column().above(&s.m.open.scroll, s.m.chatLayout().body, 1) == 0 {
 			s.has("loading…")
 		}
 		before := s.body()
@@ -152,7 +146,8 @@ func TestOlderPagesComeWhenNeededAndHoldTheText(t *testing.T) {
 		after := s.body()
 		for i := range before {
 			if strings.Contains(before[i], "message ") && before[i] != after[i] {
-				t.Fatalf("the text moved while a page came:\n%s\n\n%s", strings.Join(before, "\n"), strings.Join(after, "\n"))
+				t.Fatalf("the text moved while a page came:\n%s\n\n%s",
+					strings.Join(before, "\n"), strings.Join(after, "\n"))
 			}
 		}
 		if strings.Contains(s.frame(), "the start of") {
@@ -163,7 +158,7 @@ func TestOlderPagesComeWhenNeededAndHoldTheText(t *testing.T) {
 	if f.fetched != 4 {
 		t.Errorf("%d pages were fetched, 4 have what was missing", f.fetched)
 	}
-	if got := len(s.m.open.t.log); got != 450 {
+	if got := len(s.m.open.hist.rows); got != 450 {
 		t.Errorf("%d messages are loaded", got)
 	}
 	s.keys("pgup", "pgup")
@@ -229,20 +224,22 @@ func TestResizingKeepsTheTopMessage(t *testing.T) {
 	for range 4 {
 		s.keys("pgup")
 	}
-	for s.m.open.s.offset > 0 {
+	for s.m.open.scroll.offset > 0 {
 		s.keys("up") // to the first line of a message
 	}
-	anchor := s.m.open.s.anchor
-	if anchor == nil {
+	if s.m.open.scroll.following() {
 		t.Fatal("nothing is held")
 	}
-	number := strings.SplitAfter(anchor.text, ".")[0]
+	anchor := s.m.open.scroll.anchor
+	number := strings.SplitAfter(s.m.open.hist.at(s.m.open.hist.find(anchor)).text, ".")[0]
 	for _, size := range [][2]int{{60, 30}, {59, 20}, {30, 10}, {120, 40}, {100, 30}} {
 		s.send(tea.WindowSizeMsg{Width: size[0], Height: size[1]})
-		if s.m.open.s.anchor != anchor {
+		if s.m.open.scroll.anchor != anchor {
 			t.Fatalf("%v: another message is at the top", size)
 		}
-		if rows := s.body(); s.m.open.s.offset <= 0 && !strings.Contains(strings.Join(rows[:min(len(rows), 6)], " "), number) {
+		rows := s.body()
+		top := strings.Join(rows[:min(len(rows), 6)], " ")
+		if s.m.open.scroll.offset <= 0 && !strings.Contains(top, number) {
 			t.Errorf("%v: %s is not at the top:\n%s", size, number, strings.Join(rows, "\n"))
 		}
 	}
@@ -272,7 +269,7 @@ func TestAChatWithManyNewMessagesOpensAtTheFirst(t *testing.T) {
 func TestEverySize(t *testing.T) {
 	f := demoBackend(func() time.Time { return testNow })
 	f.refuse = errs.New(errs.CodeForbidden, "no")
-	_, err := f.Send(t.Context(), client.Target{Peer: "bob"}, "refused 你好 ❤️ text that is long enough to break")
+	_, err := f.Send(t.Context(), f.with("bob"), "refused 你好 ❤️ text that is long enough to break")
 	must(err)
 	for _, method := range methods {
 		for _, width := range []int{1, 2, 3, 5, 8, 11, 12, 20, 23, 24, 40, 59, 60, 61, 100, 130} {
@@ -298,7 +295,7 @@ func TestHistoryDoesNotCost(t *testing.T) {
 		longChat(f, "bob", n, n)
 		s := newScreen(t, f, 100, 30)
 		s.keys("enter")
-		for len(s.m.open.t.log) < n {
+		for len(s.m.open.hist.rows) < n {
 			s.keys("ctrl+home")
 		}
 		s.keys("ctrl+end")

@@ -13,6 +13,7 @@ import (
 
 	"github.com/msrchat/msrchat/client"
 	"github.com/msrchat/msrchat/client/store"
+	"github.com/msrchat/msrchat/shared/content"
 	"github.com/msrchat/msrchat/shared/errs"
 	"github.com/msrchat/msrchat/shared/text"
 )
@@ -23,7 +24,7 @@ func (f *fakeBackend) sent(conv uint64, skip int) []string {
 	defer f.mu.Unlock()
 	var out []string
 	for _, m := range f.logs[conv][skip:] {
-		out = append(out, m.Text)
+		out = append(out, m.Text())
 	}
 	return out
 }
@@ -66,7 +67,7 @@ func TestEnterSends(t *testing.T) {
 	if n := strings.Count(s.frame(), "first"); n != 1 {
 		t.Errorf("it is %d times on the screen:\n%s", n, s.frame())
 	}
-	if len(s.m.open.t.pending) != 0 {
+	if len(s.m.open.hist.pending) != 0 {
 		t.Error("something is still pending")
 	}
 }
@@ -88,18 +89,18 @@ func TestOnlyEnterSends(t *testing.T) {
 	if got := f.sent(conv, 1); len(got) != 0 {
 		t.Fatalf("sent: %q", got)
 	}
-	if got, want := s.m.composer.value, strings.Join(lines, "\n")+"\nx"+strings.Repeat("\n", len(newlineKeys)); got != want {
+	if got, want := s.m.open.composer.value, strings.Join(lines, "\n")+"\nx"+strings.Repeat("\n", len(newlineKeys)); got != want {
 		t.Errorf("the composer has %q", got)
 	}
-	if rows := s.m.layout().input; rows != maxInput {
+	if rows := s.m.chatLayout().input; rows != maxInput {
 		t.Errorf("the composer has %d rows", rows)
 	}
 	s.keys("enter")
 	if got := f.sent(conv, 1); len(got) != 1 || got[0] != strings.Join(lines, "\n")+"\nx" {
 		t.Errorf("sent: %q", got)
 	}
-	if rows := s.m.layout().input; rows != 1 || s.m.composer.value != "" {
-		t.Errorf("the composer has %d rows with %q", rows, s.m.composer.value)
+	if rows := s.m.chatLayout().input; rows != 1 || s.m.open.composer.value != "" {
+		t.Errorf("the composer has %d rows with %q", rows, s.m.open.composer.value)
 	}
 }
 
@@ -112,13 +113,13 @@ func TestWhatCannotBeSentStays(t *testing.T) {
 	s.typed("   ")
 	s.keys("enter")
 	s.hasNot("✗", "not sent")
-	s.m.composer.set("")
+	s.m.open.composer.set("")
 	long := strings.Repeat("字", text.MaxMessageRunes+5)
 	s.send(tea.PasteMsg{Content: long})
 	s.has("4101 of 4096 characters")
 	s.keys("enter")
 	s.has("not sent: the text is longer than 4096 characters")
-	if s.m.composer.value != long || len(f.sent(conv, 1)) != 0 {
+	if s.m.open.composer.value != long || len(f.sent(conv, 1)) != 0 {
 		t.Error("the text did not stay")
 	}
 	s.keys("backspace", "backspace", "backspace", "backspace", "backspace", "enter")
@@ -127,7 +128,7 @@ func TestWhatCannotBeSentStays(t *testing.T) {
 	}
 	s.send(tea.PasteMsg{Content: strings.Repeat("x", maxDraft+1)})
 	s.has("not pasted")
-	if s.m.composer.value != "" {
+	if s.m.open.composer.value != "" {
 		t.Error("a part was pasted")
 	}
 }
@@ -147,10 +148,10 @@ func TestSlashes(t *testing.T) {
 	s.typed("/quitt now")
 	s.keys("enter")
 	s.has("there is no command /quitt")
-	if s.m.composer.value != "/quitt now" {
+	if s.m.open.composer.value != "/quitt now" {
 		t.Error("the line did not stay")
 	}
-	s.m.composer.set("")
+	s.m.open.composer.set("")
 	s.typed("/help")
 	s.keys("enter")
 	s.has("Keys", "new line")
@@ -203,7 +204,7 @@ type brokenDisk struct{ *fakeBackend }
 
 var errDisk = errors.New("disk full")
 
-func (brokenDisk) Send(context.Context, client.Target, string) (client.Outgoing, error) {
+func (brokenDisk) Send(context.Context, uint64, string) (client.Outgoing, error) {
 	return client.Outgoing{}, errDisk
 }
 
@@ -220,18 +221,18 @@ func TestAFailingDiskLosesNoText(t *testing.T) {
 	s.typed("and more")
 	s.release()
 	s.has("not sent: disk full")
-	if got := s.m.composer.value; got != "important\nand more" {
+	if got := s.m.open.composer.value; got != "important\nand more" {
 		t.Errorf("the composer has %q", got)
 	}
 	// Also where another chat was opened meanwhile.
 	s.hold = true
 	s.keys("enter", "alt+down")
 	s.release()
-	if got := s.m.composer.value; got != "" {
+	if got := s.m.open.composer.value; got != "" {
 		t.Errorf("the other chat's composer has %q", got)
 	}
 	s.keys("alt+up")
-	if got := s.m.composer.value; got != "important\nand more" {
+	if got := s.m.open.composer.value; got != "important\nand more" {
 		t.Errorf("the composer has %q", got)
 	}
 }
@@ -242,15 +243,18 @@ func TestNewsOfAMessageInEveryOrder(t *testing.T) {
 	f := newFake("ann")
 	conv := f.conversation("bob", 10, line{false, time.Hour, "hello"})
 	id, _ := store.NewMessageID()
-	queued := client.Outgoing{ID: id, Order: 7, Conversation: conv, Peer: "bob", Text: "the message", At: testNow}
+	body := []byte("the message")
+	queued := client.Outgoing{ID: id, Order: 7, Conversation: conv, Kind: content.Text, Body: body, At: testNow}
 	acked := queued
 	acked.State, acked.Seq, acked.LoggedAt = client.Acknowledged, 2, testNow
 	received := client.Received{
-		Message: client.Message{Conversation: conv, Seq: 2, ID: id, Sender: 1, Kind: store.KindText, Text: "the message", At: testNow},
-		Peer:    f.peers[conv], Mine: true,
+		Message: client.Message{
+			Conversation: conv, Seq: 2, Ordinal: 2, ID: id, Sender: 1, Kind: content.Text, Body: body, At: testNow,
+		},
+		Peer: f.peers[conv], Mine: true,
 	}
 	news := []tea.Msg{
-		wroteMsg{sentMsg{key: "bob", text: "the message", out: queued}},
+		sentMsg{text: "the message", out: queued},
 		eventsMsg{client.SendChanged{Outgoing: acked}},
 		eventsMsg{received},
 		unsentMsg{all: []client.Outgoing{queued}, upTo: 7},
@@ -260,13 +264,17 @@ func TestNewsOfAMessageInEveryOrder(t *testing.T) {
 		s := newScreen(t, f, 60, 12)
 		s.keys("enter")
 		for _, i := range order {
-			s.send(news[i])
+			msg := news[i]
+			if sent, is := msg.(sentMsg); is {
+				msg = wroteMsg{s.m.open.chat, sent}
+			}
+			s.send(msg)
 			if n := strings.Count(s.frame(), "the message"); n > 1 {
 				t.Fatalf("order %v: it is there %d times:\n%s", order, n, s.frame())
 			}
 		}
-		if s.mark("the message") != "✓" || len(s.m.open.t.pending) != 0 || len(s.m.open.t.log) != 2 {
-			t.Fatalf("order %v: %d pending\n%s", order, len(s.m.open.t.pending), s.frame())
+		if s.mark("the message") != "✓" || len(s.m.open.hist.pending) != 0 || len(s.m.open.hist.rows) != 2 {
+			t.Fatalf("order %v: %d pending\n%s", order, len(s.m.open.hist.pending), s.frame())
 		}
 	})
 }
@@ -298,7 +306,7 @@ func TestAnotherProcessOfTheProfileSends(t *testing.T) {
 	s.goTo("bob")
 	f.hold = true
 	for i := range 3 {
-		_, err := f.Send(t.Context(), client.Target{Conversation: conv, Peer: "bob"}, fmt.Sprint("from a script ", i))
+		_, err := f.Send(t.Context(), conv, fmt.Sprint("from a script ", i))
 		must(err)
 	}
 	f.events <- client.OutboxChanged{}
@@ -332,8 +340,8 @@ func TestDraftsSurvive(t *testing.T) {
 	s.keys("alt+enter")
 	s.typed("你好")
 	s.goTo("Carla")
-	if s.m.composer.value != "" {
-		t.Errorf("the other chat begins with %q", s.m.composer.value)
+	if s.m.open.composer.value != "" {
+		t.Errorf("the other chat begins with %q", s.m.open.composer.value)
 	}
 	s.has("✎")
 	s.typed("for carla")
@@ -344,20 +352,20 @@ func TestDraftsSurvive(t *testing.T) {
 	s.fire(keepTime)
 	crashed := newScreen(t, f, 100, 30)
 	crashed.goTo("bob")
-	if got := crashed.m.composer.value; got != "for bob\n你好" {
+	if got := crashed.m.open.composer.value; got != "for bob\n你好" {
 		t.Errorf("after a crash: %q", got)
 	}
 	s.typed("!")
 	s = s.restart()
 	s.goTo("Carla")
-	if got := s.m.composer.value; got != "for carla!" {
+	if got := s.m.open.composer.value; got != "for carla!" {
 		t.Errorf("after leaving: %q", got)
 	}
 	s.keys("enter")
 	s.fire(keepTime)
 	s = s.restart()
 	s.goTo("Carla")
-	if got := s.m.composer.value; got != "" {
+	if got := s.m.open.composer.value; got != "" {
 		t.Errorf("a sent text is still a draft: %q", got)
 	}
 }
@@ -390,17 +398,15 @@ func TestATextThatCannotBeSentOnTheWayOutIsADraft(t *testing.T) {
 	s := newScreen(t, f, 100, 30)
 	s.m.b = brokenDisk{f}
 	s.goTo("bob")
-	s.m.composer.set("one")
+	s.m.open.composer.set("one")
 	go s.m.submit()() // under way
-	s.m.composer.set("two")
+	s.m.open.composer.set("two")
 	s.m.submit() // queued
-	s.m.composer.set("three")
+	s.m.open.composer.set("three")
 	if err := s.m.finish(t.Context()); !errors.Is(err, errDisk) {
 		t.Errorf("it ended with: %v", err)
 	}
-	drafts, err := f.Drafts(t.Context())
-	must(err)
-	if got := drafts[draftPrefix+"bob"]; got != "one\ntwo\nthree" {
+	if got := f.own(f.with("bob")).Draft; got != "one\ntwo\nthree" {
 		t.Errorf("the draft is %q", got)
 	}
 }
@@ -413,7 +419,7 @@ func TestAnInputMethodsTextIsNoKey(t *testing.T) {
 	for _, text := range []string{"你好", "enter", "left", "f1"} {
 		s.send(tea.KeyPressMsg{Code: tea.KeyExtended, Text: text})
 	}
-	if got := s.m.composer.value; got != "你好enterleftf1" {
+	if got := s.m.open.composer.value; got != "你好enterleftf1" {
 		t.Errorf("the composer has %q", got)
 	}
 }

@@ -31,14 +31,16 @@ func newTerminal(t *testing.T, width, height int, env ...string) *terminal {
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	term := &terminal{t, filepath.Join(dir, "s")}
 	args := []string{
-		"-f", "/dev/null", "-u", "new-session", "-d", "-s", "demo", "-x", strconv.Itoa(width), "-y", strconv.Itoa(height),
+		"-f", "/dev/null", "-u", "new-session", "-d", "-s", "demo",
+		"-x", strconv.Itoa(width), "-y", strconv.Itoa(height),
 		"-e", demoEnv + "=1", "-e", "LC_ALL=C.UTF-8",
 	}
 	for _, e := range env {
 		args = append(args, "-e", e)
 	}
 	// The shell stays, so that what the program left behind can be looked at.
-	term.tmux(append(args, fmt.Sprintf("stty -a >%[1]s/before; %[2]s; echo left $?; stty -a >%[1]s/after; echo done; exec cat", dir, os.Args[0]))...)
+	script := "stty -a >%[1]s/before; %[2]s; echo left $?; stty -a >%[1]s/after; echo done; exec cat"
+	term.tmux(append(args, fmt.Sprintf(script, dir, os.Args[0]))...)
 	t.Cleanup(func() { _ = exec.Command("tmux", "-S", term.socket, "kill-server").Run() })
 	return term
 }

@@ -98,7 +98,9 @@ func breakLine(cells []cell, from, to, width int, out []row) []row {
 			if space <= start {
 				space, spaceW = i, used // inside a word
 			}
-			out = append(out, row{cells: cells[start:space], from: cells[start].from, to: cells[space].from, soft: true})
+			out = append(out, row{
+				cells: cells[start:space], from: cells[start].from, to: cells[space].from, soft: true,
+			})
 			start, used = space, used-spaceW
 		}
 		used += c.width
