@@ -20,8 +20,8 @@ func (s *Server) ready(ctx context.Context) error {
 	return s.db.PingContext(ctx)
 }
 
-// leave empties the server: nobody new, the conversations go to other owners, the
-// connections leave in even waves, each once its own messages are acknowledged,
+// leave drains the server: it admits nobody and owns nothing any more, the
+// connections leave in even waves, each once its own messages are acknowledged, and
 // then the messages under way finish.
 func (s *Server) leave(ctx context.Context) error {
 	started, before := time.Now(), s.hub.Len()
@@ -34,7 +34,7 @@ func (s *Server) leave(ctx context.Context) error {
 	late, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	s.lanes.Close(late)
-	// Those that waited for their last answers have them now, and a Goodbye.
+	// The connections that waited for their last answers now have these and a Goodbye.
 	s.drain.Empty(ctx, time.Second)
 	s.peers.EndAppends(late)
 	s.repair.Flush(late)
@@ -43,8 +43,8 @@ func (s *Server) leave(ctx context.Context) error {
 	return err
 }
 
-// cut sends everybody elsewhere at once: this server can neither store nor be
-// found.
+// cut ends all connections at once: this server can neither store messages nor be
+// found in Consul.
 func (s *Server) cut() {
 	s.health.Set(false)
 	s.drain.All(chatv1.GoodbyeCode_GOODBYE_CODE_UNAVAILABLE, cutOff, time.Second)
@@ -52,7 +52,7 @@ func (s *Server) cut() {
 
 const cutOff = "this server is cut off"
 
-// refuse says why nobody is let in at present.
+// refuse says why nobody is admitted at present, nil if somebody may be.
 func (s *Server) refuse() *chatv1.Goodbye {
 	switch {
 	case s.draining.Load():
@@ -63,7 +63,7 @@ func (s *Server) refuse() *chatv1.Goodbye {
 	return nil
 }
 
-// keepAtMost obeys an order to shed connections, unless all leave anyway.
+// keepAtMost obeys an order to shed connections, unless all connections leave anyway.
 func (s *Server) keepAtMost(n uint32) {
 	if !s.draining.Load() && !s.fence.IsCut() {
 		s.drain.KeepAtMost(n)

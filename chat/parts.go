@@ -35,7 +35,7 @@ import (
 	"github.com/msrchat/msrchat/chat/internal/route"
 )
 
-// open connects to what is outside.
+// open connects to Consul, the database and Redis.
 func (s *Server) open(ctx context.Context) (err error) {
 	if s.consul, err = discovery.NewClient(s.cfg.ConsulAddr); err != nil {
 		return fmt.Errorf("consul client: %w", err)
@@ -60,8 +60,8 @@ func (s *Server) open(ctx context.Context) (err error) {
 	return nil
 }
 
-// dialOptions are for connections to peers and status replicas. Keepalive finds
-// a peer whose machine is gone; the peers' own signs of life are faster.
+// dialOptions are for connections to peers and status replicas. gRPC's keepalive
+// notices that a machine is away; the links' own keepalives notice it sooner.
 func (s *Server) dialOptions() []grpc.DialOption {
 	return append([]grpc.DialOption{
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
@@ -70,71 +70,131 @@ func (s *Server) dialOptions() []grpc.DialOption {
 	}, planted.Dial()...)
 }
 
-// build makes the parts and ties them together.
+// build makes the parts and connects them.
 func (s *Server) build() {
-	reg := s.registry
 	members := member.New(s.db)
 	dir := directory.New(s.db, members)
 	s.sessions = session.NewStore(s.db, s.redis)
-	reg.MustRegister(database.Metrics(s.db), cache.Metrics(s.redis), s.sessions.Metrics())
+	s.registry.MustRegister(database.Metrics(s.db), cache.Metrics(s.redis), s.sessions.Metrics())
 	s.health = admin.NewHealth(s.listeners["health"])
-	s.routes = route.New(route.Options{
-		Instance: s.cfg.Instance, Redis: s.redis, Logger: s.log, Registerer: reg,
-		Missed: func() { s.repair.Everybody() },
+	s.buildLog(members)
+	s.buildDelivery(members, dir)
+	s.fence = fence.New(fence.Options{
+		Database: s.db.PingContext,
+		Consul:   s.askConsul,
+		Patience: s.cfg.FencePatience,
+		Cut:      s.cut,
+		Healed:   func() { s.health.Set(!s.draining.Load()) },
+		Logger:   s.log,
 	})
+	s.reporter = report.New(report.Options{
+		Report:     s.report,
+		KeepAtMost: s.keepAtMost,
+		Dial:       s.dialOptions(),
+		Logger:     s.log,
+	})
+	s.buildClients(dir)
+	s.gauge("connections", "Connections of users.", s.hub.Len)
+	s.gauge("capacity", "Connections of users that are admitted at most.", func() int { return s.cfg.Capacity })
+	s.gauge("sends_waiting", "Messages on their way into the log.", s.lanes.Waiting)
+}
+
+// buildLog makes the parts that bring messages into the log.
+func (s *Server) buildLog(members *member.Index) {
 	s.msgs = msglog.New(s.db, msglog.Options{
 		Committed: func(batch []msglog.Event) {
 			s.repair.Committed(batch)
 			s.fanout.Committed(batch)
 		},
-		Logger: s.log, Registerer: reg,
+		Logger:     s.log,
+		Registerer: s.registry,
 	})
 	s.peers = peer.New(peer.Options{
-		Instance: s.cfg.Instance, Boot: s.boot, Log: s.msgs, Dial: s.dialOptions(), Logger: s.log, Registerer: reg,
+		Instance: s.cfg.Instance,
+		Boot:     s.boot,
+		Log:      s.msgs,
 		Members: func(conversation uint64) []uint64 {
-			m, _ := members.Known(conversation)
+			m, _ := members.Cached(conversation)
 			return m.Users
 		},
-		Deliver: func(d []*relayv1.Delivery) { s.fanout.Received(d) },
-		Missed:  func(string) { s.repair.Everybody() },
+		Deliver:    func(d []*relayv1.Delivery) { s.fanout.Received(d) },
+		Missed:     func(string) { s.repair.MarkAllDirty() },
+		Dial:       s.dialOptions(),
+		Logger:     s.log,
+		Registerer: s.registry,
 	})
 	var appender lane.Appender = s.peers
 	if planted.Has(planted.DrainWithoutFlush) {
 		appender = unflushed{s.peers, &s.draining}
 	}
 	s.lanes = lane.New(appender, s.cfg.MaxSends, s.log)
+}
+
+// buildDelivery makes the parts that bring events to their readers.
+func (s *Server) buildDelivery(members *member.Index, dir *directory.Directory) {
+	s.routes = route.New(route.Options{
+		Instance:   s.cfg.Instance,
+		Redis:      s.redis,
+		Missed:     func() { s.repair.MarkAllDirty() },
+		Logger:     s.log,
+		Registerer: s.registry,
+	})
 	s.fanout = fanout.New(fanout.Options{
-		Hub: s.hub, Peers: s.peers, Routes: s.routes, Members: members, Drop: s.cfg.Hooks.DropPush,
-		Missed: func() { s.repair.Everybody() }, Registerer: reg,
+		Hub:        s.hub,
+		Peers:      s.peers,
+		Routes:     s.routes,
+		Members:    members,
+		Missed:     func() { s.repair.MarkAllDirty() },
+		Drop:       s.cfg.Hooks.DropPush,
+		Registerer: s.registry,
 	})
 	s.repair = repair.New(repair.Options{
-		Heartbeat: s.cfg.Heartbeat, Tell: s.fanout.Heads, Heads: dir.Heads, Users: s.hub.Users,
-		Lost: s.peers.Lost, Apart: s.peers.Apart,
-		Deliver: func(users []uint64, frames []byte) int { return s.hub.Deliver(users, 0, frames) },
-		Logger:  s.log, Registerer: reg,
+		Heartbeat:   s.cfg.Heartbeat,
+		Announce:    s.fanout.Announce,
+		Heads:       dir.Heads,
+		Deliver:     func(users []uint64, frames []byte) int { return s.hub.Deliver(users, 0, frames) },
+		Users:       s.hub.Users,
+		Lost:        s.peers.Lost,
+		Partitioned: s.peers.Partitioned,
+		Logger:      s.log,
+		Registerer:  s.registry,
 	})
-	s.fence = fence.New(fence.Options{
-		Database: s.db.PingContext, Consul: s.askConsul, Patience: s.cfg.FencePatience, Cut: s.cut,
-		Healed: func() { s.health.Set(!s.draining.Load()) }, Logger: s.log,
-	})
-	s.reporter = report.New(report.Options{
-		Report: s.report, KeepAtMost: s.keepAtMost, Dial: s.dialOptions(), Logger: s.log,
-	})
+}
+
+// buildClients makes the parts that deal with clients' connections.
+func (s *Server) buildClients(dir *directory.Directory) {
 	s.conns = conn.NewServer(s.listeners["client"], conn.Options{
-		Instance: s.cfg.Instance, Release: s.cfg.Release, Heartbeat: s.cfg.Heartbeat,
-		Capacity: s.cfg.Capacity, Strangers: s.strangers, Epoch: s.epoch.Load,
-		Sessions: s.sessions, Directory: dir, History: s.msgs, Lanes: s.lanes,
-		OwnStates: ownstate.New(s.db), OwnStateChanged: s.ownStateChanged, Routes: s.routes, Hub: s.hub,
-		Dirty: s.repair.Dirty, Alternates: s.peers.Alternates, Used: s.reporter.Used, Refuse: s.refuse,
-		Log: s.log, Registerer: reg,
+		Instance:        s.cfg.Instance,
+		Release:         s.cfg.Release,
+		Heartbeat:       s.cfg.Heartbeat,
+		Capacity:        s.cfg.Capacity,
+		Handshaking:     s.handshaking,
+		Epoch:           s.epoch.Load,
+		Sessions:        s.sessions,
+		Directory:       dir,
+		History:         s.msgs,
+		Lanes:           s.lanes,
+		OwnStates:       ownstate.New(s.db),
+		OwnStateChanged: s.ownStateChanged,
+		Routes:          s.routes,
+		Hub:             s.hub,
+		MarkDirty:       s.repair.MarkDirty,
+		Alternates:      s.peers.Alternates,
+		Used:            s.reporter.Used,
+		Refuse:          s.refuse,
+		Log:             s.log,
+		Registerer:      s.registry,
 	})
 	s.drain = drain.New(s.cfg.Instance, drain.Options{
-		Connections: s.conns.Connections, Count: s.hub.Len, Alternates: s.peers.Alternates,
-		Rate: s.cfg.DrainRate, Limit: s.cfg.Drain, Settled: s.cfg.Settled, Logger: s.log, Registerer: reg,
+		Connections: s.conns.Connections,
+		Count:       s.hub.Len,
+		Alternates:  s.peers.Alternates,
+		Rate:        s.cfg.DrainRate,
+		Limit:       s.cfg.Drain,
+		Settled:     s.cfg.Settled,
+		Logger:      s.log,
+		Registerer:  s.registry,
 	})
-	s.gauge("connections", "Connections of users.", s.hub.Len)
-	s.gauge("capacity", "Connections of users that are let in at most.", func() int { return s.cfg.Capacity })
-	s.gauge("sends_waiting", "Messages on their way into the log.", s.lanes.Waiting)
 }
 
 func (s *Server) gauge(name, help string, value func() int) {

@@ -45,13 +45,13 @@ import (
 
 // Server is one chat server. New binds its ports, Run serves.
 type Server struct {
-	cfg       Config
-	strangers int // see Config.places
-	log       *slog.Logger
-	boot      uint64
-	started   time.Time
-	listeners map[string]net.Listener
-	registry  *prometheus.Registry
+	cfg         Config
+	handshaking int // see Config.places
+	log         *slog.Logger
+	boot        uint64
+	started     time.Time
+	listeners   map[string]net.Listener
+	registry    *prometheus.Registry
 
 	db     *sql.DB
 	redis  redis.UniversalClient
@@ -72,12 +72,12 @@ type Server struct {
 	health   *admin.HealthServer
 	meter    report.Meter
 	epoch    atomic.Uint64
-	// serving is set once everything is built, draining once the server leaves.
+	// serving is set when all parts are built, draining when the server begins to stop.
 	serving, draining atomic.Bool
 }
 
-// New checks the configuration and binds the ports, so that the addresses are
-// known. Run must follow, also to release them.
+// New checks the configuration and binds the ports, so that the addresses are known.
+// Run must follow, which also releases them.
 func New(cfg Config, log *slog.Logger) (*Server, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -87,7 +87,7 @@ func New(cfg Config, log *slog.Logger) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	capacity, strangers, err := cfg.places(files)
+	capacity, handshaking, err := cfg.places(files)
 	if err != nil {
 		return nil, err
 	}
@@ -97,8 +97,13 @@ func New(cfg Config, log *slog.Logger) (*Server, error) {
 		cfg.Capacity = capacity
 	}
 	s := &Server{
-		cfg: cfg, strangers: strangers, log: log.With("instance", cfg.Instance), started: time.Now(), hub: hub.New(),
-		listeners: make(map[string]net.Listener), registry: admin.NewRegistry(),
+		cfg:         cfg,
+		handshaking: handshaking,
+		log:         log.With("instance", cfg.Instance),
+		started:     time.Now(),
+		hub:         hub.New(),
+		listeners:   make(map[string]net.Listener),
+		registry:    admin.NewRegistry(),
 	}
 	var boot [8]byte
 	rand.Read(boot[:])
@@ -116,7 +121,7 @@ func New(cfg Config, log *slog.Logger) (*Server, error) {
 
 func (s *Server) release() {
 	for _, l := range s.listeners {
-		_ = l.Close() // closed already where it was served
+		_ = l.Close() // fails if it was served and closed already
 	}
 }
 
@@ -127,7 +132,7 @@ func (s *Server) address(name string, l Listener) string {
 	return s.listeners[name].Addr().String()
 }
 
-// ClientAddr is where clients connect, RelayAddr where peers do.
+// ClientAddr is where clients connect.
 func (s *Server) ClientAddr() string { return s.address("client", s.cfg.Client) }
 
 // RelayAddr is where other chat servers connect.
@@ -139,12 +144,12 @@ func (s *Server) HealthAddr() string { return s.address("health", s.cfg.Health) 
 // HTTPAddr serves /metrics, /healthz and /readyz.
 func (s *Server) HTTPAddr() string { return s.address("http", s.cfg.HTTP) }
 
-// farewellLimit is what a stop may take beyond the paced goodbyes: sends under
-// way, links, the database.
-const farewellLimit = 15 * time.Second
+// stopLimit is how long a stop may take beyond the drain of the connections: for
+// sends under way, links and the database.
+const stopLimit = 15 * time.Second
 
-// Run serves until ctx ends, then drains and stops. It waits for the database
-// and its schema first, in which time only HTTPAddr answers. It is called once.
+// Run serves until ctx ends, then drains and stops. It first waits for the database
+// and its schema; meanwhile only HTTPAddr answers. It is called once.
 func (s *Server) Run(ctx context.Context) error {
 	defer s.release()
 	var g lifecycle.Group
@@ -159,12 +164,12 @@ func (s *Server) Run(ctx context.Context) error {
 	return g.Run(ctx, s.grace()+time.Second)
 }
 
-// grace is what serve takes to stop, at most.
-func (s *Server) grace() time.Duration { return s.cfg.Drain + farewellLimit }
+// grace is how long serve may take to stop.
+func (s *Server) grace() time.Duration { return s.cfg.Drain + stopLimit }
 
-// serve builds the server and runs its parts. What is registered last is stopped
-// first: at a stop the server leaves Consul, then drains, then its parts end.
-// ARCHITECTURE.md has the table of the goroutines and what each owns.
+// serve builds the server and runs its parts. The last in the group is stopped
+// first: the server leaves Consul, then drains, then its parts end. ARCHITECTURE.md
+// has the table of the goroutines and what each owns.
 func (s *Server) serve(ctx context.Context) error {
 	if err := s.open(ctx); err != nil {
 		return unlessOver(ctx, err)
@@ -194,7 +199,7 @@ func (s *Server) serve(ctx context.Context) error {
 	return g.Run(ctx, s.grace())
 }
 
-// unlessOver is err, or nil for what failed because ctx has ended.
+// unlessOver returns err, or nil if ctx has ended, which explains err.
 func unlessOver(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return nil //nolint:nilerr // the stop was asked for
@@ -202,15 +207,15 @@ func unlessOver(ctx context.Context, err error) error {
 	return err
 }
 
-// ownStateChanged tells a user's other connections of a change, now and once more
-// when it has been quiet.
+// ownStateChanged sends a change to the user's other connections: now, and as an
+// announcement when the state has not changed for a while.
 func (s *Server) ownStateChanged(ctx context.Context, user uint64, state *chatv1.OwnState, except uint64) {
 	s.repair.OwnState(user, state)
 	s.fanout.OwnState(ctx, user, state, except)
 }
 
-// watchPeers follows the chat servers in Consul, also for who leaves together with
-// this one.
+// watchPeers follows the chat servers in Consul, for the links and for the group
+// that drains together.
 func (s *Server) watchPeers(ctx context.Context, fn func([]discovery.Instance)) error {
 	return discovery.Watch(ctx, s.consul, Service, false, func(list []discovery.Instance) {
 		s.drain.Group.Update(list)
@@ -222,13 +227,15 @@ func (s *Server) watchStatus(ctx context.Context, fn func([]discovery.Instance))
 	return discovery.Watch(ctx, s.consul, "status", false, fn)
 }
 
-// work counts what was done since the start.
+// work counts messages and connections since the start.
 func (s *Server) work() uint64 { return uint64(s.lanes.Sent()) + s.conns.Accepted() }
 
 func (s *Server) checkSessions(ctx context.Context) error {
 	return sessions.Check(ctx, s.epoch.Load(), sessions.Options{
-		Every: s.cfg.Heartbeat, Hub: s.hub, Revoked: s.sessions.Revoked,
-		Epoch: func(ctx context.Context) (uint64, error) { return schema.Epoch(ctx, s.db) },
+		Every:   s.cfg.Heartbeat,
+		Hub:     s.hub,
+		Revoked: s.sessions.Revoked,
+		Epoch:   func(ctx context.Context) (uint64, error) { return schema.Epoch(ctx, s.db) },
 		EpochChanged: func(epoch uint64) {
 			s.epoch.Store(epoch)
 			s.log.Warn("the log epoch changed: all clients verify their tails", "epoch", epoch)
@@ -253,7 +260,10 @@ func (s *Server) serveRelay(ctx context.Context) error {
 	srv := grpc.NewServer(
 		grpc.MaxRecvMsgSize(peer.MaxMessage),
 		grpc.MaxConcurrentStreams(streamsPerPeer),
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{
+			MinTime:             5 * time.Second,
+			PermitWithoutStream: true,
+		}),
 	)
 	relayv1.RegisterRelayServiceServer(srv, s.peers.Service())
 	stop := context.AfterFunc(ctx, srv.Stop)
@@ -261,22 +271,30 @@ func (s *Server) serveRelay(ctx context.Context) error {
 	if err := srv.Serve(s.listeners["relay"]); ctx.Err() == nil {
 		return err
 	}
-	return nil // stopped, perhaps before it began
+	return nil // it was stopped, perhaps before Serve began
 }
 
-// register registers the process in Consul where nobody else does; at a stop it
-// leaves first.
+// register registers the process in Consul, unless Nomad does. A stop begins with
+// leaving Consul.
 func (s *Server) register(ctx context.Context, g *lifecycle.Group) error {
 	if !s.cfg.Register {
 		return nil
 	}
 	leave, err := discovery.Register(context.WithoutCancel(ctx), s.consul, discovery.Registration{
-		Service: Service, Instance: s.cfg.Instance, Address: s.ClientAddr(), Log: s.log,
+		Service:  Service,
+		Instance: s.cfg.Instance,
+		Address:  s.ClientAddr(),
+		Log:      s.log,
 		Meta: map[string]string{
-			discovery.MetaRelease: s.cfg.Release, discovery.MetaZone: s.cfg.Zone, discovery.MetaRelay: s.RelayAddr(),
+			discovery.MetaRelease:       s.cfg.Release,
+			discovery.MetaZone:          s.cfg.Zone,
+			discovery.MetaRelay:         s.RelayAddr(),
 			discovery.MetaTLSServerName: s.cfg.TLSServerName,
 		},
-		Checks: []discovery.Check{{Name: "health", GRPC: s.HealthAddr()}, {Name: "client port", TCP: s.ClientAddr()}},
+		Checks: []discovery.Check{
+			{Name: "health", GRPC: s.HealthAddr()},
+			{Name: "client port", TCP: s.ClientAddr()},
+		},
 	})
 	if err != nil {
 		return fmt.Errorf("register in Consul: %w", err)
@@ -286,17 +304,28 @@ func (s *Server) register(ctx context.Context, g *lifecycle.Group) error {
 }
 
 func (s *Server) endpoint() *chatv1.Endpoint {
-	return &chatv1.Endpoint{Instance: s.cfg.Instance, Address: s.ClientAddr(), TlsServerName: s.cfg.TLSServerName}
+	return &chatv1.Endpoint{
+		Instance:      s.cfg.Instance,
+		Address:       s.ClientAddr(),
+		TlsServerName: s.cfg.TLSServerName,
+	}
 }
 
 func (s *Server) report() *statusv1.ReportRequest {
 	load := &statusv1.Load{
-		Connections: uint32(s.hub.Len()), Capacity: uint32(s.cfg.Capacity),
-		QueueDelayMs: float64(s.msgs.QueueDelay().Microseconds()) / 1000, Draining: s.draining.Load() || s.fence.IsCut(),
+		Connections:  uint32(s.hub.Len()),
+		Capacity:     uint32(s.cfg.Capacity),
+		QueueDelayMs: float64(s.msgs.QueueDelay().Microseconds()) / 1000,
+		Draining:     s.draining.Load() || s.fence.IsCut(),
 	}
 	s.meter.Fill(load, s.lanes.Sent())
 	return &statusv1.ReportRequest{
-		Instance: s.cfg.Instance, BootId: s.boot, Release: s.cfg.Release, Zone: s.cfg.Zone, Endpoint: s.endpoint(),
-		StartedAtMs: s.started.UnixMilli(), Load: load,
+		Instance:    s.cfg.Instance,
+		BootId:      s.boot,
+		Release:     s.cfg.Release,
+		Zone:        s.cfg.Zone,
+		Endpoint:    s.endpoint(),
+		StartedAtMs: s.started.UnixMilli(),
+		Load:        load,
 	}
 }

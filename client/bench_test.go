@@ -34,7 +34,7 @@ func BenchmarkSend(b *testing.B) {
 			}
 			b.ReportAllocs()
 			for b.Loop() {
-				out, err := c.Send(b.Context(), client.Target{Conversation: w.conv}, "hello")
+				out, err := c.Send(b.Context(), w.conv, "hello")
 				if err != nil {
 					b.Fatal(err)
 				}

@@ -12,6 +12,7 @@ import (
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
 
 	"github.com/msrchat/msrchat/client/store"
+	"github.com/msrchat/msrchat/shared/content"
 	"github.com/msrchat/msrchat/shared/errs"
 	"github.com/msrchat/msrchat/shared/text"
 )
@@ -188,23 +189,41 @@ func (c *Client) WaitOnline(ctx context.Context) (Link, error) {
 	return link, nil
 }
 
-// Send accepts a message: when it returns, the message is in the outbox, and is
-// sent as soon as there is a connection, by this client or another one of the
-// profile. It does not wait for the network. Messages of one goroutine are sent
-// in the order of their calls.
-func (c *Client) Send(ctx context.Context, to Target, message string) (Outgoing, error) {
+// onOwner has fn run by the owner's goroutine and waits for its end.
+func (c *Client) onOwner(ctx context.Context, fn func(*owner) error) error {
+	reply := make(chan error, 1)
+	if err := c.do(ctx, func(o *owner) { reply <- fn(o) }); err != nil {
+		return err
+	}
+	select {
+	case err := <-reply:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-c.done:
+		return errClosed
+	}
+}
+
+// Send accepts a text: when it returns, the message is in the outbox, and is sent
+// as soon as there is a connection, by this client or another one of the profile.
+// It does not wait for the network. Messages of one goroutine are sent in the order
+// of their calls.
+func (c *Client) Send(ctx context.Context, conversation uint64, message string) (Outgoing, error) {
 	if err := text.Message(message); err != nil {
 		return Outgoing{}, err
 	}
-	out, err := c.address(ctx, to)
-	if err != nil {
-		return Outgoing{}, err
+	if conversation == 0 {
+		return Outgoing{}, errs.New(errs.CodeInvalid, "the message is for nobody").In("conversation")
 	}
-	if out.ID, err = store.NewMessageID(); err != nil {
+	id, err := store.NewMessageID()
+	if err != nil {
 		return Outgoing{}, fmt.Errorf("make message id: %w", err)
 	}
-	out.Text, out.At = message, time.Now()
-	if out, err = c.opt.Store.Enqueue(ctx, out); err != nil {
+	out, err := c.opt.Store.Enqueue(ctx, Outgoing{
+		ID: id, Conversation: conversation, Kind: content.Text, Body: []byte(message), At: time.Now(),
+	})
+	if err != nil {
 		return Outgoing{}, err
 	}
 	select {
@@ -212,26 +231,6 @@ func (c *Client) Send(ctx context.Context, to Target, message string) (Outgoing,
 	default: // it is awake
 	}
 	return out, nil
-}
-
-// address fills in what the store knows of the addressee.
-func (c *Client) address(ctx context.Context, to Target) (Outgoing, error) {
-	if to.Conversation != 0 {
-		out := Outgoing{Conversation: to.Conversation}
-		if to.Peer != "" {
-			out.Peer, out.PeerKey = to.Peer, store.PeerKey(to.Peer)
-		}
-		return out, nil
-	}
-	name, key, err := text.Name(to.Peer)
-	if err != nil {
-		return Outgoing{}, err
-	}
-	conv, _, err := c.opt.Store.ConversationWith(ctx, key)
-	if err != nil {
-		return Outgoing{}, err
-	}
-	return Outgoing{Conversation: conv.ID, Peer: name, PeerKey: key}, nil
 }
 
 // Wait waits until a message is settled: acknowledged (nil), or refused (an
@@ -279,14 +278,14 @@ func (c *Client) Discard(ctx context.Context, id MessageID) error {
 // connection.
 func (c *Client) Chats(ctx context.Context) ([]Cached, error) { return c.opt.Store.Conversations(ctx) }
 
-// SetDraft keeps an unfinished text under a key; "" removes it.
-func (c *Client) SetDraft(ctx context.Context, key, draft string) error {
-	return c.opt.Store.SetDraft(ctx, key, draft)
-}
-
-// Drafts returns all drafts by key.
-func (c *Client) Drafts(ctx context.Context) (map[string]string, error) {
-	return c.opt.Store.Drafts(ctx)
+// Contact returns the direct conversation with a person as it is known here, a
+// provisional one where none is. It does not ask a server.
+func (c *Client) Contact(ctx context.Context, name string) (Cached, error) {
+	display, _, err := text.Name(name)
+	if err != nil {
+		return Cached{}, err
+	}
+	return c.opt.Store.Contact(ctx, display)
 }
 
 // OpenDirect returns the conversation with a person; it is made where there is
@@ -306,7 +305,7 @@ func (c *Client) OpenDirect(ctx context.Context, name string) (Conversation, err
 	if err != nil {
 		return Conversation{}, err
 	}
-	if err := c.do(ctx, func(o *owner) { o.opened(key, conv) }); err != nil {
+	if err := c.onOwner(ctx, func(o *owner) error { return o.opened(key, conv) }); err != nil {
 		return Conversation{}, err
 	}
 	return conv, nil
@@ -351,7 +350,7 @@ func (c *Client) History(ctx context.Context, conversation uint64, part Range) (
 // store has together with the error.
 func (c *Client) Messages(ctx context.Context, conversation, before uint64, limit int) ([]Message, error) {
 	have, err := c.opt.Store.Messages(ctx, conversation, before, limit)
-	if err != nil {
+	if err != nil || store.Provisional(conversation) {
 		return nil, err
 	}
 	if n := len(have); n > 0 && (before == 0 || have[n-1].Seq+1 == before) && (n == limit || have[0].Seq == 1) {

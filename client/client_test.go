@@ -16,19 +16,17 @@ import (
 	"github.com/msrchat/msrchat/shared/errs"
 )
 
-func toBob() client.Target { return client.Target{Peer: "Bob"} }
-
 func TestTwoPeopleChat(t *testing.T) {
 	w := newWorld(t, 2)
 	alice, bob := w.open(t, "alice"), w.open(t, "bob")
 	want := []string{"hello", "你好，北京 🎉", "안녕\n👨‍👩‍👧", strings.Repeat("長", 4000)}
 	for i, text := range want {
-		out := alice.wait(alice.send(toBob(), text))
+		out := alice.wait(alice.sendTo("Bob", text))
 		if out.Seq != uint64(i+1) || out.Conversation != w.conv || out.State != client.Acknowledged || out.Existing {
 			t.Fatalf("message %d: %+v", i+1, out)
 		}
 	}
-	bob.wait(bob.send(client.Target{Conversation: w.conv}, "hi"))
+	bob.wait(bob.send(w.conv, "hi"))
 	want = append(want, "hi")
 	alice.untilTexts(w.conv, want)
 	bob.untilTexts(w.conv, want)
@@ -59,22 +57,25 @@ func TestBadInputIsRefusedBeforeItIsQueued(t *testing.T) {
 	w := newWorld(t, 1)
 	alice := w.open(t, "alice")
 	for _, c := range []struct {
-		to   client.Target
+		to   uint64
 		text string
 		code errs.Code
 	}{
-		{toBob(), "", errs.CodeInvalid},
-		{toBob(), " \n", errs.CodeInvalid},
-		{toBob(), "a\x1b[31m", errs.CodeInvalid},
-		{toBob(), "\xff", errs.CodeInvalid},
-		{toBob(), "a\u202eb", errs.CodeInvalid},
-		{toBob(), strings.Repeat("長", 10_000), errs.CodeTooLarge},
-		{client.Target{Peer: "b\x00b"}, "hi", errs.CodeInvalid},
-		{client.Target{}, "hi", errs.CodeInvalid},
+		{w.conv, "", errs.CodeInvalid},
+		{w.conv, " \n", errs.CodeInvalid},
+		{w.conv, "a\x1b[31m", errs.CodeInvalid},
+		{w.conv, "\xff", errs.CodeInvalid},
+		{w.conv, "a\u202eb", errs.CodeInvalid},
+		{w.conv, strings.Repeat("長", 10_000), errs.CodeTooLarge},
+		{0, "hi", errs.CodeInvalid},
+		{store.MaxID + 5, "hi", errs.CodeNotFound},
 	} {
 		if _, err := alice.Send(t.Context(), c.to, c.text); errs.CodeOf(err) != c.code {
 			t.Errorf("%+v %.20q: %v, want %s", c.to, c.text, err, c.code)
 		}
+	}
+	if _, err := alice.Contact(t.Context(), "b\x00b"); errs.CodeOf(err) != errs.CodeInvalid {
+		t.Errorf("contact of no name: %v", err)
 	}
 	if unsent, err := alice.Unsent(t.Context()); err != nil || len(unsent) != 0 {
 		t.Errorf("queued: %v, %v", unsent, err)
@@ -94,10 +95,10 @@ func TestARefusedMessageFailsAlone(t *testing.T) {
 		f.Send = refuseText("bad", errs.New(errs.CodeForbidden, "not to bob"))
 	})
 	alice.untilState(client.Online)
-	first := alice.send(toBob(), "one")
-	bad := alice.send(toBob(), "bad")
-	last := alice.send(toBob(), "two")
-	nobody := alice.send(client.Target{Peer: "nobody"}, "anyone there?")
+	first := alice.sendTo("Bob", "one")
+	bad := alice.sendTo("Bob", "bad")
+	last := alice.sendTo("Bob", "two")
+	nobody := alice.sendTo("nobody", "anyone there?")
 	alice.wait(first)
 	alice.wait(last)
 	for id, want := range map[client.MessageID]errs.Code{bad.ID: errs.CodeForbidden, nobody.ID: errs.CodeNotFound} {
@@ -110,7 +111,7 @@ func TestARefusedMessageFailsAlone(t *testing.T) {
 		t.Errorf("log: %q", got)
 	}
 	unsent, err := alice.Unsent(t.Context())
-	if err != nil || len(unsent) != 2 || unsent[0].Text != "bad" {
+	if err != nil || len(unsent) != 2 || unsent[0].Text() != "bad" {
 		t.Fatalf("unsent: %+v, %v", unsent, err)
 	}
 	for _, out := range unsent {
@@ -132,10 +133,10 @@ func TestARefusalThatPassesIsRetriedInOrder(t *testing.T) {
 	w.servers[0].Do(func(f *fakeFaults) { f.Send = refused.some(w.conv, 3) })
 	var outs []client.Outgoing
 	for _, text := range numbered("m", 10) {
-		outs = append(outs, alice.send(toBob(), text))
+		outs = append(outs, alice.sendTo("Bob", text))
 	}
 	// Another conversation is not held up.
-	if out := alice.wait(alice.send(client.Target{Peer: "carol"}, "hi")); out.Conversation != other || out.Seq != 1 {
+	if out := alice.wait(alice.sendTo("carol", "hi")); out.Conversation != other || out.Seq != 1 {
 		t.Errorf("to carol: %+v", out)
 	}
 	for i, out := range outs {
@@ -161,7 +162,7 @@ func TestARefusedMessageIsTriedAgainWhenAskedAndAlone(t *testing.T) {
 		f.Send = func(s *chatv1.Send) (fate, error) {
 			mu.Lock()
 			defer mu.Unlock()
-			seen = append(seen, attempt{s.GetText(), time.Now()})
+			seen = append(seen, attempt{string(s.GetBody()), time.Now()})
 			if len(seen) <= 2 {
 				return fake.Answer, fake.Unavailable(after)
 			}
@@ -171,7 +172,7 @@ func TestARefusedMessageIsTriedAgainWhenAskedAndAlone(t *testing.T) {
 	alice := w.open(t, "alice")
 	var outs []client.Outgoing
 	for _, text := range numbered("m", 5) {
-		outs = append(outs, alice.send(client.Target{Conversation: w.conv}, text))
+		outs = append(outs, alice.send(w.conv, text))
 	}
 	for _, out := range outs {
 		alice.wait(out)
@@ -197,9 +198,8 @@ func TestAPeerThatCannotBeLookedUpNowIsRetried(t *testing.T) {
 	alice := w.open(t, "alice")
 	var refused refusals
 	w.servers[0].Do(func(f *fakeFaults) { f.Open = refused.open(2) })
-	outs := []client.Outgoing{
-		alice.send(toBob(), "1"), alice.send(client.Target{Conversation: w.conv, Peer: "bob"}, "2"), alice.send(toBob(), "3"),
-	}
+	bob := alice.contact("BOB").ID
+	outs := []client.Outgoing{alice.sendTo("Bob", "1"), alice.send(bob, "2"), alice.sendTo("Bob", "3")}
 	for _, out := range outs {
 		alice.wait(out)
 	}
@@ -216,7 +216,7 @@ func TestUnansweredSendsAreBounded(t *testing.T) {
 		s.Do(func(f *fakeFaults) { f.Send = always(swallow) })
 		alice := w.open(t, "alice", func(o *client.Options) { o.Outstanding = c.own })
 		for _, text := range numbered("m", 20) {
-			alice.send(toBob(), text)
+			alice.sendTo("Bob", text)
 		}
 		until(t, "unanswered sends", func() bool { return s.MostUnanswered() == c.want })
 		// A round trip later there would be more.
@@ -248,7 +248,7 @@ func TestRequestsOutliveAConnection(t *testing.T) {
 		s.Cut()
 	}
 	page, err := alice.History(bounded(t), w.conv, client.Range{After: 100})
-	if err != nil || len(page.Messages) != 20 || page.Messages[0].Text != "m 101" || page.Head != 120 {
+	if err != nil || len(page.Messages) != 20 || page.Messages[0].Text() != "m 101" || page.Head != 120 {
 		t.Fatalf("page of %d, head %d, %v", len(page.Messages), page.Head, err)
 	}
 	page, err = alice.History(bounded(t), w.conv, client.Range{Before: 31, Limit: 10})
@@ -280,7 +280,7 @@ func TestCallsEndWithTheirContextAndTheClient(t *testing.T) {
 	if errs.CodeOf(err) != errs.CodeUnavailable || !strings.Contains(err.Error(), "no connection") {
 		t.Errorf("call without a connection: %v", err)
 	}
-	out := alice.send(toBob(), "later")
+	out := alice.sendTo("Bob", "later")
 	if _, err := alice.Wait(short, out.ID); errs.CodeOf(err) != errs.CodeUnavailable {
 		t.Errorf("wait without a connection: %v", err)
 	}
@@ -326,7 +326,7 @@ func TestMessagesComeFromTheStoreOrTheServer(t *testing.T) {
 		}
 		var texts []string
 		for _, m := range list {
-			texts = append(texts, m.Text)
+			texts = append(texts, m.Text())
 		}
 		all = append(texts, all...)
 		if len(list) == 0 || list[0].Seq == 1 {
@@ -341,7 +341,7 @@ func TestMessagesComeFromTheStoreOrTheServer(t *testing.T) {
 	w.gate.Kill()
 	w.servers[0].Kill()
 	list, err := bob.Messages(bounded(t), w.conv, 26, 25)
-	if err != nil || len(list) != 25 || list[0].Text != "m 1" {
+	if err != nil || len(list) != 25 || list[0].Text() != "m 1" {
 		t.Errorf("stored page: %d, %v", len(list), err)
 	}
 }
@@ -371,7 +371,7 @@ func TestTheHeadOfEveryConversationIsReachedAtOnce(t *testing.T) {
 	w.log.Say(conv, "heidi", "b")
 	alice.untilTexts(conv, []string{"a", "b"})
 	chats, err := alice.Chats(t.Context())
-	if err != nil || len(chats) != 8 || chats[7].Peer.Name != "heidi" || chats[7].Last.Text != "b" {
+	if err != nil || len(chats) != 8 || chats[7].Peer.Name != "heidi" || chats[7].Last.Text() != "b" {
 		t.Errorf("chats: %+v, %v", chats, err)
 	}
 }
@@ -453,8 +453,8 @@ func TestAMessageFromANewerServerKeepsItsPlace(t *testing.T) {
 	w := newWorld(t, 1)
 	w.servers[0].Do(func(f *fakeFaults) {
 		f.Push = func(ev *chatv1.Event) []*chatv1.Event {
-			if ev.GetText() == "future" {
-				ev = &chatv1.Event{ConversationId: ev.ConversationId, Seq: ev.Seq, SenderId: ev.SenderId, Kind: 99}
+			if string(ev.GetBody()) == "future" {
+				ev = &chatv1.Event{ConversationId: ev.ConversationId, Seq: ev.Seq, Ordinal: ev.Ordinal, SenderId: ev.SenderId, Kind: 200}
 			}
 			return []*chatv1.Event{ev}
 		}
@@ -467,7 +467,7 @@ func TestAMessageFromANewerServerKeepsItsPlace(t *testing.T) {
 	alice.untilTexts(w.conv, []string{"a", "", "b"})
 	alice.mu.Lock()
 	defer alice.mu.Unlock()
-	if kind := alice.received[w.conv][1].Kind; kind != 99 {
+	if kind := alice.received[w.conv][1].Kind; kind != 200 {
 		t.Errorf("kind %d", kind)
 	}
 }

@@ -26,7 +26,7 @@ func always(f fate) func(*chatv1.Send) (fate, error) {
 
 func refuseText(text string, err error) func(*chatv1.Send) (fate, error) {
 	return func(s *chatv1.Send) (fate, error) {
-		if s.GetText() == text {
+		if string(s.GetBody()) == text {
 			return fake.Answer, err
 		}
 		return fake.Answer, nil

@@ -1,6 +1,7 @@
 package client_test
 
 import (
+	"errors"
 	"net"
 	"sync"
 	"testing"
@@ -91,7 +92,7 @@ func body(f *chatv1.ServerFrame) []byte {
 // welcome is an honest beginning.
 func welcome() *chatv1.ServerFrame {
 	return &chatv1.ServerFrame{RequestId: 1, Body: &chatv1.ServerFrame_Welcome{Welcome: &chatv1.Welcome{
-		UserId: 101, UserName: "alice", Instance: "liar", HeartbeatMs: 1000, LogEpoch: 1,
+		UserId: 101, UserName: "alice", Instance: "liar", HeartbeatMs: 1000, LogEpoch: 1, Revision: 1,
 	}}}
 }
 
@@ -101,7 +102,7 @@ func welcome() *chatv1.ServerFrame {
 func FuzzServer(f *testing.F) {
 	const big = ^uint64(0)
 	ev := func(conv, seq uint64) *chatv1.Event {
-		return &chatv1.Event{ConversationId: conv, Seq: seq, Text: "hi", SenderId: 7, Kind: 1}
+		return &chatv1.Event{ConversationId: conv, Seq: seq, Ordinal: seq, Body: []byte("hi"), SenderId: 7, Kind: 1}
 	}
 	for _, seed := range []*chatv1.ServerFrame{
 		welcome(),
@@ -119,6 +120,13 @@ func FuzzServer(f *testing.F) {
 		{Body: &chatv1.ServerFrame_Conversation{Conversation: &chatv1.Conversation{Id: 44, Peer: &chatv1.User{Id: 7, Name: "bob"}}}},
 		{Body: &chatv1.ServerFrame_Sent{Sent: &chatv1.Sent{ConversationId: 44, Seq: 1, CreatedAtMs: -1 << 63}}},
 		{Body: &chatv1.ServerFrame_Sent{Sent: &chatv1.Sent{ConversationId: 44, Seq: big}}},
+		{Body: &chatv1.ServerFrame_Heads{Heads: &chatv1.Heads{Heads: []*chatv1.Head{{ConversationId: 44, OwnState: 3}, {ConversationId: big, OwnState: big}}}}},
+		{Body: &chatv1.ServerFrame_OwnState{OwnState: &chatv1.OwnState{ConversationId: 44, Number: 7, ReadSeq: 3, ReadOrdinal: big, Draft: &chatv1.Draft{Text: "x", EditedAtMs: -1 << 63}}}},
+		{Body: &chatv1.ServerFrame_OwnState{OwnState: &chatv1.OwnState{ConversationId: big, Number: big, ReadSeq: big}}},
+		{Body: &chatv1.ServerFrame_OwnState{}},
+		{Body: &chatv1.ServerFrame_OwnStates{OwnStates: &chatv1.OwnStates{States: []*chatv1.OwnState{{ConversationId: 44, Number: 3}}}}},
+		{Body: &chatv1.ServerFrame_OwnStates{OwnStates: &chatv1.OwnStates{States: []*chatv1.OwnState{{ConversationId: 45}, {}}}}},
+		{Body: &chatv1.ServerFrame_OwnStates{}},
 		{Body: &chatv1.ServerFrame_Failure{Failure: &chatv1.Failure{Code: "no such code", RetryAfterMs: 1<<32 - 1}}},
 		{Body: &chatv1.ServerFrame_Failure{Failure: &chatv1.Failure{Code: "not_found", Text: "\x00"}}},
 		{Body: &chatv1.ServerFrame_Goodbye{Goodbye: &chatv1.Goodbye{Reconnect: true, ReconnectAfterMs: 1<<32 - 1, Alternates: []*chatv1.Endpoint{{Address: "not an address"}, nil}}}},
@@ -142,17 +150,22 @@ func FuzzServer(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := c.Send(t.Context(), client.Target{Conversation: 44}, "hi"); err != nil {
-			t.Error(err)
+		bob, err := c.Contact(t.Context(), "bob")
+		if err != nil {
+			t.Fatal(err)
 		}
-		if _, err := c.Send(t.Context(), client.Target{Peer: "bob"}, "hi"); err != nil {
-			t.Error(err)
+		for _, to := range []uint64{44, bob.ID} {
+			_, err := c.Send(t.Context(), to, "hi")
+			if err = errors.Join(err, c.SetDraft(t.Context(), to, "h")); err != nil {
+				t.Error(err)
+			}
 		}
 		ctx, cancel := contextWithTimeout(t, 15*time.Millisecond)
 		defer cancel()
 		_, _ = c.Conversations(ctx)
 		_, _ = c.History(ctx, 44, client.Range{})
 		_, _ = c.OpenDirect(ctx, "bob")
+		_, _ = c.OwnStates(ctx, []uint64{44, 45})
 		closed := make(chan struct{})
 		go func() {
 			c.Close()

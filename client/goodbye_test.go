@@ -60,7 +60,7 @@ func TestGoodbyes(t *testing.T) {
 					if errs.CodeOf(link.Cause) != c.code {
 						t.Errorf("cause: %v", link.Cause)
 					}
-					out := alice.send(toBob(), "kept")
+					out := alice.sendTo("Bob", "kept")
 					if _, err := alice.Wait(bounded(t), out.ID); errs.CodeOf(err) != c.code {
 						t.Errorf("wait: %v", err)
 					}
@@ -78,7 +78,7 @@ func TestGoodbyes(t *testing.T) {
 				if early && !c.away {
 					return // it would come back for ever, as asked
 				}
-				alice.wait(alice.send(toBob(), "after"))
+				alice.wait(alice.sendTo("Bob", "after"))
 				if got := alice.Link().Instance; c.away && got != "s2" {
 					t.Errorf("reconnected to %s", got)
 				}

@@ -75,15 +75,17 @@ func (o *owner) wanted(id uint64) bool {
 // takeList takes a page of the list.
 func (o *owner) takeList(page []Conversation) error {
 	s := &o.sync
-	keep := make([]store.Conversation, 0, len(page))
+	keep := make([]Cached, 0, len(page))
+	var fresh []uint64
 	for _, c := range page {
 		known := s.convs[c.ID]
 		isNew := known == nil
 		if isNew {
 			known = &conv{id: c.ID}
+			fresh = append(fresh, c.ID)
 		}
-		known.peer = c.Peer
-		stored := store.Conversation{ID: c.ID, Peer: c.Peer}
+		known.peer, known.kept = c.Peer, max(known.kept, c.Head)
+		stored := Cached{ID: c.ID, Peer: c.Peer, Head: c.Head, HeadOrdinal: c.Ordinal}
 		switch {
 		case s.listed && isNew:
 			stored.Stored = &store.Range{Lo: 1, Hi: 0}
@@ -96,14 +98,18 @@ func (o *owner) takeList(page []Conversation) error {
 		keep = append(keep, stored)
 		if seq, ok := s.unknown[c.ID]; ok {
 			delete(s.unknown, c.ID)
-			o.learn(c.ID, seq)
+			o.learn(c.ID, seq, 0)
 		}
-		o.learn(c.ID, c.Head)
-		if isNew {
-			o.notify(ConversationChanged{c.ID})
-		}
+		o.learn(c.ID, c.Head, c.Ordinal)
 	}
-	return o.opt.Store.PutConversations(o.disk, s.epoch, keep)
+	if err := o.opt.Store.PutConversations(o.disk, s.epoch, keep); err != nil {
+		return err
+	}
+	o.checkMoves()
+	for _, id := range fresh {
+		o.notify(ConversationChanged{id})
+	}
+	return nil
 }
 
 // start decides, at the first listing of an epoch, where receiving begins, and

@@ -2,7 +2,7 @@ package client
 
 import (
 	"errors"
-	"strconv"
+	"slices"
 	"time"
 
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
@@ -11,13 +11,14 @@ import (
 	"github.com/msrchat/msrchat/shared/errs"
 )
 
-// Who sends: the outbox is one queue for all processes of a profile, and the
-// store's lock makes one of them the sender. The rule is: a client holds the
-// lock while it is online and there is something to send, and no longer. So
-// whoever has a connection sends what anybody queued; nobody has to be elected,
-// an offline program never stands in the way of one that has a connection, and
-// a program that ends or dies frees the lock. The next sender begins with the
-// oldest unacknowledged message; the server knows those that it has already.
+// Who sends: the outbox and the unsent own states are one queue for all processes
+// of a profile, and the store's lock makes one of them the sender. The rule is: a
+// client holds the lock while it is online and there is something to send, and no
+// longer. So a program that has a connection sends what any of them queued; nobody
+// has to be elected, an offline program never stands in the way of one that has a
+// connection, and a program that ends or dies frees the lock. The next sender
+// begins with the oldest unacknowledged message; the server knows those that it has
+// already.
 
 const (
 	// window is how many unsettled messages are held in memory.
@@ -26,15 +27,10 @@ const (
 	defaultOutstanding = 32
 )
 
-// row is an unsettled message.
-type row struct {
-	store.Outgoing
-	inFlight bool
-}
-
-// lane keeps the order of messages that may be for the same conversation. A
-// message is sent only after all earlier ones of its lane have been sent on
-// this link; the server keeps their order from there.
+// lane keeps the order of a conversation's messages. A message is sent only after
+// all earlier ones have been sent on this link; the server keeps their order from
+// there. Those of a provisional conversation wait until it is resolved, and go on
+// in the lane of the real one.
 type lane struct {
 	inFlight  int
 	resolving bool // OpenDirect is under way
@@ -50,14 +46,13 @@ type outboxState struct {
 	maybe  bool // the store may have queued messages
 	more   bool // the store may have some above loaded
 	locked bool
-	rows   []*row // in order
-	loaded int64  // the greatest order that was loaded
-	lanes  map[string]*lane
-	flying int       // rows in flight
-	nextAt time.Time // when sendOutbox has something to do again; zero if unknown
+	rows   []*Outgoing // unsettled, in order
+	loaded int64       // the greatest order that was loaded
+	lanes  map[uint64]*lane
+	flying map[MessageID]bool // of rows: sent on this link, not answered
+	nextAt time.Time          // when send has something to do again; zero if unknown
 
-	settled []store.Settlement // by flush
-	gone    map[MessageID]Outgoing
+	settled []Outgoing // to be stored and told by flush
 
 	waiters map[MessageID][]chan Outgoing
 	lookAt  time.Time // when the store is looked at again
@@ -67,42 +62,53 @@ type outboxState struct {
 
 func (b *outboxState) init() {
 	b.maybe, b.more = true, true
-	b.lanes, b.gone, b.waiters = map[string]*lane{}, map[MessageID]Outgoing{}, map[MessageID][]chan Outgoing{}
+	b.lanes, b.flying, b.waiters = map[uint64]*lane{}, map[MessageID]bool{}, map[MessageID][]chan Outgoing{}
 }
 
-// laneOf names the lane: by peer, since a message to a name and one to the
-// conversation with that peer must not overtake each other.
-func laneOf(o Outgoing) string {
-	if o.PeerKey != "" {
-		return o.PeerKey
-	}
-	return "#" + strconv.FormatUint(o.Conversation, 10) // no name has a #
-}
-
-func (b *outboxState) lane(o Outgoing) *lane {
-	l := b.lanes[laneOf(o)]
+func (b *outboxState) lane(conversation uint64) *lane {
+	l := b.lanes[conversation]
 	if l == nil {
 		l = &lane{}
-		b.lanes[laneOf(o)] = l
+		b.lanes[conversation] = l
 	}
 	return l
 }
 
-// sendOutbox sends what may be sent now.
-func (o *owner) sendOutbox(now time.Time) {
+// move brings the messages of a provisional conversation into the real one's lane.
+func (b *outboxState) move(from, to uint64) {
+	for _, r := range b.rows {
+		if r.Conversation == from {
+			r.Conversation = to
+		}
+	}
+	delete(b.lanes, from)
+}
+
+// send does what one process of the profile does at a time.
+func (o *owner) send(now time.Time) {
 	b := &o.outbox
 	b.nextAt = time.Time{}
-	if !b.locked && (!b.maybe || !o.lock(now)) {
+	if !b.locked && !o.lock(now) {
 		return
 	}
+	busy := o.sendOutbox(now)
+	if o.sendOwn(now) || busy {
+		return
+	}
+	o.unlock()
+}
+
+// sendOutbox sends the messages that may be sent now, and says whether there are
+// any.
+func (o *owner) sendOutbox(now time.Time) bool {
+	b := &o.outbox
 	o.load()
 	if len(b.rows) == 0 {
-		o.unlock()
 		b.maybe = b.more // more is left set where the store failed
 		if b.more {
 			b.nextAt = now.Add(pollSeldom)
 		}
-		return
+		return false
 	}
 	limit := int(o.live.Welcome.GetLimits().GetMaxUnacknowledged())
 	if limit <= 0 {
@@ -113,39 +119,36 @@ func (o *owner) sendOutbox(now time.Time) {
 	}
 	limit = min(limit, window)
 	for _, r := range b.rows {
-		if b.flying >= limit {
-			return
+		if len(b.flying) >= limit {
+			break
 		}
-		l := b.lane(r.Outgoing)
+		l := b.lane(r.Conversation)
 		// What stops a message stops all later ones of its lane.
 		switch {
-		case r.inFlight, l.resolving:
+		case b.flying[r.ID], l.resolving:
 		case l.held && (now.Before(l.until) || l.inFlight > 0):
 			if now.Before(l.until) {
 				b.nextAt = earliest(b.nextAt, l.until)
 			}
-		case r.Conversation == 0:
-			o.resolve(l, r.Outgoing)
+		case Provisional(r.Conversation):
+			if !o.resolve(l, r.Conversation) {
+				b.nextAt = now
+				return true // what is behind it waits, too
+			}
 		default:
-			o.send(l, r)
+			o.sendOne(l, r)
 		}
 	}
+	return true
 }
 
 // lock makes this client the sender, if there is something to send and nobody
 // else is.
 func (o *owner) lock(now time.Time) bool {
+	if !o.queued(now) && !o.unsentOwn(now) {
+		return false
+	}
 	b := &o.outbox
-	queued, err := o.opt.Store.Queued(o.disk, 0, 1)
-	if err != nil {
-		o.log.Error("outbox not read", "err", err)
-		b.nextAt = now.Add(pollSeldom)
-		return false
-	}
-	if len(queued) == 0 {
-		b.maybe = false
-		return false
-	}
 	ok, err := o.opt.Store.TryLock()
 	if err != nil {
 		o.log.Error("outbox not locked", "err", err)
@@ -160,11 +163,28 @@ func (o *owner) lock(now time.Time) bool {
 	return true
 }
 
+// queued says whether there is a message to send.
+func (o *owner) queued(now time.Time) bool {
+	b := &o.outbox
+	if !b.maybe {
+		return false
+	}
+	first, err := o.opt.Store.Queued(o.disk, 0, 1)
+	if err != nil {
+		o.log.Error("outbox not read", "err", err)
+		b.nextAt = now.Add(pollSeldom)
+		return false
+	}
+	b.maybe = len(first) > 0
+	return b.maybe
+}
+
 // unlock lets others send. Rows are loaded again with the next lock.
 func (o *owner) unlock() {
 	b := &o.outbox
-	b.rows, b.flying, b.loaded = nil, 0, 0
+	b.rows, b.loaded = nil, 0
 	clear(b.lanes)
+	clear(b.flying)
 	if !b.locked {
 		return
 	}
@@ -188,29 +208,32 @@ func (o *owner) load() {
 		return
 	}
 	b.more = len(page) == want
-	for _, out := range page {
-		b.loaded = out.Order
-		b.rows = append(b.rows, &row{Outgoing: out})
+	for i := range page {
+		b.loaded = page[i].Order
+		b.rows = append(b.rows, &page[i])
+	}
+	if len(page) > 0 {
+		// A message to a real conversation may stand behind one that was loaded while
+		// the conversation was provisional.
+		o.checkMoves()
 	}
 }
 
-// send puts a message on the wire.
-func (o *owner) send(l *lane, r *row) {
+// sendOne puts a message on the wire.
+func (o *owner) sendOne(l *lane, r *Outgoing) {
 	b := &o.outbox
-	r.inFlight = true
 	l.inFlight++
-	b.flying++
+	b.flying[r.ID] = true
 	o.ask(&chatv1.ClientFrame{Body: &chatv1.ClientFrame_Send{Send: &chatv1.Send{
-		ConversationId: r.Conversation, ClientMsgId: r.ID[:], Text: r.Text,
+		ConversationId: r.Conversation, ClientMsgId: r.ID[:], Kind: r.Kind, Body: r.Body,
 	}}}, func(f *chatv1.ServerFrame, err error) {
 		if errors.Is(err, errLost) {
 			return // unlock follows; the next sender sends it again
 		}
-		r.inFlight = false
 		l.inFlight--
-		b.flying--
+		delete(b.flying, r.ID)
 		switch {
-		case err != nil && passing(err):
+		case err != nil && errs.MayPass(err):
 			o.hold(l, err)
 		case err != nil && errs.CodeOf(err) == errs.CodeUnauthenticated:
 			o.hold(l, err) // a Goodbye follows; the message is not at fault
@@ -234,97 +257,91 @@ func (o *owner) hold(l *lane, err error) {
 }
 
 // sent takes an acknowledgement.
-func (o *owner) sent(l *lane, r *row, s *chatv1.Sent) {
+func (o *owner) sent(l *lane, r *Outgoing, s *chatv1.Sent) {
 	if s.GetConversationId() != r.Conversation || !validID(s.GetSeq()) {
 		o.violate("it acknowledged another message")
 		return
 	}
 	l.held, l.refusals = false, 0
-	at := time.UnixMilli(s.GetCreatedAtMs())
-	o.settle(r, store.Settlement{
-		ID: r.ID, State: store.Acknowledged, Seq: s.GetSeq(), LoggedAt: at, Existing: s.GetExisting(),
-	})
+	r.State, r.Seq, r.Existing = store.Acknowledged, s.GetSeq(), s.GetExisting()
+	r.LoggedAt = time.UnixMilli(s.GetCreatedAtMs())
+	o.settle(r)
 	// The acknowledgement is as good as the push of the same message.
-	c := o.sync.convs[r.Conversation]
-	own := Message{
-		Conversation: r.Conversation, Seq: s.GetSeq(), ID: r.ID, Sender: o.opt.Session.User.ID,
-		Kind: store.KindText, Text: r.Text, At: at,
-	}
-	if c == nil || !o.sync.listed || !o.accept(c, own) {
-		o.learn(r.Conversation, s.GetSeq())
-	}
+	o.acceptOrLearn(Message{
+		Conversation: r.Conversation, Seq: r.Seq, Ordinal: min(s.GetOrdinal(), r.Seq), ID: r.ID,
+		Sender: o.opt.Session.User.ID, Kind: r.Kind, Body: r.Body, At: r.LoggedAt,
+	})
 }
 
 // refused takes a refusal that will not pass.
-func (o *owner) refused(r *row, err error) {
+func (o *owner) refused(r *Outgoing, err error) {
 	e := errs.From(err)
 	o.log.Warn("message refused", "id", r.ID.String(), "code", string(e.Code))
-	o.settle(r, store.Settlement{ID: r.ID, State: store.Failed, Code: e.Code, Reason: e.Message})
+	r.State, r.Code, r.Reason = store.Failed, e.Code, e.Message
+	o.settle(r)
 }
 
 // settle ends a message's stay in the queue. flush stores and tells it.
-func (o *owner) settle(r *row, s store.Settlement) {
+func (o *owner) settle(r *Outgoing) {
 	b := &o.outbox
-	for i := range b.rows {
-		if b.rows[i] == r {
-			b.rows = append(b.rows[:i], b.rows[i+1:]...)
-			break
-		}
-	}
-	b.settled = append(b.settled, s)
-	out := r.Outgoing
-	out.State, out.Seq, out.LoggedAt, out.Existing = s.State, s.Seq, s.LoggedAt, s.Existing
-	out.Code, out.Reason = s.Code, s.Reason
-	b.gone[out.ID] = out
+	b.rows = slices.DeleteFunc(b.rows, func(other *Outgoing) bool { return other == r })
+	b.settled = append(b.settled, *r)
 }
 
-// resolve asks for the conversation with a peer who was named.
-func (o *owner) resolve(l *lane, out Outgoing) {
+// resolve asks for the conversation with a person who was named. false means that
+// the rows changed instead.
+func (o *owner) resolve(l *lane, provisional uint64) bool {
+	c, there, err := o.opt.Store.Conversation(o.disk, provisional)
+	switch {
+	case err != nil:
+		o.hold(l, err)
+		return true
+	case !there:
+		o.unresolvable(provisional, store.ErrNoConversation)
+		return false
+	case c.ID != provisional:
+		o.checkMoves()
+		return false
+	}
 	l.resolving = true
 	o.ask(&chatv1.ClientFrame{Body: &chatv1.ClientFrame_OpenDirect{
-		OpenDirect: &chatv1.OpenDirect{PeerName: out.Peer},
+		OpenDirect: &chatv1.OpenDirect{PeerName: c.Peer.Name},
 	}}, func(f *chatv1.ServerFrame, err error) {
 		if errors.Is(err, errLost) {
 			return
 		}
 		l.resolving = false
-		var c Conversation
+		var direct Conversation
 		if err == nil {
-			c, err = asConversation(f.GetConversation())
+			direct, err = asConversation(f.GetConversation())
+		}
+		if err == nil {
+			err = o.opened(store.PeerKey(c.Peer.Name), direct)
 		}
 		switch {
 		case err == nil:
 			l.held, l.refusals = false, 0
-			o.resolved(out.PeerKey, c)
-		case passing(err) || errs.CodeOf(err) == errs.CodeUnauthenticated:
+		case errs.MayPass(err) || errs.CodeOf(err) == errs.CodeUnauthenticated:
 			o.hold(l, err)
 		default:
-			o.unresolvable(out.PeerKey, err)
+			o.unresolvable(provisional, err)
 		}
 	})
+	return true
 }
 
-func (o *owner) resolved(peerKey string, c Conversation) {
-	for _, r := range o.outbox.rows {
-		if r.PeerKey == peerKey && r.Conversation == 0 {
-			r.Conversation = c.ID
-		}
-	}
-	o.opened(peerKey, c)
-}
-
-// unresolvable refuses all loaded messages to a peer; later ones come to it
-// when they are loaded.
-func (o *owner) unresolvable(peerKey string, err error) {
-	for _, r := range append([]*row(nil), o.outbox.rows...) {
-		if r.PeerKey == peerKey && r.Conversation == 0 {
+// unresolvable refuses all loaded messages of a provisional conversation; later
+// ones come to it when they are loaded.
+func (o *owner) unresolvable(provisional uint64, err error) {
+	for _, r := range slices.Clone(o.outbox.rows) {
+		if r.Conversation == provisional {
 			o.refused(r, err)
 		}
 	}
 }
 
 // flush stores and tells what the last frames brought: first what was settled,
-// then the messages.
+// then the messages, then how much there is besides.
 func (o *owner) flush() {
 	b := &o.outbox
 	if len(b.settled) > 0 {
@@ -332,13 +349,13 @@ func (o *owner) flush() {
 			// They are sent again some day, and are found in the log.
 			o.log.Error("outcomes not stored", "err", err)
 		}
-		for _, s := range b.settled {
-			o.settledOne(b.gone[s.ID])
-			delete(b.gone, s.ID)
+		for _, out := range b.settled {
+			o.settledOne(out)
 		}
 		b.settled = b.settled[:0]
 	}
 	o.flushMessages()
+	o.flushHeads()
 }
 
 // settledOne tells everybody who waits.

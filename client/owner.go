@@ -54,7 +54,6 @@ type owner struct {
 	known      []Endpoint           // where a server was, the most recent first
 	kept       string               // the addresses of known that the store has
 	untold     bool                 // a LinkChanged did not fit into the queue
-	owedReset  bool                 // a Reset is to be told
 	online     []chan struct{}      // closed when online or ended
 
 	// Requests: see requests.go.
@@ -67,6 +66,13 @@ type owner struct {
 
 	sync   syncState   // see sync.go
 	outbox outboxState // see outbox.go
+	own    ownSync     // see ownstate.go
+	moved  int64       // the order of the last move that was taken over; see moves.go
+
+	// first is what the application is to be told before anything else: Reset and
+	// ConversationResolved. While it waits for room nothing is told or accepted, so
+	// that at most each provisional conversation is in it.
+	first []Event
 }
 
 func newOwner(ctx context.Context, c *Client) (*owner, error) {
@@ -75,8 +81,10 @@ func newOwner(ctx context.Context, c *Client) (*owner, error) {
 		avoid: map[string]time.Time{}, pending: map[uint64]question{}, lastID: 1,
 	}
 	o.outbox.init()
-	if err := o.initSync(); err != nil {
-		return nil, err
+	for _, load := range []func() error{o.initSync, o.initOwn, o.initMoves} {
+		if err := load(); err != nil {
+			return nil, err
+		}
 	}
 	o.known = o.rememberedEndpoints()
 	o.kept = addresses(o.known)
@@ -159,7 +167,8 @@ func (o *owner) tick(now time.Time) {
 	if o.state == Online {
 		o.probe(now)
 		o.sendCalls()
-		o.sendOutbox(now)
+		o.send(now)
+		o.readOwn(now)
 		o.pull(now)
 	}
 	o.flush()
@@ -168,12 +177,11 @@ func (o *owner) tick(now time.Time) {
 
 // settleOwed tells what did not fit into the queue before.
 func (o *owner) settleOwed() {
-	if o.owedReset && o.notify(Reset{}) {
-		o.owedReset = false
-	}
+	o.tellFirst()
 	if o.untold {
 		o.tell()
 	}
+	o.tellOwed()
 	if o.outbox.owed && o.notify(OutboxChanged{}) {
 		o.outbox.owed = false
 	}
@@ -190,7 +198,7 @@ func (o *owner) nextWake(now time.Time) time.Duration {
 	if o.state == Offline {
 		at(o.retryAt)
 	}
-	if o.untold || o.owedReset || o.outbox.owed {
+	if o.untold || len(o.first) > 0 || len(o.own.owed) > 0 || o.outbox.owed {
 		wake = min(wake, pollOften)
 	}
 	if len(o.pending) > 0 && o.state == Online {
@@ -201,6 +209,8 @@ func (o *owner) nextWake(now time.Time) time.Duration {
 	}
 	if o.state == Online {
 		at(o.outbox.nextAt)
+		at(o.own.nextAt)
+		at(o.own.readAt)
 		at(o.sync.nextAt)
 	}
 	return wake

@@ -67,9 +67,13 @@ func child() int {
 		for range c.Events() { //nolint:revive // only the sends matter here
 		}
 	}()
+	bob, err := c.Contact(ctx, "bob")
+	if err != nil {
+		return fail(err)
+	}
 	var outs []client.Outgoing
 	for _, text := range os.Args[1:] {
-		out, err := c.Send(ctx, client.Target{Peer: "bob"}, text)
+		out, err := c.Send(ctx, bob.ID, text)
 		if err != nil {
 			return fail(err)
 		}
@@ -187,7 +191,7 @@ func runSends(t *testing.T, w *world, path string, programs int, screen *person)
 	}
 	var outs []client.Outgoing
 	for _, text := range numbered("screen", 30) {
-		outs = append(outs, screen.send(toBob(), text))
+		outs = append(outs, screen.sendTo("Bob", text))
 	}
 	wg.Wait()
 	for _, out := range outs {

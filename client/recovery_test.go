@@ -119,7 +119,7 @@ func TestTheConnectionBreaksAtEveryPointOfASend(t *testing.T) {
 			want := numbered("m", 24)
 			var outs []client.Outgoing
 			for _, text := range want {
-				outs = append(outs, alice.send(toBob(), text))
+				outs = append(outs, alice.sendTo("Bob", text))
 			}
 			for i, out := range outs {
 				if got := alice.wait(out); got.Seq != uint64(i+1) {
@@ -143,7 +143,7 @@ func TestAnAcknowledgementThatCameLateSaysSo(t *testing.T) {
 	w := newWorld(t, 1)
 	w.servers[0].Do(func(f *fakeFaults) { f.Send = always(fake.CutAfter) })
 	alice := w.open(t, "alice")
-	out := alice.send(toBob(), "once")
+	out := alice.sendTo("Bob", "once")
 	until(t, "append", func() bool { return len(w.log.Texts(w.conv)) == 1 })
 	w.servers[0].Do(func(f *fakeFaults) { f.Send = nil })
 	if got := alice.wait(out); !got.Existing || got.Seq != 1 {
@@ -177,7 +177,7 @@ func TestAServerThatDoesNotAnswerIsLeftBeforeTheHeartbeatEnds(t *testing.T) {
 		}
 	}
 	start := time.Now()
-	alice.wait(alice.send(toBob(), "hello?"))
+	alice.wait(alice.sendTo("Bob", "hello?"))
 	if took := time.Since(start); took > 10*time.Second {
 		t.Errorf("took %v", took)
 	}
@@ -191,7 +191,7 @@ func TestABusyServerThatStillAnswersPingsIsKept(t *testing.T) {
 	s := w.servers[0]
 	s.Do(func(f *fakeFaults) { f.Send = always(swallow) }) // as while the database is away
 	alice := w.open(t, "alice", func(o *client.Options) { o.Patience = 40 * time.Millisecond })
-	alice.send(toBob(), "held")
+	alice.sendTo("Bob", "held")
 	until(t, "pings", func() bool { return s.Pings() >= 2 })
 	if n := len(s.Hellos()); n != 1 {
 		t.Errorf("%d connections", n)
@@ -214,7 +214,7 @@ func TestALostAnswerDoesNotStopThingsForEver(t *testing.T) {
 		}
 	})
 	alice := w.open(t, "alice", func(o *client.Options) { o.Patience = 40 * time.Millisecond })
-	if got := alice.wait(alice.send(toBob(), "lost")); !got.Existing {
+	if got := alice.wait(alice.sendTo("Bob", "lost")); !got.Existing {
 		t.Errorf("outcome: %+v", got)
 	}
 	if len(s.Hellos()) != 2 || s.Pings() == 0 {
@@ -237,7 +237,7 @@ func TestWithoutGateKnownServersAreTried(t *testing.T) {
 	alice.Close()
 	// A program that starts now remembers them.
 	again := w.open(t, "alice", func(o *client.Options) { o.Store = s })
-	again.wait(again.send(toBob(), "without a gate"))
+	again.wait(again.sendTo("Bob", "without a gate"))
 	// Alternates of a Goodbye come first.
 	fresh := fake.NewServer(t, w.log, "s9")
 	for _, server := range w.servers {
@@ -297,7 +297,11 @@ func TestASlowApplicationMissesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	out, err := c.Send(t.Context(), toBob(), "not held up") // though nobody reads
+	bob, err := c.Contact(t.Context(), "Bob")
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := c.Send(t.Context(), bob.ID, "not held up") // though nobody reads
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -316,8 +320,8 @@ func TestASlowApplicationMissesNothing(t *testing.T) {
 		case e := <-c.Events():
 			switch e := e.(type) {
 			case client.Received:
-				if e.Message.Text != want[next] || e.Message.Seq != uint64(next+1) {
-					t.Fatalf("message %d: %d %q", next+1, e.Message.Seq, e.Message.Text)
+				if e.Message.Text() != want[next] || e.Message.Seq != uint64(next+1) {
+					t.Fatalf("message %d: %d %q", next+1, e.Message.Seq, e.Message.Text())
 				}
 				next++
 			case client.SendChanged, client.OutboxChanged:
@@ -341,7 +345,7 @@ func TestANewEpochDropsTheLogAndKeepsTheOutbox(t *testing.T) {
 	}
 	alice.untilTexts(w.conv, numbered("m", 20))
 	w.servers[0].Do(func(f *fakeFaults) { f.Send = always(fake.CutBefore) })
-	out := alice.send(toBob(), "typed before the restore")
+	out := alice.sendTo("Bob", "typed before the restore")
 	// The backup is older, the conversation has another id, and life goes on.
 	w.shut()
 	alice.untilState(client.Offline)
@@ -408,7 +412,7 @@ func TestTheOutboxSurvivesTheProgram(t *testing.T) {
 	first := disk()
 	alice := w.open(t, "alice", func(o *client.Options) { o.Store = first })
 	for _, text := range numbered("a", 10) {
-		alice.send(toBob(), text)
+		alice.sendTo("Bob", text)
 	}
 	alice.Close()
 	// The second one sends them, and is cut off after the append of the fifth.
@@ -427,7 +431,7 @@ func TestTheOutboxSurvivesTheProgram(t *testing.T) {
 	})
 	alice = w.open(t, "alice", func(o *client.Options) { o.Store = disk() })
 	until(t, "cut off", func() bool { mu.Lock(); defer mu.Unlock(); return n > 7 })
-	alice.send(toBob(), "b 1")
+	alice.sendTo("Bob", "b 1")
 	alice.Close()
 	w.servers[0].Do(func(f *fakeFaults) { f.Send = nil })
 	third := disk()
@@ -457,13 +461,13 @@ func TestWhoIsOnlineSendsForAll(t *testing.T) {
 		o.Store = data.Another()
 		o.Gate = awayGate{}
 	})
-	out := offline.send(toBob(), "from the offline one")
+	out := offline.sendTo("Bob", "from the offline one")
 	offline.untilState(client.Offline)
 	online := w.open(t, "alice", func(o *client.Options) { o.Store = data.Another() })
 	if got := offline.wait(out); got.Seq != 1 {
 		t.Errorf("outcome: %+v", got)
 	}
-	next := offline.send(toBob(), "again")
+	next := offline.sendTo("Bob", "again")
 	offline.wait(next)
 	online.untilTexts(w.conv, []string{"from the offline one", "again"})
 	until(t, "news of the outbox", func() bool {
@@ -496,11 +500,11 @@ func TestOneProgramSendsAtATime(t *testing.T) {
 		return sends
 	}
 	one := w.open(t, "alice", func(o *client.Options) { o.Store = data.Another() })
-	out := one.send(client.Target{Conversation: w.conv}, "once")
+	out := one.send(w.conv, "once")
 	until(t, "the first sending", func() bool { return seen() == 1 })
 	two := w.open(t, "alice", func(o *client.Options) { o.Store = data.Another() })
 	two.untilState(client.Online)
-	next := two.send(client.Target{Conversation: w.conv}, "behind it")
+	next := two.send(w.conv, "behind it")
 	for range 50 { // round trips, in which the other one would send
 		if _, err := two.Conversations(bounded(t)); err != nil {
 			t.Fatal(err)

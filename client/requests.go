@@ -3,13 +3,13 @@ package client
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"time"
 
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
 
 	"github.com/msrchat/msrchat/client/store"
 	"github.com/msrchat/msrchat/shared/errs"
+	"github.com/msrchat/msrchat/shared/retry"
 )
 
 const (
@@ -66,7 +66,7 @@ func (c *Client) request(ctx context.Context, f *chatv1.ClientFrame) (*chatv1.Se
 		case <-c.done:
 			return nil, errClosed
 		}
-		if r.err == nil || !passing(r.err) || errors.Is(r.err, errClosed) {
+		if r.err == nil || !errs.MayPass(r.err) || errors.Is(r.err, errClosed) {
 			return r.frame, r.err
 		}
 		wait := time.NewTimer(retryIn(r.err, attempt))
@@ -82,28 +82,19 @@ func (c *Client) request(ctx context.Context, f *chatv1.ClientFrame) (*chatv1.Se
 	}
 }
 
-// passing says that the same request may succeed later.
-func passing(err error) bool {
-	switch errs.CodeOf(err) {
-	case errs.CodeInvalid, errs.CodeConflict, errs.CodeForbidden, errs.CodeTooLarge, errs.CodeNotFound,
-		errs.CodeUnauthenticated:
-		return false
-	}
-	return true
-}
+// again are the waits after refusals in a row: a database that restarts is back
+// within seconds, and people wait for it.
+var again = retry.Policy{Min: 250 * time.Millisecond, Max: 5 * time.Second}
 
-// retryIn is the wait after the nth refusal in a row: what the server asked for
-// and up to a quarter more, so that those who were told the same do not return as
-// one, or 0.25 s doubling up to 5 s: a database that restarts is back within
-// seconds, and people wait for it.
+// retryIn is the wait after the nth refusal in a row: at least what the server
+// asked for.
 func retryIn(err error, n int) time.Duration {
-	backoff := jitter(min(250*time.Millisecond<<min(n-1, 10), 5*time.Second))
+	wait := again.After(n)
 	var e *errs.Error
 	if errors.As(err, &e) && e.RetryAfter > 0 {
-		asked := min(e.RetryAfter, maxWait)
-		return max(asked+rand.N(asked/4+1), backoff)
+		wait = max(wait, retry.Asked(min(e.RetryAfter, maxWait)))
 	}
-	return backoff
+	return wait
 }
 
 func (o *owner) addCall(c *call) {
@@ -119,11 +110,15 @@ func (o *owner) addCall(c *call) {
 
 // sendCalls sends what the application asked for.
 func (o *owner) sendCalls() {
-	for len(o.calls) > 0 && len(o.pending)-o.outbox.flying < maxPending {
+	for len(o.calls) > 0 && len(o.pending)-len(o.outbox.flying) < maxPending {
 		c := o.calls[0]
 		o.calls = o.calls[1:]
 		if c.ctx.Err() != nil {
 			continue // nobody waits any more
+		}
+		if since(c.frame) > o.revision() {
+			c.reply <- result{err: errOldServer}
+			continue
 		}
 		o.ask(c.frame, func(f *chatv1.ServerFrame, err error) {
 			if errors.Is(err, errLost) {
@@ -160,6 +155,9 @@ func (o *owner) dropPending() {
 
 // onFrame handles one frame from the server.
 func (o *owner) onFrame(f *chatv1.ServerFrame) {
+	if o.revision() == 0 {
+		countAll(f)
+	}
 	if id := f.GetRequestId(); id != 0 {
 		q, ok := o.pending[id]
 		if !ok {
@@ -179,8 +177,11 @@ func (o *owner) onFrame(f *chatv1.ServerFrame) {
 		o.pushed(body.Event)
 	case *chatv1.ServerFrame_Heads:
 		for _, h := range body.Heads.GetHeads() {
-			o.learn(h.GetConversationId(), h.GetSeq())
+			o.learn(h.GetConversationId(), h.GetSeq(), h.GetOrdinal())
+			o.hearOwn(h.GetConversationId(), h.GetOwnState())
 		}
+	case *chatv1.ServerFrame_OwnState:
+		o.pushedOwn(body.OwnState)
 	default:
 		o.log.Debug("unknown push") // of a newer server
 	}
@@ -201,7 +202,8 @@ func asConversation(c *chatv1.Conversation) (Conversation, error) {
 		return Conversation{}, errs.New(errs.CodeInternal, "the server described a conversation wrongly")
 	}
 	return Conversation{
-		ID: c.GetId(), Head: c.GetHead(), Peer: Peer{ID: c.GetPeer().GetId(), Name: c.GetPeer().GetName()},
+		ID: c.GetId(), Peer: Peer{ID: c.GetPeer().GetId(), Name: c.GetPeer().GetName()},
+		Head: c.GetHead(), Ordinal: min(c.GetOrdinal(), c.GetHead()),
 	}, nil
 }
 
@@ -247,8 +249,8 @@ func asMessage(ev *chatv1.Event) (Message, error) {
 		return Message{}, errs.New(errs.CodeInternal, "the server sent a wrong event")
 	}
 	m := Message{
-		Conversation: ev.GetConversationId(), Seq: ev.GetSeq(), Sender: ev.GetSenderId(),
-		Kind: store.Kind(ev.GetKind()), Text: ev.GetText(), At: time.UnixMilli(ev.GetCreatedAtMs()),
+		Conversation: ev.GetConversationId(), Seq: ev.GetSeq(), Ordinal: min(ev.GetOrdinal(), ev.GetSeq()),
+		Sender: ev.GetSenderId(), Kind: ev.GetKind(), Body: ev.GetBody(), At: time.UnixMilli(ev.GetCreatedAtMs()),
 	}
 	copy(m.ID[:], ev.GetClientMsgId())
 	return m, nil

@@ -186,11 +186,11 @@ func (s *schedule) write() {
 	conv := s.pairs[[2]string{from, to}]
 	texts := s.typed[conv][from]
 	text := fmt.Sprintf("%s %d 你好", from, len(texts)+1)
-	target := client.Target{Peer: strings.ToUpper(to)}
-	if s.rng.IntN(2) == 0 {
-		target = client.Target{Conversation: conv, Peer: to}
+	if _, known, err := s.stores[from].Conversation(s.t.Context(), conv); err == nil && known && s.rng.IntN(2) == 0 {
+		s.people[from].send(conv, text)
+	} else {
+		s.people[from].sendTo(strings.ToUpper(to), text)
 	}
-	s.people[from].send(target, text)
 	s.typed[conv][from] = append(texts, text)
 }
 
@@ -243,8 +243,8 @@ func (s *schedule) complete(p *person, conv uint64) {
 		s.t.Fatal(err)
 	}
 	for i, m := range have {
-		if m.Text != want[i] || m.Seq != uint64(i+1) {
-			s.t.Fatalf("stored message %d: %d %q, want %q", i+1, m.Seq, m.Text, want[i])
+		if m.Text() != want[i] || m.Seq != uint64(i+1) {
+			s.t.Fatalf("stored message %d: %d %q, want %q", i+1, m.Seq, m.Text(), want[i])
 		}
 	}
 	until(s.t, "what was received reaches the end", func() bool {

@@ -7,6 +7,7 @@ import (
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
 
 	"github.com/msrchat/msrchat/client/store"
+	"github.com/msrchat/msrchat/shared/errs"
 )
 
 const (
@@ -25,7 +26,9 @@ type conv struct {
 	id      uint64
 	peer    Peer
 	hi      uint64 // received: all up to here, from the start of this client on
-	head    uint64 // the greatest sequence number heard of
+	head    uint64 // the greatest sequence number that was told
+	ordinal uint64 // of head, 0 where it was not told
+	kept    uint64 // head as the store has it, at least
 	pulling bool
 	retryAt time.Time // not before
 	vain    int       // pulls in a row without progress
@@ -44,6 +47,7 @@ type syncState struct {
 	before  bool        // the conversations were listed in an earlier epoch
 	convs   map[uint64]*conv
 	behind  map[uint64]*conv  // those with hi < head
+	ahead   map[uint64]*conv  // those whose head is to be kept by flush
 	unknown map[uint64]uint64 // pushed, not known: the greatest sequence number
 	first   []uint64          // conversations whose newest page is to be fetched
 	pulls   int               // under way
@@ -58,24 +62,26 @@ type syncState struct {
 func (o *owner) initSync() error {
 	s := &o.sync
 	s.convs, s.behind, s.unknown = map[uint64]*conv{}, map[uint64]*conv{}, map[uint64]uint64{}
-	if o.opt.SendOnly {
-		return nil
-	}
+	s.ahead = map[uint64]*conv{}
 	var err error
 	if s.stored, err = o.opt.Store.State(o.ctx); err != nil {
 		return err
 	}
 	s.epoch, s.listed = s.stored.Epoch, s.stored.Listed && !o.opt.FromNow
+	if o.opt.SendOnly {
+		return nil
+	}
 	all, err := o.opt.Store.Conversations(o.ctx)
 	if err != nil {
 		return err
 	}
 	for _, c := range all {
 		switch {
+		case store.Provisional(c.ID):
 		case c.Stored != nil:
-			s.convs[c.ID] = &conv{id: c.ID, peer: c.Peer, hi: c.Stored.Hi}
+			s.convs[c.ID] = &conv{id: c.ID, peer: c.Peer, hi: c.Stored.Hi, kept: c.Head}
 		case s.stored.Listed:
-			s.convs[c.ID] = &conv{id: c.ID, peer: c.Peer}
+			s.convs[c.ID] = &conv{id: c.ID, peer: c.Peer, kept: c.Head}
 		}
 	}
 	return nil
@@ -94,18 +100,37 @@ func (o *owner) beginEpoch(epoch uint64) error {
 		s.before = s.before || s.listed
 		s.listed = false
 		s.behind, s.unknown, s.first = map[uint64]*conv{}, map[uint64]uint64{}, nil
+		s.ahead = map[uint64]*conv{}
 		for _, c := range s.convs {
-			c.head = 0
+			c.head, c.ordinal, c.kept = 0, 0, 0
 		}
-		o.owedReset = true
+		o.first = append(o.first, Reset{})
+		if err := o.initOwn(); err != nil {
+			return err
+		}
 	}
 	s.epoch, s.stored = epoch, st
 	s.listing, s.listAt = false, time.Time{}
+	o.own.connected()
 	return nil
 }
 
 // notify queues an event if there is room beside the accepted messages.
-func (o *owner) notify(e Event) bool {
+func (o *owner) notify(e Event) bool { return o.tellFirst() && o.queue(e) }
+
+// tellFirst queues what comes before everything else, and says whether all of it
+// found room.
+func (o *owner) tellFirst() bool {
+	for len(o.first) > 0 {
+		if !o.queue(o.first[0]) {
+			return false
+		}
+		o.first = o.first[1:]
+	}
+	return true
+}
+
+func (o *owner) queue(e Event) bool {
 	if len(o.events)+len(o.sync.fresh) >= cap(o.events) {
 		return false
 	}
@@ -115,14 +140,15 @@ func (o *owner) notify(e Event) bool {
 
 // room is how many more messages may be accepted.
 func (o *owner) room() int {
-	if o.owedReset {
+	if len(o.first) > 0 {
 		return 0 // it must come before them
 	}
 	return o.opt.EventBuffer - len(o.events) - len(o.sync.fresh)
 }
 
-// learn takes a hint that a log reaches up to seq.
-func (o *owner) learn(id, seq uint64) {
+// learn takes a hint that a log reaches up to seq; ordinal is 0 where it was not
+// told.
+func (o *owner) learn(id, seq, ordinal uint64) {
 	if o.opt.SendOnly || !validID(id) || seq > store.MaxID {
 		return
 	}
@@ -133,20 +159,34 @@ func (o *owner) learn(id, seq uint64) {
 		}
 		return
 	}
-	if c.head = max(c.head, seq); c.head > c.hi {
+	if seq > c.head {
+		c.head, c.ordinal = seq, 0
+	}
+	if seq == c.head {
+		c.ordinal = max(c.ordinal, min(ordinal, seq))
+	}
+	if c.head > c.hi {
 		o.sync.behind[id] = c
+		if c.head > c.kept {
+			o.sync.ahead[id] = c
+		}
 	}
 }
 
-// pushed takes an event that was pushed: the next one, or a hint.
+// pushed takes an event that was pushed: the next one, or a hint. One without its
+// ordinal, which a server of another release wrote, is a hint, too: the log has it.
 func (o *owner) pushed(ev *chatv1.Event) {
 	m, err := asMessage(ev)
 	if err != nil {
 		o.violate("%v", err)
 		return
 	}
-	if c := o.sync.convs[m.Conversation]; c == nil || !o.sync.listed || !o.accept(c, m) {
-		o.learn(m.Conversation, m.Seq)
+	o.acceptOrLearn(m)
+}
+
+func (o *owner) acceptOrLearn(m Message) {
+	if c := o.sync.convs[m.Conversation]; c == nil || !o.sync.listed || m.Ordinal == 0 || !o.accept(c, m) {
+		o.learn(m.Conversation, m.Seq, m.Ordinal)
 	}
 }
 
@@ -156,7 +196,9 @@ func (o *owner) accept(c *conv, m Message) bool {
 		return false
 	}
 	c.hi, c.vain = m.Seq, 0
-	c.head = max(c.head, m.Seq)
+	if m.Seq >= c.head {
+		c.head, c.ordinal, c.kept = m.Seq, m.Ordinal, m.Seq
+	}
 	o.sync.fresh = append(o.sync.fresh, m)
 	return true
 }
@@ -180,6 +222,31 @@ func (o *owner) flushMessages() {
 		o.events <- Received{Message: m, Peer: s.convs[m.Conversation].peer, Mine: m.Sender == o.opt.Session.User.ID}
 	}
 	s.fresh = s.fresh[:0]
+}
+
+// flushHeads stores how far logs reach that were not received so far yet, so that
+// the unread messages are counted right at once.
+func (o *owner) flushHeads() {
+	var ahead []Cached
+	for id, c := range o.sync.ahead {
+		if c.head > c.hi && c.head > c.kept {
+			ahead = append(ahead, Cached{ID: id, Head: c.head, HeadOrdinal: c.ordinal})
+			c.kept = c.head
+		}
+	}
+	clear(o.sync.ahead)
+	if len(ahead) == 0 {
+		return
+	}
+	if err := o.opt.Store.PutConversations(o.disk, o.sync.epoch, ahead); err != nil {
+		if !errors.Is(err, store.ErrStale) {
+			o.log.Error("heads not stored", "err", err)
+		}
+		return
+	}
+	for _, c := range ahead {
+		o.notify(ConversationChanged{c.ID})
+	}
 }
 
 // keep stores a run where it fits to what is stored.
@@ -257,14 +324,14 @@ func (o *owner) pullNext(c *conv) {
 		if err != nil {
 			o.log.Warn("pull refused", "conversation", c.id, "err", err)
 			c.vain++
-			if !passing(err) {
+			if !errs.MayPass(err) {
 				c.vain = maxVain
 			}
 		}
 		if c.vain > 0 {
 			c.retryAt = time.Now().Add(retryIn(err, c.vain))
 		}
-		if c.vain >= maxVain && !passing(err) || c.vain >= 2*maxVain {
+		if c.vain >= maxVain && err != nil && !errs.MayPass(err) || c.vain >= 2*maxVain {
 			c.head, c.vain = c.hi, 0
 		}
 	})
@@ -286,7 +353,7 @@ func (o *owner) pulled(c *conv, p *chatv1.HistoryPage) error {
 			break
 		}
 	}
-	c.head = max(c.head, min(page.Head, store.MaxID))
+	o.learn(c.id, min(page.Head, store.MaxID), 0)
 	switch {
 	case c.hi > before || full || c.hi >= c.head:
 		c.vain = 0
@@ -325,21 +392,27 @@ func (o *owner) pullFirst(id uint64) {
 	})
 }
 
-// opened takes a conversation that OpenDirect told.
-func (o *owner) opened(peerKey string, c Conversation) {
-	stored := store.Conversation{ID: c.ID, Peer: c.Peer}
+// opened takes a conversation that OpenDirect told of somebody who was named.
+func (o *owner) opened(peerKey string, c Conversation) error {
+	stored := Cached{ID: c.ID, Peer: c.Peer, Head: c.Head, HeadOrdinal: c.Ordinal}
 	known := o.sync.convs[c.ID]
-	if known != nil {
-		known.peer = c.Peer
-	} else if !o.opt.SendOnly && o.sync.listed {
-		// New since the listing.
-		o.sync.convs[c.ID] = &conv{id: c.ID, peer: c.Peer}
-		delete(o.sync.unknown, c.ID)
+	isNew := known == nil && !o.opt.SendOnly && o.sync.listed
+	if isNew { // since the listing
 		stored.Stored = &store.Range{Lo: 1, Hi: 0}
-		o.notify(ConversationChanged{c.ID})
 	}
-	o.learn(c.ID, c.Head)
 	if err := o.opt.Store.Resolve(o.disk, o.sync.epoch, peerKey, stored); err != nil {
 		o.log.Error("conversation not stored", "err", err)
+		return err
 	}
+	o.checkMoves()
+	switch {
+	case known != nil:
+		known.peer = c.Peer
+	case isNew:
+		o.sync.convs[c.ID] = &conv{id: c.ID, peer: c.Peer, kept: c.Head}
+		delete(o.sync.unknown, c.ID)
+		o.notify(ConversationChanged{c.ID})
+	}
+	o.learn(c.ID, c.Head, c.Ordinal)
+	return nil
 }

@@ -21,6 +21,9 @@ type (
 	MessageID = store.MessageID
 	// Peer is the other person of a direct conversation.
 	Peer = store.Peer
+	// OwnState is what the user has set in a conversation: how far they have read,
+	// and what they have begun to write.
+	OwnState = store.OwnState
 	// Outgoing is a message in the outbox.
 	Outgoing = store.Outgoing
 	// SendState says how far a message of the outbox is.
@@ -36,17 +39,18 @@ const (
 	Failed       = store.Failed
 )
 
+// Provisional says that a conversation is one with a person who was named while no
+// server could be asked. When a server tells the real one everything moves there,
+// and ConversationResolved says so.
+func Provisional(conversation uint64) bool { return store.Provisional(conversation) }
+
 // Conversation is a conversation as a server described it.
 type Conversation struct {
 	ID   uint64
 	Peer Peer
-	Head uint64 // the last sequence number, 0 while empty
-}
-
-// Target says whom a message is for: a conversation, or else a person by name.
-type Target struct {
-	Conversation uint64
-	Peer         string
+	// Head is the last sequence number, 0 while empty, and Ordinal how many of the
+	// messages count as unread ones.
+	Head, Ordinal uint64
 }
 
 // Range selects a part of a log. With Before set: the last Limit messages below
@@ -99,7 +103,8 @@ type Link struct {
 }
 
 // Event is something that the application is told: LinkChanged, Received,
-// SendChanged, OutboxChanged, ConversationChanged or Reset.
+// SendChanged, OutboxChanged, ConversationChanged, ConversationResolved,
+// OwnStateChanged or Reset.
 type Event interface{ event() }
 
 // LinkChanged tells a new state of the connection. States that the application
@@ -125,18 +130,40 @@ type SendChanged struct{ Outgoing Outgoing }
 // left out because the application did not read. Call Unsent.
 type OutboxChanged struct{}
 
-// ConversationChanged tells that a conversation became known, or that older
-// messages of it were stored. It is left out while the application does not
-// read.
+// ConversationChanged tells that a conversation became known, that its log is
+// longer than what was received of it, or that older messages of it were stored.
+// It is left out while the application does not read.
 type ConversationChanged struct{ Conversation uint64 }
 
+// ConversationResolved tells that a server knows a provisional conversation: what
+// was in From, of the outbox and the draft, is in To. It comes before anything else
+// about To, and is never left out. Calls with the old id still reach To.
+type ConversationResolved struct{ From, To uint64 }
+
+// OwnStateChanged tells that the user's own state in a conversation was changed by
+// another device, by another process of the profile, or by the server's answer to
+// what was set here. While the application does not read only the latest state of
+// each conversation is told. Changes by SetRead and SetDraft of this client are
+// not.
+//
+// A draft that the application has not set yet is its own to keep: it puts what it
+// has below the new draft where that does not contain it (store.JoinDrafts).
+type OwnStateChanged struct {
+	Conversation uint64
+	Own          OwnState
+}
+
 // Reset tells that the servers' logs were restored to an earlier time: messages
-// received before may no longer be in them. What was cached is gone.
+// received before may no longer be in them. What was cached is gone, and every
+// conversation's id with it; what was typed is in provisional conversations. Call
+// Chats, and Contact for a person.
 type Reset struct{}
 
-func (LinkChanged) event()         {}
-func (Received) event()            {}
-func (SendChanged) event()         {}
-func (OutboxChanged) event()       {}
-func (ConversationChanged) event() {}
-func (Reset) event()               {}
+func (LinkChanged) event()          {}
+func (Received) event()             {}
+func (SendChanged) event()          {}
+func (OutboxChanged) event()        {}
+func (ConversationChanged) event()  {}
+func (ConversationResolved) event() {}
+func (OwnStateChanged) event()      {}
+func (Reset) event()                {}

@@ -48,7 +48,7 @@ func (o *owner) nextPoll() (time.Time, bool) {
 	return o.outbox.lookAt, !idle || o.outbox.again
 }
 
-// poll looks at what other processes did to the outbox.
+// poll looks at what other processes did to the store.
 func (o *owner) poll(now time.Time) {
 	b := &o.outbox
 	if due, ok := o.nextPoll(); !ok || now.Before(due) {
@@ -60,10 +60,14 @@ func (o *owner) poll(now time.Time) {
 	}
 	changed, err := o.opt.Store.Changed(o.disk)
 	if err != nil {
-		o.log.Error("outbox not watched", "err", err)
+		o.log.Error("store not watched", "err", err)
 		return
 	}
 	if changed {
+		o.followEpoch()
+		o.checkMoves()
+		o.seeOwn()
+		o.own.look()
 		b.maybe, b.more = true, true
 		if !o.notify(OutboxChanged{}) {
 			b.owed = true
@@ -74,6 +78,21 @@ func (o *owner) poll(now time.Time) {
 		for id := range b.waiters {
 			o.lookUp(id)
 		}
+	}
+}
+
+// followEpoch takes over an epoch that another process met, while there is no
+// server that could tell.
+func (o *owner) followEpoch() {
+	if o.live != nil {
+		return
+	}
+	st, err := o.opt.Store.State(o.disk)
+	if err == nil && st.Epoch != o.sync.epoch {
+		err = o.beginEpoch(st.Epoch)
+	}
+	if err != nil {
+		o.log.Error("epoch not read", "err", err)
 	}
 }
 

@@ -162,7 +162,7 @@ func (p *person) texts(conv uint64) []string {
 	defer p.mu.Unlock()
 	out := []string{}
 	for _, m := range p.received[conv] {
-		out = append(out, m.Text)
+		out = append(out, m.Text())
 	}
 	return out
 }
@@ -200,13 +200,28 @@ func (p *person) untilState(s client.LinkState) client.Link {
 	return l
 }
 
-func (p *person) send(to client.Target, text string) client.Outgoing {
+func (p *person) send(conversation uint64, text string) client.Outgoing {
 	p.t.Helper()
-	out, err := p.Send(context.Background(), to, text)
+	out, err := p.Send(context.Background(), conversation, text)
 	if err != nil {
 		p.t.Fatal(err)
 	}
 	return out
+}
+
+// contact is the conversation with somebody, as far as it is known.
+func (p *person) contact(name string) client.Cached {
+	p.t.Helper()
+	c, err := p.Contact(context.Background(), name)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return c
+}
+
+func (p *person) sendTo(name, text string) client.Outgoing {
+	p.t.Helper()
+	return p.send(p.contact(name).ID, text)
 }
 
 func (p *person) wait(out client.Outgoing) client.Outgoing {
@@ -215,7 +230,7 @@ func (p *person) wait(out client.Outgoing) client.Outgoing {
 	defer cancel()
 	got, err := p.Wait(ctx, out.ID)
 	if err != nil {
-		p.t.Fatalf("wait for %q: %v", out.Text, err)
+		p.t.Fatalf("wait for %q: %v", out.Text(), err)
 	}
 	return got
 }

@@ -1,18 +1,25 @@
 // Package store is what a client keeps on its own machine: the outbox, the part
-// of each log that it has, and drafts. Memory keeps it for one process; package
-// sqlite keeps it in a file that all processes of one profile share.
+// of each log that it has, and the user's own state in each conversation. Memory
+// keeps it for one process; package sqlite keeps it in a file that all processes
+// of one profile share.
 //
-// The server's logs are the truth. Everything here but the outbox and the
-// drafts can be dropped and fetched again.
+// A conversation's id is the only key. A person who was named while no server
+// could be asked has a provisional conversation, whose id is above MaxID; what is
+// in it moves to the real one as soon as a server has told that.
+//
+// The server's logs are the truth. Everything here but the outbox and the drafts
+// can be dropped and fetched again.
 package store
 
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
 
+	"github.com/msrchat/msrchat/shared/content"
 	"github.com/msrchat/msrchat/shared/errs"
 	"github.com/msrchat/msrchat/shared/text"
 )
@@ -33,28 +40,40 @@ func NewMessageID() (MessageID, error) {
 // String is the usual form with dashes.
 func (id MessageID) String() string { return uuid.UUID(id).String() }
 
-// Kind says what a message is: the protocol's EventKind.
-type Kind int32
-
-// KindText is a text. A message of any other kind is from a newer server: it
-// has its place in the log, but this program cannot show it.
-const KindText Kind = 1
-
-// MaxID is the largest id and sequence number that a store takes.
+// MaxID is the largest id and sequence number that a server gives.
 const MaxID = 1<<62 - 1
+
+// Provisional says that a conversation is one of this store's own, which no
+// server knows.
+func Provisional(conversation uint64) bool { return conversation > MaxID }
 
 // Message is one entry of a conversation's log.
 type Message struct {
 	Conversation uint64
 	Seq          uint64 // 1, 2, 3 … without a gap
-	ID           MessageID
-	Sender       uint64 // user id
-	Kind         Kind
-	Text         string    // for KindText
-	At           time.Time // by the server's clock
+	// Ordinal is how many entries up to this one count as unread messages.
+	Ordinal uint64
+	ID      MessageID
+	Sender  uint64 // user id
+	// Kind and Body are what it says: see Content in chat.proto. This program may
+	// not know the kind.
+	Kind uint32
+	Body []byte
+	At   time.Time // by the server's clock
 }
 
-// Peer is the other person of a direct conversation.
+// Text is the text of a text, "" for other kinds.
+func (m Message) Text() string { return textOf(m.Kind, m.Body) }
+
+func textOf(kind uint32, body []byte) string {
+	if kind != content.Text {
+		return ""
+	}
+	return strings.ToValidUTF8(string(body), "\uFFFD")
+}
+
+// Peer is the other person of a direct conversation. A name without an id is as
+// somebody typed it: a provisional conversation has such a one.
 type Peer struct {
 	ID   uint64
 	Name string
@@ -66,12 +85,25 @@ type Range struct{ Lo, Hi uint64 }
 
 // Conversation is what is known of a conversation without asking a server.
 type Conversation struct {
-	ID   uint64
+	ID uint64
+	// Peer is zero where the conversation is not a direct one, or not known well.
 	Peer Peer
 	// Stored is nil while no part of the log was ever fetched.
 	Stored *Range
 	// Last is the newest stored message, nil where there is none.
 	Last *Message
+	// Head is the greatest sequence number that a server told, HeadOrdinal the
+	// ordinal there; both 0 where it told none.
+	Head, HeadOrdinal uint64
+	Own               OwnState
+}
+
+// Unread is how many messages the user has not read.
+func (c Conversation) Unread() int {
+	if c.HeadOrdinal <= c.Own.ReadOrdinal {
+		return 0
+	}
+	return int(c.HeadOrdinal - c.Own.ReadOrdinal)
 }
 
 // SendState says how far a message of the outbox is.
@@ -96,13 +128,11 @@ type Outgoing struct {
 	ID MessageID
 	// Order is the place in the order typed, over all processes of the profile.
 	Order int64
-	// Conversation is 0 until a server told it for Peer.
+	// Conversation may be provisional.
 	Conversation uint64
-	// Peer is the addressee's name as typed or known, PeerKey what makes two
-	// names the same; both empty where the conversation alone is known.
-	Peer, PeerKey string
-	Text          string
-	At            time.Time // by this machine's clock, when it was accepted
+	Kind         uint32
+	Body         []byte
+	At           time.Time // by this machine's clock, when it was accepted
 
 	State    SendState
 	Seq      uint64    // when Acknowledged
@@ -112,18 +142,8 @@ type Outgoing struct {
 	Reason   string    // when Failed, for a person
 }
 
-// Settlement is the end of a message's stay in the outbox.
-type Settlement struct {
-	ID    MessageID
-	State SendState // Acknowledged or Failed
-
-	Seq      uint64
-	LoggedAt time.Time
-	Existing bool
-
-	Code   errs.Code
-	Reason string
-}
+// Text is the text of a text, "" for other kinds.
+func (o Outgoing) Text() string { return textOf(o.Kind, o.Body) }
 
 // MaxQueued bounds the messages that wait; beyond it Enqueue refuses with
 // CodeExhausted. A person never gets there, a script without a network does.
@@ -138,8 +158,16 @@ const MaxFailed = 1_000
 // sleeps.
 const KeepAcknowledged = 24 * time.Hour
 
+// MaxEmpty bounds the provisional conversations that are kept although nothing
+// waits in them, and the memory of where others moved; the oldest make room. A
+// window that shows one of them must still find it when something is typed.
+const MaxEmpty = 1_000
+
 // ErrNotFound: there is no such message in the outbox (any more).
 var ErrNotFound = errors.New("no such message in the outbox")
+
+// ErrNoConversation: a provisional conversation that is not in the store.
+var ErrNoConversation = errs.New(errs.CodeNotFound, "there is no such conversation here")
 
 // ErrStale: the data was read from another log epoch than the stored one.
 var ErrStale = errors.New("the log epoch changed")
@@ -149,7 +177,7 @@ var ErrStale = errors.New("the log epoch changed")
 type Store interface {
 	Outbox
 	Log
-	Drafts
+	Own
 
 	// Shared says whether other handles may change the data.
 	Shared() bool
@@ -166,16 +194,14 @@ type Store interface {
 // Outbox holds what was typed and is not yet acknowledged. What Enqueue accepted
 // survives the death of the process and of the machine.
 type Outbox interface {
-	// Enqueue accepts a message: it sets Order. ID, At, Text and the addressee
-	// are the caller's.
+	// Enqueue accepts a message: it sets Order, and Conversation where that is a
+	// provisional one which has moved. The rest is the caller's.
 	Enqueue(ctx context.Context, m Outgoing) (Outgoing, error)
 	// Queued returns queued messages with a greater Order, ascending.
 	Queued(ctx context.Context, after int64, limit int) ([]Outgoing, error)
-	// Resolve gives queued messages to a peer their conversation, and remembers
-	// the conversation. A stale epoch changes nothing.
-	Resolve(ctx context.Context, epoch uint64, peerKey string, conv Conversation) error
-	// Settle records outcomes in one step. Unknown and settled ids are skipped.
-	Settle(ctx context.Context, s []Settlement) error
+	// Settle records outcomes in one step: of each message the ID and what follows
+	// State in Outgoing. Unknown and settled ids are skipped.
+	Settle(ctx context.Context, outcomes []Outgoing) error
 	// Outgoing returns one message, or ErrNotFound.
 	Outgoing(ctx context.Context, id MessageID) (Outgoing, error)
 	// Unsent returns what is queued or failed, in order.
@@ -199,37 +225,49 @@ type State struct {
 	Listed bool
 }
 
-// Log keeps contiguous parts of logs.
+// Move says that everything of a provisional conversation moved to another one.
+type Move struct {
+	Order    int64 // rising
+	From, To uint64
+}
+
+// Log keeps conversations and contiguous parts of their logs.
 type Log interface {
 	// State returns the epoch and whether the conversations were listed.
 	State(ctx context.Context) (State, error)
-	// Begin makes epoch the stored one. Where it differs from the last one,
-	// events and conversations are dropped, and queued messages keep only their
-	// peer's name, since a restored server may use the same ids for others. A
-	// store without an epoch (0) takes it and keeps what it has.
+	// Begin makes epoch the stored one. Where it differs from the last one, events
+	// and conversations are dropped, since a restored server may use the same ids
+	// for others; unsent messages and drafts of a direct conversation move to a
+	// provisional one with the same person. A store without an epoch (0) takes it
+	// and keeps what it has.
 	Begin(ctx context.Context, epoch uint64) (State, error)
 	// SetListed records that PutConversations was called for every conversation.
 	SetListed(ctx context.Context, epoch uint64) error
-	// PutConversations adds conversations or updates their peers. A Stored range,
-	// which must be empty, is taken only where none is stored.
+	// PutConversations adds conversations or updates them: a peer replaces the one
+	// that was known, a head only rises. A Stored range, which must be empty, is
+	// taken only where none is stored. What is in a provisional conversation with
+	// the same person moves.
 	PutConversations(ctx context.Context, epoch uint64, convs []Conversation) error
-	// Append stores a run: consecutive messages of one conversation, ascending.
-	// It is kept only where it touches the stored range or there is none;
-	// otherwise nothing changes and stored is false.
+	// Resolve is PutConversations for the conversation with somebody who was named:
+	// a provisional one of that key moves, whatever a server calls the person.
+	Resolve(ctx context.Context, epoch uint64, peerKey string, conv Conversation) error
+	// Moved returns the moves with a greater Order, ascending.
+	Moved(ctx context.Context, after int64) ([]Move, error)
+	// Append stores a run: consecutive messages of one conversation, ascending. It
+	// is kept only where it touches the stored range or there is none; stored says
+	// so. The head rises in any case.
 	Append(ctx context.Context, epoch uint64, run []Message) (stored bool, err error)
-	// Conversations returns all, by id.
+	// Conversations returns all, by id; of the provisional ones those in which
+	// something waits.
 	Conversations(ctx context.Context) ([]Conversation, error)
-	// ConversationWith finds the direct conversation with a peer, if known.
-	ConversationWith(ctx context.Context, peerKey string) (conv Conversation, ok bool, err error)
+	// Conversation returns one; ok says whether it is known.
+	Conversation(ctx context.Context, id uint64) (conv Conversation, ok bool, err error)
+	// Contact returns the direct conversation with a person, and makes a
+	// provisional one where none is known.
+	Contact(ctx context.Context, name string) (Conversation, error)
 	// Messages returns the last limit stored messages below before, ascending;
 	// 0 for before means the end of what is stored.
 	Messages(ctx context.Context, conversation, before uint64, limit int) ([]Message, error)
-}
-
-// Drafts keep unfinished texts by a key of the caller's choice.
-type Drafts interface {
-	SetDraft(ctx context.Context, key, text string) error // "" removes it
-	Drafts(ctx context.Context) (map[string]string, error)
 }
 
 // PeerKey is what makes two spellings of a name the same person.

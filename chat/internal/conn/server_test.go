@@ -22,9 +22,8 @@ import (
 	"github.com/msrchat/msrchat/chat/internal/msglog"
 )
 
-// pipes is a listener whose connections hold no bytes: what one side writes
-// waits until the other reads, so that nothing depends on how much a kernel
-// buffers.
+// pipes is a listener whose connections buffer nothing: what one side writes waits
+// until the other reads. So nothing depends on the buffers of a kernel.
 type pipes struct {
 	conns  chan net.Conn
 	closed chan struct{}
@@ -49,7 +48,7 @@ func (p *pipes) Close() error {
 
 func (p *pipes) Addr() net.Addr { return &net.TCPAddr{} }
 
-// world is a server with everything around it made up. Its mutex owns sends.
+// world is a server and fakes of everything around it. Its mutex owns sends.
 type world struct {
 	*conn.Server
 	pipes *pipes
@@ -75,10 +74,21 @@ func newWorld(t testing.TB, change ...func(*world, *conn.Options)) *world {
 	t.Helper()
 	w := &world{pipes: listen(), hub: hub.New()}
 	opts := conn.Options{
-		Instance: "test", Heartbeat: time.Minute, Capacity: 100, Epoch: func() uint64 { return 1 },
-		Sessions: w, Directory: w, History: history{w}, Lanes: w, Routes: w, Hub: w.hub, Dirty: func(uint64) {},
-		Alternates: func() []*chatv1.Endpoint { return nil }, Used: func(string) {}, Refuse: w.refuse.Load,
-		Log: slog.New(slog.DiscardHandler),
+		Instance:   "test",
+		Heartbeat:  time.Minute,
+		Capacity:   100,
+		Epoch:      func() uint64 { return 1 },
+		Sessions:   w,
+		Directory:  w,
+		History:    history{w},
+		Lanes:      w,
+		Routes:     w,
+		Hub:        w.hub,
+		MarkDirty:  func(uint64) {},
+		Alternates: func() []*chatv1.Endpoint { return nil },
+		Used:       func(string) {},
+		Refuse:     w.refuse.Load,
+		Log:        slog.New(slog.DiscardHandler),
 	}
 	for _, c := range change {
 		c(w, &opts)
@@ -116,7 +126,7 @@ func (w *world) Verify(ctx context.Context, token []byte) (session.Session, erro
 	return session.Session{ID: 1, UserID: uint64(token[0]), UserName: "u"}, nil
 }
 
-// Knows knows nothing, so that every message asks.
+// Knows is always false, so that every message is checked.
 func (w *world) Knows(uint64, uint64) bool { return false }
 
 func (w *world) Check(_ context.Context, conversation, _ uint64) error {
@@ -137,7 +147,7 @@ func (w *world) List(context.Context, uint64, uint64, int) ([]*chatv1.Conversati
 // OwnHeads are none.
 func (w *world) OwnHeads(context.Context, uint64) ([]*chatv1.Head, error) { return nil, nil }
 
-// history is the world's History, whose Heads is another one.
+// history is the world's History. Its Heads differs from the world's.
 type history struct{ *world }
 
 func (h history) After(_ context.Context, _, after uint64, limit int) ([]msglog.Event, error) {
@@ -187,7 +197,9 @@ func (w *world) dial(t testing.TB) *client {
 func hello(user byte) *chatv1.ClientFrame {
 	token := make([]byte, session.TokenBytes)
 	token[0] = user
-	return &chatv1.ClientFrame{RequestId: 1, Body: &chatv1.ClientFrame_Hello{Hello: &chatv1.Hello{Protocol: conn.Protocol, Token: token}}}
+	return &chatv1.ClientFrame{RequestId: 1, Body: &chatv1.ClientFrame_Hello{
+		Hello: &chatv1.Hello{Protocol: conn.Protocol, Token: token},
+	}}
 }
 
 func (w *world) login(t testing.TB, user byte) *client {
@@ -259,7 +271,7 @@ func (c *client) goodbye() *chatv1.Goodbye {
 	return last.GetGoodbye()
 }
 
-// text is a message with an id of its own; request and id are both n.
+// text is a message whose request id and message id both are n.
 func text(n byte, conversation uint64, s string) *chatv1.ClientFrame {
 	id := make([]byte, 16)
 	id[0] = n
@@ -272,7 +284,7 @@ func ping() *chatv1.ClientFrame {
 	return &chatv1.ClientFrame{Body: &chatv1.ClientFrame_Ping{Ping: &chatv1.Ping{}}}
 }
 
-// pong says whether the server still answers.
+// pong fails the test unless the server answers a Ping.
 func (c *client) pong() {
 	c.t.Helper()
 	c.write(ping())

@@ -1,6 +1,6 @@
-// Package drain asks connections to go elsewhere: all of them in even waves when
-// the server stops, some when another server has more room, and all at once when
-// this server is of no use.
+// Package drain asks connections to go to another server: all of them in even waves
+// when this server stops, some when another server has more room, and all at once
+// when this server cannot serve.
 package drain
 
 import (
@@ -19,7 +19,7 @@ import (
 const (
 	// wave is how often a part of the connections is asked to leave.
 	wave = 100 * time.Millisecond
-	// spread is within how long after its Goodbye a client returns elsewhere.
+	// spread is the longest time between a Goodbye and the reconnect.
 	spread = 250 * time.Millisecond
 )
 
@@ -31,21 +31,21 @@ type Options struct {
 	Count func() int
 	// Alternates are the addresses where clients may go.
 	Alternates func() []*chatv1.Endpoint
-	// Rate bounds how many connections a second are asked, by all servers that
-	// leave together; Limit is when the last one has been asked, whatever the rate.
+	// Rate is how many connections a second are asked at most, by all servers that
+	// leave together. After Limit the last one has been asked, whatever the rate.
 	Rate  int
 	Limit time.Duration
-	// Settled is how long a connection is here before it is asked to leave for the
-	// sake of an even load.
+	// Settled is how old a connection must be to be asked to leave for the sake of an
+	// even load.
 	Settled    time.Duration
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
 }
 
-// Drain asks. Its methods may be called from any goroutine; those with a context
-// block until they are done or it ends.
+// Drain asks connections to leave. Its methods may be called from any goroutine.
+// Those with a context block until they are done or it ends.
 type Drain struct {
-	// Group is to be told of the catalog.
+	// Group must be updated with the catalog.
 	Group *Group
 
 	opts Options
@@ -60,8 +60,11 @@ func New(instance string, opts Options) *Drain {
 // Goodbye tells a client to come back within a time, here or at another server.
 func (d *Drain) Goodbye(code chatv1.GoodbyeCode, text string, within time.Duration) *chatv1.Goodbye {
 	return &chatv1.Goodbye{
-		Code: code, Text: text, Reconnect: true, ReconnectAfterMs: uint32(rand.N(within).Milliseconds()),
-		Alternates: d.opts.Alternates(),
+		Code:             code,
+		Text:             text,
+		Reconnect:        true,
+		ReconnectAfterMs: uint32(rand.N(within).Milliseconds()),
+		Alternates:       d.opts.Alternates(),
 	}
 }
 
@@ -70,18 +73,18 @@ func (d *Drain) Replaced() *chatv1.Goodbye {
 	return d.Goodbye(chatv1.GoodbyeCode_GOODBYE_CODE_DRAINING, "this server is being replaced", spread)
 }
 
-// All ends every connection at once; each client comes back at a time of its own
-// within the given one.
+// All ends every connection at once. The clients come back at random times within
+// the given one.
 func (d *Drain) All(code chatv1.GoodbyeCode, text string, within time.Duration) {
 	for _, c := range d.opts.Connections() {
 		c.Bye(d.Goodbye(code, text, within))
 	}
 }
 
-// Ask says goodbye in waves, to each connection once its own messages are
-// acknowledged: all servers that leave together ask at most Options.Rate
-// connections a second, unless that would take longer than Options.Limit.
-// leaving is how long a server may take to leave.
+// Ask asks all connections to leave, in waves; each ends once its own messages are
+// acknowledged. All servers that leave together ask at most Options.Rate connections
+// a second, unless that would take longer than Options.Limit. A server that left the
+// catalog within leaving, the time that a stop may take, counts as one of them.
 func (d *Drain) Ask(ctx context.Context, leaving time.Duration) {
 	ticker := time.NewTicker(wave)
 	defer ticker.Stop()
@@ -109,8 +112,8 @@ func (d *Drain) Ask(ctx context.Context, leaving time.Duration) {
 	}
 }
 
-// Empty waits until all connections have left, but not longer than limit; those
-// that came while the others were asked are asked too.
+// Empty waits until all connections have left, at most as long as limit. It also asks
+// those that came after the list of Ask was made.
 func (d *Drain) Empty(ctx context.Context, limit time.Duration) {
 	ticker := time.NewTicker(wave)
 	defer ticker.Stop()

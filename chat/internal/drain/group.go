@@ -7,10 +7,9 @@ import (
 	"github.com/msrchat/msrchat/shared/discovery"
 )
 
-// Group is the other chat servers that left the catalog a moment ago. In an
-// upgrade all old servers leave together; each then asks only its part of the
-// fleet's rate of connections to come back elsewhere. The mutex owns the fields
-// below it.
+// Group is the other chat servers that left the catalog lately. In an upgrade all
+// old servers leave together, and each asks only its share of the fleet's rate of
+// connections to leave. The mutex owns the fields below it.
 type Group struct {
 	own string
 
@@ -44,7 +43,7 @@ func (g *Group) set(list []discovery.Instance, now time.Time) {
 	g.listed = listed
 }
 
-// since counts those that left within the last d, and forgets the others.
+// since counts the servers that left within the last d, and forgets the others.
 func (g *Group) since(d time.Duration, now time.Time) int {
 	g.mu.Lock()
 	defer g.mu.Unlock()

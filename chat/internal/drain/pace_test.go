@@ -14,7 +14,7 @@ func TestPace(t *testing.T) {
 		total   int
 		share   float64
 		limit   time.Duration
-		within  time.Duration // the last is asked by then, and not much before
+		within  time.Duration // when the last is asked, at the latest and about
 		hurried bool
 	}{
 		{"at the rate", 1000, 500, 10 * time.Second, 2 * time.Second, false},
@@ -45,17 +45,17 @@ func TestServersThatLeftLatelyAreCounted(t *testing.T) {
 		}
 		return out
 	}
-	l := newGroup("me")
-	l.set(list("me", "a", "b", "c"), now)
-	l.set(list("c"), now) // me too, but that is not another
-	if n := l.since(time.Minute, now); n != 2 {
+	g := newGroup("me")
+	g.set(list("me", "a", "b", "c"), now)
+	g.set(list("c"), now) // this server left too, but only others count
+	if n := g.since(time.Minute, now); n != 2 {
 		t.Errorf("%d left, want 2", n)
 	}
-	l.set(list("b", "c"), now)
-	if n := l.since(time.Minute, now); n != 1 {
+	g.set(list("b", "c"), now)
+	if n := g.since(time.Minute, now); n != 1 {
 		t.Errorf("%d left after one came back, want 1", n)
 	}
-	if n := l.since(time.Minute, now.Add(2*time.Minute)); n != 0 {
-		t.Errorf("%d left long ago", n)
+	if n := g.since(time.Minute, now.Add(2*time.Minute)); n != 0 {
+		t.Errorf("%d left long ago, and are counted", n)
 	}
 }

@@ -14,17 +14,16 @@ import (
 )
 
 const (
-	// shedPart of the connections leaves per second at most, whatever status
-	// says: an order that is wrong then empties nobody's server at once, and can
-	// be taken back.
+	// One in shedPart connections leaves per second at most, whatever status orders:
+	// a wrong order does not empty a server before it can be taken back.
 	shedPart = 20
-	// shedSpread is within how long after its Goodbye a shed client returns:
-	// orders come once a second, arrivals are then even.
+	// shedSpread is the longest time between the Goodbye and the reconnect of a shed
+	// client. Orders come once a second, so the reconnects are spread evenly.
 	shedSpread = time.Second
 )
 
-// shedding is the pace at which the server gives connections away to even the
-// load. Its mutex owns the fields below it.
+// shedding limits the rate at which the server sheds connections. Its mutex owns the
+// fields below it.
 type shedding struct {
 	total prometheus.Counter
 
@@ -43,14 +42,14 @@ func newShedding(reg prometheus.Registerer) shedding {
 	return shedding{at: time.Now(), total: total}
 }
 
-// KeepAtMost obeys a status replica's order to shed connections. It names what
-// may stay, so that several replicas' orders do not add up, and a repeated one
-// does nothing. The longest connected go first: those that came lately may have
-// come from a server that sent them away.
+// KeepAtMost obeys a status replica's order to shed connections. An order says how
+// many may stay, so the orders of several replicas do not add up, and a repeated one
+// does nothing. The oldest connections go first: a young one may come from a server
+// that has just shed it.
 func (d *Drain) KeepAtMost(n uint32) {
 	d.shed.mu.Lock()
 	defer d.shed.mu.Unlock()
-	stay := slices.DeleteFunc(d.opts.Connections(), (*conn.Conn).Leaving) // those by an earlier order
+	stay := slices.DeleteFunc(d.opts.Connections(), (*conn.Conn).Leaving) // after earlier orders
 	excess := len(stay) - int(n)
 	if excess <= 0 {
 		return
@@ -58,7 +57,7 @@ func (d *Drain) KeepAtMost(n uint32) {
 	slices.SortFunc(stay, func(a, b *conn.Conn) int { return cmp.Compare(a.ID(), b.ID()) })
 	for _, c := range stay[:d.shed.allow(excess, len(stay), time.Now())] {
 		if c.Age() < d.opts.Settled {
-			return // and so are those behind it
+			return // those behind it are younger
 		}
 		d.shed.allowed--
 		d.shed.total.Inc()
@@ -66,7 +65,7 @@ func (d *Drain) KeepAtMost(n uint32) {
 	}
 }
 
-// allow returns how many of the wanted may leave now, with so many connected. It
+// allow returns how many of wanted connections may leave now, out of connected. It
 // needs the lock.
 func (s *shedding) allow(wanted, connected int, now time.Time) int {
 	perSecond := max(float64(connected)/shedPart, 2)

@@ -18,7 +18,7 @@ func TestShedPace(t *testing.T) {
 			s.allowed -= float64(n)
 			return n
 		}
-		now = now.Add(time.Hour) // nothing is saved up
+		now = now.Add(time.Hour) // unused allowance does not accumulate
 		if got := left(); got != c.atOnce {
 			t.Errorf("%d connected: %d leave at once, want %d", c.connected, got, c.atOnce)
 		}

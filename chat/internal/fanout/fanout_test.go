@@ -24,28 +24,28 @@ import (
 	"github.com/msrchat/msrchat/chat/internal/route"
 )
 
-// world is everything around a Fanout; its mutex owns the journal.
+// world is everything around a Fanout. Its mutex owns the fields below it.
 type world struct {
 	at       map[uint64][]route.Place
 	unlinked map[uint64]bool
 	hold     chan struct{} // keeps Lookup waiting
-	// known are the members that are remembered, stored those in the database.
-	known, stored map[uint64]member.Members
-	away          bool // the database
+	// cached are the members in the index, stored those in the database.
+	cached, stored map[uint64]member.Members
+	away           bool // the database
 
 	mu      sync.Mutex
 	loads   [][]uint64
 	missed  int
 	local   []string
 	remote  []string
-	sends   []string // the servers that were sent something
+	sends   []string // the server of each message
 	lookups int
 }
 
-// among is a world in which everything is in two conversations: 7 of users 1 and
-// 2, 8 of 3 and 4.
-func among() *world {
-	return &world{known: map[uint64]member.Members{
+// twoConversations is a world with the conversations 7, of users 1 and 2, and 8, of
+// users 3 and 4.
+func twoConversations() *world {
+	return &world{cached: map[uint64]member.Members{
 		7: {Number: 1, Users: []uint64{1, 2}}, 8: {Number: 1, Users: []uint64{3, 4}},
 	}}
 }
@@ -63,7 +63,7 @@ func (w *world) fanout(change ...func(*fanout.Options)) *fanout.Fanout {
 }
 
 func (w *world) AtLeast(id, number uint64) (member.Members, bool) {
-	m, ok := w.known[id]
+	m, ok := w.cached[id]
 	return m, ok && m.Number >= number
 }
 
@@ -119,7 +119,8 @@ func (w *world) Send(instance string, deliveries ...*relayv1.Delivery) bool {
 	defer w.mu.Unlock()
 	w.sends = append(w.sends, instance)
 	for _, d := range deliveries {
-		w.remote = append(w.remote, fmt.Sprint(instance, only(d.GetUserId()), " ", describe(d), but(d.GetExceptConnection())))
+		said := fmt.Sprint(instance, only(d.GetUserId()), " ", describe(d), but(d.GetExceptConnection()))
+		w.remote = append(w.remote, said)
 		if d.GetMembersNumber() == 0 && d.GetUserId() == 0 {
 			w.remote = append(w.remote, "without the number of its members")
 		}
@@ -140,16 +141,17 @@ func (w *world) Lookup(_ context.Context, users []uint64, _ []string) (map[uint6
 	return w.at, w.unlinked
 }
 
-// journal is what was delivered, here and elsewhere.
+// journal is what was delivered, to users of this server and to other servers.
 func (w *world) journal() (local, remote []string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	remote = slices.Clone(w.remote)
-	slices.SortStableFunc(remote, func(a, b string) int { return strings.Compare(a[:1], b[:1]) }) // by server; order kept
+	byServer := func(a, b string) int { return strings.Compare(a[:1], b[:1]) }
+	slices.SortStableFunc(remote, byServer)
 	return slices.Clone(w.local), remote
 }
 
-// what is what a delivery or a frame says.
+// what is a delivery or a frame.
 type what interface {
 	GetEvent() *chatv1.Event
 	GetOwnState() *chatv1.OwnState
@@ -202,29 +204,33 @@ func run(t *testing.T, f *fanout.Fanout) (stop func()) {
 }
 
 func TestOneDeliveryPerEventAndServer(t *testing.T) {
-	w := among()
+	w := twoConversations()
 	w.at = map[uint64][]route.Place{1: at("b"), 2: at("b", "c"), 3: at("c")}
 	f := w.fanout()
 	stop := run(t, f)
 	f.Committed([]msglog.Event{committed(7, 1, "one"), committed(7, 2, "two"), committed(8, 1, "elsewhere")})
 	stop()
 	local, remote := w.journal()
-	if diff := cmp.Diff([]string{"[1 2] event 7/1 one", "[1 2] event 7/2 two", "[3 4] event 8/1 elsewhere"}, local); diff != "" {
+	want := []string{"[1 2] event 7/1 one", "[1 2] event 7/2 two", "[3 4] event 8/1 elsewhere"}
+	if diff := cmp.Diff(want, local); diff != "" {
 		t.Error(diff)
 	}
-	want := []string{"b event 7/1 one", "b event 7/2 two", "c event 7/1 one", "c event 7/2 two", "c event 8/1 elsewhere"}
+	want = []string{
+		"b event 7/1 one", "b event 7/2 two",
+		"c event 7/1 one", "c event 7/2 two", "c event 8/1 elsewhere",
+	}
 	if diff := cmp.Diff(want, remote); diff != "" {
 		t.Error(diff)
 	}
 	if w.lookups != 1 || len(w.loads) != 0 {
-		t.Errorf("%d look-ups of routes and %d readings of members for one batch", w.lookups, len(w.loads))
+		t.Errorf("%d look-ups of routes and %d queries for members for one batch", w.lookups, len(w.loads))
 	}
 }
 
-// Members that nobody asked for lately are read together; where the database does
-// not answer nothing is pushed.
-func TestMembersThatAreNotRememberedAreRead(t *testing.T) {
-	w := among()
+// Members that are not cached are read together. While the database does not
+// answer, nothing is pushed.
+func TestMembersThatAreNotCachedAreRead(t *testing.T) {
+	w := twoConversations()
 	w.stored = map[uint64]member.Members{9: {Number: 4, Users: []uint64{5, 6}}, 10: {Number: 1, Users: []uint64{6}}}
 	w.at = map[uint64][]route.Place{5: at("b")}
 	f := w.fanout()
@@ -234,7 +240,9 @@ func TestMembersThatAreNotRememberedAreRead(t *testing.T) {
 	})
 	stop()
 	local, remote := w.journal()
-	want := []string{"[5 6] event 9/1 nine", "[1 2] event 7/1 seven", "[6] event 10/1 ten", "[5 6] event 9/2 nine again"}
+	want := []string{
+		"[5 6] event 9/1 nine", "[1 2] event 7/1 seven", "[6] event 10/1 ten", "[5 6] event 9/2 nine again",
+	}
 	if diff := cmp.Diff(want, local); diff != "" {
 		t.Error(diff)
 	}
@@ -255,20 +263,36 @@ func TestMembersThatAreNotRememberedAreRead(t *testing.T) {
 	}
 }
 
-// The connection that a message came in on has its acknowledgement.
+// The connection that sent a message gets no push of it.
 func TestTheSendingConnectionIsLeftOut(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
 		at     map[uint64][]route.Place
 		remote []string
 	}{
-		{"it is the only one there", map[uint64][]route.Place{1: {{Instance: "b", Only: 11}}}, nil},
-		{"its user has others there", map[uint64][]route.Place{1: at("b")}, []string{"b event 7/1 one but 11"}},
-		{"and elsewhere", map[uint64][]route.Place{1: {{Instance: "b", Only: 11}, {Instance: "c", Only: 12}}}, []string{"c event 7/1 one but 11"}},
-		{"the reader is there", map[uint64][]route.Place{1: {{Instance: "b", Only: 11}}, 2: {{Instance: "b", Only: 21}}}, []string{"b event 7/1 one but 11"}},
+		{
+			"it is the only one there",
+			map[uint64][]route.Place{1: {{Instance: "b", Only: 11}}},
+			nil,
+		},
+		{
+			"its user has others there",
+			map[uint64][]route.Place{1: at("b")},
+			[]string{"b event 7/1 one but 11"},
+		},
+		{
+			"and elsewhere",
+			map[uint64][]route.Place{1: {{Instance: "b", Only: 11}, {Instance: "c", Only: 12}}},
+			[]string{"c event 7/1 one but 11"},
+		},
+		{
+			"the reader is there",
+			map[uint64][]route.Place{1: {{Instance: "b", Only: 11}}, 2: {{Instance: "b", Only: 21}}},
+			[]string{"b event 7/1 one but 11"},
+		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			w := among()
+			w := twoConversations()
 			w.at = tc.at
 			f := w.fanout()
 			stop := run(t, f)
@@ -288,12 +312,12 @@ func TestTheSendingConnectionIsLeftOut(t *testing.T) {
 }
 
 func TestWhatWaitsGoesTogetherAndTheRestIsDropped(t *testing.T) {
-	w := among()
+	w := twoConversations()
 	w.hold = make(chan struct{})
 	reg := prometheus.NewRegistry()
 	f := w.fanout(func(o *fanout.Options) { o.Registerer = reg })
 	const room, over = 1024, 10
-	for i := range uint64(room + over) { // Run has not begun: nothing is taken
+	for i := range uint64(room + over) { // Run has not begun, so all of it waits
 		f.Committed([]msglog.Event{committed(7, i+1, "x")})
 	}
 	if n := metric(t, reg, "msrchat_fanout_dropped_total"); n != over {
@@ -319,7 +343,7 @@ func TestWhatWaitsGoesTogetherAndTheRestIsDropped(t *testing.T) {
 }
 
 func TestWhatWaitsIsBoundedInBytes(t *testing.T) {
-	w := among()
+	w := twoConversations()
 	reg := prometheus.NewRegistry()
 	f := w.fanout(func(o *fanout.Options) { o.Registerer = reg })
 	long := strings.Repeat("x", 64<<10)
@@ -363,12 +387,12 @@ func metric(t *testing.T, reg *prometheus.Registry, name string) float64 {
 	return 0
 }
 
-func TestHeadsAreToldEverywhereByOneLookUp(t *testing.T) {
-	w := among()
+func TestHeadsAreAnnouncedOnAllServersByOneLookUp(t *testing.T) {
+	w := twoConversations()
 	w.at = map[uint64][]route.Place{1: at("b"), 2: at("b"), 3: at("c")}
 	w.unlinked = map[uint64]bool{3: true}
 	w.stored = map[uint64]member.Members{9: {Number: 2, Users: []uint64{2}}}
-	got := w.fanout().Heads(t.Context(), []fanout.Telling{
+	got := w.fanout().Announce(t.Context(), []fanout.Announcement{
 		{Head: &chatv1.Head{ConversationId: 7, Seq: 9}},
 		{Head: &chatv1.Head{ConversationId: 8, Seq: 1}},
 		{Head: &chatv1.Head{ConversationId: 9, Seq: 2}},
@@ -376,7 +400,7 @@ func TestHeadsAreToldEverywhereByOneLookUp(t *testing.T) {
 		{Head: &chatv1.Head{ConversationId: 11, OwnState: 3}, User: 1},
 	})
 	if diff := cmp.Diff([]bool{true, false, true, false, true}, got); diff != "" {
-		t.Error("all told:", diff)
+		t.Error("complete:", diff)
 	}
 	local, remote := w.journal()
 	want := []string{"[1 2] head 7/9", "[3 4] head 8/1", "[2] head 9/2", "[] head 10/3", "[1] head 11/0"}
@@ -387,19 +411,24 @@ func TestHeadsAreToldEverywhereByOneLookUp(t *testing.T) {
 		t.Error(diff)
 	}
 	if w.lookups != 1 || len(w.sends) != 2 || len(w.loads) != 1 {
-		t.Errorf("%d look-ups, %d readings and %d messages to two servers", w.lookups, len(w.loads), len(w.sends))
+		t.Errorf("%d look-ups, %d queries and %d messages to two servers", w.lookups, len(w.loads), len(w.sends))
 	}
 }
 
 func TestWhatAPeerSendsReachesItsUsers(t *testing.T) {
-	w := among()
+	w := twoConversations()
 	f := w.fanout()
+	event := &chatv1.Event{ConversationId: 7, Seq: 1, Body: []byte("你好")}
 	f.Received([]*relayv1.Delivery{
-		// A server of revision 0 names users, which are not looked at.
-		{UserIds: []uint64{9}, What: &relayv1.Delivery_Event{Event: &chatv1.Event{ConversationId: 7, Seq: 1, Body: []byte("你好")}}},
+		// A server of revision 0 names users, which are ignored.
+		{What: &relayv1.Delivery_Event{Event: event}, UserIds: []uint64{9}},
 		{What: &relayv1.Delivery_Head{Head: &chatv1.Head{ConversationId: 8, Seq: 1}}, MembersNumber: 1},
 		{What: &relayv1.Delivery_Head{Head: &chatv1.Head{ConversationId: 5, OwnState: 2}}, UserId: 4},
-		{What: &relayv1.Delivery_OwnState{OwnState: &chatv1.OwnState{ConversationId: 5, Number: 3}}, UserId: 4, ExceptConnection: 11},
+		{
+			What:             &relayv1.Delivery_OwnState{OwnState: &chatv1.OwnState{ConversationId: 5, Number: 3}},
+			UserId:           4,
+			ExceptConnection: 11,
+		},
 	})
 	local, remote := w.journal()
 	want := []string{"[1 2] event 7/1 你好", "[3 4] head 8/1", "[4] head 5/0", "[4] own state 5/3 but 11"}
@@ -408,10 +437,10 @@ func TestWhatAPeerSendsReachesItsUsers(t *testing.T) {
 	}
 }
 
-// A server whose members are older than the delivery's reads them anew, and waits
-// for nothing meanwhile.
+// A server whose members are older than the delivery's reads them anew. Other
+// deliveries do not wait for that.
 func TestStaleMembersAreReadAnew(t *testing.T) {
-	w := among()
+	w := twoConversations()
 	w.stored = map[uint64]member.Members{7: {Number: 2, Users: []uint64{1, 2, 3}}}
 	f := w.fanout()
 	newer := func(seq uint64) *relayv1.Delivery {
@@ -438,14 +467,15 @@ func TestStaleMembersAreReadAnew(t *testing.T) {
 	}
 }
 
-// What cannot be delivered for want of its members is made up for by repair.
+// When members cannot be read, repair makes up for their deliveries.
 func TestDeliveriesWithoutMembersAreMissed(t *testing.T) {
 	w := &world{away: true}
 	reg := prometheus.NewRegistry()
 	f := w.fanout(func(o *fanout.Options) { o.Registerer = reg })
 	const room, over = 4096, 3
 	for i := range uint64(room + over) { // Run has not begun
-		f.Received([]*relayv1.Delivery{{What: &relayv1.Delivery_Head{Head: &chatv1.Head{ConversationId: i + 1, Seq: 1}}}})
+		head := &chatv1.Head{ConversationId: i + 1, Seq: 1}
+		f.Received([]*relayv1.Delivery{{What: &relayv1.Delivery_Head{Head: head}}})
 	}
 	missed := func() int {
 		w.mu.Lock()
@@ -460,7 +490,7 @@ func TestDeliveriesWithoutMembersAreMissed(t *testing.T) {
 }
 
 func TestAnOwnStateGoesToTheUsersOtherConnections(t *testing.T) {
-	w := among()
+	w := twoConversations()
 	w.at = map[uint64][]route.Place{4: {{Instance: "b", Only: 11}, {Instance: "c", Only: 12}}}
 	w.fanout().OwnState(t.Context(), 4, &chatv1.OwnState{ConversationId: 8, Number: 3}, 11)
 	local, remote := w.journal()
@@ -473,7 +503,7 @@ func TestAnOwnStateGoesToTheUsersOtherConnections(t *testing.T) {
 }
 
 func TestTheHookDropsAPush(t *testing.T) {
-	w := among()
+	w := twoConversations()
 	w.at = map[uint64][]route.Place{1: at("b")}
 	f := w.fanout(func(o *fanout.Options) {
 		o.Drop = func(e *chatv1.Event) bool { return e.GetSeq() == 1 }

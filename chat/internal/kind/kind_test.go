@@ -10,7 +10,7 @@ import (
 	"github.com/msrchat/msrchat/chat/internal/kind"
 )
 
-// Every kind of chat.proto has its row, and its bounds.
+// Every kind of chat.proto has a row, with a limit on its length.
 func TestEveryKindOfContentHasARow(t *testing.T) {
 	fields := (&chatv1.Content{}).ProtoReflect().Descriptor().Oneofs().ByName("kind").Fields()
 	for i := range fields.Len() {

@@ -19,7 +19,6 @@ import (
 	"github.com/msrchat/msrchat/chat/internal/msglog"
 )
 
-// appender is a function.
 type appender func(ctx context.Context, conversation uint64, events []msglog.Event) ([]msglog.Result, error)
 
 func (a appender) Append(ctx context.Context, conversation uint64, events []msglog.Event) ([]msglog.Result, error) {
@@ -28,13 +27,13 @@ func (a appender) Append(ctx context.Context, conversation uint64, events []msgl
 
 func lanes(a appender) *lane.Lanes { return lane.New(a, 0, slog.New(slog.DiscardHandler)) }
 
-// book is a log in memory that knows what it has; its mutex owns it.
-type book struct {
+// memoryLog is a log in memory that stores each text once. Its mutex owns logs.
+type memoryLog struct {
 	mu   sync.Mutex
 	logs map[uint64][]string
 }
 
-func (b *book) append(conversation uint64, entries []msglog.Event) []msglog.Result {
+func (b *memoryLog) append(conversation uint64, entries []msglog.Event) []msglog.Result {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.logs == nil {
@@ -68,11 +67,11 @@ func closed(t *testing.T, l *lane.Lanes) {
 	}
 }
 
-// An append may fail, work and yet seem to fail, or be refused for lack of
-// room: whatever happens, the log has everything once, in the order sent.
+// An append may fail, succeed without an answer, or be refused for lack of room.
+// In every case the log has every message once, in the order sent.
 func TestOrderIsKeptWhateverHappens(t *testing.T) {
 	t.Parallel()
-	var b book
+	var b memoryLog
 	var under [4]atomic.Int64
 	l := lanes(func(_ context.Context, conversation uint64, entries []msglog.Event) ([]msglog.Result, error) {
 		if under[conversation].Add(1) > 1 {
@@ -84,7 +83,7 @@ func TestOrderIsKeptWhateverHappens(t *testing.T) {
 			return nil, errs.New(errs.CodeUnavailable, "not done")
 		case 1:
 			b.append(conversation, entries)
-			return nil, errs.New(errs.CodeUnavailable, "done, and nobody knows")
+			return nil, errs.New(errs.CodeUnavailable, "done, without an answer")
 		case 2:
 			return nil, errs.New(errs.CodeExhausted, "no room")
 		}
@@ -139,7 +138,7 @@ func TestWhatArrivesMeanwhileGoesTogether(t *testing.T) {
 	for range 3 {
 		send(60 << 10)
 	}
-	send(1 << 20) // alone, and yet it goes
+	send(1 << 20) // larger than an append may be: it goes alone
 	close(first)
 	closed(t, l)
 	total := 0
@@ -215,7 +214,7 @@ func TestTooManyBytesWaiting(t *testing.T) {
 	closed(t, l)
 }
 
-func TestARefusalThatDoesNotPassIsTold(t *testing.T) {
+func TestAPermanentRefusalIsAnswered(t *testing.T) {
 	t.Parallel()
 	l := lanes(func(_ context.Context, conversation uint64, entries []msglog.Event) ([]msglog.Result, error) {
 		if conversation == 1 {
@@ -270,17 +269,17 @@ func TestCloseAnswersEverybody(t *testing.T) {
 	}
 }
 
-// A lane that is given up offers nothing more: what was offered before may still
-// be on its way into the log, and what was sent behind it would overtake it.
+// Once the lanes have given up, they offer nothing more: what was offered before
+// may still be on its way into the log, and later messages would overtake it.
 func TestNothingIsOfferedBehindAnUnknownOutcome(t *testing.T) {
 	var offered atomic.Int32
 	begun := make(chan struct{})
 	l := lanes(func(ctx context.Context, _ uint64, _ []msglog.Event) ([]msglog.Result, error) {
 		if offered.Add(1) == 1 {
 			close(begun)
-			<-ctx.Done() // the database stands still
+			<-ctx.Done() // the database hangs
 		}
-		return nil, errs.New(errs.CodeUnavailable, "nobody knows")
+		return nil, errs.New(errs.CodeUnavailable, "no answer")
 	})
 	answered := make(chan error, 2)
 	send := func(text string) {

@@ -8,20 +8,20 @@ import (
 	"time"
 )
 
-// Letting many people in leaves as much garbage as they then take while they say
-// nothing, and a collector that has nothing to do leaves it for minutes. So a
-// server that has become quiet gives it back.
+// Admitting many connections leaves as much garbage as the connections need
+// afterwards, and on a quiet server the garbage collector leaves it for minutes. So
+// a server that has become quiet starts a collection and frees what it can.
 const (
 	trimEvery = 5 * time.Second
-	// quietWork is how many messages and connections a quiet server sees in that
-	// time: so few that a collection, some ten milliseconds, disturbs nobody.
+	// quietWork is how many messages and connections a quiet server has in that time:
+	// so few that a collection, some ten milliseconds, disturbs nobody.
 	quietWork = 100
-	// leastTrim is what a collection is worth.
+	// leastTrim is how much garbage makes a collection worth its cost.
 	leastTrim = 16 << 20
 )
 
-// Trim watches for that until ctx ends. work counts what the server has done since
-// its start.
+// Trim frees memory whenever the server is quiet, until ctx ends. work counts the
+// messages and connections since the start.
 func Trim(ctx context.Context, work func() uint64) error {
 	ticker := time.NewTicker(trimEvery)
 	defer ticker.Stop()
@@ -39,9 +39,9 @@ func Trim(ctx context.Context, work func() uint64) error {
 	}
 }
 
-// trimmer decides. It is for one goroutine.
+// trimmer decides when a collection is due. It is for one goroutine.
 type trimmer struct {
-	work  uint64 // done when last asked
+	work  uint64 // at the last call
 	least uint64 // the smallest heap since the last trim
 }
 
@@ -51,7 +51,7 @@ func (t *trimmer) due(work, heap uint64) bool {
 	return quiet && heap >= t.least+leastTrim
 }
 
-// heap is the memory that the heap holds, garbage included, in bytes.
+// heap is the memory of the heap in bytes, garbage included.
 func heap() (held uint64) {
 	parts := []metrics.Sample{
 		{Name: "/memory/classes/heap/objects:bytes"},

@@ -9,11 +9,11 @@ func TestMemoryIsGivenBackByAQuietServer(t *testing.T) {
 		done, heap uint64
 		due        bool
 	}{
-		{5000, 100 * mb, false}, // they come in
+		{5000, 100 * mb, false}, // many connect
 		{20, 100 * mb, true},
-		{20, 90 * mb, true}, // not done by the test, and still worth it
+		{20, 90 * mb, true}, // the test does not collect, so it is still due
 		{20, 35 * mb, false},
-		{20, 10 * mb, false}, // the collector did it
+		{20, 10 * mb, false}, // the runtime collected by itself
 		{20, 25 * mb, false},
 		{20, 26 * mb, true},
 	} {

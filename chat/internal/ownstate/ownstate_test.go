@@ -22,10 +22,11 @@ import (
 	"github.com/msrchat/msrchat/chat/internal/ownstate"
 )
 
-// ann and bob are the two of every conversation here.
+// ann and bob are users.
 const ann, bob = 1, 2
 
-// world is a store on a real database with one conversation that has ten events.
+// world is a store on a real database. Its conversation, of ann and bob, has ten
+// events.
 type world struct {
 	*ownstate.Store
 	t  *testing.T
@@ -39,7 +40,7 @@ func open(t *testing.T) *world {
 	w := &world{ownstate.New(db), t, db, 0}
 	w.id = w.conversation(ann, bob)
 	for seq := range 10 {
-		ordinal := sql.NullInt64{Int64: int64(seq), Valid: seq > 4} // as if the first were written by an older server
+		ordinal := sql.NullInt64{Int64: int64(seq), Valid: seq > 4} // older servers wrote none
 		w.exec("INSERT INTO events (conversation_id, seq, ordinal, sender_id, client_msg_id, kind, body, created_at)"+
 			" VALUES (?, ?, ?, ?, ?, 1, 'x', 1)", w.id, seq+1, ordinal, bob, fmt.Sprintf("%016d", seq))
 	}
@@ -109,7 +110,7 @@ func TestTheReadMarkRisesAndNeverFalls(t *testing.T) {
 	}
 }
 
-func TestADraftReplacesTheOneThatItsDeviceKnewOrAnOlderOne(t *testing.T) {
+func TestADraftReplacesTheOneThatItsDeviceHadSeenOrAnOlderOne(t *testing.T) {
 	w := open(t)
 	now := time.Now().UnixMilli()
 	for _, step := range []struct {
@@ -120,15 +121,16 @@ func TestADraftReplacesTheOneThatItsDeviceKnewOrAnOlderOne(t *testing.T) {
 	}{
 		{"the first", 0, draft("one", now-1000), "one"},
 		{"its own next, by a clock that went back", 1, draft("one more", now-5000), "one more"},
-		{"another device's, which knew nothing, earlier", 0, draft("early", now-6000), "one more"},
-		{"another device's, which knew nothing, later", 0, draft("late", now-4000), "late"},
+		{"another device's, which had seen none, earlier", 0, draft("early", now-6000), "one more"},
+		{"another device's, which had seen none, later", 0, draft("late", now-4000), "late"},
 		{"the same text again", 0, draft("late", now), "late"},
 		{"by a clock an hour ahead", 3, draft("ahead", now+3_600_000), "ahead"},
 		{"the right clock after that", 0, draft("right", now+3_600_000), "right"},
 		{"sent: empty", 5, draft("", now), ""},
 		{"older than the emptying", 4, draft("back again", now-1), ""},
 	} {
-		// A clock that is ahead counts as the server's: wait until that has moved on.
+		// A device's clock that is ahead counts as the server's. Wait until that has
+		// moved on.
 		before := w.stored().GetDraft().GetEditedAtMs()
 		testenv.Until(t, "the clock moves", func() bool { return time.Now().UnixMilli() > before })
 		s, _ := w.set(&chatv1.SetOwnState{BaseNumber: step.base, Draft: step.draft})
@@ -144,10 +146,11 @@ func TestADraftReplacesTheOneThatItsDeviceKnewOrAnOlderOne(t *testing.T) {
 	}
 }
 
-func TestBothAtOnceAndAnUnchangedOther(t *testing.T) {
+func TestReadMarkAndDraftTogetherOrAlone(t *testing.T) {
 	w := open(t)
-	s, _ := w.set(&chatv1.SetOwnState{ReadSeq: 3, Draft: draft("你好 'x' \\ 👋", 5)})
-	if s.GetNumber() != 1 || s.GetReadSeq() != 3 || s.GetDraft().GetText() != "你好 'x' \\ 👋" || s.GetDraft().GetNumber() != 1 {
+	const text = "你好 'x' \\ 👋"
+	s, _ := w.set(&chatv1.SetOwnState{ReadSeq: 3, Draft: draft(text, 5)})
+	if s.GetNumber() != 1 || s.GetReadSeq() != 3 || s.GetDraft().GetText() != text || s.GetDraft().GetNumber() != 1 {
 		t.Errorf("both at once: %v", s)
 	}
 	s, _ = w.set(&chatv1.SetOwnState{ReadSeq: 6})
@@ -162,6 +165,7 @@ func TestBothAtOnceAndAnUnchangedOther(t *testing.T) {
 
 func TestWhatIsRefused(t *testing.T) {
 	w := open(t)
+	tooLong := draft(strings.Repeat("x", ownstate.MaxDraft+1), 1)
 	for _, tc := range []struct {
 		name string
 		user uint64
@@ -171,14 +175,14 @@ func TestWhatIsRefused(t *testing.T) {
 		{"read beyond the head", ann, &chatv1.SetOwnState{ConversationId: w.id, ReadSeq: 11}, errs.CodeInvalid},
 		{"no member", 3, &chatv1.SetOwnState{ConversationId: w.id, ReadSeq: 1}, errs.CodeNotFound},
 		{"no such conversation", ann, &chatv1.SetOwnState{ConversationId: 1 << 40, ReadSeq: 1}, errs.CodeNotFound},
-		{"too long", ann, &chatv1.SetOwnState{ConversationId: w.id, Draft: draft(strings.Repeat("x", ownstate.MaxDraft+1), 1)}, errs.CodeTooLarge},
+		{"too long", ann, &chatv1.SetOwnState{ConversationId: w.id, Draft: tooLong}, errs.CodeTooLarge},
 	} {
 		if _, changed, err := w.Set(t.Context(), tc.user, tc.set); errs.CodeOf(err) != tc.want || changed {
 			t.Errorf("%s: %v, changed %v, want %s", tc.name, err, changed, tc.want)
 		}
 	}
 	if s := w.stored(); s.GetNumber() != 0 {
-		t.Errorf("it left %v", s)
+		t.Errorf("the state is %v", s)
 	}
 }
 
@@ -189,7 +193,8 @@ func TestStatesAreReadInTheOrderAskedAsManyAsFit(t *testing.T) {
 	for peer := range uint64(30) {
 		id := w.conversation(ann, peer+100)
 		ids = append(ids, id)
-		if _, _, err := w.Set(t.Context(), ann, &chatv1.SetOwnState{ConversationId: id, Draft: draft(long, 1)}); err != nil {
+		_, _, err := w.Set(t.Context(), ann, &chatv1.SetOwnState{ConversationId: id, Draft: draft(long, 1)})
+		if err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -201,7 +206,7 @@ func TestStatesAreReadInTheOrderAskedAsManyAsFit(t *testing.T) {
 		size := 0
 		for i, s := range states {
 			if s.GetConversationId() != rest[i] {
-				t.Fatalf("at %d is conversation %d, want %d", i, s.GetConversationId(), rest[i])
+				t.Fatalf("state %d is of conversation %d, want %d", i, s.GetConversationId(), rest[i])
 			}
 			size += proto.Size(s)
 		}
@@ -212,8 +217,8 @@ func TestStatesAreReadInTheOrderAskedAsManyAsFit(t *testing.T) {
 	}
 }
 
-// Two servers and many devices at once: every change that was made has a number
-// of its own, and the last one stands.
+// Many devices make changes over two servers at once: every change has a number of
+// its own, and the last one is stored.
 func TestChangesAtOnceGetNumbersOfTheirOwn(t *testing.T) {
 	w := open(t)
 	servers := []*ownstate.Store{w.Store, ownstate.New(w.db)}
@@ -224,7 +229,8 @@ func TestChangesAtOnceGetNumbersOfTheirOwn(t *testing.T) {
 	for device := range devices {
 		all.Go(func() {
 			for n := range each {
-				set := &chatv1.SetOwnState{ConversationId: w.id, BaseNumber: 1 << 40, Draft: draft(fmt.Sprintf("%d/%d", device, n), 1)}
+				written := draft(fmt.Sprintf("%d/%d", device, n), 1)
+				set := &chatv1.SetOwnState{ConversationId: w.id, BaseNumber: 1 << 40, Draft: written}
 				if rand.N(4) == 0 {
 					set = &chatv1.SetOwnState{ConversationId: w.id, ReadSeq: rand.N[uint64](10) + 1}
 				}
@@ -247,16 +253,16 @@ func TestChangesAtOnceGetNumbersOfTheirOwn(t *testing.T) {
 	all.Wait()
 	last := uint64(len(seen))
 	if diff := cmp.Diff(seen[last], w.stored(), protocmp.Transform()); diff != "" || last < devices*each/2 {
-		t.Errorf("%d changes; the last one and what is stored differ: %s", last, diff)
+		t.Errorf("%d changes; the last one differs from what is stored: %s", last, diff)
 	}
 }
 
 func TestWithoutTheDatabase(t *testing.T) {
 	w := open(t)
-	gone, cancel := context.WithCancel(t.Context())
+	ended, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, _, set := w.Set(gone, ann, &chatv1.SetOwnState{ConversationId: w.id, ReadSeq: 1})
-	_, read := w.Read(gone, ann, []uint64{w.id})
+	_, _, set := w.Set(ended, ann, &chatv1.SetOwnState{ConversationId: w.id, ReadSeq: 1})
+	_, read := w.Read(ended, ann, []uint64{w.id})
 	for what, err := range map[string]error{"set": set, "read": read} {
 		if e := errs.From(err); e == nil || e.Code != errs.CodeUnavailable || e.RetryAfter == 0 {
 			t.Errorf("%s: %v", what, err)

@@ -29,14 +29,14 @@ type node struct {
 	catalog           chan []discovery.Instance
 	srv               *grpc.Server
 	kill              func() // ends everything at once
-	leave             func() // ends Run and waits for it; the port stays open
+	stop              func() // ends Run and waits for it; the port stays open
 
 	mu        sync.Mutex
 	delivered []*relayv1.Delivery
 	appended  []uint64 // conversations
 	entries   []msglog.Event
 	hold      chan struct{} // if set, appends do not end before it is closed
-	stalled   time.Duration // as the log says
+	stalled   time.Duration // the answer of the log's Stalled
 }
 
 // start starts a node at an address, "127.0.0.1:0" for any.
@@ -48,9 +48,13 @@ func start(t *testing.T, instance, at string, boot uint64) *node {
 	}
 	n := &node{instance: instance, address: l.Addr().String(), catalog: make(chan []discovery.Instance)}
 	n.Peers = peer.New(peer.Options{
-		Instance: instance, Boot: boot, Log: logOf{n}, Logger: slog.New(slog.DiscardHandler), Dial: insecurely(),
-		Missed:  func(string) { n.missed.Add(1) },
-		Members: func(conversation uint64) []uint64 { return []uint64{conversation, conversation + 1} },
+		Instance: instance,
+		Boot:     boot,
+		Log:      logOf{n},
+		Logger:   slog.New(slog.DiscardHandler),
+		Dial:     insecurely(),
+		Missed:   func(string) { n.missed.Add(1) },
+		Members:  func(conversation uint64) []uint64 { return []uint64{conversation, conversation + 1} },
 		Deliver: func(d []*relayv1.Delivery) {
 			n.mu.Lock()
 			defer n.mu.Unlock()
@@ -79,13 +83,13 @@ func start(t *testing.T, instance, at string, boot uint64) *node {
 			}
 		})
 	}()
-	n.leave = func() {
+	n.stop = func() {
 		cancel()
 		<-ran
 	}
 	n.kill = func() {
 		n.srv.Stop() // cuts the streams, so that nothing is sent any more
-		n.leave()
+		n.stop()
 		<-served
 	}
 	t.Cleanup(n.kill)
@@ -96,7 +100,7 @@ func insecurely() []grpc.DialOption {
 	return []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())}
 }
 
-// logOf is a node's log.
+// logOf is the log of a node.
 type logOf struct{ *node }
 
 func (l logOf) Stalled() time.Duration {
@@ -144,7 +148,11 @@ func (n *node) list(others ...*node) {
 }
 
 func at(instance, address string) discovery.Instance {
-	return discovery.Instance{ID: instance, Address: "client-of-" + instance, Meta: map[string]string{discovery.MetaRelay: address}}
+	return discovery.Instance{
+		ID:      instance,
+		Address: "client-of-" + instance,
+		Meta:    map[string]string{discovery.MetaRelay: address},
+	}
 }
 
 // linked says whether a node has a link to an instance that it lists.

@@ -89,14 +89,18 @@ func (p *program) send(c *cli.Context) error {
 	}
 	defer o.close()
 	go drain(o.Client)
-	if c.Bool("lines") {
-		return p.sendLines(c, o)
-	}
-	out, err := o.Send(c.Context, client.Target{Peer: c.String("to")}, message)
+	to, err := o.Contact(c.Context, c.String("to"))
 	if err != nil {
 		return err
 	}
-	return p.acknowledge(c, o, out)
+	if c.Bool("lines") {
+		return p.sendLines(c, o, to)
+	}
+	out, err := o.Send(c.Context, to.ID, message)
+	if err != nil {
+		return err
+	}
+	return p.acknowledge(c, o, to.Peer.Name, out)
 }
 
 // sendText puts the TEXT together; a shell splits what is not quoted.
@@ -147,14 +151,14 @@ type sentJSON struct {
 }
 
 // acknowledge waits for a message's outcome and prints it.
-func (p *program) acknowledge(c *cli.Context, o *online, out client.Outgoing) error {
+func (p *program) acknowledge(c *cli.Context, o *online, to string, out client.Outgoing) error {
 	ctx, cancel := within(c, c.Duration("timeout"))
 	defer cancel()
 	got, err := o.Wait(ctx, out.ID)
 	switch {
 	case err == nil:
 		return p.printer(c).print(sentJSON{
-			To: out.Peer, Conversation: decimal(got.Conversation), Seq: got.Seq, ID: got.ID.String(),
+			To: to, Conversation: decimal(got.Conversation), Seq: got.Seq, ID: got.ID.String(),
 			At: forPrograms(got.LoggedAt), Existing: got.Existing,
 		}, "%d", got.Seq)
 	case got.State == client.Failed:
@@ -177,21 +181,21 @@ const maxAhead = 128
 
 // sendLines sends lines, and tells of each as soon as it is acknowledged. The
 // first one that is not ends it.
-func (p *program) sendLines(c *cli.Context, o *online) error {
+func (p *program) sendLines(c *cli.Context, o *online, to client.Cached) error {
 	ctx, stop := context.WithCancel(c.Context)
 	defer stop()
 	sent, told := make(chan client.Outgoing, maxAhead), make(chan error, 1)
 	go func() {
 		defer stop()
 		for out := range sent {
-			if err := p.acknowledge(c, o, out); err != nil {
+			if err := p.acknowledge(c, o, to.Peer.Name, out); err != nil {
 				told <- err
 				return
 			}
 		}
 		told <- nil
 	}()
-	err := p.sendEach(ctx, o, c.String("to"), sent)
+	err := p.sendEach(ctx, o, to.ID, sent)
 	close(sent)
 	err = errors.Join(err, <-told)
 	if err == nil && c.Context.Err() != nil {
@@ -201,7 +205,7 @@ func (p *program) sendLines(c *cli.Context, o *online) error {
 }
 
 // sendEach sends the lines of standard input until there is none or ctx ends.
-func (p *program) sendEach(ctx context.Context, o *online, to string, sent chan<- client.Outgoing) error {
+func (p *program) sendEach(ctx context.Context, o *online, to uint64, sent chan<- client.Outgoing) error {
 	lines, ended := make(chan string), make(chan error, 1)
 	go func() { // it may hang on a terminal for as long as the program lives
 		defer close(lines)
@@ -230,7 +234,7 @@ func (p *program) sendEach(ctx context.Context, o *online, to string, sent chan<
 			case strings.TrimSpace(line) == "":
 				continue
 			}
-			out, err := o.Send(ctx, client.Target{Peer: to}, line)
+			out, err := o.Send(ctx, to, line)
 			if err != nil {
 				return fmt.Errorf("line %d: %w", n, err)
 			}
@@ -336,15 +340,60 @@ func (p *program) chats(c *cli.Context) error {
 	if len(all) == 0 {
 		fmt.Fprintln(p.Stderr, "no conversations yet; begin one: msrchat send --to NAME TEXT")
 	}
+	if !p.printer(c).json {
+		for _, conv := range all {
+			if err := p.printer(c).print(nil, "%s  %d messages", plain.Line(conv.Peer.Name), conv.Head); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	ids := make([]uint64, 0, len(all))
 	for _, conv := range all {
-		err := p.printer(c).print(map[string]any{
-			"conversation": decimal(conv.ID), "with": conv.Peer.Name, "peer_id": decimal(conv.Peer.ID), "head": conv.Head,
-		}, "%s  %d messages", plain.Line(conv.Peer.Name), conv.Head)
-		if err != nil {
+		ids = append(ids, conv.ID)
+	}
+	own, err := o.OwnStates(ctx, ids)
+	if err != nil {
+		return err
+	}
+	for _, conv := range all {
+		chat := chatJSON{
+			Conversation: decimal(conv.ID), With: conv.Peer.Name, PeerID: decimal(conv.Peer.ID), Head: conv.Head,
+			Unread: client.Cached{HeadOrdinal: conv.Ordinal, Own: own[conv.ID]}.Unread(),
+		}
+		if chat.Last, err = p.last(c, o, conv); err != nil {
+			return err
+		}
+		if err := p.printer(c).print(chat, ""); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// chatJSON is a conversation to programs. Fields are only ever added.
+type chatJSON struct {
+	Conversation string       `json:"conversation"`
+	With         string       `json:"with"`
+	PeerID       string       `json:"peer_id"`
+	Head         uint64       `json:"head"`
+	Unread       int          `json:"unread"`
+	Last         *messageJSON `json:"last,omitempty"`
+}
+
+// last is the newest message of a conversation, nil where nothing was written.
+func (p *program) last(c *cli.Context, o *online, conv client.Conversation) (*messageJSON, error) {
+	if conv.Head == 0 {
+		return nil, nil //nolint:nilnil // there is none
+	}
+	ctx, cancel := within(c, c.Duration("timeout"))
+	defer cancel()
+	page, err := o.History(ctx, conv.ID, client.Range{After: conv.Head - 1, Limit: 1})
+	if err != nil || len(page.Messages) == 0 {
+		return nil, err
+	}
+	m := asJSON(o.login.Session.User, conv.Peer, page.Messages[0])
+	return &m, nil
 }
 
 func (p *program) outbox(c *cli.Context) error {
@@ -364,11 +413,20 @@ func (p *program) outbox(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	chats, err := s.Conversations(c.Context)
+	if err != nil {
+		return err
+	}
+	names := map[uint64]string{}
+	for _, chat := range chats {
+		names[chat.ID] = chat.Peer.Name
+	}
 	if len(unsent) == 0 {
 		fmt.Fprintln(p.Stderr, "the outbox is empty: everything was acknowledged")
 	}
 	for _, out := range unsent {
-		state, to := out.State.String(), out.Peer
+		name := names[out.Conversation]
+		state, to := out.State.String(), name
 		if out.State == client.Failed {
 			state += ": " + out.Reason
 		}
@@ -376,9 +434,9 @@ func (p *program) outbox(c *cli.Context) error {
 			to = "conversation " + decimal(out.Conversation)
 		}
 		err := p.printer(c).print(map[string]any{
-			"id": out.ID.String(), "to": out.Peer, "conversation": decimal(out.Conversation), "at": forPrograms(out.At),
-			"state": out.State.String(), "code": string(out.Code), "reason": out.Reason, "text": out.Text,
-		}, "%s  to %s  %s  (%s)", forHumans(out.At), plain.Line(to), plain.Line(out.Text), plain.Line(state))
+			"id": out.ID.String(), "to": name, "conversation": decimal(out.Conversation), "at": forPrograms(out.At),
+			"state": out.State.String(), "code": string(out.Code), "reason": out.Reason, "text": out.Text(),
+		}, "%s  to %s  %s  (%s)", forHumans(out.At), plain.Line(to), plain.Line(out.Text()), plain.Line(state))
 		if err != nil {
 			return err
 		}

@@ -250,7 +250,8 @@ func (w *world) history() {
 		t.Errorf("chats printed %q", out)
 	}
 	chat := object(t, w.ok(words("chats --json --profile bob")))
-	if chat["with"] != "Ann" || chat["head"] != 3.0 {
+	last, _ := chat["last"].(map[string]any)
+	if chat["with"] != "Ann" || chat["head"] != 3.0 || chat["unread"] != 3.0 || last["text"] != "--json is text here" || last["at"] == "" {
 		t.Errorf("chats printed %v", chat)
 	}
 }
@@ -421,7 +422,7 @@ func TestTheScreenIsOpenedForWhoIsLoggedIn(t *testing.T) {
 		e.Screen = func(_ context.Context, c *client.Client, s *sqlite.Store, log *slog.Logger) error {
 			log.Info("opened")
 			opened = c.Session().User.Name
-			return s.SetDraft(context.Background(), "bob", "x")
+			return s.SetMeta(context.Background(), "opened", "x")
 		}
 	}
 	answers := "what\nregister\nann@example.org\n123456\n!\n123456\nAnn\n"

@@ -9,7 +9,7 @@ import (
 
 	"github.com/msrchat/msrchat/client"
 	"github.com/msrchat/msrchat/client/internal/plain"
-	"github.com/msrchat/msrchat/client/store"
+	"github.com/msrchat/msrchat/shared/content"
 )
 
 // Times: people read their own, programs read UTC.
@@ -57,22 +57,26 @@ type messageJSON struct {
 	Text         string `json:"text"`
 }
 
+func asJSON(me client.User, peer client.Peer, m client.Message) messageJSON {
+	out := messageJSON{
+		Conversation: decimal(m.Conversation), With: peer.Name, Seq: m.Seq, ID: m.ID.String(), From: peer.Name,
+		Mine: m.Sender == me.ID, At: forPrograms(m.At), Kind: "text", Text: m.Text(),
+	}
+	if out.Mine {
+		out.From = me.Name
+	}
+	if m.Kind != content.Text {
+		out.Kind = "kind" + strconv.FormatUint(uint64(m.Kind), 10)
+	}
+	return out
+}
+
 // message prints one message of the conversation with peer.
 func (p printer) message(me client.User, peer client.Peer, m client.Message) error {
-	from := peer.Name
-	if m.Sender == me.ID {
-		from = me.Name
-	}
-	kind, text := "text", m.Text
-	if m.Kind != store.KindText {
-		kind = "kind" + strconv.Itoa(int(m.Kind))
-	}
-	shown := plain.Line(text)
-	if kind != "text" {
+	out := asJSON(me, peer, m)
+	shown := plain.Line(out.Text)
+	if m.Kind != content.Text {
 		shown = "(this message needs a newer msrchat)"
 	}
-	return p.print(messageJSON{
-		Conversation: decimal(m.Conversation), With: peer.Name, Seq: m.Seq, ID: m.ID.String(), From: from,
-		Mine: m.Sender == me.ID, At: forPrograms(m.At), Kind: kind, Text: text,
-	}, "%s  %s #%d  %s: %s", forHumans(m.At), plain.Line(peer.Name), m.Seq, plain.Line(from), shown)
+	return p.print(out, "%s  %s #%d  %s: %s", forHumans(m.At), plain.Line(peer.Name), m.Seq, plain.Line(out.From), shown)
 }

@@ -15,6 +15,7 @@ import (
 
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
 
+	"github.com/msrchat/msrchat/shared/content"
 	"github.com/msrchat/msrchat/shared/errs"
 	"github.com/msrchat/msrchat/shared/text"
 )
@@ -42,7 +43,11 @@ type conversation struct {
 	id     uint64
 	people [2]*user
 	events []*chatv1.Event
+	own    [2]*chatv1.OwnState // of people
 }
+
+// Uncounted is a made-up kind of content, with any body, that is no unread message.
+const Uncounted = 99
 
 // NewLog returns an empty log. The ids begin at odd values, so that a mix-up
 // shows.
@@ -153,7 +158,30 @@ func (c *conversation) peer(u *user) *user {
 
 func (c *conversation) describe(u *user) *chatv1.Conversation {
 	p := c.peer(u)
-	return &chatv1.Conversation{Id: c.id, Head: uint64(len(c.events)), Peer: &chatv1.User{Id: p.id, Name: p.name}}
+	return &chatv1.Conversation{
+		Id: c.id, Head: uint64(len(c.events)), Ordinal: c.ordinal(), Peer: &chatv1.User{Id: p.id, Name: p.name},
+	}
+}
+
+// ordinal is the last event's.
+func (c *conversation) ordinal() uint64 {
+	if n := len(c.events); n > 0 {
+		return c.events[n-1].GetOrdinal()
+	}
+	return 0
+}
+
+// add appends an event.
+func (c *conversation) add(from uint64, id []byte, kind uint32, body []byte, at int64) *chatv1.Event {
+	ev := &chatv1.Event{
+		ConversationId: c.id, Seq: uint64(len(c.events) + 1), Ordinal: c.ordinal(), SenderId: from, ClientMsgId: id,
+		Kind: kind, Body: body, CreatedAtMs: at,
+	}
+	if kind != Uncounted {
+		ev.Ordinal++
+	}
+	c.events = append(c.events, ev)
+	return ev
 }
 
 // append logs a message once and returns its event.
@@ -162,32 +190,38 @@ func (l *Log) append(u *user, send *chatv1.Send) (ev *chatv1.Event, existing boo
 	if c == nil || !c.has(u) {
 		return nil, false, errs.New(errs.CodeForbidden, "this is not your conversation")
 	}
-	if err := text.Message(send.GetText()); err != nil {
-		return nil, false, err
+	kind := send.GetKind()
+	if kind == 0 {
+		kind = content.Text
+	}
+	if kind != Uncounted {
+		if err := text.Message(string(send.GetBody())); err != nil {
+			return nil, false, err
+		}
 	}
 	for _, e := range c.events {
 		if e.GetSenderId() == u.id && bytes.Equal(e.GetClientMsgId(), send.GetClientMsgId()) {
-			if e.GetText() != send.GetText() {
+			if !bytes.Equal(e.GetBody(), send.GetBody()) {
 				return nil, false, errs.New(errs.CodeConflict, "another text has this id")
 			}
 			return e, true, nil
 		}
 	}
 	l.clock++
-	ev = &chatv1.Event{
-		ConversationId: c.id, Seq: uint64(len(c.events) + 1), SenderId: u.id, ClientMsgId: send.GetClientMsgId(),
-		Kind: chatv1.EventKind_EVENT_KIND_TEXT, Text: send.GetText(), CreatedAtMs: l.clock,
-	}
-	c.events = append(c.events, ev)
-	return ev, false, nil
+	return c.add(u.id, send.GetClientMsgId(), kind, send.GetBody(), l.clock), false, nil
 }
 
 // Say logs a message as if another client had sent it, and has it pushed.
 func (l *Log) Say(conv uint64, from, message string) uint64 {
+	return l.Do(conv, from, content.Text, message)
+}
+
+// Do is Say for any kind of content.
+func (l *Log) Do(conv uint64, from string, kind uint32, body string) uint64 {
 	l.mu.Lock()
 	id := make([]byte, 16)
 	_, _ = rand.Read(id)
-	ev, _, err := l.append(l.byKey(from), &chatv1.Send{ConversationId: conv, ClientMsgId: id, Text: message})
+	ev, _, err := l.append(l.byKey(from), &chatv1.Send{ConversationId: conv, ClientMsgId: id, Kind: kind, Body: []byte(body)})
 	l.mu.Unlock()
 	if err != nil {
 		panic(err)
@@ -214,7 +248,7 @@ func (l *Log) Texts(conv uint64) []string {
 	var out []string
 	if c := l.conv(conv); c != nil {
 		for _, e := range c.events {
-			out = append(out, e.GetText())
+			out = append(out, string(e.GetBody()))
 		}
 	}
 	return out
@@ -227,6 +261,7 @@ func (l *Log) Restore(conv uint64, keep int) {
 	defer l.mu.Unlock()
 	c := l.conv(conv)
 	c.events = c.events[:keep:keep]
+	c.own = [2]*chatv1.OwnState{}
 	l.epoch++
 }
 
@@ -281,8 +316,8 @@ func (l *Log) list(u *user, q *chatv1.ListConversations, maxPage int) *chatv1.Co
 func (l *Log) heads(u *user) []*chatv1.Head {
 	var out []*chatv1.Head
 	for _, c := range l.convs {
-		if c.has(u) {
-			out = append(out, &chatv1.Head{ConversationId: c.id, Seq: uint64(len(c.events))})
+		if h := c.head(u); c.has(u) && (h.GetSeq() > 0 || h.GetOwnState() > 0) {
+			out = append(out, h)
 		}
 	}
 	return out
@@ -309,10 +344,7 @@ func (l *Log) Inject(conv uint64, from, message string) {
 	defer l.mu.Unlock()
 	c := l.conv(conv)
 	l.clock++
-	c.events = append(c.events, &chatv1.Event{
-		ConversationId: c.id, Seq: uint64(len(c.events) + 1), SenderId: l.byKey(from).id, ClientMsgId: make([]byte, 16),
-		Kind: chatv1.EventKind_EVENT_KIND_TEXT, Text: message, CreatedAtMs: l.clock,
-	})
+	c.add(l.byKey(from).id, make([]byte, 16), content.Text, []byte(message), l.clock)
 }
 
 // Tamper gives a user a name that no gate would have taken.

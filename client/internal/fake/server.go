@@ -11,6 +11,7 @@ import (
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
 
 	"github.com/msrchat/msrchat/shared/frame"
+	"github.com/msrchat/msrchat/shared/text"
 )
 
 // Fate is what becomes of a Send.
@@ -38,6 +39,8 @@ type Faults struct {
 	NoHeads bool
 	// Open may refuse an OpenDirect.
 	Open func(name string) error
+	// Own may refuse a SetOwnState.
+	Own func(s *chatv1.SetOwnState) error
 	// Frame may replace any answer or push; nil drops it.
 	Frame func(f *chatv1.ServerFrame) *chatv1.ServerFrame
 }
@@ -45,12 +48,15 @@ type Faults struct {
 // Server is a chat server on a port of 127.0.0.1.
 type Server struct {
 	Instance string
-	// Heartbeat, MaxPage and MaxUnacknowledged are told in Welcome; set before
-	// the first connection.
+	// Revision, Heartbeat, MaxPage and MaxUnacknowledged are told in Welcome; set
+	// before the first connection.
+	Revision          uint32
 	Heartbeat         time.Duration
 	MaxPage           int
 	MaxUnacknowledged uint32
 	Alternates        []*chatv1.Endpoint
+	// MaxOwnBytes bounds the drafts in an answer to ReadOwnStates.
+	MaxOwnBytes int
 
 	log      *Log
 	listener net.Listener
@@ -66,6 +72,7 @@ type Server struct {
 	hellos  []*chatv1.Hello     // under mu
 	pings   int                 // under mu
 	most    int                 // the most unanswered sends on a connection; under mu
+	unknown int                 // requests that a server of its revision does not know; under mu
 	closed  bool                // under mu
 	silence bool                // under mu
 }
@@ -98,8 +105,9 @@ func NewServer(t testing.TB, l *Log, instance string) *Server {
 		t.Fatal(err)
 	}
 	s := &Server{
-		Instance: instance, Heartbeat: 20 * time.Second, MaxPage: 50, MaxUnacknowledged: 32,
-		log: l, listener: listener, conns: map[*serverConn]any{},
+		Instance: instance, Revision: 1, Heartbeat: 20 * time.Second, MaxPage: 50, MaxUnacknowledged: 32,
+		MaxOwnBytes: 256 << 10,
+		log:         l, listener: listener, conns: map[*serverConn]any{},
 	}
 	l.mu.Lock()
 	l.servers = append(l.servers, s)
@@ -193,6 +201,13 @@ func (s *Server) Pings() int {
 	return s.pings
 }
 
+// Unknown is how many requests came that a server of this revision does not know.
+func (s *Server) Unknown() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.unknown
+}
+
 // MostUnanswered is the greatest number of sends that waited on one connection.
 func (s *Server) MostUnanswered() int {
 	s.mu.Lock()
@@ -271,8 +286,11 @@ func (s *Server) welcome(c *serverConn, f *chatv1.ClientFrame) bool {
 	s.joining.RLock()
 	s.write(c, &chatv1.ServerFrame{RequestId: f.GetRequestId(), Body: &chatv1.ServerFrame_Welcome{Welcome: &chatv1.Welcome{
 		UserId: c.user.id, UserName: c.user.name, Instance: s.Instance, Release: "test",
-		HeartbeatMs: uint32(s.Heartbeat / time.Millisecond), LogEpoch: epoch, Alternates: s.Alternates,
-		Limits: &chatv1.Limits{MaxFrameBytes: 1 << 20, MaxTextRunes: 4096, MaxTextBytes: 16384, MaxPage: uint32(s.MaxPage), MaxUnacknowledged: s.MaxUnacknowledged},
+		HeartbeatMs: uint32(s.Heartbeat / time.Millisecond), LogEpoch: epoch, Alternates: s.Alternates, Revision: s.Revision,
+		Limits: &chatv1.Limits{
+			MaxFrameBytes: 1 << 20, MaxTextRunes: text.MaxMessageRunes, MaxTextBytes: text.MaxMessageBytes,
+			MaxPage: uint32(s.MaxPage), MaxUnacknowledged: s.MaxUnacknowledged,
+		},
 	}}})
 	s.mu.Lock()
 	s.conns[c] = nil
@@ -316,6 +334,9 @@ func (s *Server) write(c *serverConn, f *chatv1.ServerFrame) {
 		if f = change(f); f == nil {
 			return
 		}
+	}
+	if s.Revision == 0 {
+		f = older(f)
 	}
 	s.mu.Lock()
 	silence := s.silence
@@ -370,6 +391,10 @@ func (s *Server) request(c *serverConn, f *chatv1.ClientFrame) bool {
 		list := s.log.list(c.user, body.ListConversations, s.MaxPage)
 		s.log.mu.Unlock()
 		answer.Body = &chatv1.ServerFrame_ConversationList{ConversationList: list}
+	case *chatv1.ClientFrame_SetOwnState:
+		answer = s.setOwn(c, body.SetOwnState)
+	case *chatv1.ClientFrame_ReadOwnStates:
+		answer = s.readOwn(c, body.ReadOwnStates.GetConversationIds())
 	default:
 		return false
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/msrchat/msrchat/client"
 	"github.com/msrchat/msrchat/client/internal/profile"
 	"github.com/msrchat/msrchat/client/store"
+	"github.com/msrchat/msrchat/shared/content"
 	"github.com/msrchat/msrchat/shared/errs"
 )
 
@@ -134,7 +135,7 @@ func queue(t *testing.T, p profile.Profile, l profile.Login) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Enqueue(t.Context(), store.Outgoing{ID: id, Peer: "bob", PeerKey: "bob", Text: "hi", At: time.Now()}); err != nil {
+	if _, err := s.Enqueue(t.Context(), store.Outgoing{ID: id, Conversation: 7, Kind: content.Text, Body: []byte("hi"), At: time.Now()}); err != nil {
 		t.Fatal(err)
 	}
 }

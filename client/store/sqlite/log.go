@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -93,16 +94,33 @@ func (s *Store) Begin(ctx context.Context, epoch uint64) (store.State, error) {
 	return st, nil
 }
 
-// dropLog forgets everything that a restored server may tell otherwise.
+// dropLog forgets everything that a restored server may tell otherwise. What
+// waits for a person moves to a provisional conversation.
 func dropLog(ctx context.Context, tx *sql.Tx) error {
+	old, err := conversations(ctx, tx, `WHERE c.id <= ?1 AND c.peer_key <> '' AND (o.draft <> ''
+		OR EXISTS (SELECT 1 FROM outbox w WHERE w.conversation = c.id AND w.state <> ?2))`,
+		int64(store.MaxID), store.Acknowledged)
+	if err != nil {
+		return err
+	}
+	last := strconv.Itoa(store.MaxID)
 	for _, statement := range []string{
-		`UPDATE outbox SET (peer, peer_key) = (SELECT peer, peer_key FROM conversations c WHERE c.id = conversation)
-			WHERE state = 0 AND peer_key = '' AND conversation IN (SELECT id FROM conversations WHERE peer_key <> '')`,
-		`UPDATE outbox SET conversation = 0 WHERE state = 0 AND peer_key <> ''`,
-		`DELETE FROM events`,
-		`DELETE FROM conversations`,
+		`DELETE FROM events`, `DELETE FROM moves`, // moves lead to what is gone
+		`DELETE FROM conversations WHERE id <= ` + last, `DELETE FROM own_states WHERE conversation <= ` + last,
 	} {
 		if _, err := tx.ExecContext(ctx, statement); err != nil {
+			return err
+		}
+	}
+	for _, c := range old {
+		to, err := contactID(ctx, tx, store.PeerKey(c.Peer.Name), c.Peer.Name)
+		if err != nil {
+			return err
+		}
+		if err := moveOutbox(ctx, tx, c.ID, to); err != nil {
+			return err
+		}
+		if err := changeOwn(ctx, tx, to, func(own *store.OwnState) { *own = c.Own.Unbound() }); err != nil {
 			return err
 		}
 	}
@@ -146,15 +164,20 @@ func putConversation(ctx context.Context, tx *sql.Tx, c store.Conversation) erro
 		lo = sql.NullInt64{Int64: int64(c.Stored.Lo), Valid: true}
 		hi = sql.NullInt64{Int64: int64(c.Stored.Hi), Valid: true}
 	}
-	_, err := tx.ExecContext(ctx, `INSERT INTO conversations (id, peer_id, peer, peer_key, lo, hi)
-		VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (id) DO UPDATE SET
+	_, err := tx.ExecContext(ctx, `INSERT INTO conversations (id, peer_id, peer, peer_key, lo, hi, head, head_ordinal)
+		VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (id) DO UPDATE SET
 			peer_id = CASE ?2 WHEN 0 THEN peer_id ELSE ?2 END,
 			peer = CASE ?2 WHEN 0 THEN peer ELSE ?3 END,
 			peer_key = CASE ?2 WHEN 0 THEN peer_key ELSE ?4 END,
 			hi = CASE WHEN lo IS NULL THEN ?6 ELSE hi END,
-			lo = CASE WHEN lo IS NULL THEN ?5 ELSE lo END`,
-		int64(c.ID), int64(c.Peer.ID), c.Peer.Name, key, lo, hi)
-	return err
+			lo = CASE WHEN lo IS NULL THEN ?5 ELSE lo END,
+			head_ordinal = CASE WHEN ?7 >= head AND ?8 <> 0 THEN ?8 ELSE head_ordinal END,
+			head = MAX(head, ?7)`,
+		int64(c.ID), int64(c.Peer.ID), c.Peer.Name, key, lo, hi, int64(c.Head), int64(c.HeadOrdinal))
+	if err != nil || key == "" {
+		return err
+	}
+	return move(ctx, tx, key, c.ID)
 }
 
 // Append implements store.Log.
@@ -173,8 +196,10 @@ func (s *Store) Append(ctx context.Context, epoch uint64, run []store.Message) (
 }
 
 func appendRun(ctx context.Context, tx *sql.Tx, run []store.Message) (bool, error) {
-	conv, first, last := int64(run[0].Conversation), int64(run[0].Seq), int64(run[len(run)-1].Seq)
-	if err := putConversation(ctx, tx, store.Conversation{ID: run[0].Conversation}); err != nil {
+	newest := run[len(run)-1]
+	conv, first, last := int64(newest.Conversation), int64(run[0].Seq), int64(newest.Seq)
+	head := store.Conversation{ID: newest.Conversation, Head: newest.Seq, HeadOrdinal: newest.Ordinal}
+	if err := putConversation(ctx, tx, head); err != nil {
 		return false, err
 	}
 	result, err := tx.ExecContext(ctx, `UPDATE conversations
@@ -186,14 +211,16 @@ func appendRun(ctx context.Context, tx *sql.Tx, run []store.Message) (bool, erro
 	if n, err := result.RowsAffected(); err != nil || n == 0 {
 		return false, err
 	}
-	insert, err := tx.PrepareContext(ctx, `INSERT OR IGNORE INTO events (conversation, seq, id, sender, kind, text, at)
-		VALUES (?, ?, ?, ?, ?, ?, ?)`)
+	insert, err := tx.PrepareContext(ctx,
+		`INSERT OR IGNORE INTO events (conversation, seq, ordinal, id, sender, kind, body, at)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?)`)
 	if err != nil {
 		return false, err
 	}
 	defer insert.Close()
 	for _, m := range run {
-		_, err := insert.ExecContext(ctx, conv, int64(m.Seq), m.ID[:], int64(m.Sender), m.Kind, m.Text, m.At.UnixMilli())
+		_, err := insert.ExecContext(ctx, conv, int64(m.Seq), int64(m.Ordinal), m.ID[:], int64(m.Sender), m.Kind,
+			notNil(m.Body), m.At.UnixMilli())
 		if err != nil {
 			return false, err
 		}
@@ -201,23 +228,22 @@ func appendRun(ctx context.Context, tx *sql.Tx, run []store.Message) (bool, erro
 	return true, nil
 }
 
-const messageColumns = `e.conversation, e.seq, e.id, e.sender, e.kind, e.text, e.at`
+const messageColumns = `e.conversation, e.seq, COALESCE(e.ordinal, e.seq), e.id, e.sender, e.kind, e.body, e.at`
 
 // messageRow scans the columns above; all are NULL where a join found nothing.
 type messageRow struct {
-	conversation, seq, sender, kind, at sql.NullInt64
-	id                                  []byte
-	text                                sql.NullString
+	conversation, seq, ordinal, sender, kind, at sql.NullInt64
+	id, body                                     []byte
 }
 
 func (r *messageRow) dest() []any {
-	return []any{&r.conversation, &r.seq, &r.id, &r.sender, &r.kind, &r.text, &r.at}
+	return []any{&r.conversation, &r.seq, &r.ordinal, &r.id, &r.sender, &r.kind, &r.body, &r.at}
 }
 
 func (r *messageRow) message() store.Message {
 	m := store.Message{
-		Conversation: uint64(r.conversation.Int64), Seq: uint64(r.seq.Int64), Sender: uint64(r.sender.Int64),
-		Kind: store.Kind(r.kind.Int64), Text: r.text.String, At: time.UnixMilli(r.at.Int64),
+		Conversation: uint64(r.conversation.Int64), Seq: uint64(r.seq.Int64), Ordinal: uint64(r.ordinal.Int64),
+		Sender: uint64(r.sender.Int64), Kind: uint32(r.kind.Int64), Body: r.body, At: time.UnixMilli(r.at.Int64),
 	}
 	copy(m.ID[:], r.id)
 	return m
@@ -230,8 +256,10 @@ func conversations(ctx context.Context, q querier, where string, args ...any) ([
 			c      store.Conversation
 			lo, hi sql.NullInt64
 			last   messageRow
+			own    ownRow
 		)
-		if err := rows.Scan(append([]any{&c.ID, &c.Peer.ID, &c.Peer.Name, &lo, &hi}, last.dest()...)...); err != nil {
+		dest := []any{&c.ID, &c.Peer.ID, &c.Peer.Name, &lo, &hi, &c.Head, &c.HeadOrdinal}
+		if err := rows.Scan(slices.Concat(dest, last.dest(), own.dest())...); err != nil {
 			return err
 		}
 		if lo.Valid {
@@ -241,10 +269,12 @@ func conversations(ctx context.Context, q querier, where string, args ...any) ([
 			m := last.message()
 			c.Last = &m
 		}
+		c.Own = own.state()
 		out = append(out, c)
 		return nil
-	}, `SELECT c.id, c.peer_id, c.peer, c.lo, c.hi, `+messageColumns+`
-		FROM conversations c LEFT JOIN events e ON e.conversation = c.id AND e.seq = c.hi `+where, args...)
+	}, `SELECT c.id, c.peer_id, c.peer, c.lo, c.hi, c.head, c.head_ordinal, `+messageColumns+`, `+ownColumns+`
+		FROM conversations c LEFT JOIN events e ON e.conversation = c.id AND e.seq = c.hi
+		LEFT JOIN own_states o ON o.conversation = c.id `+where, args...)
 	if err != nil {
 		return nil, fmt.Errorf("read conversations: %w", err)
 	}
@@ -253,16 +283,9 @@ func conversations(ctx context.Context, q querier, where string, args ...any) ([
 
 // Conversations implements store.Log.
 func (s *Store) Conversations(ctx context.Context) ([]store.Conversation, error) {
-	return conversations(ctx, s.db, `ORDER BY c.id`)
-}
-
-// ConversationWith implements store.Log.
-func (s *Store) ConversationWith(ctx context.Context, peerKey string) (store.Conversation, bool, error) {
-	found, err := conversations(ctx, s.db, `WHERE c.peer_key = ? AND c.peer_key <> '' LIMIT 1`, peerKey)
-	if err != nil || len(found) == 0 {
-		return store.Conversation{}, false, err
-	}
-	return found[0], true, nil
+	return conversations(ctx, s.db, `WHERE c.id <= ?1 OR o.draft <> ''
+		OR EXISTS (SELECT 1 FROM outbox w WHERE w.conversation = c.id AND w.state <> ?2) ORDER BY c.id`,
+		int64(store.MaxID), store.Acknowledged)
 }
 
 // Messages implements store.Log.

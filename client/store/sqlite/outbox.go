@@ -10,7 +10,7 @@ import (
 	"github.com/msrchat/msrchat/client/store"
 )
 
-const outgoingColumns = `ord, id, conversation, peer, peer_key, text, at, state, seq, logged_at, existing, code, reason`
+const outgoingColumns = `ord, id, conversation, kind, body, at, state, seq, logged_at, existing, code, reason`
 
 type scanner interface{ Scan(dest ...any) error }
 
@@ -20,7 +20,7 @@ func scanOutgoing(row scanner) (store.Outgoing, error) {
 		id           []byte
 		at, loggedAt int64
 	)
-	err := row.Scan(&o.Order, &id, &o.Conversation, &o.Peer, &o.PeerKey, &o.Text, &at, &o.State,
+	err := row.Scan(&o.Order, &id, &o.Conversation, &o.Kind, &o.Body, &at, &o.State,
 		&o.Seq, &loggedAt, &o.Existing, &o.Code, &o.Reason)
 	if err != nil {
 		return o, err
@@ -59,9 +59,12 @@ func (s *Store) Enqueue(ctx context.Context, o store.Outgoing) (store.Outgoing, 
 		if queued >= store.MaxQueued {
 			return store.ErrFull()
 		}
-		result, err := tx.ExecContext(ctx, `INSERT INTO outbox (id, conversation, peer, peer_key, text, at, state)
-			VALUES (?, ?, ?, ?, ?, ?, ?)`,
-			o.ID[:], int64(o.Conversation), o.Peer, o.PeerKey, o.Text, o.At.UnixMilli(), store.Queued)
+		if o.Conversation, err = present(ctx, tx, o.Conversation); err != nil {
+			return err
+		}
+		result, err := tx.ExecContext(ctx, `INSERT INTO outbox (id, conversation, kind, body, at, state)
+			VALUES (?, ?, ?, ?, ?, ?)`,
+			o.ID[:], int64(o.Conversation), o.Kind, notNil(o.Body), o.At.UnixMilli(), store.Queued)
 		if err != nil {
 			return err
 		}
@@ -73,6 +76,14 @@ func (s *Store) Enqueue(ctx context.Context, o store.Outgoing) (store.Outgoing, 
 	}
 	o.State = store.Queued
 	return o, nil
+}
+
+// notNil is a body for a column that is not NULL.
+func notNil(body []byte) []byte {
+	if body == nil {
+		return []byte{}
+	}
+	return body
 }
 
 // Queued implements store.Outbox.
@@ -97,30 +108,14 @@ func (s *Store) Outgoing(ctx context.Context, id store.MessageID) (store.Outgoin
 	return o, nil
 }
 
-// Resolve implements store.Outbox.
-func (s *Store) Resolve(ctx context.Context, epoch uint64, peerKey string, conv store.Conversation) error {
-	err := s.changeLog(ctx, epoch, func(tx *sql.Tx) error {
-		if err := putConversation(ctx, tx, conv); err != nil {
-			return err
-		}
-		_, err := tx.ExecContext(ctx, `UPDATE outbox SET conversation = ?
-			WHERE state = ? AND conversation = 0 AND peer_key = ?`, int64(conv.ID), store.Queued, peerKey)
-		return err
-	})
-	if err != nil {
-		return fmt.Errorf("resolve peer: %w", err)
-	}
-	return nil
-}
-
 // Settle implements store.Outbox.
-func (s *Store) Settle(ctx context.Context, all []store.Settlement) error {
+func (s *Store) Settle(ctx context.Context, all []store.Outgoing) error {
 	err := change(ctx, s.db, func(tx *sql.Tx) error {
 		failed := false
 		for _, o := range all {
-			// The text of an acknowledged message is in the log.
+			// The body of an acknowledged message is in the log.
 			_, err := tx.ExecContext(ctx, `UPDATE outbox SET state = ?1, seq = ?2, logged_at = ?3, existing = ?4,
-				code = ?5, reason = ?6, text = CASE ?1 WHEN ?7 THEN '' ELSE text END
+				code = ?5, reason = ?6, body = CASE ?1 WHEN ?7 THEN x'' ELSE body END
 				WHERE id = ?8 AND state = ?9`,
 				o.State, int64(o.Seq), o.LoggedAt.UnixMilli(), o.Existing, o.Code, o.Reason,
 				store.Acknowledged, o.ID[:], store.Queued)

@@ -97,67 +97,11 @@ func openDB(path, synchronous string) (*sql.DB, error) {
 	return db, nil
 }
 
-// schemaVersion is PRAGMA user_version; 0 is an empty file.
-const schemaVersion = 1
-
-var schema = []string{
-	`CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID`,
-	// AUTOINCREMENT: an order, once given, never comes again, so that whoever
-	// reads "after order N" misses nothing.
-	`CREATE TABLE IF NOT EXISTS outbox (
-		ord INTEGER PRIMARY KEY AUTOINCREMENT,
-		id BLOB NOT NULL UNIQUE,
-		conversation INTEGER NOT NULL,
-		peer TEXT NOT NULL,
-		peer_key TEXT NOT NULL,
-		text TEXT NOT NULL,
-		at INTEGER NOT NULL,
-		state INTEGER NOT NULL,
-		seq INTEGER NOT NULL DEFAULT 0,
-		logged_at INTEGER NOT NULL DEFAULT 0,
-		existing INTEGER NOT NULL DEFAULT 0,
-		code TEXT NOT NULL DEFAULT '',
-		reason TEXT NOT NULL DEFAULT '')`,
-	`CREATE INDEX IF NOT EXISTS outbox_state ON outbox (state, ord)`,
-	// lo and hi are NULL while nothing was fetched.
-	`CREATE TABLE IF NOT EXISTS conversations (
-		id INTEGER PRIMARY KEY,
-		peer_id INTEGER NOT NULL,
-		peer TEXT NOT NULL,
-		peer_key TEXT NOT NULL,
-		lo INTEGER,
-		hi INTEGER)`,
-	`CREATE INDEX IF NOT EXISTS conversations_peer ON conversations (peer_key)`,
-	`CREATE TABLE IF NOT EXISTS events (
-		conversation INTEGER NOT NULL,
-		seq INTEGER NOT NULL,
-		id BLOB NOT NULL,
-		sender INTEGER NOT NULL,
-		kind INTEGER NOT NULL,
-		text TEXT NOT NULL,
-		at INTEGER NOT NULL,
-		PRIMARY KEY (conversation, seq)) WITHOUT ROWID`,
-	`CREATE TABLE IF NOT EXISTS drafts (key TEXT PRIMARY KEY, text TEXT NOT NULL) WITHOUT ROWID`,
-}
-
-// prepare brings an empty file to the schema and checks whose file it is.
+// prepare brings the file to the schema, checks whose file it is, and drops what
+// nobody needs.
 func (s *Store) prepare(ctx context.Context, userID uint64) error {
-	var version int
-	if err := s.db.QueryRowContext(ctx, `PRAGMA user_version`).Scan(&version); err != nil {
+	if err := s.migrate(ctx); err != nil {
 		return err
-	}
-	if version > schemaVersion {
-		return fmt.Errorf("written by a newer msrchat (schema %d, this one knows %d): update this program", version, schemaVersion)
-	}
-	if version < schemaVersion {
-		for _, statement := range schema {
-			if _, err := s.db.ExecContext(ctx, statement); err != nil {
-				return err
-			}
-		}
-		if _, err := s.db.ExecContext(ctx, `PRAGMA user_version = `+strconv.Itoa(schemaVersion)); err != nil {
-			return err
-		}
 	}
 	owner, err := s.Meta(ctx, "user")
 	if err != nil {
@@ -172,9 +116,14 @@ func (s *Store) prepare(ctx context.Context, userID uint64) error {
 	default:
 		return fmt.Errorf("belongs to user %s, not %s", owner, want)
 	}
-	_, err = s.db.ExecContext(ctx, `DELETE FROM outbox WHERE state = ? AND at < ?`,
-		store.Acknowledged, time.Now().Add(-store.KeepAcknowledged).UnixMilli())
-	return err
+	return change(ctx, s.db, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `DELETE FROM outbox WHERE state = ? AND at < ?`,
+			store.Acknowledged, time.Now().Add(-store.KeepAcknowledged).UnixMilli())
+		if err == nil {
+			err = dropEmpty(ctx, tx)
+		}
+		return err
+	})
 }
 
 // Close implements store.Store.
@@ -218,34 +167,13 @@ func (s *Store) SetMeta(ctx context.Context, name, value string) error {
 	return nil
 }
 
-// SetDraft implements store.Drafts.
-func (s *Store) SetDraft(ctx context.Context, key, text string) error {
-	query, args := `INSERT INTO drafts (key, text) VALUES (?, ?)
-		ON CONFLICT (key) DO UPDATE SET text = excluded.text`, []any{key, text}
-	if text == "" {
-		query, args = `DELETE FROM drafts WHERE key = ?`, []any{key}
-	}
-	if _, err := s.db.ExecContext(ctx, query, args...); err != nil {
-		return fmt.Errorf("keep draft: %w", err)
-	}
-	return nil
-}
-
-// Drafts implements store.Drafts.
-func (s *Store) Drafts(ctx context.Context) (map[string]string, error) {
-	out := map[string]string{}
-	err := each(ctx, s.db, func(rows *sql.Rows) error {
-		var key, text string
-		if err := rows.Scan(&key, &text); err != nil {
-			return err
-		}
-		out[key] = text
-		return nil
-	}, `SELECT key, text FROM drafts`)
-	if err != nil {
-		return nil, fmt.Errorf("read drafts: %w", err)
-	}
-	return out, nil
+// next returns the next number of a sequence, which begins after first and never
+// gives one twice.
+func next(ctx context.Context, tx *sql.Tx, sequence string, first uint64) (n uint64, err error) {
+	err = tx.QueryRowContext(ctx, `INSERT INTO meta (name, value) VALUES (?1, CAST(?2 AS TEXT))
+		ON CONFLICT (name) DO UPDATE SET value = CAST(CAST(value AS INTEGER) + 1 AS TEXT)
+		RETURNING CAST(value AS INTEGER)`, "next."+sequence, int64(first)+1).Scan(&n)
+	return n, err
 }
 
 // querier is a *sql.DB or a *sql.Tx.

@@ -11,6 +11,7 @@ import (
 	"github.com/msrchat/msrchat/client/store"
 	"github.com/msrchat/msrchat/client/store/sqlite"
 	"github.com/msrchat/msrchat/client/store/storetest"
+	"github.com/msrchat/msrchat/shared/content"
 )
 
 func open(t *testing.T, path string, user uint64) *sqlite.Store {
@@ -51,8 +52,7 @@ func (f filled) FillForTest(n int) error {
 		return err
 	}
 	_, err = db.Exec(`WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
-		INSERT INTO s.outbox (id, conversation, peer, peer_key, text, at, state)
-		SELECT randomblob(16), 1, '', '', '', 0, 0 FROM n`, n)
+		INSERT INTO s.outbox (id, conversation, body, at, state) SELECT randomblob(16), 1, '', 0, 0 FROM n`, n)
 	return err
 }
 
@@ -63,7 +63,7 @@ func TestTheFileIsPrivateAndKeptAcrossOpenings(t *testing.T) {
 		t.Fatal(err)
 	}
 	id := store.MessageID{1}
-	if _, err := s.Enqueue(t.Context(), store.Outgoing{ID: id, Peer: "bob", PeerKey: "bob", Text: "still here", At: time.Now()}); err != nil {
+	if _, err := s.Enqueue(t.Context(), store.Outgoing{ID: id, Conversation: 7, Kind: content.Text, Body: []byte("still here"), At: time.Now()}); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Close(); err != nil {
@@ -77,7 +77,7 @@ func TestTheFileIsPrivateAndKeptAcrossOpenings(t *testing.T) {
 		t.Errorf("mode %v", info.Mode())
 	}
 	got, err := open(t, path, 17).Outgoing(t.Context(), id)
-	if err != nil || got.Text != "still here" || got.State != store.Queued {
+	if err != nil || got.Text() != "still here" || got.State != store.Queued {
 		t.Errorf("reopened: %+v, %v", got, err)
 	}
 	if _, err := sqlite.Open(t.Context(), path, 18); err == nil || !strings.Contains(err.Error(), "belongs to user 17") {

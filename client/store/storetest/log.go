@@ -14,8 +14,8 @@ func run(conv, first, last uint64) []store.Message {
 	var out []store.Message
 	for seq := first; seq <= last; seq++ {
 		out = append(out, store.Message{
-			Conversation: conv, Seq: seq, ID: store.MessageID{byte(conv), byte(seq)}, Sender: 9, Kind: store.Kind(1 + seq%3),
-			Text: fmt.Sprintf("한국어 %d\n🎉", seq), At: time.UnixMilli(int64(seq)),
+			Conversation: conv, Seq: seq, Ordinal: seq - 1, ID: store.MessageID{byte(conv), byte(seq)}, Sender: 9,
+			Kind: uint32(1 + seq%3), Body: fmt.Appendf(nil, "한국어 %d\n🎉\xff", seq), At: time.UnixMilli(int64(seq)),
 		})
 	}
 	return out
@@ -91,28 +91,39 @@ func epoch(t *testing.T, open func() store.Store) {
 	equal(t, "first epoch", got[store.State](t)(a.Begin(t.Context(), 4)), store.State{Epoch: 4, Listed: true})
 	must(t, a.PutConversations(t.Context(), 4, []store.Conversation{{ID: 7, Peer: store.Peer{ID: 2, Name: "Bob"}}}))
 	got[bool](t)(a.Append(t.Context(), 4, run(7, 1, 3)))
-	enqueue(t, a, 1, 7, "")
-	enqueue(t, a, 2, 7, "bob")
-	enqueue(t, a, 3, 8, "")
-	must(t, a.Settle(t.Context(), []store.Settlement{{ID: id(2), State: store.Acknowledged, Seq: 4}}))
-	enqueue(t, a, 4, 7, "Bob")
+	enqueue(t, a, 1, 7)
+	enqueue(t, a, 2, 7)
+	enqueue(t, a, 3, 8)
+	carols := contact(t, a, "carol")
+	enqueue(t, a, 5, carols)
+	must(t, a.Settle(t.Context(), []store.Outgoing{{ID: id(2), State: store.Acknowledged, Seq: 4}}))
+	enqueue(t, a, 4, contact(t, a, "Bob"))
+	draft(t, a, 4, 7, "dear Bob")
+	draft(t, a, 4, 8, "dear someone")
 
 	equal(t, "new epoch", got[store.State](t)(b.Begin(t.Context(), 5)), store.State{Epoch: 5})
 	equal(t, "seen by the other", got[store.State](t)(a.State(t.Context())), store.State{Epoch: 5})
-	if n := len(got[[]store.Conversation](t)(a.Conversations(t.Context()))); n != 0 {
-		t.Errorf("%d conversations left", n)
+	bobs := contact(t, a, "bob")
+	if !store.Provisional(bobs) || bobs == carols {
+		t.Errorf("the conversation with Bob is %d now", bobs)
 	}
+	equal(t, "conversations", idsOf(t, a), []uint64{carols, bobs})
 	if n := len(got[[]store.Message](t)(a.Messages(t.Context(), 7, 0, 10))); n != 0 {
 		t.Errorf("%d messages left", n)
 	}
 	queued := got[[]store.Outgoing](t)(a.Queued(t.Context(), 0, 10))
-	equal(t, "queue", ids(queued), []byte{1, 3, 4})
-	for i, want := range []struct {
-		conv uint64
-		key  string
-	}{{0, "bob"}, {8, ""}, {0, "bob"}} {
-		if o := queued[i]; o.Conversation != want.conv || o.PeerKey != want.key {
-			t.Errorf("message %d: conversation %d, peer %q", o.ID[15], o.Conversation, o.PeerKey)
+	equal(t, "queue", ids(queued), []byte{1, 3, 5, 4})
+	for i, want := range []uint64{bobs, 8, carols, bobs} {
+		if o := queued[i]; o.Conversation != want {
+			t.Errorf("message %d: conversation %d, want %d", o.ID[15], o.Conversation, want)
+		}
+	}
+	if o := ownOf(t, a, bobs); o.Draft != "dear Bob" || !o.DraftUnsent || o.Base != 0 || o.Number != 0 {
+		t.Errorf("draft: %+v", o)
+	}
+	for _, o := range got[[]store.Owned](t)(a.OwnStates(t.Context(), 0)) {
+		if o.Conversation != bobs {
+			t.Errorf("left: %+v", o)
 		}
 	}
 	if _, err := a.Append(t.Context(), 4, run(7, 1, 1)); !errors.Is(err, store.ErrStale) {
@@ -141,14 +152,49 @@ func conversations(t *testing.T, open func() store.Store) {
 	last := run(3, 6, 6)[0]
 	equal(t, "all", got[[]store.Conversation](t)(s.Conversations(t.Context())), []store.Conversation{
 		{ID: 2, Peer: store.Peer{ID: 20, Name: "Anna"}},
-		{ID: 3, Peer: store.Peer{ID: 30, Name: "王小明"}, Stored: &store.Range{Lo: 4, Hi: 6}, Last: &last},
+		{ID: 3, Peer: store.Peer{ID: 30, Name: "王小明"}, Stored: &store.Range{Lo: 4, Hi: 6}, Last: &last, Head: 6, HeadOrdinal: 5},
 	})
-	for key, want := range map[string]uint64{"anna": 2, "王小明": 3, "ann": 0, "": 0} {
-		c, ok, err := s.ConversationWith(t.Context(), key)
-		if must(t, err); c.ID != want || ok != (want != 0) {
-			t.Errorf("with %q: %d, %v, want %d", key, c.ID, ok, want)
+	for name, want := range map[string]uint64{"ANNA": 2, "王小明": 3} {
+		equal(t, "contact "+name, contact(t, s, name), want)
+	}
+	ann := contact(t, s, "Ann")
+	if c, ok, err := s.Conversation(t.Context(), ann); err != nil || !ok || c.Peer != (store.Peer{Name: "Ann"}) || !store.Provisional(ann) {
+		t.Errorf("a new contact: %+v, %v, %v", c, ok, err)
+	}
+	if c, ok, err := s.Conversation(t.Context(), 99); err != nil || ok {
+		t.Errorf("an unknown one: %+v, %v", c, err)
+	}
+}
+
+func heads(t *testing.T, open func() store.Store) {
+	t.Helper()
+	s := open()
+	got[store.State](t)(s.Begin(t.Context(), 1))
+	check := func(seq, ordinal uint64) {
+		t.Helper()
+		c, _, err := s.Conversation(t.Context(), 7)
+		must(t, err)
+		if c.Head != seq || c.HeadOrdinal != ordinal {
+			t.Errorf("head %d, ordinal %d, want %d and %d", c.Head, c.HeadOrdinal, seq, ordinal)
 		}
 	}
+	put := func(seq, ordinal uint64) {
+		t.Helper()
+		must(t, s.PutConversations(t.Context(), 1, []store.Conversation{{ID: 7, Head: seq, HeadOrdinal: ordinal}}))
+	}
+	put(10, 8)
+	put(9, 9)
+	check(10, 8)
+	put(0, 0)
+	check(10, 8)
+	put(12, 0) // not told
+	check(12, 8)
+	put(12, 10)
+	check(12, 10)
+	got[bool](t)(s.Append(t.Context(), 1, run(7, 3, 4)))
+	check(12, 10)
+	got[bool](t)(s.Append(t.Context(), 1, run(7, 19, 20))) // not kept, but the log reaches so far
+	check(20, 19)
 }
 
 func pages(t *testing.T, open func() store.Store) {

@@ -145,7 +145,7 @@ func (g gotest) rest(first testlog.Outcome) (err error) {
 
 // add appends lines to a file.
 func add(file string, lines []string) error {
-	f, err := os.OpenFile(file, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	f, err := os.OpenFile(file, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600) //nolint:gosec // the caller's choice
 	if err != nil {
 		return fmt.Errorf("list flaky tests: %w", err)
 	}

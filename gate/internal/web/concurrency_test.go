@@ -16,29 +16,31 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
-// wait is a handler that waits for a word.
-type wait struct {
-	inside, word chan struct{}
+// blocking is a handler that blocks until release is closed.
+type blocking struct {
+	inside, release chan struct{}
 }
 
-func (h wait) ServeHTTP(http.ResponseWriter, *http.Request) {
+func (h blocking) ServeHTTP(http.ResponseWriter, *http.Request) {
 	h.inside <- struct{}{}
-	<-h.word
+	<-h.release
 }
 
-func TestOneTooManyIsToldToComeBack(t *testing.T) {
+func TestOneTooManyIsRefusedWithARetryTime(t *testing.T) {
 	const most = 2
 	reg := prometheus.NewPedanticRegistry()
-	router := NewRouter(time.Minute, NewCrowd(most, reg))
-	busy := wait{make(chan struct{}, most), make(chan struct{})}
+	router := NewRouter(time.Minute, NewConcurrency(most, reg))
+	busy := blocking{make(chan struct{}, most), make(chan struct{})}
 	router.Handle("POST /thing", busy)
-	router.Handle("GET /healthz", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok")) }))
+	router.Handle("GET /healthz", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = w.Write([]byte("ok"))
+	}))
 	ask := func(method, path string, body io.Reader) *httptest.ResponseRecorder {
 		w := httptest.NewRecorder()
 		router.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), method, path, body))
 		return w
 	}
-	// Who is slow to send a body takes no place.
+	// A client that is slow to send a body uses no slot.
 	slow, half := io.Pipe()
 	defer half.Close()
 	var all, inside sync.WaitGroup
@@ -51,13 +53,14 @@ func TestOneTooManyIsToldToComeBack(t *testing.T) {
 		<-busy.inside
 	}
 	w := ask(http.MethodPost, "/thing", strings.NewReader("x"))
-	if w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") == "" || !strings.Contains(w.Body.String(), `"code":"exhausted"`) {
+	if w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") == "" ||
+		!strings.Contains(w.Body.String(), `"code":"exhausted"`) {
 		t.Errorf("one too many: %d %v %s", w.Code, w.Header(), w.Body)
 	}
 	if w := ask(http.MethodGet, "/healthz", nil); w.Code != http.StatusOK {
-		t.Errorf("a check in a crowd: %d", w.Code)
+		t.Errorf("a health check under overload: %d", w.Code)
 	}
-	close(busy.word)
+	close(busy.release)
 	inside.Wait()
 	_ = half.Close()
 	<-busy.inside // the slow one
@@ -99,7 +102,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 		_ = nc.SetDeadline(time.Now().Add(time.Minute))
 		return nc
 	}
-	// open waits until as many are counted.
+	// open waits until so many are counted.
 	open := func(n int64) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
@@ -140,7 +143,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 		t.Error("it is not counted")
 	}
 	if !strings.Contains(ask(first), "Connection: close") {
-		t.Error("kept open while others wait for a place")
+		t.Error("kept open although there is no room for others")
 	}
 	open(most - 1)
 	for _, nc := range idle {

@@ -12,43 +12,44 @@ import (
 	"github.com/msrchat/msrchat/chat"
 )
 
-// A server that alone cannot reach the database owns conversations of people on
-// all servers, and has people of its own: their messages find another way.
+// One server alone cannot reach the database. It owns conversations of users on all
+// servers, and has users of its own. Their messages are appended by other servers.
 func TestOneServerAloneLosesTheDatabase(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, false)
 	address, cut, mend := cuttable(t, f.db.Addr)
-	calm := func(c *chat.Config) { c.Heartbeat = 30 * time.Second } // nobody here sends pings
-	a := f.start("a", calm, func(c *chat.Config) { c.Database.Addr = address })
-	b := f.start("b", calm)
+	slow := func(c *chat.Config) { c.Heartbeat = 30 * time.Second } // longer than the test
+	a := f.start("a", slow, func(c *chat.Config) { c.Database.Addr = address })
+	b := f.start("b", slow)
 	linked(t, a, b)
 	ann, bob := f.person(), f.person()
 	annA, bobB := login(t, a, ann), login(t, b, bob)
 	var conversations []uint64
-	for range 8 { // of each person, of which a owns some
+	for range 8 { // conversations of each, of which a owns some
 		peer := f.person()
 		conversations = append(conversations, annA.openDirect(peer.name).GetId(), bobB.openDirect(peer.name).GetId())
 	}
-	say := func(text string) {
+	send := func(text string) {
 		for i, id := range conversations {
 			m := message(id, text)
 			m.RequestId = 1000
 			[]*wire{annA, bobB}[i%2].write(m)
 		}
 		for i := range conversations {
-			[]*wire{annA, bobB}[i%2].await("an acknowledgement", func(f *chatv1.ServerFrame) bool { return f.GetSent() != nil })
+			w := []*wire{annA, bobB}[i%2]
+			w.await("an acknowledgement", func(f *chatv1.ServerFrame) bool { return f.GetSent() != nil })
 		}
 	}
-	say("before")
+	send("before")
 	cut()
-	say("those under way wait some seconds")
+	send("those under way wait some seconds")
 	started := time.Now()
 	for i := range 3 {
-		say(fmt.Sprint("and then none ", i))
+		send(fmt.Sprint("and then none ", i))
 	}
 	t.Logf("three times %d messages took %v", len(conversations), time.Since(started))
 	mend()
-	say("afterwards")
+	send("afterwards")
 	for i, id := range conversations {
 		page := []*wire{annA, bobB}[i%2].history(id, 0)
 		if len(page.GetEvents()) != 6 || page.GetHead() != 6 {
@@ -57,22 +58,22 @@ func TestOneServerAloneLosesTheDatabase(t *testing.T) {
 	}
 }
 
-// cuttable is a way to target on which nothing passes between cut and mend.
+// cuttable is a proxy to target through which nothing passes between cut and mend.
 func cuttable(t *testing.T, target string) (address string, cut, mend func()) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	var gate sync.RWMutex // locked while cut
+	var passing sync.RWMutex // locked while cut
 	pass := func(to, from net.Conn) {
 		defer to.Close()
 		defer from.Close()
 		buf := make([]byte, 32<<10)
 		for {
 			n, err := from.Read(buf)
-			gate.RLock()
-			gate.RUnlock() //nolint:staticcheck // waits while the way is cut
+			passing.RLock()
+			passing.RUnlock() //nolint:staticcheck // waits while the proxy is cut
 			if err != nil {
 				return
 			}
@@ -96,10 +97,10 @@ func cuttable(t *testing.T, target string) (address string, cut, mend func()) {
 			go pass(from, to)
 		}
 	}()
-	heal := sync.OnceFunc(gate.Unlock)
+	heal := sync.OnceFunc(passing.Unlock)
 	t.Cleanup(func() { _ = l.Close() })
 	return l.Addr().String(), func() {
-		gate.Lock()
+		passing.Lock()
 		t.Cleanup(heal) // before the servers stop
 	}, heal
 }

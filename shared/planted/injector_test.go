@@ -24,9 +24,9 @@ func (r *recorder) SendMsg(m any) error {
 
 func (r *recorder) CloseSend() error { return nil }
 
-// Each word spoils as it says, and of appends only the doubling is left.
+// Each word does to deliveries what it says, and appends are only doubled.
 func TestRelayFaults(t *testing.T) {
-	const frames = 300 // so many that one in three cannot fail to come
+	const frames = 300 // so many that one in three is certain to be hit
 	straight := make([]int, frames)
 	for i := range straight {
 		straight[i] = i
@@ -34,7 +34,7 @@ func TestRelayFaults(t *testing.T) {
 	for _, c := range []struct {
 		mode       string
 		deliveries bool
-		spoiled    bool // other than straight
+		changed    bool // other than straight
 		whole      bool // everything arrived
 		sorted     bool
 	}{
@@ -51,7 +51,7 @@ func TestRelayFaults(t *testing.T) {
 			t.Fatal(err)
 		}
 		to := &recorder{}
-		s := &spoiled{ClientStream: to, relay: &relay{file: file}, deliveries: c.deliveries}
+		s := &faultyStream{ClientStream: to, from: &injector{file: file}, deliveries: c.deliveries}
 		for _, i := range straight {
 			if err := s.SendMsg(i); err != nil {
 				t.Fatal(err)
@@ -63,7 +63,7 @@ func TestRelayFaults(t *testing.T) {
 		got := to.sent
 		whole := slices.Sorted(slices.Values(got))
 		whole = slices.Compact(whole)
-		if slices.Equal(got, straight) == c.spoiled || slices.Equal(whole, straight) != c.whole || slices.IsSorted(got) != c.sorted {
+		if slices.Equal(got, straight) == c.changed || slices.Equal(whole, straight) != c.whole || slices.IsSorted(got) != c.sorted {
 			t.Errorf("%q, deliveries %v: %d frames of %d came: %v", c.mode, c.deliveries, len(got), frames, got)
 		}
 	}
