@@ -38,11 +38,12 @@ type Conn struct {
 	// waiting is since when Serve has waited for the rest of a frame, by clock; 0
 	// while it does not.
 	waiting atomic.Int64
-	// keeper or timer has check called twice a heartbeat. The keeper's mutex owns
-	// slot.
+	// keeper or timer has check called twice a heartbeat. check owns asked, the
+	// keeper's mutex slot.
 	keeper *Keeper
 	timer  *time.Timer
-	slot   int32
+	slot   uint16
+	asked  bool // a ping was sent because the server was silent
 
 	maxFrame int32 // the server's limit
 	// wrote is set by a write and cleared by check.

@@ -139,12 +139,16 @@ func TestOnlyAnIdleConnectionIsPinged(t *testing.T) {
 	if err := c.Write(request); err != nil {
 		t.Fatal(err)
 	}
-	c.waiting.Store(clock() - int64(c.heartbeat)) // as if Serve had waited since then
-	c.check()                                     // pings
-	c.check()                                     // pings
+	c.waiting.Store(clock() - int64(3*c.heartbeat)) // as if Serve had waited since then
+	c.check()                                       // pings before it gives the server up
+	c.waiting.Store(clock() - int64(c.heartbeat))   // as if the server had answered
+	c.check()                                       // pings
 	c.waiting.Store(0)
 	c.check()
 	c.check() // pings
+	if err := c.cause.Load(); err != nil {
+		t.Errorf("the connection ended with %v", *err)
+	}
 	c.Close()
 	var got []uint64 // pings have id 0
 	for f := range frames {

@@ -24,21 +24,26 @@ var started = time.Now()
 // clock is a time that does not jump, in nanoseconds, never 0.
 func clock() int64 { return int64(time.Since(started)) + 1 }
 
-// check is to be called twice a heartbeat. It pings when nothing was written
-// since it was called last, so that the server gets something once a heartbeat,
-// and when the server has been silent for one: a server that holds sends while its
-// database does not answer sends nothing but Pongs. After two it ends the
-// connection. It returns how much longer the server may be silent.
+// check is to be called twice a heartbeat, by one goroutine at a time. It pings
+// when nothing was written since it was called last, so that the server gets
+// something once a heartbeat, and when the server has been silent for one: a server
+// that holds sends while its database does not answer sends nothing but Pongs.
+//
+// A server that has been silent for two heartbeats, and was pinged in the second,
+// is left. Without that ping it may be this process that stood still. check returns
+// how much longer the server may be silent.
 func (c *Conn) check() (left time.Duration) {
 	var silent time.Duration
 	if since := c.waiting.Load(); since != 0 {
 		silent = time.Duration(clock() - since)
 	}
-	if left = 2*c.heartbeat - silent; left < 0 {
+	left = 2*c.heartbeat - silent
+	if left < 0 && c.asked {
 		_ = c.Fail(fmt.Errorf("%w for %v", ErrSilent, silent.Round(time.Millisecond)))
 		return 0
 	}
-	due := !c.wrote.Swap(false) || silent >= c.heartbeat
+	c.asked = silent >= c.heartbeat
+	due := !c.wrote.Swap(false) || c.asked
 	if due && c.writing.TryLock() { // where a write goes on, that is enough
 		defer c.writing.Unlock()
 		c.wrote.Store(true)
@@ -54,9 +59,12 @@ func (c *Conn) keepAlive(k *Keeper) {
 		return
 	}
 	c.timer = time.AfterFunc(maxHeartbeat, func() {
-		left := c.check()
+		next := c.heartbeat / 2
+		if left := c.check(); left > 0 {
+			next = min(next, left+1)
+		}
 		if c.cause.Load() == nil {
-			c.timer.Reset(min(c.heartbeat/2, max(left, time.Millisecond)))
+			c.timer.Reset(next)
 		}
 	})
 	c.timer.Reset(c.heartbeat / 2) // not above: the function needs the field
@@ -82,7 +90,7 @@ type Keeper struct {
 
 	mu        sync.Mutex
 	conns     [slots]map[*Conn]struct{}
-	next      int32         // the slot that gets the next connection
+	next      uint16        // the slot that gets the next connection
 	heartbeat time.Duration // the shortest of all connections so far
 }
 
@@ -136,21 +144,28 @@ func (k *Keeper) run() {
 	defer close(k.done)
 	timer := time.NewTimer(k.pause())
 	defer timer.Stop()
-	var due []*Conn
-	for slot := 0; ; {
+	var conns []*Conn
+	slot, last := 0, time.Now() // last is when the turn of the slot before was
+	for {
 		select {
 		case <-k.stop:
 			return
 		case <-k.shorter:
 		case <-timer.C:
-			due = k.in(slot, due[:0])
-			for _, c := range due {
+		}
+		pause, now := k.pause(), time.Now()
+		if now.Sub(last) > slots*pause {
+			last = now.Add(-slots * pause) // late by more than a round: one round is enough
+		}
+		for ; !last.Add(pause).After(now); last = last.Add(pause) {
+			conns = k.in(slot, conns[:0])
+			for _, c := range conns {
 				c.check()
 			}
-			clear(due) // or it holds connections that have ended
 			slot = (slot + 1) % slots
 		}
-		timer.Reset(k.pause())
+		clear(conns) // or it holds connections that have ended
+		timer.Reset(time.Until(last.Add(pause)))
 	}
 }
 

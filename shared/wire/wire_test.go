@@ -280,7 +280,7 @@ func TestABrokenStreamEndsTheConnection(t *testing.T) {
 
 func TestASilentServerIsPingedAndThenLeft(t *testing.T) {
 	each(t, func(t *testing.T, tr transport) {
-		const heartbeat = 100 * time.Millisecond
+		const heartbeat = 300 * time.Millisecond
 		type result struct {
 			pings    int
 			answered time.Time
