@@ -195,7 +195,7 @@ func (s *Server) serve(ctx context.Context) error {
 	}
 	s.health.Set(true)
 	s.serving.Store(true)
-	s.log.Info("chat server runs", "client", s.ClientAddr(), "relay", s.RelayAddr(), "release", s.cfg.Release)
+	s.log.Info("serving", "client", s.ClientAddr(), "relay", s.RelayAddr(), "release", s.cfg.Release)
 	return g.Run(ctx, s.grace())
 }
 

@@ -107,7 +107,7 @@ func (d *Drain) Ask(ctx context.Context, leaving time.Duration) {
 		all, at = all[n:], now
 	}
 	if plan.hurried {
-		d.opts.Logger.Warn("more connections than the drain's rate lets go in its time",
+		d.opts.Logger.Warn("the drain exceeded its rate to end in time",
 			"connections", plan.total, "rate", d.opts.Rate, "drain", d.opts.Limit)
 	}
 }

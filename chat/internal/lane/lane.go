@@ -257,7 +257,7 @@ func (l *Lanes) append(conversation uint64, events []msglog.Event) []msglog.Resu
 			l.log.Error("append refused", "conversation", conversation, "err", err)
 			return failed(len(events), err)
 		}
-		l.log.Debug("append again", "conversation", conversation, "attempt", attempt, "err", err)
+		l.log.Debug("append failed and is retried", "conversation", conversation, "attempt", attempt, "err", err)
 		retries.Wait(l.ctx, attempt+1)
 	}
 }

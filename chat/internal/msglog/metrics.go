@@ -16,15 +16,15 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		return prometheus.NewCounter(prometheus.CounterOpts{Name: "msrchat_log_" + name, Help: help})
 	}
 	m := &metrics{
-		rows:      counter("rows_total", "Entries brought to a result."),
+		rows:      counter("rows_total", "Events with a result."),
 		conflicts: counter("conflicts_total", "Batches that met another writer or a repeated message."),
-		existing:  counter("existing_total", "Entries that were in the log already."),
+		existing:  counter("existing_total", "Events that were in the log already."),
 		locked:    counter("locked_total", "Transactions that took locks because of a conflict."),
 		lost:      counter("lost_connections_total", "Connections that broke under a statement."),
 		queueFull: counter("queue_full_total", "Appends that had to wait for room in the queue."),
 		batchRows: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "msrchat_log_batch_rows",
-			Help:    "Entries per batch.",
+			Help:    "Events per batch.",
 			Buckets: prometheus.ExponentialBuckets(1, 2, 10),
 		}),
 		batchSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{

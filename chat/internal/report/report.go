@@ -134,7 +134,7 @@ func (r *Reporter) keep(ctx context.Context, to *replica) {
 			failures = 1
 		}
 		pause := retries.After(failures)
-		r.opts.Logger.Info("reports interrupted", "status", to.address, "err", err, "again_in", pause)
+		r.opts.Logger.Info("report stream ended", "status", to.address, "err", err, "again_in", pause)
 		retry.Sleep(ctx, pause)
 	}
 }
