@@ -9,7 +9,7 @@ import (
 	tea "charm.land/bubbletea/v2"
 
 	"github.com/msrchat/msrchat/client"
-	"github.com/msrchat/msrchat/client/store"
+	"github.com/msrchat/msrchat/shared/content"
 )
 
 // loaded is an open chat with n messages held, on a screen of 120x40.
@@ -17,7 +17,7 @@ func loaded(b *testing.B, n int) (*Model, uint64) {
 	b.Helper()
 	f := newFake("ann")
 	conv := f.conversation("bob", 0)
-	start, err := takeSnapshot(b.Context(), f, nil)
+	start, err := takeSnapshot(b.Context(), f, nil, nil)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -30,7 +30,7 @@ func loaded(b *testing.B, n int) (*Model, uint64) {
 		batch = append(batch, event(conv, uint64(i+1)))
 	}
 	m.Update(batch)
-	if got := len(m.open.t.log); got != n {
+	if got := len(m.open.hist.rows); got != n {
 		b.Fatalf("%d messages are held", got)
 	}
 	m.View()
@@ -41,8 +41,11 @@ func event(conv, seq uint64) client.Received {
 	text := fmt.Sprintf("message %d, 你好 👋 with some words that take more than a line on a screen of usual width, "+
 		"as many do", seq)
 	return client.Received{
-		Message: client.Message{Conversation: conv, Seq: seq, Sender: 1 + seq%2, Kind: store.KindText, Text: text, At: testNow.Add(time.Duration(seq) * time.Minute)},
-		Peer:    client.Peer{ID: 2, Name: "bob"}, Mine: seq%2 == 0,
+		Message: client.Message{
+			Conversation: conv, Seq: seq, Ordinal: seq, Sender: 1 + seq%2, Kind: content.Text, Body: []byte(text),
+			At: testNow.Add(time.Duration(seq) * time.Minute),
+		},
+		Peer: client.Peer{ID: 2, Name: "bob"}, Mine: seq%2 == 0,
 	}
 }
 
@@ -103,7 +106,8 @@ func BenchmarkType(b *testing.B) {
 func BenchmarkSwitcher(b *testing.B) {
 	m, _ := loaded(b, 10)
 	for i := range 5_000 {
-		m.chats.get(uint64(1000+i), client.Peer{ID: uint64(1000 + i), Name: fmt.Sprintf("person-%d", i)}).last = testNow
+		id := uint64(1000 + i)
+		m.chats.get(id, client.Peer{ID: id, Name: fmt.Sprintf("person-%d", i)}).last = testNow
 	}
 	m.openSwitcher()
 	x, back := tea.KeyPressMsg{Code: 'p', Text: "p"}, press(b, "backspace")

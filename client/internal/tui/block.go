@@ -20,7 +20,7 @@ type look struct {
 	width int
 	theme int // counts the changes of styles and measure
 	day   string
-	fresh bool // the first new message
+	fresh bool // see painter.fresh
 	group bool // the first of its sender
 	hint  bool // the one that the keys for failed messages act on
 	top   bool // nothing is above
@@ -38,7 +38,7 @@ type painter struct {
 	now   time.Time
 
 	name      func(*entry) string // of who wrote it, as it is shown
-	divider   uint64              // the first new message, 0 if none
+	fresh     *entry              // the first new one, nil if none
 	hintEntry *entry              // see look.hint
 }
 
@@ -49,7 +49,7 @@ func (p *painter) lookOf(prev, e *entry) look {
 	if prev == nil || !sameDay(prev.at.In(p.now.Location()), day) {
 		l.day = dayName(day, p.now)
 	}
-	l.fresh = p.divider != 0 && e.seq == p.divider
+	l.fresh = e == p.fresh
 	l.group = l.day != "" || l.fresh || prev.sender != e.sender || e.at.Sub(prev.at) > groupTime
 	return l
 }

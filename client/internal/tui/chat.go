@@ -3,56 +3,65 @@ package tui
 import (
 	"cmp"
 	"slices"
-	"strings"
+	"strconv"
 	"time"
 
 	"github.com/msrchat/msrchat/client"
+	"github.com/msrchat/msrchat/client/store"
 )
 
 // chat is one conversation, open or not. How the open one is shown is in view.
 type chat struct {
-	key  string
-	conv uint64      // 0 until a server told it
-	peer client.Peer // the name as it came
-	name string      // the name, clean
-	last time.Time   // when something happened here; the list is sorted by it
+	// id is 0 from a Reset on until the library has told the new one.
+	id   uint64
+	name string    // what it is called, clean
+	last time.Time // when something happened here; the list is sorted by it
 
-	t timeline
+	peer    client.Peer // who is at the other end of a direct conversation
+	peerKey string      // what makes two spellings of the peer's name the same
 
-	known  uint64 // messages up to here are counted in unread or read
-	read   uint64 // read up to here
-	unread int
+	hist history
+	// The greatest sequence number that is known of, and the ordinal there.
+	head, headOrdinal uint64
+	// own is how far the user has read; its draft is not used: that is draft.
+	own    client.OwnState
+	draft  draft
+	stored bool // own and draft are what the store has; until then they are empty
 
-	draft draft
+	searched bool // see kept.answered
 }
 
-// draft is a text that is begun and not sent.
-type draft struct {
-	text string
-	// restored is the beginning of text that came back because it could not be
-	// sent.
-	restored string
+// unread is how many messages the user has not read.
+func (c *chat) unread() int {
+	return client.Cached{HeadOrdinal: c.headOrdinal, Own: c.own}.Unread()
 }
 
-// giveBack puts a text that could not be sent to where it came from: after those
-// that came back before it, and before what was typed since.
-func (d *draft) giveBack(body string) {
-	if !strings.HasPrefix(d.text, d.restored) {
-		d.restored = "" // it was changed since
+// reach notes that the log reaches up to an event.
+func (c *chat) reach(seq, ordinal uint64) {
+	c.head, c.headOrdinal = max(c.head, seq), max(c.headOrdinal, ordinal)
+}
+
+// read takes over a read mark; it never falls.
+func (c *chat) read(seq, ordinal uint64) {
+	if seq >= c.own.Read {
+		c.own.Read, c.own.ReadOrdinal = seq, ordinal
 	}
-	rest := strings.TrimPrefix(d.text[len(d.restored):], "\n")
-	d.restored = strings.TrimPrefix(d.restored+"\n"+body, "\n")
-	d.text = strings.TrimSuffix(d.restored+"\n"+rest, "\n")
 }
 
-func (c *chat) target() client.Target {
-	return client.Target{Conversation: c.conv, Peer: c.peer.Name}
-}
+// provisional says that no server knows the conversation yet.
+func (c *chat) provisional() bool { return c.id == 0 || client.Provisional(c.id) }
 
 // touch moves the chat up in the list.
 func (c *chat) touch(at time.Time) {
 	if at.After(c.last) {
 		c.last = at
+	}
+}
+
+// call names the chat after its peer.
+func (c *chat) call(peer client.Peer) {
+	if peer.Name != "" && peer != c.peer {
+		c.peer, c.peerKey, c.name = peer, store.PeerKey(peer.Name), cleanLine(peer.Name)
 	}
 }
 
@@ -65,71 +74,88 @@ const (
 	trimOpenTo = 50_000
 )
 
-func (c *chat) trim(at, to int) {
-	if n := len(c.t.log); n > at {
-		c.t.log = slices.Clone(c.t.log[n-to:])
-		c.t.complete = false
-	}
-}
-
 // roster is all chats. Its fields change only with its methods.
 type roster struct {
 	sorted []*chat // the newest first
-	byKey  map[string]*chat
-	byConv map[uint64]*chat
+	byID   map[uint64]*chat
 	stale  bool // sorted is to be sorted
 }
 
-func newRoster() *roster {
-	return &roster{byKey: map[string]*chat{}, byConv: map[uint64]*chat{}}
-}
+func newRoster() *roster { return &roster{byID: map[uint64]*chat{}} }
 
-// get returns the chat with a peer; it is made where there is none. conv may be
-// 0, and so may the peer's id.
-func (r *roster) get(conv uint64, peer client.Peer) *chat {
-	key := chatKey(peer.Name, conv)
-	c := r.byConv[conv]
+// get returns a conversation's chat; it is made where there is none.
+func (r *roster) get(id uint64, peer client.Peer) *chat {
+	c := r.byID[id]
 	if c == nil {
-		c = r.byKey[key]
-	}
-	if c == nil {
-		c = &chat{key: key, peer: peer, name: cleanLine(peer.Name)}
-		if c.name == "" {
-			c.name = "conversation " + key
+		if c = r.lost(peer); c == nil {
+			c = &chat{}
+			r.sorted = append(r.sorted, c)
+			r.stale = true
 		}
-		r.byKey[key] = c
-		r.sorted = append(r.sorted, c)
-		r.stale = true
+		r.identify(c, id)
 	}
-	if conv != 0 && c.conv != conv {
-		delete(r.byConv, c.conv)
-		c.conv = conv
-		r.byConv[conv] = c
-	}
-	if peer.Name != "" && peer.Name != c.peer.Name {
-		c.name = cleanLine(peer.Name) // as its owner spells it
-	}
-	if peer.Name != "" {
-		c.peer = peer
-	}
+	c.call(peer)
 	return c
 }
 
-// addressee is the chat of an outgoing message, nil where nothing tells it.
-func (r *roster) addressee(o client.Outgoing) *chat {
-	if c := r.byConv[o.Conversation]; c != nil && o.Conversation != 0 {
-		return c
+// lost returns the chat with a person that has no id since a Reset.
+func (r *roster) lost(peer client.Peer) *chat {
+	if peer.Name == "" {
+		return nil
 	}
-	if o.Peer != "" {
-		return r.get(o.Conversation, client.Peer{Name: o.Peer})
+	key := store.PeerKey(peer.Name)
+	for _, c := range r.sorted {
+		if c.id == 0 && c.peerKey == key {
+			return c
+		}
 	}
 	return nil
 }
 
+// identify gives a chat its id.
+func (r *roster) identify(c *chat, id uint64) {
+	c.id = id
+	r.byID[id] = c
+	if c.name == "" {
+		c.name = "conversation #" + strconv.FormatUint(id, 10)
+	}
+}
+
+// live is the chat that c is now: itself, or the one that it became a part of. It
+// is nil where c was removed.
+func (r *roster) live(c *chat) *chat {
+	if c.id != 0 {
+		return r.byID[c.id]
+	}
+	if r.index(c) < 0 {
+		return nil
+	}
+	return c
+}
+
+// resolve gives the chat of a provisional conversation the id of the real one, and
+// returns the chat that has it then: where there was one already, c becomes a part
+// of that.
+func (r *roster) resolve(c *chat, to uint64) *chat {
+	delete(r.byID, c.id)
+	c.id = to
+	c.draft.edits = 0 // the real one has a count of its own
+	r.stale = true
+	stays := r.byID[to]
+	if stays == nil {
+		r.identify(c, to)
+		return c
+	}
+	r.sorted = slices.DeleteFunc(r.sorted, func(o *chat) bool { return o == c })
+	stays.hist.adopt(c.hist.pending)
+	stays.draft.adopt(c.draft)
+	stays.touch(c.last)
+	return stays
+}
+
 func (r *roster) remove(c *chat) {
-	delete(r.byKey, c.key)
-	if r.byConv[c.conv] == c {
-		delete(r.byConv, c.conv)
+	if r.byID[c.id] == c {
+		delete(r.byID, c.id)
 	}
 	r.sorted = slices.DeleteFunc(r.sorted, func(o *chat) bool { return o == c })
 }
@@ -144,7 +170,7 @@ func (r *roster) sort() {
 		if d := b.last.Compare(a.last); d != 0 {
 			return d
 		}
-		return cmp.Compare(a.key, b.key)
+		return cmp.Or(cmp.Compare(a.peerKey, b.peerKey), cmp.Compare(a.id, b.id))
 	})
 }
 
@@ -153,16 +179,18 @@ func (r *roster) index(c *chat) int { return slices.Index(r.sorted, c) }
 // unread is how many messages are not read, in all chats.
 func (r *roster) unread() (n int) {
 	for _, c := range r.sorted {
-		n += c.unread
+		n += c.unread()
 	}
 	return n
 }
 
-// reset forgets what the servers told; names, drafts and unsent messages stay.
+// reset forgets what the servers told. Ids are theirs, too: a chat gets its new
+// one when it is told for the same person. Drafts and unsent messages stay.
 func (r *roster) reset() {
-	clear(r.byConv)
+	clear(r.byID)
 	for _, c := range r.sorted {
-		c.conv, c.known, c.read, c.unread = 0, 0, 0, 0
-		c.t.reset()
+		c.id, c.head, c.headOrdinal, c.own, c.stored = 0, 0, 0, client.OwnState{}, false
+		c.draft.edits = 0
+		c.hist.reset()
 	}
 }

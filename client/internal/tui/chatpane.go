@@ -14,8 +14,8 @@ func (m *Model) chatTitle(width int, alone bool) (left, right string) {
 	left = m.styles.title.Render(m.measure.cut(m.shown(c.name), width-2))
 	if alone {
 		right = m.styles.faint.Render("Esc: all chats ")
-		if n := m.chats.unread(); n > c.unread {
-			right = m.styles.unread.Render(fmt.Sprintf("%d unread elsewhere ", n-c.unread))
+		if n := m.chats.unread(); n > c.unread() {
+			right = m.styles.unread.Render(fmt.Sprintf("%d unread elsewhere ", n-c.unread()))
 		}
 	}
 	return left, right
@@ -61,14 +61,14 @@ func (m *Model) messages(l chatLayout) []string {
 	if l.body == 0 {
 		return nil
 	}
-	if c.t.len() > 0 {
+	if c.hist.len() > 0 {
 		return m.column().view(&c.scroll, l.body)
 	}
 	say := "No messages yet. Write the first one below."
 	switch {
-	case c.t.problem != "":
-		say = "Messages not loaded: " + m.shown(c.t.problem) + "."
-	case c.conv != 0 && !c.t.complete:
+	case c.hist.problem != "":
+		say = "Messages not loaded: " + m.shown(c.hist.problem) + "."
+	case !c.provisional() && !c.hist.complete:
 		say = "loading…"
 	}
 	lines := m.prose(say, l.w-1, l.body)
@@ -81,8 +81,8 @@ func (m *Model) inputRule(l chatLayout) string {
 	left, right := "", ""
 	if !m.open.scroll.following() {
 		left = "↓ newest: " + keyNewest
-		if n := m.open.unread; n > 0 {
-			left = fmt.Sprintf("%s new ↓ %s", count(n), keyNewest)
+		if n := m.open.unread(); n > 0 {
+			left = fmt.Sprintf("%d new ↓ %s", n, keyNewest)
 		}
 	}
 	if n := len([]rune(m.open.composer.value)); n > text.MaxMessageRunes*9/10 {
@@ -96,12 +96,4 @@ func (m *Model) inputRule(l chatLayout) string {
 		right = m.styles.warn.Render(" "+right+" ") + m.styles.faint.Render("─")
 	}
 	return line + m.styles.faint.Render(rule(l.w-m.measure.width(line)-m.measure.width(right))) + right
-}
-
-// count is a number of messages.
-func count(n int) string {
-	if n >= countMost {
-		return "99+"
-	}
-	return fmt.Sprint(n)
 }

@@ -163,7 +163,7 @@ func TestANewChatWhileOffline(t *testing.T) {
 	if got := s.mark("are you"); got != "✓" {
 		t.Errorf("the mark is %q", got)
 	}
-	if s.m.open.conv == 0 {
+	if s.m.open.provisional() {
 		t.Error("the conversation is not known")
 	}
 	s.goTo("zoe")
@@ -236,7 +236,7 @@ func TestMovingBetweenChats(t *testing.T) {
 	s.keys("alt+a")
 	s.has("nothing is unread")
 	// A message moves its chat to the top.
-	f.say(s.m.chats.byKey["three"].conv, "new")
+	f.say(f.with("three"), "new")
 	s.events()
 	if got := s.m.chats.sorted[0].name; got != "three" {
 		t.Errorf("the first chat is %s", got)
@@ -360,7 +360,7 @@ func TestARestoredLog(t *testing.T) {
 	s.goTo("bob")
 	s.typed("my draft")
 	f.hold = true
-	_, err = f.Send(t.Context(), client.Target{Conversation: conv, Peer: "bob"}, "still queued")
+	_, err = f.Send(t.Context(), conv, "still queued")
 	must(err)
 	f.events <- client.OutboxChanged{}
 	s.events()
@@ -377,8 +377,8 @@ func TestARestoredLog(t *testing.T) {
 	s.events()
 	s.hasNot("lost")
 	s.has("kept", "still queued", "my draft", "history was restored")
-	if s.m.open.conv != conv+500 || len(s.m.chats.sorted) != 1 {
-		t.Errorf("conversation %d, %d chats", s.m.open.conv, len(s.m.chats.sorted))
+	if s.m.open.id != conv+500 || len(s.m.chats.sorted) != 1 {
+		t.Errorf("conversation %d, %d chats", s.m.open.id, len(s.m.chats.sorted))
 	}
 }
 
@@ -406,12 +406,12 @@ func TestMemoryIsBounded(t *testing.T) {
 		f.say(a, "x")
 	}
 	s.events()
-	if n := len(s.m.chats.byConv[a].t.log); n > trimAt {
+	if n := len(s.m.chats.byID[a].hist.rows); n > trimAt {
 		t.Errorf("%d messages of a chat that is not open are held", n)
 	}
-	s.has("(99+)")
+	s.has("(5000)", "5000 unread")
 	s.goTo("bob")
-	for len(s.m.open.t.log) < 3*trimAt {
+	for len(s.m.open.hist.rows) < 3*trimAt {
 		s.keys("ctrl+home")
 	}
 	s.keys("ctrl+end", "ctrl+k")
@@ -420,7 +420,7 @@ func TestMemoryIsBounded(t *testing.T) {
 	s.events()
 	s.keys("esc")
 	s.goTo("Carla")
-	if n := len(s.m.chats.byConv[a].t.log); n > trimAt {
+	if n := len(s.m.chats.byID[a].hist.rows); n > trimAt {
 		t.Errorf("%d messages of a chat that was left are held", n)
 	}
 }

@@ -59,16 +59,16 @@ func TestBackendContract(t *testing.T) {
 		conv := f.conversation("bob", 0, lines...)
 		f.person("Zoe")
 		f.setLink(f.link)
-		backendContract(t, f, conv, func(text string) { f.say(conv, text) })
+		backendContract(t, f, conv, func(text string) { f.say(conv, text) }, func(name string) { f.person(name) })
 	})
 	t.Run("client", func(t *testing.T) {
 		b, log, conv, _ := realClient(t)
-		backendContract(t, b, conv, func(text string) { log.Say(conv, "bob", text) })
+		backendContract(t, b, conv, func(text string) { log.Say(conv, "bob", text) }, func(name string) { log.AddUser(name) })
 	})
 }
 
 //nolint:thelper // it is the test; its lines are where it fails
-func backendContract(t *testing.T, b Backend, conv uint64, say func(string)) {
+func backendContract(t *testing.T, b Backend, conv uint64, say, register func(string)) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	ok := func(err error) {
@@ -112,14 +112,16 @@ func backendContract(t *testing.T, b Backend, conv uint64, say func(string)) {
 		}
 		stored, err := b.Stored(ctx, conv, 0, 10)
 		ok(err)
-		if r.Mine || r.Peer.Name != "bob" || r.Message.Seq != 151 || len(stored) != 1 || !cmp.Equal(stored[0], r.Message) {
+		if r.Mine || r.Peer.Name != "bob" || r.Message.Seq != 151 || r.Message.Ordinal != 151 || len(stored) != 1 ||
+			!cmp.Equal(stored[0], r.Message) {
 			t.Fatalf("told %+v, stored %+v", r, stored)
 		}
 		return true
 	})
 	chats, err := b.Chats(ctx)
 	ok(err)
-	if len(chats) != 1 || chats[0].ID != conv || chats[0].Peer.Name != "bob" || chats[0].Last == nil || chats[0].Last.Seq != 151 {
+	if len(chats) != 1 || chats[0].ID != conv || chats[0].Peer.Name != "bob" || chats[0].Last == nil ||
+		chats[0].Last.Seq != 151 || chats[0].Unread() != 151 {
 		t.Errorf("chats: %+v", chats)
 	}
 
@@ -138,9 +140,9 @@ func backendContract(t *testing.T, b Backend, conv uint64, say func(string)) {
 	}
 
 	// What is sent is told twice: settled, and as a message of the log.
-	out, err := b.Send(ctx, client.Target{Conversation: conv, Peer: "bob"}, "from ann")
+	out, err := b.Send(ctx, conv, "from ann")
 	ok(err)
-	if out.State != client.Queued || out.Order == 0 || out.Text != "from ann" {
+	if out.State != client.Queued || out.Order == 0 || out.Text() != "from ann" {
 		t.Errorf("sent: %+v", out)
 	}
 	settled, received := false, false
@@ -162,11 +164,17 @@ func backendContract(t *testing.T, b Backend, conv uint64, say func(string)) {
 	}
 
 	// A message to nobody fails, and stays until it is discarded.
-	out, err = b.Send(ctx, client.Target{Peer: "nobody"}, "anyone?")
+	nobody, err := b.Contact(ctx, "nobody")
+	ok(err)
+	if !client.Provisional(nobody.ID) {
+		t.Errorf("nobody is %+v", nobody)
+	}
+	out, err = b.Send(ctx, nobody.ID, "anyone?")
 	ok(err)
 	until("the failure", func(e client.Event) bool {
 		s, is := e.(client.SendChanged)
-		return is && s.Outgoing.ID == out.ID && s.Outgoing.State == client.Failed && s.Outgoing.Reason != "" && s.Outgoing.Peer == "nobody"
+		return is && s.Outgoing.ID == out.ID && s.Outgoing.State == client.Failed && s.Outgoing.Reason != "" &&
+			s.Outgoing.Conversation == nobody.ID
 	})
 	if left, err := b.Unsent(ctx); err != nil || len(left) != 1 || left[0].ID != out.ID {
 		t.Errorf("unsent: %v, %v", left, err)
@@ -188,22 +196,61 @@ func backendContract(t *testing.T, b Backend, conv uint64, say func(string)) {
 		t.Errorf("opening a chat with nobody: %v", err)
 	}
 
-	// What is kept here.
-	ok(b.SetDraft(ctx, "k", "draft"))
-	ok(b.SetMeta(ctx, "m", "value"))
-	drafts, err := b.Drafts(ctx)
+	// Own states.
+	_, err = b.SetRead(ctx, conv, 150)
 	ok(err)
-	meta, err := b.Meta(ctx, "m")
+	read, err := b.SetRead(ctx, conv, 149) // it never falls
 	ok(err)
-	if drafts["k"] != "draft" || meta != "value" {
-		t.Errorf("kept: %v, %q", drafts, meta)
+	first, err := b.SetDraft(ctx, conv, "", "draft")
+	ok(err)
+	second, err := b.SetDraft(ctx, conv, "draft", "a draft")
+	ok(err)
+	own := func(conv uint64) client.OwnState {
+		t.Helper()
+		chats, err := b.Chats(ctx)
+		ok(err)
+		for _, c := range chats {
+			if c.ID == conv {
+				return c.Own
+			}
+		}
+		return client.OwnState{}
 	}
-	ok(b.SetDraft(ctx, "k", ""))
-	if drafts, _ := b.Drafts(ctx); len(drafts) != 0 {
-		t.Errorf("drafts: %v", drafts)
+	if o := own(conv); o.Read != 150 || read.Read != 150 || o.ReadOrdinal != 150 || o.Draft != "a draft" || second.Draft != "a draft" ||
+		second.Edits <= first.Edits {
+		t.Errorf("own state %+v, after %+v and %+v", o, first, second)
 	}
-	if none, err := b.Meta(ctx, "none"); err != nil || none != "" {
-		t.Errorf("no value is %q, %v", none, err)
+	// A text that the screen did not know is not lost.
+	joined, err := b.SetDraft(ctx, conv, "draft", "mine")
+	ok(err)
+	if joined.Draft != "a draft\nmine" || own(conv) != joined {
+		t.Errorf("own state %+v, then %+v", joined, own(conv))
+	}
+	_, err = b.SetDraft(ctx, conv, "a draft\nmine", "")
+	ok(err)
+	if o := own(conv); o.Draft != "" {
+		t.Errorf("own state: %+v", o)
+	}
+
+	// What is begun with a person who was only named moves with them.
+	register("amy")
+	amy, err := b.Contact(ctx, "amy")
+	ok(err)
+	_, err = b.SetDraft(ctx, amy.ID, "", "for amy")
+	ok(err)
+	direct, err := b.OpenDirect(ctx, "Amy")
+	ok(err)
+	until("the move", func(e client.Event) bool {
+		r, is := e.(client.ConversationResolved)
+		return is && r.From == amy.ID && r.To == direct.ID
+	})
+	if o := own(direct.ID); o.Draft != "for amy" {
+		t.Errorf("moved: %+v", o)
+	}
+	_, err = b.SetDraft(ctx, amy.ID, "for amy", "by the old id")
+	ok(err)
+	if o := own(direct.ID); o.Draft != "by the old id" {
+		t.Errorf("own state: %+v", o)
 	}
 	ok(b.Reconnect(ctx))
 }

@@ -62,7 +62,7 @@ func (f *fakeBackend) echo(ctx context.Context) {
 		}
 		f.mu.Unlock()
 		for _, m := range answers {
-			switch m.Text {
+			switch m.Text() {
 			case "offline":
 				f.mu.Lock()
 				f.hold = true
@@ -76,7 +76,7 @@ func (f *fakeBackend) echo(ctx context.Context) {
 				f.refuse = errs.New(errs.CodeRateLimited, "too many messages; wait a moment")
 				f.mu.Unlock()
 			default:
-				f.say(m.Conversation, "You wrote: "+m.Text)
+				f.say(m.Conversation, "You wrote: "+m.Text())
 			}
 		}
 	}

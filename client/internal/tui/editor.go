@@ -35,6 +35,16 @@ func (e *editor) set(value string) {
 	e.caret, e.top, e.goal, e.laid = len(e.value), 0, -1, nil
 }
 
+// update replaces the value by one that was not typed here. The caret stays before
+// the text that it is before, as far as that is still there.
+func (e *editor) update(value string) {
+	after := e.value[e.caret:]
+	e.set(value)
+	if strings.HasSuffix(e.value, after) {
+		e.caret = len(e.value) - len(after)
+	}
+}
+
 // insert puts s at the caret; where that would be too much it changes nothing.
 func (e *editor) insert(s string) bool {
 	s = clean(s)

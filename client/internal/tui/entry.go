@@ -4,13 +4,13 @@ import (
 	"time"
 
 	"github.com/msrchat/msrchat/client"
-	"github.com/msrchat/msrchat/client/store"
+	"github.com/msrchat/msrchat/client/timeline"
 )
 
-// entry is one message of a chat: of the log, or on its way there. A message
-// keeps its entry when it reaches the log, so that the view does not move.
+// entry is one message of a chat as it is shown: a row of the log, or a message on
+// its way there.
 type entry struct {
-	seq    uint64 // 0 while it is not known to be in the log
+	seq    uint64 // 0 while it is not in the log, as far as is known
 	id     client.MessageID
 	sender uint64
 	mine   bool
@@ -25,19 +25,27 @@ type entry struct {
 	blockFor look  // what it was rendered for
 }
 
-func loggedEntry(m client.Message, me uint64) *entry {
+func (e *entry) place() place { return place{e.seq, e.id} }
+
+func rowEntry(r *timeline.Row, me uint64) *entry {
+	m := r.Event
 	e := &entry{
-		seq: m.Seq, id: m.ID, sender: m.Sender, mine: m.Sender == me, at: m.At,
-		state: client.Acknowledged, text: clean(m.Text),
+		seq: m.Seq, id: m.ID, sender: m.Sender, mine: m.Sender == me, at: m.At, state: client.Acknowledged,
 	}
-	if m.Kind != store.KindText {
-		e.text = "[a newer msrchat is needed to show this message]"
-	}
+	e.show(r)
 	return e
 }
 
+// show takes over what a row says now.
+func (e *entry) show(r *timeline.Row) {
+	e.text, e.blockFor = clean(r.Text), look{}
+	if r.Hidden {
+		e.text = "[a newer msrchat is needed to show this message]"
+	}
+}
+
 func outgoingEntry(o client.Outgoing, me uint64) *entry {
-	e := &entry{id: o.ID, sender: me, mine: true, at: o.At, text: clean(o.Text), raw: o.Text, order: o.Order}
+	e := &entry{id: o.ID, sender: me, mine: true, at: o.At, text: clean(o.Text()), raw: o.Text(), order: o.Order}
 	e.settle(o)
 	return e
 }

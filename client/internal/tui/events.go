@@ -9,10 +9,10 @@ import (
 	"github.com/msrchat/msrchat/client"
 )
 
-// errEnded: the client stopped telling events, which it does when it is closed.
+// errEnded: the client closed its events, as it does when it is closed.
 var errEnded = errors.New("the connection to msrChat was closed")
 
-// onEvents takes what the client told, in order.
+// onEvents takes the client's events, in order.
 func (m *Model) onEvents(batch eventsMsg) tea.Cmd {
 	var snapshot, unsent bool
 	for _, e := range batch {
@@ -22,18 +22,20 @@ func (m *Model) onEvents(batch eventsMsg) tea.Cmd {
 		case client.Received:
 			m.onReceived(e)
 		case client.SendChanged:
-			m.onOutgoing(e.Outgoing)
+			m.outgoing(nil, e.Outgoing)
 		case client.OutboxChanged:
 			unsent = true
 		case client.ConversationChanged:
 			snapshot = true
-			if c := m.chats.byConv[e.Conversation]; c != nil {
-				c.t.problem = "" // older messages came
+			if c := m.chats.byID[e.Conversation]; c != nil {
+				c.hist.problem = "" // older messages came
 			}
+		case client.ConversationResolved:
+			m.onResolved(e.From, e.To)
+		case client.OwnStateChanged:
+			m.onOwnState(e.Conversation, e.Own)
 		case client.Reset:
-			m.chats.reset()
-			m.open.reset()
-			m.say("the server's history was restored; loading it again")
+			m.onReset()
 			snapshot = true
 		}
 	}
@@ -46,120 +48,176 @@ func (m *Model) onLink(l client.Link) bool {
 	m.link = l
 	if online {
 		for _, c := range m.chats.sorted {
-			c.t.problem = ""
+			c.hist.problem = ""
 		}
 	}
 	return online
 }
 
 func (m *Model) onReceived(e client.Received) {
-	c := m.chats.get(e.Message.Conversation, e.Peer)
-	c.t.received(e.Message, m.me.ID)
-	if !m.open.shows(c) {
-		c.trim(trimAt, trimTo)
-	} else if m.open.scroll.following() {
-		c.trim(trimOpenAt, trimOpenTo)
+	if e.Message.Conversation == 0 {
+		return // no client sends this
 	}
-	if seq := e.Message.Seq; seq > c.known {
-		c.known = seq
-		switch {
-		case e.Mine:
-			c.read, c.unread = max(c.read, seq), 0
-		case seq > c.read:
-			if c.unread == 0 && m.open.shows(c) && !m.reading() {
-				m.open.divider = seq
-			}
-			c.unread++
-		}
+	c := m.chats.get(e.Message.Conversation, e.Peer)
+	c.hist.received(e.Message, m.me.ID)
+	if !m.open.shows(c) {
+		c.hist.trim(trimAt, trimTo)
+	} else if m.open.scroll.following() {
+		c.hist.trim(trimOpenAt, trimOpenTo)
+	}
+	all := c.unread() == 0 // everything before was read
+	c.reach(e.Message.Seq, e.Message.Ordinal)
+	switch {
+	case e.Mine:
+		m.markRead(c, e.Message.Seq, e.Message.Ordinal)
+	case all && c.unread() > 0 && m.open.shows(c) && !m.reading():
+		m.open.divider = e.Message.Seq
 	}
 	c.touch(e.Message.At)
 	m.chats.stale = true
 }
 
-// onOutgoing takes news of one message of the outbox.
-func (m *Model) onOutgoing(o client.Outgoing) {
-	c := m.chats.addressee(o)
-	if c == nil {
-		return // of a conversation that the next snapshot tells
-	}
-	if o.Conversation != 0 && c.conv == 0 {
-		c = m.chats.get(o.Conversation, c.peer)
-	}
+// outgoing takes news of one message of the outbox. Where its conversation is not
+// here, as a moment before ConversationResolved, it is in c, which may be nil.
+func (m *Model) outgoing(c *chat, o client.Outgoing) {
 	m.loads.order = max(m.loads.order, o.Order)
-	c.t.outgoing(o, m.me.ID)
+	if there := m.chats.byID[o.Conversation]; there != nil {
+		c = there
+	}
+	if c == nil {
+		return // it comes with the next snapshot
+	}
+	c.hist.outgoing(o, m.me.ID)
 	c.touch(o.At)
 	m.chats.stale = true
 }
 
-// markRead notes what was read.
-func (m *Model) markRead() {
-	c := m.open
-	if !m.reading() || c.jump {
+// onResolved gives a chat the id of the real conversation.
+func (m *Model) onResolved(from, to uint64) {
+	c := m.chats.byID[from]
+	if c == nil {
 		return
 	}
-	hi := c.t.hi()
-	if hi == 0 || hi < c.known {
-		return // the newest are still to be loaded
+	stays := m.chats.resolve(c, to)
+	if m.open.shows(c) {
+		m.open.chat = stays
 	}
-	c.unread = 0
-	if hi > c.read {
-		c.read = hi
-		m.writes.reads[c.key] = c.chat
+	if m.selected == c {
+		m.selected = stays
+	}
+	delete(m.writes.drafts, c)
+	m.showDraft(stays)
+}
+
+// onOwnState takes over what the user has set elsewhere.
+func (m *Model) onOwnState(conversation uint64, own client.OwnState) {
+	c := m.chats.byID[conversation]
+	if c == nil {
+		return // it comes with the next snapshot
+	}
+	m.takeOwn(c, own)
+}
+
+// takeOwn takes over what the library has of the user's own state.
+func (m *Model) takeOwn(c *chat, own client.OwnState) {
+	c.stored = true
+	c.read(own.Read, own.ReadOrdinal)
+	c.draft.take(own, m.open.shows(c) && m.clock.Sub(m.open.typed) < typingTime)
+	m.showDraft(c)
+}
+
+// showDraft has the composer show the draft of its chat, and has it kept where the
+// library has another.
+func (m *Model) showDraft(c *chat) {
+	if m.open.shows(c) && m.open.composer.value != c.draft.text {
+		m.open.composer.update(c.draft.text)
+	}
+	if c.draft.unkept() {
+		m.writes.drafts[c] = true
 	}
 }
 
-// merge takes over what is kept on this machine, as it was when the newest
-// message known in the outbox had the order upTo. At the start that includes
-// the drafts.
-func (m *Model) merge(s snapshot, upTo int64, start bool) {
+func (m *Model) onReset() {
+	m.chats.reset()
+	m.open.reset()
+	clear(m.writes.reads)
+	m.writes.queue = slices.DeleteFunc(m.writes.queue, func(w write) bool { return w.read })
+	m.say("the server's history was restored; loading it again")
+}
+
+// markRead notes that the user has read up to an event.
+func (m *Model) markRead(c *chat, seq, ordinal uint64) {
+	if seq > c.own.Read {
+		c.read(seq, ordinal)
+		m.writes.reads[c] = true
+	}
+}
+
+// markAnswered notes as read what is above a message of the user's own.
+func (m *Model) markAnswered(c *chat, messages []client.Message) {
+	if a := lastOwn(messages, c.own.Read, m.me.ID); a != nil {
+		m.markRead(c, a.Seq, a.Ordinal)
+	}
+}
+
+// read notes what is before the reader's eyes.
+func (m *Model) read() {
+	v := m.open
+	if m.reading() && !v.jump {
+		m.markRead(v.chat, v.hist.log.Hi(), v.hist.ordinal)
+	}
+}
+
+// merge takes over what is kept on this machine, as it was when upTo was the
+// greatest order of the outbox that was seen.
+func (m *Model) merge(s snapshot, upTo int64) {
 	for _, k := range s.chats {
 		c := m.chats.get(k.ID, k.Peer)
-		if c.known == 0 && k.Last != nil {
-			c.known, c.read, c.unread = k.Last.Seq, max(c.read, k.read), k.unread
-		}
+		c.reach(k.Head, k.HeadOrdinal)
 		if k.Last != nil {
 			c.touch(k.Last.At)
 		}
-	}
-	if start {
-		for key, draft := range s.drafts {
-			c := m.chats.byKey[key]
-			if c == nil {
-				if key == "" || key[0] == '#' {
-					continue // of a conversation that is gone
-				}
-				c = m.chats.get(0, client.Peer{Name: key})
-			}
-			c.draft.text = clean(draft)
+		if c.stored { // since then events tell it, which may be newer
+			c.read(k.Own.Read, k.Own.ReadOrdinal)
+		} else {
+			m.takeOwn(c, k.Own)
+		}
+		c.searched = c.searched || k.Last != nil
+		if a := k.answered; a != nil {
+			m.markRead(c, a.Seq, a.Ordinal)
 		}
 	}
 	m.mergeUnsent(s.unsent, upTo)
 	m.chats.stale = true
 }
 
-// mergeUnsent takes over the outbox as it was when the newest message known had
-// the order upTo.
-func (m *Model) mergeUnsent(all []client.Outgoing, upTo int64) {
+// mergeUnsent takes over the outbox as it was when upTo was the greatest order
+// that was seen. It says whether the chats of all messages are there.
+func (m *Model) mergeUnsent(all []client.Outgoing, upTo int64) (complete bool) {
+	complete = true
 	byChat := map[*chat][]client.Outgoing{}
 	for _, o := range all {
-		if c := m.chats.addressee(o); c != nil {
+		if c := m.chats.byID[o.Conversation]; c != nil {
 			byChat[c] = append(byChat[c], o)
 			c.touch(o.At)
+		} else {
+			complete = false
 		}
 		m.loads.order = max(m.loads.order, o.Order)
 	}
 	for _, c := range m.chats.sorted {
-		if len(byChat[c]) > 0 || len(c.t.pending) > 0 {
-			c.t.unsent(byChat[c], upTo, m.me.ID)
+		if len(byChat[c]) > 0 || len(c.hist.pending) > 0 {
+			c.hist.unsent(byChat[c], upTo, m.me.ID)
 		}
 	}
 	m.chats.stale = true
+	return complete
 }
 
-// drop removes chats that nothing holds any more.
+// drop removes provisional chats with nothing in them.
 func (m *Model) drop() {
 	for _, c := range slices.Clone(m.chats.sorted) {
-		if c.conv == 0 && !m.open.shows(c) && c.draft.text == "" && len(c.t.pending) == 0 {
+		if c.provisional() && !m.open.shows(c) && c.draft.text == "" && len(c.hist.pending) == 0 {
 			m.chats.remove(c)
 		}
 	}

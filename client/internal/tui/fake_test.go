@@ -9,6 +9,7 @@ import (
 
 	"github.com/msrchat/msrchat/client"
 	"github.com/msrchat/msrchat/client/store"
+	"github.com/msrchat/msrchat/shared/content"
 	"github.com/msrchat/msrchat/shared/errs"
 )
 
@@ -31,8 +32,9 @@ type fakeBackend struct {
 	fail       error             // what every network call says
 	slow       chan struct{}     // Messages waits for it, if set
 	reconnects int
-	fetched    int  // calls of Messages
-	panics     bool // Messages does
+	moved      int64 // the last move of the store that was told
+	fetched    int   // calls of Messages
+	panics     bool  // Messages does
 }
 
 func newFake(me string) *fakeBackend {
@@ -40,14 +42,15 @@ func newFake(me string) *fakeBackend {
 		me: client.User{ID: 1, Name: me}, store: store.NewMemory(1 << 20),
 		events: make(chan client.Event, 1<<16), clock: func() time.Time { return testNow },
 		link: client.Link{State: client.Online, Instance: "chat-1", Address: "127.0.0.1:7801"},
-		logs: map[uint64][]client.Message{}, peers: map[uint64]client.Peer{}, people: map[string]uint64{}, nextConv: 100,
+		logs: map[uint64][]client.Message{}, peers: map[uint64]client.Peer{}, people: map[string]uint64{},
+		nextConv: 100,
 	}
 }
 
 // testNow is a Monday.
 var testNow = time.Date(2026, 11, 23, 14, 30, 0, 0, time.UTC)
 
-// person makes somebody known to the server.
+// person makes an account.
 func (f *fakeBackend) person(name string) client.Peer {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -85,9 +88,13 @@ func (f *fakeBackend) conversation(name string, keep int, lines ...line) uint64 
 	all := f.logs[id]
 	from := max(0, len(all)-keep)
 	ctx := context.Background()
-	must(f.store.PutConversations(ctx, 0, []store.Conversation{{ID: id, Peer: peer, Stored: &store.Range{Lo: uint64(from) + 1, Hi: uint64(from)}}}))
+	head, begin := uint64(len(all)), &store.Range{Lo: uint64(from) + 1, Hi: uint64(from)}
+	must(f.store.PutConversations(ctx, f.epoch(), []store.Conversation{
+		{ID: id, Peer: peer, Stored: begin, Head: head, HeadOrdinal: head},
+	}))
+	f.tellMoves()
 	if from < len(all) {
-		if ok, err := f.store.Append(ctx, 0, all[from:]); !ok || err != nil {
+		if ok, err := f.store.Append(ctx, f.epoch(), all[from:]); !ok || err != nil {
 			panic(fmt.Sprint("not stored: ", err))
 		}
 	}
@@ -100,9 +107,18 @@ func must(err error) {
 	}
 }
 
+func (f *fakeBackend) epoch() uint64 {
+	s, err := f.store.State(context.Background())
+	must(err)
+	return s.Epoch
+}
+
 // append adds to the server's log; under mu.
 func (f *fakeBackend) append(conv uint64, mine bool, text string, at time.Time) client.Message {
-	m := client.Message{Conversation: conv, Seq: uint64(len(f.logs[conv]) + 1), Kind: store.KindText, Text: text, At: at, Sender: f.me.ID}
+	seq := uint64(len(f.logs[conv]) + 1)
+	m := client.Message{
+		Conversation: conv, Seq: seq, Ordinal: seq, Kind: content.Text, Body: []byte(text), At: at, Sender: f.me.ID,
+	}
 	if !mine {
 		m.Sender = f.peers[conv].ID
 	}
@@ -111,7 +127,7 @@ func (f *fakeBackend) append(conv uint64, mine bool, text string, at time.Time) 
 	return m
 }
 
-// say has the peer write, and the client tell it.
+// say has the peer write, and the client receive it.
 func (f *fakeBackend) say(conv uint64, text string) client.Message {
 	f.mu.Lock()
 	m := f.append(conv, false, text, f.clock())
@@ -122,7 +138,7 @@ func (f *fakeBackend) say(conv uint64, text string) client.Message {
 }
 
 func (f *fakeBackend) received(m client.Message, peer client.Peer) {
-	_, err := f.store.Append(context.Background(), 0, []client.Message{m})
+	_, err := f.store.Append(context.Background(), f.epoch(), []client.Message{m})
 	must(err)
 	f.events <- client.Received{Message: m, Peer: peer, Mine: m.Sender == f.me.ID}
 }
@@ -140,37 +156,49 @@ func (f *fakeBackend) deliver() {
 	queued, err := f.store.Queued(ctx, 0, 1000)
 	must(err)
 	for _, o := range queued {
+		conv, err := f.resolve(ctx, o.Conversation)
 		f.mu.Lock()
-		refuse := f.refuse
-		conv := o.Conversation
-		if conv == 0 && refuse == nil {
-			var known bool
-			if conv, known = f.direct(o.Peer); !known {
-				refuse = errs.New(errs.CodeNotFound, "there is nobody of that name")
-			}
+		if f.refuse != nil {
+			err = f.refuse
 		}
 		peer := f.peers[conv]
 		var m client.Message
-		if refuse == nil {
-			m = f.append(conv, true, o.Text, f.clock())
+		if err == nil {
+			m = f.append(conv, true, o.Text(), f.clock())
 			m.ID = o.ID
 			f.logs[conv][m.Seq-1] = m
 		}
 		f.mu.Unlock()
-		s := store.Settlement{ID: o.ID, State: store.Acknowledged, Seq: m.Seq, LoggedAt: m.At}
-		if refuse != nil {
-			s = store.Settlement{ID: o.ID, State: store.Failed, Code: errs.CodeOf(refuse), Reason: refuse.Error()}
-		} else {
-			must(f.store.Resolve(ctx, 0, store.PeerKey(peer.Name), store.Conversation{ID: conv, Peer: peer}))
+		o.State, o.Seq, o.LoggedAt = client.Acknowledged, m.Seq, m.At
+		if err != nil {
+			o.State, o.Code, o.Reason = client.Failed, errs.CodeOf(err), err.Error()
 		}
-		must(f.store.Settle(ctx, []store.Settlement{s}))
-		settled, err := f.store.Outgoing(ctx, o.ID)
-		must(err)
+		must(f.store.Settle(ctx, []client.Outgoing{o}))
+		settled, serr := f.store.Outgoing(ctx, o.ID)
+		must(serr)
 		f.events <- client.SendChanged{Outgoing: settled}
-		if refuse == nil {
+		if err == nil {
 			f.received(m, peer)
 		}
 	}
+}
+
+// resolve returns the real conversation of a provisional one, and has the client
+// say where it moved.
+func (f *fakeBackend) resolve(ctx context.Context, id uint64) (uint64, error) {
+	if !client.Provisional(id) {
+		return id, nil
+	}
+	known, there, err := f.store.Conversation(ctx, id)
+	must(err)
+	if !there {
+		return 0, store.ErrNoConversation
+	}
+	if known.ID != id {
+		return known.ID, nil
+	}
+	c, err := f.OpenDirect(ctx, known.Peer.Name)
+	return c.ID, err
 }
 
 // direct is the conversation with a person; under mu.
@@ -217,10 +245,6 @@ func (f *fakeBackend) Unsent(ctx context.Context) ([]client.Outgoing, error) {
 	return f.store.Unsent(ctx)
 }
 
-func (f *fakeBackend) Drafts(ctx context.Context) (map[string]string, error) {
-	return f.store.Drafts(ctx)
-}
-
 func (f *fakeBackend) Stored(ctx context.Context, conv, before uint64, limit int) ([]client.Message, error) {
 	return f.store.Messages(ctx, conv, before, limit)
 }
@@ -252,7 +276,11 @@ func (f *fakeBackend) Messages(ctx context.Context, conv, before uint64, limit i
 	return slices.Clone(all[max(0, len(all)-limit):]), nil
 }
 
-func (f *fakeBackend) OpenDirect(_ context.Context, name string) (client.Conversation, error) {
+func (f *fakeBackend) Contact(ctx context.Context, name string) (client.Cached, error) {
+	return f.store.Contact(ctx, name)
+}
+
+func (f *fakeBackend) OpenDirect(ctx context.Context, name string) (client.Conversation, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.fail != nil {
@@ -262,16 +290,32 @@ func (f *fakeBackend) OpenDirect(_ context.Context, name string) (client.Convers
 	if !ok {
 		return client.Conversation{}, errs.New(errs.CodeNotFound, "there is nobody of that name")
 	}
-	return client.Conversation{ID: id, Peer: f.peers[id], Head: uint64(len(f.logs[id]))}, nil
+	head := uint64(len(f.logs[id]))
+	conv := client.Conversation{ID: id, Peer: f.peers[id], Head: head, Ordinal: head}
+	must(f.store.Resolve(ctx, f.epoch(), store.PeerKey(name), store.Conversation{
+		ID: id, Peer: conv.Peer, Head: head, HeadOrdinal: head,
+	}))
+	f.tellMoves()
+	return conv, nil
 }
 
-func (f *fakeBackend) Send(ctx context.Context, to client.Target, text string) (client.Outgoing, error) {
+// tellMoves has the client say what the store moved; under mu.
+func (f *fakeBackend) tellMoves() {
+	moves, err := f.store.Moved(context.Background(), f.moved)
+	must(err)
+	for _, move := range moves {
+		f.moved = move.Order
+		f.events <- client.ConversationResolved{From: move.From, To: move.To}
+	}
+}
+
+func (f *fakeBackend) Send(ctx context.Context, to uint64, text string) (client.Outgoing, error) {
 	id, err := store.NewMessageID()
 	if err != nil {
 		return client.Outgoing{}, err
 	}
 	out, err := f.store.Enqueue(ctx, client.Outgoing{
-		ID: id, Conversation: to.Conversation, Peer: to.Peer, PeerKey: store.PeerKey(to.Peer), Text: text, At: f.clock(),
+		ID: id, Conversation: to, Kind: content.Text, Body: []byte(text), At: f.clock(),
 	})
 	f.mu.Lock()
 	hold := f.hold
@@ -286,14 +330,46 @@ func (f *fakeBackend) Discard(ctx context.Context, id client.MessageID) error {
 	return f.store.Discard(ctx, id)
 }
 
-func (f *fakeBackend) SetDraft(ctx context.Context, key, text string) error {
-	return f.store.SetDraft(ctx, key, text)
+func (f *fakeBackend) SetRead(ctx context.Context, conv, seq uint64) (own client.OwnState, err error) {
+	err = f.store.ChangeOwn(ctx, f.epoch(), []uint64{conv}, func(_ uint64, o *client.OwnState) {
+		o.SetRead(seq, seq)
+		own = *o
+	})
+	return own, err
 }
 
-func (f *fakeBackend) Meta(ctx context.Context, name string) (string, error) {
-	return f.store.Meta(ctx, name)
+func (f *fakeBackend) SetDraft(ctx context.Context, conv uint64, known, text string) (own client.OwnState, err error) {
+	err = f.store.ChangeOwn(ctx, f.epoch(), []uint64{conv}, func(_ uint64, o *client.OwnState) {
+		if clean(o.Draft) != known {
+			text = joinDrafts(o.Draft, text)
+		}
+		o.SetDraft(text, f.clock())
+		own = *o
+	})
+	return own, err
 }
 
-func (f *fakeBackend) SetMeta(ctx context.Context, name, value string) error {
-	return f.store.SetMeta(ctx, name, value)
+// elsewhere changes the own state as another window of the profile does, and has
+// the client say so.
+func (f *fakeBackend) elsewhere(conv uint64, change func(own *client.OwnState)) {
+	var own client.OwnState
+	must(f.store.ChangeOwn(context.Background(), f.epoch(), []uint64{conv}, func(_ uint64, o *client.OwnState) {
+		change(o)
+		own = *o
+	}))
+	f.events <- client.OwnStateChanged{Conversation: conv, Own: own}
+}
+
+// own is what the store has of the user's own state.
+func (f *fakeBackend) own(conv uint64) client.OwnState {
+	c, _, err := f.store.Conversation(context.Background(), conv)
+	must(err)
+	return c.Own
+}
+
+// with is the conversation with a person as the store has it.
+func (f *fakeBackend) with(name string) uint64 {
+	c, err := f.store.Contact(context.Background(), name)
+	must(err)
+	return c.ID
 }

@@ -65,7 +65,7 @@ func TestGoldenFrames(t *testing.T) {
 		{"scrolled", 100, 30, func(s *screen) {
 			s.goTo("bob")
 			s.keys("pgup")
-			s.f.say(s.m.open.conv, "while you read")
+			s.f.say(s.m.open.id, "while you read")
 			s.events()
 		}},
 		{"scrolled", 50, 16, func(s *screen) {

@@ -100,7 +100,7 @@ func messageBindings() []binding {
 }
 
 func hasOpen(m *Model) bool   { return m.open != nil }
-func hasFailed(m *Model) bool { return m.open != nil && m.open.t.failed() != nil }
+func hasFailed(m *Model) bool { return m.open != nil && m.open.hist.failed() != nil }
 func isOffline(m *Model) bool { return m.link.State == client.Offline }
 
 // bound returns what a key does now, nil if it is not bound.

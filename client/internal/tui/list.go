@@ -1,6 +1,10 @@
 package tui
 
-import "fmt"
+import (
+	"fmt"
+
+	"charm.land/lipgloss/v2"
+)
 
 // listTitle is one's own name, and how much is unread.
 func (m *Model) listTitle(width int) (left, right string) {
@@ -39,43 +43,52 @@ func (m *Model) listTop(rows int) int {
 	return min(max(at-rows/2, 0), max(len(m.chats.sorted)-rows, 0))
 }
 
-// listRow is one chat: its name and, at the end, what there is to know.
+// listRow is one chat: its name and, at the end, what there is to know. What does
+// not fit beside a short name is left out, the time first.
 func (m *Model) listRow(c *chat, width int) string {
 	chosen := c == m.selected
 	sign := "  "
 	if chosen {
 		sign = "▸ "
 	}
-	var plain, styled string // the end of the row, its parts from left to right
-	add := func(s string, render func(...string) string) {
-		plain += " " + s
-		styled += " " + render(s)
+	least := min(m.measure.width(m.shown(c.name)), 6)
+	plain, styled := m.listNotes(c, true)
+	if width-3-m.measure.width(plain) < least {
+		plain, styled = m.listNotes(c, false)
 	}
-	if c.t.failed() != nil {
-		add("✗", m.styles.bad.Render)
-	} else if c.t.waiting() > 0 {
-		add("◌", m.styles.warn.Render)
-	}
-	if c.draft.text != "" && !m.open.shows(c) {
-		add("✎", m.styles.warn.Render)
-	}
-	if at := shortTime(c.last, m.clock); at != "" {
-		add(at, m.styles.faint.Render)
-	}
-	if c.unread > 0 {
-		add("("+count(c.unread)+")", m.styles.unread.Render)
-	}
-	room := width - 2 - 1 - m.measure.width(plain) // the sign before, a blank after
-	if room < 6 {
+	room := width - 3 - m.measure.width(plain) // the sign before, a blank after
+	if room < least {
 		plain, styled, room = "", "", width-3
 	}
 	name := m.measure.fit(m.shown(c.name), room)
 	if chosen && m.open == nil {
 		return m.styles.selected.Render(m.measure.fit(sign+name+plain, width))
 	}
-	switch {
-	case c.unread > 0 || chosen:
+	if c.unread() > 0 || chosen {
 		name = m.styles.key.Render(name)
 	}
 	return sign + name + styled + " "
+}
+
+// listNotes is the end of a chat's row, plain and styled.
+func (m *Model) listNotes(c *chat, timed bool) (plain, styled string) {
+	add := func(s string, style lipgloss.Style) {
+		plain += " " + s
+		styled += " " + style.Render(s)
+	}
+	if c.hist.failed() != nil {
+		add("✗", m.styles.bad)
+	} else if c.hist.waiting() > 0 {
+		add("◌", m.styles.warn)
+	}
+	if c.draft.text != "" && !m.open.shows(c) {
+		add("✎", m.styles.warn)
+	}
+	if at := shortTime(c.last, m.clock); at != "" && timed {
+		add(at, m.styles.faint)
+	}
+	if n := c.unread(); n > 0 {
+		add(fmt.Sprintf("(%d)", n), m.styles.unread)
+	}
+	return plain, styled
 }

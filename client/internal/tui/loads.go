@@ -2,6 +2,7 @@ package tui
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	tea "charm.land/bubbletea/v2"
@@ -24,14 +25,14 @@ const (
 type loads struct {
 	snapshot, snapshotAgain bool
 	unsent, unsentAgain     bool
-	// order is the greatest place in the outbox that was heard of.
+	// order is the greatest place in the outbox that was seen.
 	order int64
 }
 
 type (
 	// pageMsg is a page of a chat's log.
 	pageMsg struct {
-		key      string
+		c        *chat
 		gen      int
 		before   uint64
 		messages []client.Message
@@ -52,19 +53,23 @@ type (
 // loadMore fetches older messages of the open chat when what is loaded above
 // the screen runs out.
 func (m *Model) loadMore() tea.Cmd {
-	c := m.open
-	if c == nil || c.conv == 0 || c.t.loading || c.t.complete || c.t.problem != "" || m.width == 0 {
+	v := m.open
+	if v == nil || m.width == 0 {
+		return nil
+	}
+	h := &v.hist
+	if v.provisional() || h.loading || h.complete || h.problem != "" {
 		return nil
 	}
 	height := max(m.chatLayout().body, 1)
-	if c.t.lo() != 0 && m.column().above(&c.scroll, height, 2*height) == 2*height {
+	if !v.sought() && h.log.Lo() != 0 && m.column().above(&v.scroll, height, 2*height) == 2*height {
 		return nil
 	}
-	c.t.loading = true
-	msg := pageMsg{key: c.key, gen: c.t.gen, before: c.t.lo()}
-	ctx, b, conv, online := m.ctx, m.b, c.conv, m.link.State == client.Online
+	h.loading = true
+	msg := pageMsg{c: v.chat, gen: h.gen, before: h.log.Lo()}
+	ctx, b, id, online := m.ctx, m.b, v.id, m.link.State == client.Online
 	return func() tea.Msg {
-		msg.messages, msg.err = page(ctx, b, conv, msg.before, online)
+		msg.messages, msg.err = page(ctx, b, id, msg.before, online)
 		return msg
 	}
 }
@@ -96,24 +101,25 @@ func page(ctx context.Context, b Backend, conv, before uint64, online bool) ([]c
 }
 
 func (m *Model) onPage(msg pageMsg) {
-	c := m.chats.byKey[msg.key]
-	if c == nil || c.t.gen != msg.gen {
+	h := &msg.c.hist
+	if h.gen != msg.gen {
 		return
 	}
-	c.t.loading = false
+	h.loading = false
 	switch {
 	case msg.err != nil:
-		c.t.problem = cleanLine(client.Describe(msg.err))
+		h.problem = cleanLine(client.Describe(msg.err))
 	case len(msg.messages) > 0:
-		lo := c.t.lo()
-		c.t.page(msg.messages, m.me.ID)
-		if c.t.lo() == lo {
-			c.t.problem = "the server sent others"
+		lo := h.log.Lo()
+		h.page(msg.messages, m.me.ID)
+		m.markAnswered(msg.c, msg.messages)
+		if h.log.Lo() == lo {
+			h.problem = "the server sent others"
 		}
 	case msg.before == 0:
-		c.t.complete = true // nothing was written yet
+		h.complete = true // nothing was written yet
 	default:
-		c.t.problem = "the server has none"
+		h.problem = "the server has none"
 	}
 }
 
@@ -127,19 +133,37 @@ func (m *Model) snapshot(wanted bool) tea.Cmd {
 		return nil
 	}
 	m.loads.snapshot = true
-	counted := map[uint64]bool{}
-	for _, c := range m.chats.sorted {
-		if c.known != 0 {
-			counted[c.conv] = true
-		}
-	}
 	ctx, b, msg := m.ctx, m.b, snapshotMsg{upTo: m.loads.order}
+	seen, people := m.searched(), m.withoutID()
 	return func() tea.Msg {
 		ctx, cancel := context.WithTimeout(ctx, diskTime)
 		defer cancel()
-		msg.snapshot, msg.err = takeSnapshot(ctx, b, counted)
+		msg.snapshot, msg.err = takeSnapshot(ctx, b, seen, people)
 		return msg
 	}
+}
+
+// searched is the conversations in which a snapshot has searched for answers.
+func (m *Model) searched() map[uint64]bool {
+	seen := map[uint64]bool{}
+	for _, c := range m.chats.sorted {
+		if c.searched {
+			seen[c.id] = true
+		}
+	}
+	return seen
+}
+
+// withoutID is the people whose chats have no id since a Reset, and something in
+// them that was typed here.
+func (m *Model) withoutID() (people []string) {
+	for _, c := range m.chats.sorted {
+		queued := slices.ContainsFunc(m.writes.queue, func(w write) bool { return w.c == c })
+		if c.id == 0 && (queued || m.open.shows(c) || c.draft.text != "" || len(c.hist.pending) > 0) {
+			people = append(people, c.peer.Name)
+		}
+	}
+	return people
 }
 
 func (m *Model) onSnapshot(msg snapshotMsg) tea.Cmd {
@@ -148,10 +172,10 @@ func (m *Model) onSnapshot(msg snapshotMsg) tea.Cmd {
 	if msg.err != nil {
 		m.complain("chats not read", msg.err)
 	} else if !again {
-		m.merge(msg.snapshot, msg.upTo, false)
+		m.merge(msg.snapshot, msg.upTo)
 		m.drop()
 	}
-	return m.snapshot(again)
+	return tea.Batch(m.snapshot(again), m.nextWrite())
 }
 
 // unsent reads the outbox.
@@ -178,8 +202,8 @@ func (m *Model) onUnsent(msg unsentMsg) tea.Cmd {
 	m.loads.unsent, m.loads.unsentAgain = false, false
 	if msg.err != nil {
 		m.complain("outbox not read", msg.err)
-	} else {
-		m.mergeUnsent(msg.all, msg.upTo)
+	} else if !m.mergeUnsent(msg.all, msg.upTo) {
+		return m.snapshot(true) // with the chats that are missing
 	}
 	return m.unsent(again)
 }

@@ -75,8 +75,8 @@ func newModel(ctx context.Context, b Backend, log *slog.Logger, now func() time.
 			return tea.Tick(d, func(time.Time) tea.Msg { return msg })
 		},
 	}
-	m.writes.drafts, m.writes.reads = map[string]*chat{}, map[string]*chat{}
-	m.merge(s, 0, true)
+	m.writes.drafts, m.writes.reads = map[*chat]bool{}, map[*chat]bool{}
+	m.merge(s, 0)
 	m.chats.sort()
 	return m
 }
@@ -152,7 +152,7 @@ func (m *Model) settle() tea.Cmd {
 	}
 	m.jump()
 	load := m.loadMore()
-	m.markRead()
+	m.read()
 	return tea.Batch(load, m.keepSoon(), m.timer.set(m.interval(), m.after))
 }
 

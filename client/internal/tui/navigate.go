@@ -24,8 +24,8 @@ func (m *Model) closeChat() {
 func (m *Model) leaveChat() {
 	m.keepDraft()
 	if c := m.open; c != nil {
-		c.trim(trimAt, trimTo)
-		c.t.problem = ""
+		c.hist.trim(trimAt, trimTo)
+		c.hist.problem = ""
 	}
 	m.open = nil
 }
@@ -60,7 +60,7 @@ func (m *Model) nextUnread() tea.Cmd {
 		at = m.chats.index(m.open.chat)
 	}
 	for n := range all {
-		if c := all[(at+1+n)%len(all)]; c.unread > 0 && !m.open.shows(c) {
+		if c := all[(at+1+n)%len(all)]; c.unread() > 0 && !m.open.shows(c) {
 			m.openChat(c)
 			return nil
 		}

@@ -159,11 +159,7 @@ func TestAWishToEndRestoresTheTerminalAndKeepsTheDraft(t *testing.T) {
 				t.Fatal(err)
 			}
 			r.restored(t)
-			drafts, err := f.Drafts(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got := drafts[draftPrefix+chatKey("bob", conv)]; got != want {
+			if got := f.own(conv).Draft; got != want {
 				t.Errorf("the draft is %q, want %q", got, want)
 			}
 		})
@@ -180,7 +176,7 @@ func TestWhatWasTypedLastIsSentOnTheWayOut(t *testing.T) {
 	}
 	var got []string
 	for _, m := range f.logs[conv][1:] {
-		got = append(got, m.Text)
+		got = append(got, m.Text())
 	}
 	if strings.Join(got, " ") != "one two three" {
 		t.Errorf("sent: %q", got)

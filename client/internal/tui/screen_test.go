@@ -17,7 +17,7 @@ import (
 type screen struct {
 	t *testing.T
 	m *Model
-	f *fakeBackend
+	f *fakeBackend // nil on a real client
 
 	quit  bool
 	hold  bool      // commands wait for release
@@ -27,19 +27,26 @@ type screen struct {
 
 type waiting struct {
 	d   time.Duration
+	due time.Time // by the wall clock
 	msg tea.Msg
 }
 
 func newScreen(t *testing.T, f *fakeBackend, width, height int) *screen {
 	t.Helper()
-	start, err := takeSnapshot(t.Context(), f, nil)
+	return screenOn(t, &screen{f: f}, f, f.clock, width, height)
+}
+
+// screenOn completes a screen on any backend.
+func screenOn(t *testing.T, s *screen, b Backend, clock func() time.Time, width, height int) *screen {
+	t.Helper()
+	start, err := takeSnapshot(t.Context(), b, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &screen{t: t, f: f}
-	s.m = newModel(t.Context(), f, slog.New(slog.DiscardHandler), f.clock, start)
+	s.t = t
+	s.m = newModel(t.Context(), b, slog.New(slog.DiscardHandler), clock, start)
 	s.m.after = func(d time.Duration, msg tea.Msg) tea.Cmd {
-		s.later = append(s.later, waiting{d, msg})
+		s.later = append(s.later, waiting{d, time.Now().Add(d), msg})
 		return nil
 	}
 	s.run(s.m.Init())
@@ -89,13 +96,13 @@ func (s *screen) send(msg tea.Msg) {
 	s.events()
 }
 
-// events passes on what the client told.
+// events passes on the client's events.
 func (s *screen) events() {
 	s.t.Helper()
 	var batch eventsMsg
 	for {
 		select {
-		case e := <-s.f.events:
+		case e := <-s.m.b.Events():
 			batch = append(batch, e)
 			continue
 		default:
@@ -110,10 +117,15 @@ func (s *screen) events() {
 // fire lets the timers of at most d go off.
 func (s *screen) fire(d time.Duration) {
 	s.t.Helper()
+	s.goOff(func(w waiting) bool { return w.d <= d })
+}
+
+func (s *screen) goOff(now func(waiting) bool) {
+	s.t.Helper()
 	later := s.later
 	s.later = nil
 	for _, w := range later {
-		if w.d <= d {
+		if now(w) {
 			s.send(w.msg)
 		} else {
 			s.later = append(s.later, w)

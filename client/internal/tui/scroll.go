@@ -1,22 +1,22 @@
 package tui
 
-// scroll is the part of a timeline that is seen. Either it follows the newest
-// message, or it holds on to an entry: the row at the top of the pane is that
-// many lines below the entry's text (negative: in what is above it). So text
-// does not move when something is added on either side, or when the pane
+// scroll is the part of a history that is seen. Either it follows the newest
+// message, or it is held by an entry: the line at the top of the pane is that many
+// lines below the first one of the entry's text (negative: in what is above it).
+// So text does not move when something is added on either side, or when the pane
 // changes its size.
 type scroll struct {
-	anchor *entry // nil while following
+	anchor place // zero while following
 	offset int
 }
 
 func (s *scroll) follow()         { *s = scroll{} }
-func (s *scroll) following() bool { return s.anchor == nil }
+func (s *scroll) following() bool { return s.anchor == place{} }
 
-// column is a timeline as a column of lines, rendered where it is looked at.
-// Before the first entry stands the head: what is to be said of older messages.
+// column is a history as a column of lines, rendered where it is looked at. Before
+// the first entry stands the head: what is to be said of older messages.
 type column struct {
-	t    *timeline
+	h    *history
 	p    *painter
 	head []string
 }
@@ -34,9 +34,9 @@ func (c *column) lines(i int) []string {
 func (c *column) block(i int) block {
 	var prev *entry
 	if i > 0 {
-		prev = c.t.at(i - 1)
+		prev = c.h.at(i - 1)
 	}
-	return c.p.block(prev, c.t.at(i))
+	return c.p.block(prev, c.h.at(i))
 }
 
 // up moves a spot n lines up, at most to the first line; moved says how far.
@@ -63,7 +63,7 @@ func (c *column) up(s spot, n int) (spot, int) {
 
 // bottom is the top line of a pane of that height that shows the column's end.
 func (c *column) bottom(height int) spot {
-	s, _ := c.up(spot{i: c.t.len()}, height)
+	s, _ := c.up(spot{i: c.h.len()}, height)
 	return s
 }
 
@@ -73,7 +73,7 @@ func before(a, b spot) bool { return a.i < b.i || a.i == b.i && a.line < b.line 
 // top is the line at the top of the pane.
 func (c *column) top(s *scroll, height int) spot {
 	end := c.bottom(height)
-	i := c.t.index(s.anchor)
+	i := c.h.find(s.anchor)
 	if i < 0 {
 		s.follow()
 		return end
@@ -93,15 +93,15 @@ func (c *column) top(s *scroll, height int) spot {
 
 // hold makes a line the top one; the end is followed.
 func (c *column) hold(s *scroll, at spot, height int) {
-	if end := c.bottom(height); !before(at, end) || c.t.len() == 0 {
+	if end := c.bottom(height); !before(at, end) || c.h.len() == 0 {
 		s.follow()
 		return
 	}
 	if at.i < 0 {
-		*s = scroll{anchor: c.t.at(0), offset: at.line - len(c.head) - c.block(0).decor}
+		*s = scroll{anchor: c.h.at(0).place(), offset: at.line - len(c.head) - c.block(0).decor}
 		return
 	}
-	*s = scroll{anchor: c.t.at(at.i), offset: at.line - c.block(at.i).decor}
+	*s = scroll{anchor: c.h.at(at.i).place(), offset: at.line - c.block(at.i).decor}
 }
 
 // move scrolls by n lines, up if negative.
@@ -110,7 +110,7 @@ func (c *column) move(s *scroll, n, height int) {
 	if n < 0 {
 		at, _ = c.up(at, -n)
 	}
-	for ; n > 0 && at.i < c.t.len(); n-- {
+	for ; n > 0 && at.i < c.h.len(); n-- {
 		if at.line++; at.line >= len(c.lines(at.i)) {
 			at = spot{i: at.i + 1}
 		}
@@ -121,7 +121,7 @@ func (c *column) move(s *scroll, n, height int) {
 // view is the pane's lines, less than height where there are not so many.
 func (c *column) view(s *scroll, height int) []string {
 	out := make([]string, 0, height)
-	for at := c.top(s, height); len(out) < height && at.i < c.t.len(); at = (spot{i: at.i + 1}) {
+	for at := c.top(s, height); len(out) < height && at.i < c.h.len(); at = (spot{i: at.i + 1}) {
 		lines := c.lines(at.i)
 		out = append(out, lines[at.line:min(len(lines), at.line+height-len(out))]...)
 	}

@@ -66,14 +66,14 @@ func TestNewMessagesDoNotMoveTheText(t *testing.T) {
 		t.Errorf("the text moved:\n%s\n\n%s", before, after)
 	}
 	s.has("3 new ↓")
-	if c := s.m.open; c.unread != 3 {
-		t.Errorf("%d are unread", c.unread)
+	if n := s.m.open.unread(); n != 3 {
+		t.Errorf("%d are unread", n)
 	}
 	s.keys("end")
 	s.has("news 0", "news 2", " new ─")
 	s.hasNot("3 new ↓")
-	if c := s.m.open; c.unread != 0 {
-		t.Errorf("%d are unread at the end", c.unread)
+	if n := s.m.open.unread(); n != 0 {
+		t.Errorf("%d are unread at the end", n)
 	}
 	f.say(conv, "one more") // followed, without a key
 	s.events()
@@ -137,7 +137,7 @@ func TestOlderPagesComeWhenNeededAndHoldTheText(t *testing.T) {
 	for range 200 {
 		s.hold = true
 		s.keys("pgup")
-		loading := s.m.open.t.loading
+		loading := s.m.open.hist.loading
 		if loading && s.m.column().above(&s.m.open.scroll, s.m.chatLayout().body, 1) == 0 {
 			s.has("loading…")
 		}
@@ -158,7 +158,7 @@ func TestOlderPagesComeWhenNeededAndHoldTheText(t *testing.T) {
 	if f.fetched != 4 {
 		t.Errorf("%d pages were fetched, 4 have what was missing", f.fetched)
 	}
-	if got := len(s.m.open.t.log); got != 450 {
+	if got := len(s.m.open.hist.rows); got != 450 {
 		t.Errorf("%d messages are loaded", got)
 	}
 	s.keys("pgup", "pgup")
@@ -227,11 +227,11 @@ func TestResizingKeepsTheTopMessage(t *testing.T) {
 	for s.m.open.scroll.offset > 0 {
 		s.keys("up") // to the first line of a message
 	}
-	anchor := s.m.open.scroll.anchor
-	if anchor == nil {
+	if s.m.open.scroll.following() {
 		t.Fatal("nothing is held")
 	}
-	number := strings.SplitAfter(anchor.text, ".")[0]
+	anchor := s.m.open.scroll.anchor
+	number := strings.SplitAfter(s.m.open.hist.at(s.m.open.hist.find(anchor)).text, ".")[0]
 	for _, size := range [][2]int{{60, 30}, {59, 20}, {30, 10}, {120, 40}, {100, 30}} {
 		s.send(tea.WindowSizeMsg{Width: size[0], Height: size[1]})
 		if s.m.open.scroll.anchor != anchor {
@@ -269,7 +269,7 @@ func TestAChatWithManyNewMessagesOpensAtTheFirst(t *testing.T) {
 func TestEverySize(t *testing.T) {
 	f := demoBackend(func() time.Time { return testNow })
 	f.refuse = errs.New(errs.CodeForbidden, "no")
-	_, err := f.Send(t.Context(), client.Target{Peer: "bob"}, "refused 你好 ❤️ text that is long enough to break")
+	_, err := f.Send(t.Context(), f.with("bob"), "refused 你好 ❤️ text that is long enough to break")
 	must(err)
 	for _, method := range methods {
 		for _, width := range []int{1, 2, 3, 5, 8, 11, 12, 20, 23, 24, 40, 59, 60, 61, 100, 130} {
@@ -295,7 +295,7 @@ func TestHistoryDoesNotCost(t *testing.T) {
 		longChat(f, "bob", n, n)
 		s := newScreen(t, f, 100, 30)
 		s.keys("enter")
-		for len(s.m.open.t.log) < n {
+		for len(s.m.open.hist.rows) < n {
 			s.keys("ctrl+home")
 		}
 		s.keys("ctrl+end")

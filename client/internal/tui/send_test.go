@@ -13,6 +13,7 @@ import (
 
 	"github.com/msrchat/msrchat/client"
 	"github.com/msrchat/msrchat/client/store"
+	"github.com/msrchat/msrchat/shared/content"
 	"github.com/msrchat/msrchat/shared/errs"
 	"github.com/msrchat/msrchat/shared/text"
 )
@@ -23,7 +24,7 @@ func (f *fakeBackend) sent(conv uint64, skip int) []string {
 	defer f.mu.Unlock()
 	var out []string
 	for _, m := range f.logs[conv][skip:] {
-		out = append(out, m.Text)
+		out = append(out, m.Text())
 	}
 	return out
 }
@@ -66,7 +67,7 @@ func TestEnterSends(t *testing.T) {
 	if n := strings.Count(s.frame(), "first"); n != 1 {
 		t.Errorf("it is %d times on the screen:\n%s", n, s.frame())
 	}
-	if len(s.m.open.t.pending) != 0 {
+	if len(s.m.open.hist.pending) != 0 {
 		t.Error("something is still pending")
 	}
 }
@@ -203,7 +204,7 @@ type brokenDisk struct{ *fakeBackend }
 
 var errDisk = errors.New("disk full")
 
-func (brokenDisk) Send(context.Context, client.Target, string) (client.Outgoing, error) {
+func (brokenDisk) Send(context.Context, uint64, string) (client.Outgoing, error) {
 	return client.Outgoing{}, errDisk
 }
 
@@ -242,15 +243,18 @@ func TestNewsOfAMessageInEveryOrder(t *testing.T) {
 	f := newFake("ann")
 	conv := f.conversation("bob", 10, line{false, time.Hour, "hello"})
 	id, _ := store.NewMessageID()
-	queued := client.Outgoing{ID: id, Order: 7, Conversation: conv, Peer: "bob", Text: "the message", At: testNow}
+	body := []byte("the message")
+	queued := client.Outgoing{ID: id, Order: 7, Conversation: conv, Kind: content.Text, Body: body, At: testNow}
 	acked := queued
 	acked.State, acked.Seq, acked.LoggedAt = client.Acknowledged, 2, testNow
 	received := client.Received{
-		Message: client.Message{Conversation: conv, Seq: 2, ID: id, Sender: 1, Kind: store.KindText, Text: "the message", At: testNow},
-		Peer:    f.peers[conv], Mine: true,
+		Message: client.Message{
+			Conversation: conv, Seq: 2, Ordinal: 2, ID: id, Sender: 1, Kind: content.Text, Body: body, At: testNow,
+		},
+		Peer: f.peers[conv], Mine: true,
 	}
 	news := []tea.Msg{
-		wroteMsg{sentMsg{key: "bob", text: "the message", out: queued}},
+		sentMsg{text: "the message", out: queued},
 		eventsMsg{client.SendChanged{Outgoing: acked}},
 		eventsMsg{received},
 		unsentMsg{all: []client.Outgoing{queued}, upTo: 7},
@@ -260,13 +264,17 @@ func TestNewsOfAMessageInEveryOrder(t *testing.T) {
 		s := newScreen(t, f, 60, 12)
 		s.keys("enter")
 		for _, i := range order {
-			s.send(news[i])
+			msg := news[i]
+			if sent, is := msg.(sentMsg); is {
+				msg = wroteMsg{s.m.open.chat, sent}
+			}
+			s.send(msg)
 			if n := strings.Count(s.frame(), "the message"); n > 1 {
 				t.Fatalf("order %v: it is there %d times:\n%s", order, n, s.frame())
 			}
 		}
-		if s.mark("the message") != "✓" || len(s.m.open.t.pending) != 0 || len(s.m.open.t.log) != 2 {
-			t.Fatalf("order %v: %d pending\n%s", order, len(s.m.open.t.pending), s.frame())
+		if s.mark("the message") != "✓" || len(s.m.open.hist.pending) != 0 || len(s.m.open.hist.rows) != 2 {
+			t.Fatalf("order %v: %d pending\n%s", order, len(s.m.open.hist.pending), s.frame())
 		}
 	})
 }
@@ -298,7 +306,7 @@ func TestAnotherProcessOfTheProfileSends(t *testing.T) {
 	s.goTo("bob")
 	f.hold = true
 	for i := range 3 {
-		_, err := f.Send(t.Context(), client.Target{Conversation: conv, Peer: "bob"}, fmt.Sprint("from a script ", i))
+		_, err := f.Send(t.Context(), conv, fmt.Sprint("from a script ", i))
 		must(err)
 	}
 	f.events <- client.OutboxChanged{}
@@ -398,9 +406,7 @@ func TestATextThatCannotBeSentOnTheWayOutIsADraft(t *testing.T) {
 	if err := s.m.finish(t.Context()); !errors.Is(err, errDisk) {
 		t.Errorf("it ended with: %v", err)
 	}
-	drafts, err := f.Drafts(t.Context())
-	must(err)
-	if got := drafts[draftPrefix+"bob"]; got != "one\ntwo\nthree" {
+	if got := f.own(f.with("bob")).Draft; got != "one\ntwo\nthree" {
 		t.Errorf("the draft is %q", got)
 	}
 }

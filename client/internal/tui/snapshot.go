@@ -2,103 +2,70 @@ package tui
 
 import (
 	"context"
-	"strconv"
-	"strings"
+	"slices"
 
 	"github.com/msrchat/msrchat/client"
-	"github.com/msrchat/msrchat/client/store"
 )
 
-// The keys under which the screen keeps things in the store, by chat key.
-const (
-	draftPrefix = "chat/"
-	readPrefix  = "tui.read/"
-)
-
-// countMost is how many messages are looked at to count the unread ones of a
-// conversation; more are shown as "99+".
-const countMost = 100
+// answeredWithin is how many unread messages are searched for one of the user's
+// own.
+const answeredWithin = 100
 
 // snapshot is what is kept on this machine, read at once.
 type snapshot struct {
-	chats  []known
+	chats  []kept
 	unsent []client.Outgoing
-	drafts map[string]string // by chat key
 }
 
-// known is a conversation of a snapshot.
-type known struct {
+// kept is a conversation of a snapshot.
+type kept struct {
 	client.Cached
-	key    string
-	read   uint64 // the last message that was read here, 0 if unknown
-	unread int
+	// answered is the newest message of the user's own, where it is not marked as
+	// read: a person who answers, on any device or by a script, has read what is
+	// above.
+	answered *client.Message
 }
 
-// takeSnapshot reads the store. Conversations in counted are known well enough:
-// their unread messages are not counted again.
-func takeSnapshot(ctx context.Context, b Backend, counted map[uint64]bool) (snapshot, error) {
+// takeSnapshot reads the store: all conversations, and in any case those with the
+// people. In the conversations of seen it does not search for answers.
+func takeSnapshot(ctx context.Context, b Backend, seen map[uint64]bool, people []string) (snapshot, error) {
 	var s snapshot
 	chats, err := b.Chats(ctx)
 	if err != nil {
 		return s, err
 	}
+	for _, name := range people {
+		c, err := b.Contact(ctx, name)
+		if err != nil {
+			return s, err
+		}
+		if !slices.ContainsFunc(chats, func(o client.Cached) bool { return o.ID == c.ID }) {
+			chats = append(chats, c)
+		}
+	}
 	me := b.User().ID
 	for _, c := range chats {
-		k := known{Cached: c, key: chatKey(c.Peer.Name, c.ID)}
-		if !counted[c.ID] {
-			if err := k.count(ctx, b, me); err != nil {
+		k := kept{Cached: c}
+		if unread := c.Unread(); unread > 0 && !seen[c.ID] {
+			newest, err := b.Stored(ctx, c.ID, 0, min(unread, answeredWithin))
+			if err != nil {
 				return s, err
 			}
+			k.answered = lastOwn(newest, c.Own.Read, me)
 		}
 		s.chats = append(s.chats, k)
 	}
-	if s.unsent, err = b.Unsent(ctx); err != nil {
-		return s, err
-	}
-	drafts, err := b.Drafts(ctx)
-	s.drafts = map[string]string{}
-	for key, text := range drafts {
-		if key, ok := strings.CutPrefix(key, draftPrefix); ok {
-			s.drafts[key] = text
-		}
-	}
+	s.unsent, err = b.Unsent(ctx)
 	return s, err
 }
 
-// count finds what is unread: what others wrote after the last message that was
-// read here or that this user wrote, on whatever machine.
-func (k *known) count(ctx context.Context, b Backend, me uint64) error {
-	mark, err := b.Meta(ctx, readPrefix+k.key)
-	if err != nil {
-		return err
-	}
-	k.read, _ = strconv.ParseUint(mark, 10, 64) // whatever else it says: nothing is read
-	if k.Last == nil {
-		return nil
-	}
-	k.read = min(k.read, k.Last.Seq) // the log was restored to an earlier time
-	if k.read == k.Last.Seq {
-		return nil
-	}
-	newest, err := b.Stored(ctx, k.ID, 0, countMost)
-	if err != nil {
-		return err
-	}
-	for i := len(newest) - 1; i >= 0 && newest[i].Seq > k.read; i-- {
-		if newest[i].Sender == me {
-			k.read = newest[i].Seq
-			break
+// lastOwn is the last of the user's own messages behind the read mark, nil where
+// there is none.
+func lastOwn(messages []client.Message, read, me uint64) *client.Message {
+	for i := len(messages) - 1; i >= 0 && messages[i].Seq > read; i-- {
+		if messages[i].Sender == me {
+			return &messages[i]
 		}
-		k.unread++
 	}
 	return nil
-}
-
-// chatKey names a chat for ever: by the other person, since a conversation has
-// no id before a server told it, and another one after a restore.
-func chatKey(peer string, conversation uint64) string {
-	if peer != "" {
-		return store.PeerKey(peer)
-	}
-	return "#" + strconv.FormatUint(conversation, 10)
 }

@@ -60,7 +60,7 @@ func (m *Model) connection() (text string, style lipgloss.Style, loud bool) {
 // waiting counts what is to be sent.
 func (m *Model) waiting() (n int) {
 	for _, c := range m.chats.sorted {
-		n += c.t.waiting()
+		n += c.hist.waiting()
 	}
 	return n
 }

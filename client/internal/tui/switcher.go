@@ -3,6 +3,7 @@ package tui
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"unicode"
@@ -51,7 +52,7 @@ func (s *switcher) changed(m *Model) {
 		if score := match(query, c.name); score > 0 {
 			hits = append(hits, hit{c, score})
 		}
-		exact = exact || err == nil && c.key == key
+		exact = exact || err == nil && c.peerKey == key
 	}
 	slices.SortStableFunc(hits, func(a, b hit) int { return cmp.Compare(b.score, a.score) })
 	for _, h := range hits {
@@ -137,28 +138,27 @@ func (s *switcher) choose(m *Model) tea.Cmd {
 // openedMsg answers the question gen for the chat with a person.
 type openedMsg struct {
 	gen  int
-	conv client.Conversation
+	conv client.Cached
 	err  error
 }
 
-// talkTo opens the chat with a person who may be unknown here. Without a
-// connection nobody can say whether there is such a person: the chat opens, and
-// the server's answer to the first message tells.
+// talkTo opens the chat with a person who may be new here. Without a connection
+// nobody can say whether there is such a person: the chat opens, and the server's
+// answer to the first message says it.
 func (s *switcher) talkTo(m *Model, name string) tea.Cmd {
-	if m.link.State != client.Online {
-		m.layers.close(s)
-		c := m.chats.get(0, client.Peer{Name: name})
-		m.beginChat(c)
-		m.say("whether there is a " + c.name + " shows with the connection")
-		return nil
-	}
 	s.asking, s.problem = name, ""
 	s.gen++
-	ctx, b, msg := m.ctx, m.b, openedMsg{gen: s.gen}
+	ctx, b, online, msg := m.ctx, m.b, m.link.State == client.Online, openedMsg{gen: s.gen}
 	return answerTo(s, func() tea.Msg {
 		ctx, cancel := context.WithTimeout(ctx, netTime)
 		defer cancel()
-		msg.conv, msg.err = b.OpenDirect(ctx, name)
+		if !online {
+			msg.conv, msg.err = b.Contact(ctx, name)
+			return msg
+		}
+		var conv client.Conversation
+		conv, msg.err = b.OpenDirect(ctx, name)
+		msg.conv = client.Cached{ID: conv.ID, Peer: conv.Peer, Head: conv.Head, HeadOrdinal: conv.Ordinal}
 		return msg
 	})
 }
@@ -173,7 +173,12 @@ func (s *switcher) opened(m *Model, msg openedMsg) {
 		return
 	}
 	m.layers.close(s)
-	m.beginChat(m.chats.get(msg.conv.ID, msg.conv.Peer))
+	c := m.chats.get(msg.conv.ID, msg.conv.Peer)
+	c.reach(msg.conv.Head, msg.conv.HeadOrdinal)
+	m.beginChat(c)
+	if c.provisional() {
+		m.say("whether there is a " + c.name + " shows with the connection")
+	}
 }
 
 func (s *switcher) title(m *Model, _ int) (left, right string) {
@@ -204,8 +209,8 @@ func (s *switcher) row(m *Model, i, width int) string {
 	text := "+ start a chat with “" + m.shown(cleanLine(s.person)) + "”"
 	if i < len(s.found) {
 		text = m.shown(s.found[i].name)
-		if n := s.found[i].unread; n > 0 {
-			text += "  (" + count(n) + ")"
+		if n := s.found[i].unread(); n > 0 {
+			text += fmt.Sprintf("  (%d)", n)
 		}
 	}
 	if i == s.at {

@@ -54,7 +54,7 @@ func Run(ctx context.Context, opt Options) error {
 	// Commands outlive ctx: what was typed is kept after the wish to end.
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
-	start, err := takeSnapshot(work, opt.Backend, nil)
+	start, err := takeSnapshot(work, opt.Backend, nil, nil)
 	if err != nil {
 		return fmt.Errorf("read chats: %w", err)
 	}

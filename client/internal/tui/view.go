@@ -1,6 +1,8 @@
 package tui
 
 import (
+	"time"
+
 	tea "charm.land/bubbletea/v2"
 )
 
@@ -11,18 +13,22 @@ type view struct {
 
 	scroll   scroll
 	composer editor
-	// divider is the first message that was new when the chat was opened or the
+	typed    time.Time // when the composer was changed last
+	// divider is the first event that was new when the chat was opened or the
 	// reader went away, 0 if none.
 	divider uint64
-	// jump: once the first page is there, show the divider if it is far up.
+	// jump: once the divider is loaded, show it if it is far up.
 	jump bool
 }
+
+// typingTime is how long after a key somebody counts as typing.
+const typingTime = 2 * time.Second
 
 func newView(c *chat) *view {
 	v := &view{chat: c}
 	v.composer.set(c.draft.text)
-	if c.unread > 0 {
-		v.divider, v.jump = c.read+1, true
+	if c.unread() > 0 {
+		v.divider, v.jump = c.own.Read+1, true
 	}
 	return v
 }
@@ -39,22 +45,22 @@ func (v *view) reset() {
 
 // column is the open chat's messages as they are shown now.
 func (m *Model) column() *column {
-	c := m.open
+	v, h := m.open, &m.open.hist
 	p := &painter{
 		m: m.measure, st: &m.styles, theme: m.theme, width: m.layout().main.w - 2, now: m.clock,
-		name: m.speaker, divider: c.divider, hintEntry: c.t.failed(),
+		name: m.speaker, fresh: h.first(v.divider), hintEntry: h.failed(),
 	}
 	// Two rows, whatever they say: what is below does not move.
 	head, more := "…", ""
 	switch {
-	case c.t.loading:
+	case h.loading:
 		head = "loading…"
-	case c.t.problem != "":
-		head, more = "older messages not loaded; PgUp tries again", m.shown(c.t.problem)
-	case c.t.complete || c.conv == 0:
+	case h.problem != "":
+		head, more = "older messages not loaded; PgUp tries again", m.shown(h.problem)
+	case h.complete || v.provisional():
 		head = "the start of the conversation"
 	}
-	return &column{t: &c.t, p: p, head: []string{
+	return &column{h: h, p: p, head: []string{
 		p.st.faint.Render(m.measure.fit(head, p.width)), p.st.faint.Render(m.measure.fit(more, p.width)),
 	}}
 }
@@ -74,29 +80,49 @@ func (m *Model) reading() bool {
 		m.width > 0 && m.chatLayout().body > 0
 }
 
+// jumpMost is how many messages are loaded to show the first new one.
+const jumpMost = 10_000
+
+// sought says whether the first new message is still to be loaded.
+func (v *view) sought() bool {
+	h := &v.hist
+	lo := h.log.Lo()
+	return v.jump && (lo == 0 || lo > v.divider && !h.complete && h.problem == "" && len(h.rows) < jumpMost)
+}
+
 // jump moves a chat that was just opened to the first new message, if the new
 // ones do not all fit on the screen.
 func (m *Model) jump() {
 	v := m.open
-	if v == nil || !v.jump || len(v.t.log) == 0 || m.width == 0 {
+	if v == nil || !v.jump || m.width == 0 {
+		return
+	}
+	if v.divider <= v.own.Read { // read elsewhere, or an answer of the user's own
+		if v.divider, v.jump = v.own.Read+1, v.unread() > 0; !v.jump {
+			v.divider = 0
+			return
+		}
+	}
+	if v.sought() {
 		return
 	}
 	v.jump = false
-	e := v.t.bySeq(v.divider)
-	if e == nil {
-		e = v.t.log[0]
+	i, _ := v.hist.log.Index(v.divider)
+	if i >= v.hist.len() {
+		return
 	}
-	col, at, body := m.column(), spot{i: v.t.index(e)}, max(m.chatLayout().body, 1)
-	switch decor := col.block(at.i).decor; {
+	col, at, body := m.column(), spot{i: i}, max(m.chatLayout().body, 1)
+	switch decor := col.block(i).decor; {
 	case body < 2*decor:
 		at.line = decor // there is room for the text only
-	case at.i > 0:
+	case i > 0:
 		at.line = 1 // without the blank row
 	}
 	col.hold(&v.scroll, at, body)
 }
 
 func (m *Model) scroll(lines int) {
+	m.open.jump = false
 	m.column().move(&m.open.scroll, lines, m.chatLayout().body)
 }
 
@@ -104,7 +130,7 @@ func scrollPages(n int) func(*Model) tea.Cmd {
 	return func(m *Model) tea.Cmd {
 		body := m.chatLayout().body
 		if n < 0 && m.column().above(&m.open.scroll, body, 1) == 0 {
-			m.open.t.problem = "" // the same key again asks for another try
+			m.open.hist.problem = "" // the same key again asks for another try
 		}
 		m.scroll(n * max(1, body-2))
 		return nil
@@ -112,12 +138,13 @@ func scrollPages(n int) func(*Model) tea.Cmd {
 }
 
 func (m *Model) scrollTop() tea.Cmd {
-	m.open.t.problem = ""
+	m.open.jump, m.open.hist.problem = false, ""
 	m.column().hold(&m.open.scroll, spot{i: -1}, m.chatLayout().body)
 	return nil
 }
 
 func (m *Model) scrollEnd() tea.Cmd {
+	m.open.jump = false
 	m.open.scroll.follow()
 	return nil
 }

@@ -3,7 +3,6 @@ package tui
 import (
 	"context"
 	"errors"
-	"strconv"
 	"strings"
 	"time"
 
@@ -14,100 +13,133 @@ import (
 	"github.com/msrchat/msrchat/shared/text"
 )
 
-// writes is what is to be kept on this machine. One write after another is
-// done, so that messages are sent in the order typed.
+// writes is what is to be kept on this machine. One write is done after another,
+// so that messages are sent in the order typed.
 type writes struct {
 	queue   []write
 	running *step // the one under way, nil if none is
 
 	// Drafts and read marks change often and are gathered for a moment.
-	drafts  map[string]*chat
-	reads   map[string]*chat
+	drafts  map[*chat]bool
+	reads   map[*chat]bool
 	waiting bool
+}
+
+// write is one step for a chat. Its message is handled by Update.
+type write struct {
+	c    *chat
+	read bool // it is a read mark
+	do   func(ctx context.Context, conversation uint64) tea.Msg
 }
 
 // step is a write under way. msg may be read when done is closed.
 type step struct {
 	done chan struct{}
-	msg  tea.Msg
+	msg  wroteMsg
 }
 
-// write is one step; its message is handled by Update.
-type write func(ctx context.Context) tea.Msg
-
 type (
-	wroteMsg struct{ msg tea.Msg }
-	keepMsg  struct{}
-	// sentMsg says what became of a text that was sent.
-	sentMsg struct {
-		key, text string
-		out       client.Outgoing
-		err       error
+	// wroteMsg says that a write is done.
+	wroteMsg struct {
+		c   *chat
+		msg tea.Msg
 	}
-	// discardedMsg says what became of a failed message, and of the new one if it
+	keepMsg struct{}
+	// sentMsg is the outcome of a text that was sent.
+	sentMsg struct {
+		text string
+		out  client.Outgoing
+		err  error
+	}
+	// discardedMsg is the outcome for a failed message, and for the new one if it
 	// was sent again.
 	discardedMsg struct {
-		key   string
 		id    client.MessageID
 		again client.Outgoing
 		err   error
 	}
-	// keptMsg says that a draft or a read mark was written, or not.
-	keptMsg struct{ err error }
+	// draftMsg and readMsg say that a draft or a read mark was kept, and the own state
+	// afterwards, or why it was not kept.
+	draftMsg struct {
+		text string
+		own  client.OwnState
+		err  error
+	}
+	readMsg struct {
+		own client.OwnState
+		err error
+	}
 )
 
 const (
-	// keepTime is how long drafts and read marks are gathered. It is what a
-	// crash can cost.
+	// keepTime is how long drafts and read marks are gathered. It is what a crash
+	// can cost.
 	keepTime = 300 * time.Millisecond
 	// maxWrites bounds the queue; only a disk that hangs fills it.
 	maxWrites = 256
 )
 
-// write does something after what was asked for before.
-func (m *Model) write(w write) tea.Cmd {
-	m.writes.queue = append(m.writes.queue, w)
+// write does something for a chat after what was asked for before.
+func (m *Model) write(c *chat, do func(ctx context.Context, conversation uint64) tea.Msg) tea.Cmd {
+	m.writes.queue = append(m.writes.queue, write{c: c, do: do})
 	return m.nextWrite()
 }
 
+// nextWrite begins the next write. One for a chat without an id waits, and those
+// behind it: the snapshot after a Reset tells the id.
 func (m *Model) nextWrite() tea.Cmd {
-	if m.writes.running != nil || len(m.writes.queue) == 0 {
+	if m.writes.running != nil || len(m.writes.queue) == 0 || m.writes.queue[0].c.id == 0 {
 		return nil
 	}
-	w, r, ctx := m.writes.queue[0], &step{done: make(chan struct{})}, m.ctx
+	w, r := m.writes.queue[0], &step{done: make(chan struct{})}
 	m.writes.queue = m.writes.queue[1:]
 	m.writes.running = r
+	ctx, conversation := m.ctx, w.c.id
 	return func() tea.Msg {
 		defer close(r.done)
 		ctx, cancel := context.WithTimeout(ctx, diskTime)
 		defer cancel()
-		r.msg = w(ctx)
-		return wroteMsg{r.msg}
+		r.msg = wroteMsg{w.c, w.do(ctx, conversation)}
+		return r.msg
 	}
 }
 
 func (m *Model) onWrote(msg wroteMsg) tea.Cmd {
 	m.writes.running = nil
-	_ = m.wrote(msg.msg) // it is on the screen
+	_ = m.wrote(msg) // it is on the screen
 	return m.nextWrite()
 }
 
 // wrote takes the outcome of a write, and returns its error.
-func (m *Model) wrote(msg tea.Msg) error {
-	switch msg := msg.(type) {
+func (m *Model) wrote(w wroteMsg) error {
+	c := m.chats.live(w.c)
+	switch msg := w.msg.(type) {
 	case sentMsg:
-		m.onSent(msg)
+		m.onSent(c, msg)
 		return msg.err
 	case discardedMsg:
-		m.onDiscarded(msg)
+		m.onDiscarded(c, msg)
 		return msg.err
-	case keptMsg:
-		if msg.err != nil {
-			m.complain("draft not kept", msg.err)
+	case draftMsg:
+		if c != nil && msg.err == nil {
+			c.draft.kept = msg.text
 		}
+		m.onKept(c, msg.own, msg.err)
+		return msg.err
+	case readMsg:
+		m.onKept(c, msg.own, msg.err)
 		return msg.err
 	}
 	return nil
+}
+
+func (m *Model) onKept(c *chat, own client.OwnState, err error) {
+	switch {
+	case err != nil:
+		m.complain("draft not kept", err)
+	case c != nil:
+		m.takeOwn(c, own)
+	}
 }
 
 // finish does what is still to be written; the program has ended. A text that
@@ -128,7 +160,14 @@ func (m *Model) finish(ctx context.Context) error {
 		queue := m.writes.queue
 		m.writes.queue = nil
 		for _, w := range queue {
-			errs = errors.Join(errs, m.wrote(w(ctx)))
+			if w.c.id == 0 { // it ended before the snapshot after a Reset
+				known, err := m.b.Contact(ctx, w.c.peer.Name)
+				if err != nil {
+					return errors.Join(errs, err)
+				}
+				m.chats.identify(w.c, known.ID)
+			}
+			errs = errors.Join(errs, m.wrote(wroteMsg{w.c, w.do(ctx, w.c.id)}))
 		}
 	}
 	return errs
@@ -137,8 +176,8 @@ func (m *Model) finish(ctx context.Context) error {
 // keepDraft notes the composer's text as the open chat's draft.
 func (m *Model) keepDraft() {
 	if v := m.open; v != nil && v.draft.text != v.composer.value {
-		v.draft.text = v.composer.value
-		m.writes.drafts[v.key] = v.chat
+		v.draft.text, v.typed = v.composer.value, m.clock
+		m.writes.drafts[v.chat] = true
 	}
 }
 
@@ -158,17 +197,20 @@ func (m *Model) keep() tea.Cmd {
 }
 
 func (m *Model) gather() {
-	for key, c := range m.writes.drafts {
-		draft, key := c.draft.text, draftPrefix+key
-		m.writes.queue = append(m.writes.queue, func(ctx context.Context) tea.Msg {
-			return keptMsg{m.b.SetDraft(ctx, key, draft)}
-		})
+	b := m.b
+	for c := range m.writes.drafts {
+		known, body := c.draft.kept, c.draft.text
+		m.writes.queue = append(m.writes.queue, write{c: c, do: func(ctx context.Context, to uint64) tea.Msg {
+			own, err := b.SetDraft(ctx, to, known, body)
+			return draftMsg{body, own, err}
+		}})
 	}
-	for key, c := range m.writes.reads {
-		read, key := strconv.FormatUint(c.read, 10), readPrefix+key
-		m.writes.queue = append(m.writes.queue, func(ctx context.Context) tea.Msg {
-			return keptMsg{m.b.SetMeta(ctx, key, read)}
-		})
+	for c := range m.writes.reads {
+		seq := c.own.Read
+		m.writes.queue = append(m.writes.queue, write{c: c, read: true, do: func(ctx context.Context, of uint64) tea.Msg {
+			own, err := b.SetRead(ctx, of, seq)
+			return readMsg{own, err}
+		}})
 	}
 	clear(m.writes.drafts)
 	clear(m.writes.reads)
@@ -197,11 +239,11 @@ func (m *Model) submit() tea.Cmd {
 	}
 	m.clearComposer()
 	v.scroll.follow()
-	v.divider = 0
-	to, key := v.target(), v.key
-	return m.write(func(ctx context.Context) tea.Msg {
-		out, err := m.b.Send(ctx, to, body)
-		return sentMsg{key, body, out, err}
+	v.divider, v.jump = 0, false
+	b := m.b
+	return m.write(v.chat, func(ctx context.Context, conversation uint64) tea.Msg {
+		out, err := b.Send(ctx, conversation, body)
+		return sentMsg{body, out, err}
 	})
 }
 
@@ -210,10 +252,11 @@ func (m *Model) clearComposer() {
 	m.keepDraft()
 }
 
-func (m *Model) onSent(msg sentMsg) {
-	c := m.chats.byKey[msg.key]
+// onSent takes the outcome for a text that was sent; c is nil where its chat was
+// removed.
+func (m *Model) onSent(c *chat, msg sentMsg) {
 	if msg.err == nil {
-		m.onOutgoing(msg.out)
+		m.outgoing(c, msg.out)
 		if c != nil {
 			c.draft.restored = ""
 		}
@@ -225,47 +268,47 @@ func (m *Model) onSent(msg sentMsg) {
 	}
 	m.keepDraft()
 	c.draft.giveBack(msg.text)
-	m.writes.drafts[c.key] = c
+	m.writes.drafts[c] = true
 	if m.open.shows(c) {
 		m.open.composer.set(c.draft.text)
 	}
 }
 
-// discard forgets the oldest failed message of the open chat; again sends it
-// once more.
+// discard forgets the oldest failed message of the open chat; again sends it once
+// more.
 func (m *Model) discard(again bool) tea.Cmd {
-	c := m.open
-	e := c.t.failed()
+	v := m.open
+	e := v.hist.failed()
 	if e == nil {
 		return nil
 	}
-	key, id, body, to := c.key, e.id, e.raw, c.target()
+	b, id, body := m.b, e.id, e.raw
 	if again {
-		c.scroll.follow()
+		v.scroll.follow()
 	}
-	return m.write(func(ctx context.Context) tea.Msg {
-		msg := discardedMsg{key: key, id: id}
+	return m.write(v.chat, func(ctx context.Context, conversation uint64) tea.Msg {
+		msg := discardedMsg{id: id}
 		if again {
-			if msg.again, msg.err = m.b.Send(ctx, to, body); msg.err != nil {
+			if msg.again, msg.err = b.Send(ctx, conversation, body); msg.err != nil {
 				return msg // the failed one stays
 			}
 		}
-		if err := m.b.Discard(ctx, id); !errors.Is(err, store.ErrNotFound) {
+		if err := b.Discard(ctx, id); !errors.Is(err, store.ErrNotFound) {
 			msg.err = err
 		}
 		return msg
 	})
 }
 
-func (m *Model) onDiscarded(msg discardedMsg) {
+func (m *Model) onDiscarded(c *chat, msg discardedMsg) {
 	if msg.again.ID != (client.MessageID{}) {
-		m.onOutgoing(msg.again)
+		m.outgoing(c, msg.again)
 	}
 	if msg.err != nil {
 		m.complain("not done", msg.err)
 		return
 	}
-	if c := m.chats.byKey[msg.key]; c != nil {
-		c.t.forget(msg.id)
+	if c != nil {
+		c.hist.forget(msg.id)
 	}
 }
