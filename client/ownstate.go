@@ -109,7 +109,7 @@ func (o *owner) seeOwn() {
 		if w.heard[id] <= own.Number {
 			delete(w.heard, id)
 		}
-		if !sameToEye(before, own.OwnState) && o.knows(id) {
+		if !own.Same(before) && o.knows(id) {
 			tell = append(tell, id)
 		}
 	}
@@ -119,11 +119,6 @@ func (o *owner) seeOwn() {
 	for _, id := range tell {
 		o.tellOwn(id)
 	}
-}
-
-// sameToEye says that two states look the same to the application.
-func sameToEye(a, b OwnState) bool {
-	return a.Read == b.Read && a.ReadOrdinal == b.ReadOrdinal && a.Draft == b.Draft
 }
 
 // knows says whether a conversation is more to the application than a number.
@@ -138,7 +133,7 @@ func (o *owner) knows(id uint64) bool {
 // metOwn has the application told the own state of a conversation that became known
 // after it.
 func (o *owner) metOwn(id uint64) {
-	if !sameToEye(o.own.shown[id], OwnState{}) {
+	if own := o.own.shown[id]; !own.Same(OwnState{}) {
 		o.own.owed[id] = true
 	}
 }
@@ -215,7 +210,7 @@ func (o *owner) setOwn(id uint64, prepare func(conv Cached) (change func(*OwnSta
 	others := false // their changes are in it, too
 	change := prepare(conv)
 	fn := func(_ uint64, own *OwnState) {
-		others = !sameToEye(*own, before)
+		others = !own.Same(before)
 		change(own)
 		after = *own
 	}

@@ -33,6 +33,13 @@ type OwnState struct {
 // Unsent says that there is something to tell the server.
 func (o *OwnState) Unsent() bool { return o.Read > o.ReadTold || o.DraftUnsent }
 
+// Same says whether an application would see the same: what is set, under which
+// number, and whether a server has it.
+func (o *OwnState) Same(p OwnState) bool {
+	return o.Number == p.Number && o.Read == p.Read && o.ReadOrdinal == p.ReadOrdinal && o.Draft == p.Draft &&
+		o.Unsent() == p.Unsent()
+}
+
 // SetRead raises the read mark.
 func (o *OwnState) SetRead(seq, ordinal uint64) {
 	if seq > o.Read {
