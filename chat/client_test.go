@@ -37,8 +37,8 @@ type fleet struct {
 	users    int
 }
 
-// newFleet starts what the servers need; a test that stops its database asks
-// for one of its own.
+// newFleet starts what the servers need. A test that stops its database needs one
+// of its own.
 func newFleet(t *testing.T, ownDatabase bool) *fleet {
 	t.Helper()
 	f := &fleet{t: t, redis: testenv.StartRedis(t), consul: testenv.StartConsul(t)}
@@ -63,9 +63,18 @@ func (f *fleet) start(instance string, change ...func(*chat.Config)) *running {
 	f.t.Helper()
 	local := chat.Listener{Bind: "127.0.0.1:0"}
 	cfg := chat.Config{
-		Instance: instance, Release: "test", Client: local, Relay: local, Health: local, HTTP: local,
-		Database: f.db, Redis: cache.Config{Addrs: []string{f.redis.Addr}}, ConsulAddr: f.consul.Addr,
-		Register: true, Heartbeat: heartbeat, Drain: 300 * time.Millisecond,
+		Instance:   instance,
+		Release:    "test",
+		Client:     local,
+		Relay:      local,
+		Health:     local,
+		HTTP:       local,
+		Database:   f.db,
+		Redis:      cache.Config{Addrs: []string{f.redis.Addr}},
+		ConsulAddr: f.consul.Addr,
+		Register:   true,
+		Heartbeat:  heartbeat,
+		Drain:      300 * time.Millisecond,
 	}
 	for _, c := range change {
 		c(&cfg)
@@ -117,8 +126,8 @@ func (f *fleet) person() person {
 	f.t.Helper()
 	f.users++
 	p := person{name: fmt.Sprintf("user%d", f.users)}
-	made, err := f.sql.Exec("INSERT INTO users (name, name_key, email, email_key, password_hash, created_at) VALUES (?, ?, ?, ?, '', 1)",
-		p.name, p.name, p.name+"@x", p.name+"@x")
+	made, err := f.sql.Exec("INSERT INTO users (name, name_key, email, email_key, password_hash, created_at)"+
+		" VALUES (?, ?, ?, ?, '', 1)", p.name, p.name, p.name+"@x", p.name+"@x")
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -133,7 +142,7 @@ func (f *fleet) person() person {
 	return p
 }
 
-// wire is a bare client: it speaks frames and remembers pushes.
+// wire is a bare client: it writes and reads frames and keeps the pushes.
 type wire struct {
 	t       *testing.T
 	nc      net.Conn
@@ -160,7 +169,7 @@ func dial(t *testing.T, address string) *wire {
 func login(t *testing.T, s *running, p person) *wire {
 	t.Helper()
 	w := dial(t, s.ClientAddr())
-	w.write(&chatv1.ClientFrame{RequestId: 1, Body: &chatv1.ClientFrame_Hello{Hello: &chatv1.Hello{Protocol: 1, Token: p.token, Client: "test"}}})
+	w.write(helloFrame(1, p.token))
 	f := w.read()
 	if w.welcome = f.GetWelcome(); w.welcome == nil {
 		t.Fatalf("no Welcome but %v", f)
@@ -169,6 +178,13 @@ func login(t *testing.T, s *running, p person) *wire {
 	w.pushes = append(w.pushes, heads)
 	go w.ping()
 	return w
+}
+
+// helloFrame is the first frame of a client with this protocol version and token.
+func helloFrame(protocol uint32, token []byte) *chatv1.ClientFrame {
+	return &chatv1.ClientFrame{RequestId: 1, Body: &chatv1.ClientFrame_Hello{
+		Hello: &chatv1.Hello{Protocol: protocol, Token: token, Client: "test"},
+	}}
 }
 
 // ping keeps the connection alive until it is closed.
@@ -244,17 +260,31 @@ func (w *wire) call(f *chatv1.ClientFrame) *chatv1.ServerFrame {
 
 func (w *wire) openDirect(name string) *chatv1.Conversation {
 	w.t.Helper()
-	answer := w.call(&chatv1.ClientFrame{Body: &chatv1.ClientFrame_OpenDirect{OpenDirect: &chatv1.OpenDirect{PeerName: name}}})
+	answer := w.call(openDirectFrame(name))
 	if answer.GetConversation() == nil {
 		w.t.Fatalf("open %s: %v", name, answer)
 	}
 	return answer.GetConversation()
 }
 
+func openDirectFrame(name string) *chatv1.ClientFrame {
+	return &chatv1.ClientFrame{Body: &chatv1.ClientFrame_OpenDirect{
+		OpenDirect: &chatv1.OpenDirect{PeerName: name},
+	}}
+}
+
+func listFrame() *chatv1.ClientFrame {
+	return &chatv1.ClientFrame{Body: &chatv1.ClientFrame_ListConversations{
+		ListConversations: &chatv1.ListConversations{},
+	}}
+}
+
 func message(conversation uint64, text string) *chatv1.ClientFrame {
 	id := make([]byte, 16)
 	rand.Read(id)
-	return &chatv1.ClientFrame{Body: &chatv1.ClientFrame_Send{Send: &chatv1.Send{ConversationId: conversation, ClientMsgId: id, Text: text}}}
+	return &chatv1.ClientFrame{Body: &chatv1.ClientFrame_Send{
+		Send: &chatv1.Send{ConversationId: conversation, ClientMsgId: id, Body: []byte(text)},
+	}}
 }
 
 func (w *wire) send(conversation uint64, text string) *chatv1.Sent {
@@ -286,10 +316,12 @@ func (w *wire) await(what string, wanted func(*chatv1.ServerFrame) bool) *chatv1
 
 func (w *wire) event(text string) *chatv1.Event {
 	w.t.Helper()
-	return w.await("event "+text, func(f *chatv1.ServerFrame) bool { return f.GetEvent().GetText() == text && f.GetEvent() != nil }).GetEvent()
+	return w.await("event "+text, func(f *chatv1.ServerFrame) bool {
+		return f.GetEvent() != nil && string(f.GetEvent().GetBody()) == text
+	}).GetEvent()
 }
 
-// head waits until a conversation is told to reach at least seq.
+// head waits for a head of a conversation that is at least seq.
 func (w *wire) head(conversation, seq uint64) {
 	w.t.Helper()
 	w.await(fmt.Sprintf("head %d", seq), func(f *chatv1.ServerFrame) bool {
@@ -307,9 +339,15 @@ func (w *wire) goodbye() *chatv1.Goodbye {
 	return w.await("goodbye", func(f *chatv1.ServerFrame) bool { return f.GetGoodbye() != nil }).GetGoodbye()
 }
 
+func historyFrame(conversation, after uint64) *chatv1.ClientFrame {
+	return &chatv1.ClientFrame{Body: &chatv1.ClientFrame_History{
+		History: &chatv1.History{ConversationId: conversation, After: after},
+	}}
+}
+
 func (w *wire) history(conversation, after uint64) *chatv1.HistoryPage {
 	w.t.Helper()
-	answer := w.call(&chatv1.ClientFrame{Body: &chatv1.ClientFrame_History{History: &chatv1.History{ConversationId: conversation, After: after}}})
+	answer := w.call(historyFrame(conversation, after))
 	if answer.GetHistoryPage() == nil {
 		w.t.Fatalf("history: %v", answer)
 	}

@@ -1,6 +1,6 @@
 // Package chat is the chat server: it holds its users' TCP connections, appends
-// their messages to the log, and brings them to their readers on whichever
-// server those are. ARCHITECTURE.md describes the flows.
+// their messages to the log, and delivers them to their readers on all servers.
+// ARCHITECTURE.md describes the flows.
 package chat
 
 import (
@@ -20,14 +20,14 @@ import (
 // Service is the name in Consul.
 const Service = "chat"
 
-// Listener is where a port is bound and how others reach it, which differs
-// behind NAT and proxies. An empty Advertise is the bound address.
+// Listener is the address where a port is bound and the one where others reach it,
+// which differs behind NAT and proxies. An empty Advertise means the bound address.
 type Listener struct {
 	Bind, Advertise string
 }
 
-// Config is everything a Server needs to know. Start from Defaults; a number or
-// a time of 0 means the default too.
+// Config is the configuration of a Server. Start from Defaults. A number or a time
+// of 0 means the default too.
 type Config struct {
 	// Instance is unique in the fleet; Release is the label of this build or
 	// deployment; Zone is where it runs.
@@ -43,45 +43,46 @@ type Config struct {
 	ConsulAddr    string
 	// Register registers the process in Consul; off where Nomad does it.
 	Register bool
-	// Capacity is how many connections are let in; the limit of open files may
+	// Capacity is how many connections are admitted. The limit of open files may
 	// lower it.
 	Capacity int
 	// MaxSends is how many messages are held while the database is away or slow.
 	MaxSends  int
 	Heartbeat time.Duration
-	// DrainRate bounds how many connections a second are asked to leave at a stop,
-	// by all servers that leave together. Drain is when the last one has been
+	// DrainRate is how many connections a second are asked to leave at a stop at
+	// most, by all servers that leave together. After Drain the last one has been
 	// asked, whatever the rate.
 	DrainRate int
 	Drain     time.Duration
-	// Settled is how long a connection is here before it may be asked to leave
-	// for the sake of an even load.
+	// Settled is how old a connection must be to be asked to leave for the sake of
+	// an even load.
 	Settled time.Duration
-	// FencePatience is how long database and Consul must both be away before
-	// users are sent elsewhere.
+	// FencePatience is how long database and Consul must both be away before users
+	// are sent to other servers.
 	FencePatience time.Duration
 	// Profile serves Go's profiles on the HTTP port.
 	Profile bool
 	Hooks   Hooks `json:"-"`
 }
 
-// Hooks are for tests: faults that cannot be made from outside.
+// Hooks are for tests: faults that cannot be caused from outside.
 type Hooks struct {
 	// DropPush keeps an event from being pushed to anybody.
 	DropPush func(*chatv1.Event) bool
 }
 
-// Numbers that others build on.
+// Numbers that other programs use too.
 const (
-	// DefaultHeartbeat: NATs forget an idle connection after 30 s at the least.
+	// DefaultHeartbeat is shorter than 30 s, the least after which a NAT forgets an
+	// idle connection.
 	DefaultHeartbeat = 20 * time.Second
-	// DefaultCapacity leaves room under a limit of 20,000 open files; see places.
+	// DefaultCapacity fits a limit of 20,000 open files; see places.
 	DefaultCapacity = 18_200
-	// DefaultDrain lets 10,000 connections go at DefaultDrainRate; an upgrade of a
-	// large fleet wants minutes.
+	// DefaultDrain is enough for 10,000 connections at DefaultDrainRate. An upgrade
+	// of a large fleet needs minutes.
 	DefaultDrain = 10 * time.Second
-	// DefaultDrainRate is how many reconnects a second gate, status and database
-	// take beside their other work.
+	// DefaultDrainRate is how many reconnects a second gate, status and database can
+	// serve beside their other work.
 	DefaultDrainRate = 1000
 )
 
@@ -90,7 +91,10 @@ const (
 func Defaults() Config {
 	local := Listener{Bind: "127.0.0.1:0"}
 	return Config{
-		Client: local, Relay: local, Health: local, HTTP: local,
+		Client:    local,
+		Relay:     local,
+		Health:    local,
+		HTTP:      local,
 		Database:  database.Defaults(),
 		Redis:     cache.Defaults(),
 		Capacity:  DefaultCapacity,
@@ -98,8 +102,8 @@ func Defaults() Config {
 		Heartbeat: DefaultHeartbeat,
 		DrainRate: DefaultDrainRate,
 		Drain:     DefaultDrain,
-		// Users who came from a server that was drained are not sent on while the
-		// rest of the fleet still moves.
+		// Users who come from a server that drains are not asked to leave again while
+		// other users of that server still move.
 		Settled:       30 * time.Second,
 		FencePatience: fence.DefaultPatience,
 	}
@@ -118,16 +122,14 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// Validate says what is wrong before anything is started.
+// Validate says what is wrong.
 func (c Config) Validate() error {
 	var problems []error
 	problem := func(format string, args ...any) { problems = append(problems, fmt.Errorf(format, args...)) }
 	if c.Instance == "" {
 		problem("the instance id is empty")
 	}
-	for name, l := range map[string]Listener{
-		"client": c.Client, "relay": c.Relay, "health": c.Health, "http": c.HTTP,
-	} {
+	for name, l := range c.listeners() {
 		if l.Bind == "" {
 			problem("the %s port has no address to bind", name)
 		}
@@ -142,4 +144,9 @@ func (c Config) Validate() error {
 		problem("the heartbeat must be between 100ms and 10m")
 	}
 	return errors.Join(append(problems, c.Database.Validate(), c.Redis.Validate())...)
+}
+
+// listeners are the ports by name.
+func (c Config) listeners() map[string]Listener {
+	return map[string]Listener{"client": c.Client, "relay": c.Relay, "health": c.Health, "http": c.HTTP}
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/msrchat/msrchat/shared/golden"
 )
 
-// A changed default must show in review.
+// A changed default must be visible in a review.
 func TestDefaultsGolden(t *testing.T) {
 	got, err := json.MarshalIndent(Defaults(), "", "  ")
 	if err != nil {
@@ -22,8 +22,12 @@ func TestDefaultsGolden(t *testing.T) {
 func TestWhatIsZeroMeansTheDefault(t *testing.T) {
 	want := Defaults()
 	zero := Config{
-		Client: want.Client, Relay: want.Relay, Health: want.Health, HTTP: want.HTTP,
-		Database: want.Database, Redis: want.Redis,
+		Client:   want.Client,
+		Relay:    want.Relay,
+		Health:   want.Health,
+		HTTP:     want.HTTP,
+		Database: want.Database,
+		Redis:    want.Redis,
 	}
 	if diff := cmp.Diff(want, zero.withDefaults(), cmpopts.IgnoreFields(Config{}, "Hooks")); diff != "" {
 		t.Errorf("config (-defaults +zero):\n%s", diff)

@@ -8,8 +8,8 @@ import (
 	"github.com/msrchat/msrchat/shared/testenv"
 )
 
-// A server that stops while the database is away cannot store what it holds; it
-// says so, and its Goodbye arrives behind that.
+// A server that stops while the database is away cannot store the messages that it
+// holds. It refuses them, and the Goodbye follows.
 func TestDrainWithTheDatabaseAway(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, true)
@@ -40,7 +40,7 @@ func TestDrainWithTheDatabaseAway(t *testing.T) {
 	_ = w.nc.Close()
 	f.maria.Start(t)
 	<-stopped
-	again := login(t, f.start("b"), ann) // the same message, by its id, is there once
+	again := login(t, f.start("b"), ann) // the log has a message with one id once
 	if got := again.call(m); got.GetSent().GetSeq() != 2 {
 		t.Errorf("again: %v", got)
 	}

@@ -11,10 +11,10 @@ import (
 func TestPlacesFitTheLimitOfOpenFiles(t *testing.T) {
 	const others = 256 + database.DefaultMaxOpen + cache.DefaultPoolSize
 	for _, c := range []struct {
-		name                string
-		files               int
-		capacity            int
-		wantIn, wantWaiting int
+		name                          string
+		files                         int
+		capacity                      int
+		wantCapacity, wantHandshaking int
 	}{
 		{"the default under 20,000", 20_000, DefaultCapacity, 18_200, 20_000 - 18_200 - others},
 		{"no limit", 1 << 30, DefaultCapacity, 18_200, 2048},
@@ -24,17 +24,22 @@ func TestPlacesFitTheLimitOfOpenFiles(t *testing.T) {
 		{"a small server", 1024, 10, 10, 1024 - others - 10},
 	} {
 		cfg := Config{Capacity: c.capacity}
-		in, waiting, err := cfg.places(c.files)
-		if err != nil || in != c.wantIn || waiting != c.wantWaiting {
-			t.Errorf("%s: %d and %d on their way in, %v; want %d and %d", c.name, in, waiting, err, c.wantIn, c.wantWaiting)
+		capacity, handshaking, err := cfg.places(c.files)
+		if err != nil || capacity != c.wantCapacity || handshaking != c.wantHandshaking {
+			t.Errorf("%s: %d admitted and %d handshaking, %v; want %d and %d",
+				c.name, capacity, handshaking, err, c.wantCapacity, c.wantHandshaking)
 		}
-		if sum := in + waiting + others; sum > c.files {
+		if sum := capacity + handshaking + others; sum > c.files {
 			t.Errorf("%s: %d files of %d", c.name, sum, c.files)
 		}
 	}
-	large := Config{Capacity: DefaultCapacity, Database: database.Config{MaxOpen: 1000}, Redis: cache.Config{PoolSize: 1000}}
-	if in, _, err := large.places(20_000); err != nil || in != 20_000-256-2000-256 {
-		t.Errorf("with large pools: %d, %v", in, err)
+	large := Config{
+		Capacity: DefaultCapacity,
+		Database: database.Config{MaxOpen: 1000},
+		Redis:    cache.Config{PoolSize: 1000},
+	}
+	if capacity, _, err := large.places(20_000); err != nil || capacity != 20_000-256-2000-256 {
+		t.Errorf("with large pools: %d, %v", capacity, err)
 	}
 	for _, files := range []int{0, 256, 560} {
 		if _, _, err := (Config{Capacity: 1}).places(files); err == nil || !strings.Contains(err.Error(), "ulimit") {

@@ -17,10 +17,11 @@ import (
 	"github.com/msrchat/msrchat/shared/text"
 )
 
-// metric reads one of a server's metrics, 0 where it is not there yet.
+// metric reads one of a server's metrics, 0 if it is not there yet.
 func metric(t *testing.T, s *running, name string) float64 {
 	t.Helper()
-	found := regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(name) + ` (\S+)$`).FindStringSubmatch(get(t, "http://"+s.HTTPAddr()+"/metrics"))
+	line := regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(name) + ` (\S+)$`)
+	found := line.FindStringSubmatch(get(t, "http://"+s.HTTPAddr()+"/metrics"))
 	if found == nil {
 		return 0
 	}
@@ -31,19 +32,19 @@ func metric(t *testing.T, s *running, name string) float64 {
 	return v
 }
 
-// burst is what one sender has typed at once, and what became of it.
+// burst is a sender of many messages at once.
 type burst struct {
 	*wire
 	conversation uint64
 	frames       []*chatv1.ClientFrame
-	refused      []int // places in frames
+	refused      []int // indexes in frames
 }
 
-// write puts the messages at some places on the wire.
-func (b *burst) send(places []int) {
+// send writes some of the messages.
+func (b *burst) send(indexes []int) {
 	b.t.Helper()
 	var bytes []byte
-	for _, i := range places {
+	for _, i := range indexes {
 		var err error
 		if bytes, err = frame.Append(bytes, b.frames[i]); err != nil {
 			b.t.Fatal(err)
@@ -52,8 +53,8 @@ func (b *burst) send(places []int) {
 	b.raw(bytes)
 }
 
-// answers waits for as many answers and notes which messages were refused for
-// now.
+// answers waits for n answers and notes which messages were refused for a reason
+// that passes.
 func (b *burst) answers(n int) {
 	b.t.Helper()
 	b.refused = nil
@@ -73,10 +74,9 @@ func (b *burst) answers(n int) {
 	}
 }
 
-// More is sent than the database takes: what the server has room for is held,
-// the rest is refused with a time to retry. When the database takes again the
-// queue drains, and whoever repeats what was refused has it logged in the order
-// typed.
+// More is sent than the database takes. The server holds what it has room for and
+// refuses the rest with a time to retry. When the database is back the queue is
+// emptied. A client that repeats what was refused has it logged in the order typed.
 func TestSendsAboveWhatTheDatabaseTakes(t *testing.T) {
 	t.Parallel()
 	const senders, each, room = 9, 256, 2000
@@ -122,7 +122,7 @@ func TestSendsAboveWhatTheDatabaseTakes(t *testing.T) {
 	}
 	testenv.Until(t, "the queue is empty", func() bool { return metric(t, s, "msrchat_chat_sends_waiting") == 0 })
 	for _, b := range all {
-		for len(b.refused) > 0 { // as a client does
+		for len(b.refused) > 0 { // repeated, as a client does
 			again := b.refused
 			b.send(again)
 			b.answers(len(again))
@@ -131,8 +131,8 @@ func TestSendsAboveWhatTheDatabaseTakes(t *testing.T) {
 		for i := 0; i < each; {
 			page := b.history(b.conversation, after)
 			for _, e := range page.GetEvents() {
-				if e.GetText() != fmt.Sprint(i) || e.GetSeq() != after+1 {
-					t.Fatalf("at %d stands %q", e.GetSeq(), e.GetText())
+				if string(e.GetBody()) != fmt.Sprint(i) || e.GetSeq() != after+1 {
+					t.Fatalf("event %d is %q", e.GetSeq(), e.GetBody())
 				}
 				after = e.GetSeq()
 				i++
@@ -144,9 +144,9 @@ func TestSendsAboveWhatTheDatabaseTakes(t *testing.T) {
 	}
 }
 
-// Somebody who never reads costs the server a bounded queue, then its
-// connection; those who chat with it notice nothing.
-func TestAPartnerWhoNeverReads(t *testing.T) {
+// A client that never reads has a bounded queue and is then dropped. Those who chat
+// with its user do not notice.
+func TestAReaderThatNeverReads(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, false)
 	a, b := f.start("a"), f.start("b", func(c *chat.Config) { c.Capacity = 10 })
@@ -173,16 +173,16 @@ func TestAPartnerWhoNeverReads(t *testing.T) {
 			w.await("an answer", func(f *chatv1.ServerFrame) bool { return f.GetSent() != nil })
 		}
 		w.pushes = nil
-		if n := metric(t, b, "msrchat_chat_queued_bytes"); n > 2<<20 { // being written, and behind that
+		if n := metric(t, b, "msrchat_chat_queued_bytes"); n > 2<<20 { // 1 MB is being written
 			t.Fatalf("%v bytes wait for one client", n)
 		}
 	}
-	testenv.Until(t, "it is gone", func() bool { return metric(t, b, "msrchat_chat_connections") == 0 })
+	testenv.Until(t, "it is dropped", func() bool { return metric(t, b, "msrchat_chat_connections") == 0 })
 	if n := metric(t, b, "msrchat_chat_queued_bytes"); n != 0 {
 		t.Errorf("%v bytes are left", n)
 	}
 	back := login(t, b, bob)
 	if got := w.send(c.GetId(), "after"); back.event("after").GetSeq() != got.GetSeq() {
-		t.Error("after coming back pushes are lost")
+		t.Error("after the reconnect pushes are lost")
 	}
 }

@@ -9,9 +9,9 @@ import (
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
 )
 
-// Two servers that leave together ask their users to leave at the pace of the
-// fleet, not each at its own.
-func TestServersThatLeaveTogetherShareThePace(t *testing.T) {
+// Two servers that stop together share the rate at which they ask connections to
+// leave.
+func TestServersThatStopTogetherShareTheRate(t *testing.T) {
 	t.Parallel()
 	const each, rate = 30, 30
 	f := newFleet(t, false)
@@ -43,8 +43,8 @@ func TestServersThatLeaveTogetherShareThePace(t *testing.T) {
 	leave.Wait()
 	took := time.Since(started)
 	stopped.Wait()
-	// 60 connections at 30 a second. A busy machine only makes it longer; the
-	// first waves may come before the servers know of each other.
+	// 60 connections at 30 a second. A busy machine takes longer. The first waves may
+	// come before either server has seen that the other left the catalog.
 	if least := 1500 * time.Millisecond; took < least {
 		t.Errorf("%d connections left within %v, want at least %v", len(asked), took, least)
 	}

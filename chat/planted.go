@@ -8,8 +8,8 @@ import (
 	"github.com/msrchat/msrchat/chat/internal/msglog"
 )
 
-// unflushed is for planted.DrainWithoutFlush: once the server leaves, it answers
-// what is to be appended as done, and forgets it.
+// unflushed is for planted.DrainWithoutFlush: while the server drains, it answers
+// appends as done and does not make them.
 type unflushed struct {
 	lane.Appender
 	draining *atomic.Bool
@@ -21,7 +21,7 @@ func (u unflushed) Append(ctx context.Context, conversation uint64, events []msg
 	}
 	results := make([]msglog.Result, len(events))
 	for i := range results {
-		results[i].Seq = 1 // some number that the log has
+		results[i].Seq = 1 // a number that the log has
 	}
 	return results, nil
 }

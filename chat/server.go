@@ -16,47 +16,42 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
 	relayv1 "github.com/msrchat/msrchat/proto/msrchat/relay/v1"
 	statusv1 "github.com/msrchat/msrchat/proto/msrchat/status/v1"
 	"github.com/msrchat/msrchat/shared/admin"
-	"github.com/msrchat/msrchat/shared/cache"
-	"github.com/msrchat/msrchat/shared/database"
 	"github.com/msrchat/msrchat/shared/discovery"
-	"github.com/msrchat/msrchat/shared/errs"
 	"github.com/msrchat/msrchat/shared/lifecycle"
-	"github.com/msrchat/msrchat/shared/planted"
 	"github.com/msrchat/msrchat/shared/process"
 	"github.com/msrchat/msrchat/shared/schema"
 	"github.com/msrchat/msrchat/shared/session"
 
 	"github.com/msrchat/msrchat/chat/internal/conn"
-	"github.com/msrchat/msrchat/chat/internal/directory"
+	"github.com/msrchat/msrchat/chat/internal/drain"
 	"github.com/msrchat/msrchat/chat/internal/fanout"
 	"github.com/msrchat/msrchat/chat/internal/fence"
 	"github.com/msrchat/msrchat/chat/internal/hub"
 	"github.com/msrchat/msrchat/chat/internal/lane"
-	"github.com/msrchat/msrchat/chat/internal/member"
+	"github.com/msrchat/msrchat/chat/internal/memory"
 	"github.com/msrchat/msrchat/chat/internal/msglog"
-	"github.com/msrchat/msrchat/chat/internal/ownstate"
 	"github.com/msrchat/msrchat/chat/internal/peer"
 	"github.com/msrchat/msrchat/chat/internal/repair"
 	"github.com/msrchat/msrchat/chat/internal/report"
 	"github.com/msrchat/msrchat/chat/internal/route"
+	"github.com/msrchat/msrchat/chat/internal/sessions"
 )
 
 // Server is one chat server. New binds its ports, Run serves.
 type Server struct {
-	cfg       Config
-	strangers int // see Config.places
-	log       *slog.Logger
-	boot      uint64
-	started   time.Time
-	listeners map[string]net.Listener
-	registry  *prometheus.Registry
+	cfg         Config
+	handshaking int // see Config.places
+	log         *slog.Logger
+	boot        uint64
+	started     time.Time
+	listeners   map[string]net.Listener
+	registry    *prometheus.Registry
 
 	db     *sql.DB
 	redis  redis.UniversalClient
@@ -71,19 +66,18 @@ type Server struct {
 	fanout   *fanout.Fanout
 	repair   *repair.Repair
 	fence    *fence.Fence
-	leavers  *leavers
+	drain    *drain.Drain
 	reporter *report.Reporter
 	conns    *conn.Server
 	health   *admin.HealthServer
 	meter    report.Meter
-	shedding *shedding
 	epoch    atomic.Uint64
-	// serving is set once everything is built, draining once the server leaves.
+	// serving is set when all parts are built, draining when the server begins to stop.
 	serving, draining atomic.Bool
 }
 
-// New checks the configuration and binds the ports, so that the addresses are
-// known. Run must follow, also to release them.
+// New checks the configuration and binds the ports, so that the addresses are known.
+// Run must follow, which also releases them.
 func New(cfg Config, log *slog.Logger) (*Server, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -93,22 +87,28 @@ func New(cfg Config, log *slog.Logger) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	capacity, strangers, err := cfg.places(files)
+	capacity, handshaking, err := cfg.places(files)
 	if err != nil {
 		return nil, err
 	}
 	if capacity < cfg.Capacity {
-		log.Warn("capacity lowered to fit the limit of open files", "capacity", capacity, "configured", cfg.Capacity, "open_files", files)
+		log.Warn("capacity lowered to fit the limit of open files",
+			"capacity", capacity, "configured", cfg.Capacity, "open_files", files)
 		cfg.Capacity = capacity
 	}
 	s := &Server{
-		cfg: cfg, strangers: strangers, log: log.With("instance", cfg.Instance), started: time.Now(), hub: hub.New(),
-		listeners: make(map[string]net.Listener), registry: admin.NewRegistry(), leavers: newLeavers(cfg.Instance),
+		cfg:         cfg,
+		handshaking: handshaking,
+		log:         log.With("instance", cfg.Instance),
+		started:     time.Now(),
+		hub:         hub.New(),
+		listeners:   make(map[string]net.Listener),
+		registry:    admin.NewRegistry(),
 	}
 	var boot [8]byte
 	rand.Read(boot[:])
 	s.boot = binary.BigEndian.Uint64(boot[:])
-	for name, l := range map[string]Listener{"client": cfg.Client, "relay": cfg.Relay, "health": cfg.Health, "http": cfg.HTTP} {
+	for name, l := range cfg.listeners() {
 		bound, err := net.Listen("tcp", l.Bind)
 		if err != nil {
 			s.release()
@@ -121,7 +121,7 @@ func New(cfg Config, log *slog.Logger) (*Server, error) {
 
 func (s *Server) release() {
 	for _, l := range s.listeners {
-		_ = l.Close() // closed already where it was served
+		_ = l.Close() // fails if it was served and closed already
 	}
 }
 
@@ -132,7 +132,7 @@ func (s *Server) address(name string, l Listener) string {
 	return s.listeners[name].Addr().String()
 }
 
-// ClientAddr is where clients connect, RelayAddr where peers do.
+// ClientAddr is where clients connect.
 func (s *Server) ClientAddr() string { return s.address("client", s.cfg.Client) }
 
 // RelayAddr is where other chat servers connect.
@@ -144,12 +144,12 @@ func (s *Server) HealthAddr() string { return s.address("health", s.cfg.Health) 
 // HTTPAddr serves /metrics, /healthz and /readyz.
 func (s *Server) HTTPAddr() string { return s.address("http", s.cfg.HTTP) }
 
-// farewellLimit is what a stop may take beyond the paced goodbyes: sends under
-// way, links, the database.
-const farewellLimit = 15 * time.Second
+// stopLimit is how long a stop may take beyond the drain of the connections: for
+// sends under way, links and the database.
+const stopLimit = 15 * time.Second
 
-// Run serves until ctx ends, then drains and stops. It waits for the database
-// and its schema first, in which time only HTTPAddr answers. It is called once.
+// Run serves until ctx ends, then drains and stops. It first waits for the database
+// and its schema; meanwhile only HTTPAddr answers. It is called once.
 func (s *Server) Run(ctx context.Context) error {
 	defer s.release()
 	var g lifecycle.Group
@@ -164,9 +164,12 @@ func (s *Server) Run(ctx context.Context) error {
 	return g.Run(ctx, s.grace()+time.Second)
 }
 
-// grace is what serve takes to stop, at most.
-func (s *Server) grace() time.Duration { return s.cfg.Drain + farewellLimit }
+// grace is how long serve may take to stop.
+func (s *Server) grace() time.Duration { return s.cfg.Drain + stopLimit }
 
+// serve builds the server and runs its parts. The last in the group is stopped
+// first: the server leaves Consul, then drains, then its parts end. ARCHITECTURE.md
+// has the table of the goroutines and what each owns.
 func (s *Server) serve(ctx context.Context) error {
 	if err := s.open(ctx); err != nil {
 		return unlessOver(ctx, err)
@@ -177,17 +180,16 @@ func (s *Server) serve(ctx context.Context) error {
 	g.OnStop("message log", s.msgs.Close)
 	g.Go("health", s.health.Run)
 	g.Go("relay", s.serveRelay)
-	g.Go("peers", func(ctx context.Context) error { return s.peers.Run(ctx, s.leavers.beside(s.watch(Service, false))) })
+	g.Go("peers", func(ctx context.Context) error { return s.peers.Run(ctx, s.watchPeers) })
 	g.Go("routes", s.routes.Run)
 	g.Go("fanout", s.fanout.Run)
 	g.Go("repair", s.repair.Run)
 	g.Go("fence", s.fence.Run)
-	g.Go("links", s.watchLinks)
-	g.Go("sessions", s.recheck)
-	g.Go("memory", s.trim)
-	g.Go("reports", func(ctx context.Context) error { return s.reporter.Run(ctx, s.watch("status", false)) })
+	g.Go("sessions", s.checkSessions)
+	g.Go("memory", func(ctx context.Context) error { return memory.Trim(ctx, s.work) })
+	g.Go("reports", func(ctx context.Context) error { return s.reporter.Run(ctx, s.watchStatus) })
 	g.Go("clients", s.conns.Serve)
-	g.OnStop("drain", s.drain)
+	g.OnStop("drain", s.leave)
 	if err := s.register(ctx, &g); err != nil {
 		return errors.Join(err, s.msgs.Close(ctx), s.redis.Close(), s.db.Close())
 	}
@@ -197,7 +199,7 @@ func (s *Server) serve(ctx context.Context) error {
 	return g.Run(ctx, s.grace())
 }
 
-// unlessOver is err, or nil for what failed because ctx has ended.
+// unlessOver returns err, or nil if ctx has ended, which explains err.
 func unlessOver(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return nil //nolint:nilerr // the stop was asked for
@@ -205,113 +207,42 @@ func unlessOver(ctx context.Context, err error) error {
 	return err
 }
 
-// open connects to what is outside.
-func (s *Server) open(ctx context.Context) (err error) {
-	if s.consul, err = discovery.NewClient(s.cfg.ConsulAddr); err != nil {
-		return fmt.Errorf("consul client: %w", err)
-	}
-	if s.db, err = database.OpenWait(ctx, s.cfg.Database, s.log); err != nil {
-		return err
-	}
-	if err = schema.WaitFor(ctx, s.db, schema.Latest(), s.log); err == nil {
-		err = database.CheckDurability(ctx, s.db)
-	}
-	var epoch uint64
-	if err == nil {
-		epoch, err = schema.Epoch(ctx, s.db)
-	}
-	if err == nil {
-		s.redis, err = cache.Open(s.cfg.Redis)
-	}
-	if err != nil {
-		return errors.Join(err, s.db.Close())
-	}
-	s.epoch.Store(epoch)
-	return nil
-}
-
-// dialOptions are for connections to peers and status replicas. Keepalive finds
-// a peer whose machine is gone; the peers' own signs of life are faster.
-func (s *Server) dialOptions() []grpc.DialOption {
-	return append([]grpc.DialOption{
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(peer.MaxMessage)),
-	}, planted.Dial()...)
-}
-
-// build makes the parts and ties them together.
-func (s *Server) build() {
-	reg, hb := s.registry, s.cfg.Heartbeat
-	members := member.New(s.db)
-	dir := directory.New(s.db, members)
-	s.sessions = session.NewStore(s.db, s.redis)
-	reg.MustRegister(database.Metrics(s.db), cache.Metrics(s.redis), s.sessions.Metrics())
-	s.health = admin.NewHealth(s.listeners["health"])
-	s.routes = route.New(route.Options{
-		Instance: s.cfg.Instance, Redis: s.redis, Logger: s.log, Registerer: reg,
-		Missed: func() { s.repair.Everybody() },
-	})
-	s.msgs = msglog.New(s.db, msglog.Options{Logger: s.log, Registerer: reg, Committed: func(batch []msglog.Event) {
-		s.repair.Committed(batch)
-		s.fanout.Committed(batch)
-	}})
-	s.peers = peer.New(peer.Options{
-		Instance: s.cfg.Instance, Boot: s.boot, Log: s.msgs, Dial: s.dialOptions(), Logger: s.log, Registerer: reg,
-		Members: func(conversation uint64) []uint64 {
-			m, _ := members.Known(conversation)
-			return m.Users
-		},
-		Deliver: func(d []*relayv1.Delivery) { s.fanout.Received(d) },
-		Missed:  func(string) { s.repair.Everybody() },
-	})
-	var appender lane.Appender = s.peers
-	if planted.Has(planted.DrainWithoutFlush) {
-		appender = unflushed{s.peers, &s.draining}
-	}
-	s.lanes = lane.New(appender, s.cfg.MaxSends, s.log)
-	s.fanout = fanout.New(fanout.Options{
-		Hub: s.hub, Peers: s.peers, Routes: s.routes, Members: members, Drop: s.cfg.Hooks.DropPush,
-		Missed: func() { s.repair.Everybody() }, Registerer: reg,
-	})
-	s.repair = repair.New(repair.Options{
-		Heartbeat: hb, Tell: s.fanout.Heads, Heads: dir.Heads, Users: s.hub.Users, Lost: s.peers.Lost,
-		Deliver: func(users []uint64, frames []byte) int { return s.hub.Deliver(users, 0, frames) },
-		Logger:  s.log, Registerer: reg,
-	})
-	s.fence = fence.New(fence.Options{
-		Database: s.db.PingContext, Consul: s.askConsul, Patience: s.cfg.FencePatience, Cut: s.cut,
-		Healed: func() { s.health.Set(!s.draining.Load()) }, Logger: s.log,
-	})
-	s.reporter = report.New(report.Options{Report: s.report, KeepAtMost: s.keepAtMost, Dial: s.dialOptions(), Logger: s.log})
-	s.conns = conn.NewServer(s.listeners["client"], conn.Options{
-		Instance: s.cfg.Instance, Release: s.cfg.Release, Heartbeat: hb, Capacity: s.cfg.Capacity, Strangers: s.strangers,
-		Epoch: s.epoch.Load, Sessions: s.sessions, Directory: dir, History: s.msgs, Lanes: s.lanes,
-		OwnStates: ownstate.New(s.db), OwnStateChanged: s.ownStateChanged, Routes: s.routes, Hub: s.hub,
-		Dirty: s.repair.Dirty, Alternates: s.peers.Alternates, Used: s.reporter.Used, Refuse: s.refuse, Log: s.log, Registerer: reg,
-	})
-	reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "msrchat_chat_connections", Help: "Connections of users.",
-	}, func() float64 { return float64(s.hub.Len()) }), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "msrchat_chat_capacity", Help: "Connections of users that are let in at most.",
-	}, func() float64 { return float64(s.cfg.Capacity) }), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "msrchat_chat_sends_waiting", Help: "Messages on their way into the log.",
-	}, func() float64 { return float64(s.lanes.Waiting()) }))
-	s.shedding = newShedding(s.cfg.Settled, reg)
-}
-
-// ownStateChanged tells a user's other connections of a change, now and once more
-// when it has been quiet.
+// ownStateChanged sends a change to the user's other connections: now, and as an
+// announcement when the state has not changed for a while.
 func (s *Server) ownStateChanged(ctx context.Context, user uint64, state *chatv1.OwnState, except uint64) {
 	s.repair.OwnState(user, state)
 	s.fanout.OwnState(ctx, user, state, except)
 }
 
-// watch follows a service in Consul.
-func (s *Server) watch(service string, onlyPassing bool) func(context.Context, func([]discovery.Instance)) error {
-	return func(ctx context.Context, fn func([]discovery.Instance)) error {
-		return discovery.Watch(ctx, s.consul, service, onlyPassing, fn)
-	}
+// watchPeers follows the chat servers in Consul, for the links and for the group
+// that drains together.
+func (s *Server) watchPeers(ctx context.Context, fn func([]discovery.Instance)) error {
+	return discovery.Watch(ctx, s.consul, Service, false, func(list []discovery.Instance) {
+		s.drain.Group.Update(list)
+		fn(list)
+	})
+}
+
+func (s *Server) watchStatus(ctx context.Context, fn func([]discovery.Instance)) error {
+	return discovery.Watch(ctx, s.consul, "status", false, fn)
+}
+
+// work counts messages and connections since the start.
+func (s *Server) work() uint64 { return uint64(s.lanes.Sent()) + s.conns.Accepted() }
+
+func (s *Server) checkSessions(ctx context.Context) error {
+	return sessions.Check(ctx, s.epoch.Load(), sessions.Options{
+		Every:   s.cfg.Heartbeat,
+		Hub:     s.hub,
+		Revoked: s.sessions.Revoked,
+		Epoch:   func(ctx context.Context) (uint64, error) { return schema.Epoch(ctx, s.db) },
+		EpochChanged: func(epoch uint64) {
+			s.epoch.Store(epoch)
+			s.log.Warn("the log epoch changed: all clients verify their tails", "epoch", epoch)
+			s.drain.All(chatv1.GoodbyeCode_GOODBYE_CODE_REBALANCE, "the log epoch changed", s.cfg.Heartbeat/2)
+		},
+		Logger: s.log,
+	})
 }
 
 func (s *Server) askConsul(ctx context.Context) error {
@@ -329,7 +260,10 @@ func (s *Server) serveRelay(ctx context.Context) error {
 	srv := grpc.NewServer(
 		grpc.MaxRecvMsgSize(peer.MaxMessage),
 		grpc.MaxConcurrentStreams(streamsPerPeer),
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{
+			MinTime:             5 * time.Second,
+			PermitWithoutStream: true,
+		}),
 	)
 	relayv1.RegisterRelayServiceServer(srv, s.peers.Service())
 	stop := context.AfterFunc(ctx, srv.Stop)
@@ -337,22 +271,30 @@ func (s *Server) serveRelay(ctx context.Context) error {
 	if err := srv.Serve(s.listeners["relay"]); ctx.Err() == nil {
 		return err
 	}
-	return nil // stopped, perhaps before it began
+	return nil // it was stopped, perhaps before Serve began
 }
 
-// register registers the process in Consul where nobody else does; at a stop it
-// leaves first.
+// register registers the process in Consul, unless Nomad does. A stop begins with
+// leaving Consul.
 func (s *Server) register(ctx context.Context, g *lifecycle.Group) error {
 	if !s.cfg.Register {
 		return nil
 	}
 	leave, err := discovery.Register(context.WithoutCancel(ctx), s.consul, discovery.Registration{
-		Service: Service, Instance: s.cfg.Instance, Address: s.ClientAddr(), Log: s.log,
+		Service:  Service,
+		Instance: s.cfg.Instance,
+		Address:  s.ClientAddr(),
+		Log:      s.log,
 		Meta: map[string]string{
-			discovery.MetaRelease: s.cfg.Release, discovery.MetaZone: s.cfg.Zone, discovery.MetaRelay: s.RelayAddr(),
+			discovery.MetaRelease:       s.cfg.Release,
+			discovery.MetaZone:          s.cfg.Zone,
+			discovery.MetaRelay:         s.RelayAddr(),
 			discovery.MetaTLSServerName: s.cfg.TLSServerName,
 		},
-		Checks: []discovery.Check{{Name: "health", GRPC: s.HealthAddr()}, {Name: "client port", TCP: s.ClientAddr()}},
+		Checks: []discovery.Check{
+			{Name: "health", GRPC: s.HealthAddr()},
+			{Name: "client port", TCP: s.ClientAddr()},
+		},
 	})
 	if err != nil {
 		return fmt.Errorf("register in Consul: %w", err)
@@ -361,30 +303,29 @@ func (s *Server) register(ctx context.Context, g *lifecycle.Group) error {
 	return nil
 }
 
-func (s *Server) ready(ctx context.Context) error {
-	switch {
-	case !s.serving.Load():
-		return errs.New(errs.CodeUnavailable, "waiting for the database and its schema")
-	case s.draining.Load():
-		return errs.New(errs.CodeUnavailable, "draining")
-	case s.fence.IsCut():
-		return errs.New(errs.CodeUnavailable, "cut off from database and Consul")
-	}
-	return s.db.PingContext(ctx)
-}
-
 func (s *Server) endpoint() *chatv1.Endpoint {
-	return &chatv1.Endpoint{Instance: s.cfg.Instance, Address: s.ClientAddr(), TlsServerName: s.cfg.TLSServerName}
+	return &chatv1.Endpoint{
+		Instance:      s.cfg.Instance,
+		Address:       s.ClientAddr(),
+		TlsServerName: s.cfg.TLSServerName,
+	}
 }
 
 func (s *Server) report() *statusv1.ReportRequest {
 	load := &statusv1.Load{
-		Connections: uint32(s.hub.Len()), Capacity: uint32(s.cfg.Capacity),
-		QueueDelayMs: float64(s.msgs.QueueDelay().Microseconds()) / 1000, Draining: s.draining.Load() || s.fence.IsCut(),
+		Connections:  uint32(s.hub.Len()),
+		Capacity:     uint32(s.cfg.Capacity),
+		QueueDelayMs: float64(s.msgs.QueueDelay().Microseconds()) / 1000,
+		Draining:     s.draining.Load() || s.fence.IsCut(),
 	}
 	s.meter.Fill(load, s.lanes.Sent())
 	return &statusv1.ReportRequest{
-		Instance: s.cfg.Instance, BootId: s.boot, Release: s.cfg.Release, Zone: s.cfg.Zone, Endpoint: s.endpoint(),
-		StartedAtMs: s.started.UnixMilli(), Load: load,
+		Instance:    s.cfg.Instance,
+		BootId:      s.boot,
+		Release:     s.cfg.Release,
+		Zone:        s.cfg.Zone,
+		Endpoint:    s.endpoint(),
+		StartedAtMs: s.started.UnixMilli(),
+		Load:        load,
 	}
 }

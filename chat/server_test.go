@@ -31,8 +31,11 @@ func TestTwoPeopleOnTwoServers(t *testing.T) {
 		t.Errorf("welcome %v", annA.welcome)
 	}
 	c := annA.openDirect(bob.name)
-	if c.GetPeer().GetName() != bob.name || c.GetHead() != 0 || c.GetId() != bobB.openDirect(strings.ToUpper(ann.name)).GetId() {
-		t.Errorf("the two see different conversations: %v", c)
+	if c.GetPeer().GetName() != bob.name || c.GetHead() != 0 {
+		t.Errorf("the conversation is %v", c)
+	}
+	if same := bobB.openDirect(strings.ToUpper(ann.name)); same.GetId() != c.GetId() {
+		t.Errorf("the two see different conversations: %v and %v", c, same)
 	}
 	texts := []string{"hello", "你好，北京", "こんにちは 안녕 👨‍👩‍👧", strings.Repeat("长", 4000)}
 	for i, s := range texts {
@@ -49,16 +52,17 @@ func TestTwoPeopleOnTwoServers(t *testing.T) {
 		t.Errorf("the answer got number %d", got.GetSeq())
 	}
 	// The connection that sent has the acknowledgements, which say the same.
-	if e := annA.await("an event", func(f *chatv1.ServerFrame) bool { return f.GetEvent() != nil }).GetEvent(); e.GetText() != "answer" {
-		t.Errorf("the sending connection was pushed %q", e.GetText())
+	pushed := annA.await("an event", func(f *chatv1.ServerFrame) bool { return f.GetEvent() != nil }).GetEvent()
+	if string(pushed.GetBody()) != "answer" {
+		t.Errorf("the sending connection was pushed %q", pushed.GetBody())
 	}
 	page := bobB.history(c.GetId(), 1)
-	if page.GetHead() != 5 || len(page.GetEvents()) != 4 || page.GetEvents()[0].GetText() != texts[1] {
+	if page.GetHead() != 5 || len(page.GetEvents()) != 4 || string(page.GetEvents()[0].GetBody()) != texts[1] {
 		t.Errorf("history from 2 has %d events, head %d", len(page.GetEvents()), page.GetHead())
 	}
-	list := bobB.call(&chatv1.ClientFrame{Body: &chatv1.ClientFrame_ListConversations{ListConversations: &chatv1.ListConversations{}}}).GetConversationList()
-	if len(list.GetConversations()) != 1 || list.GetConversations()[0].GetPeer().GetName() != ann.name || list.GetConversations()[0].GetHead() != 5 {
-		t.Errorf("bob's conversations: %v", list)
+	all := bobB.call(listFrame()).GetConversationList().GetConversations()
+	if len(all) != 1 || all[0].GetPeer().GetName() != ann.name || all[0].GetHead() != 5 {
+		t.Errorf("bob's conversations: %v", all)
 	}
 	late := login(t, b, ann)
 	late.head(c.GetId(), 5)
@@ -75,10 +79,13 @@ func TestARetryIsAnsweredLikeTheFirst(t *testing.T) {
 	first := w.call(m).GetSent()
 	elsewhere := login(t, b, ann)
 	again := elsewhere.call(m).GetSent()
-	if first.GetSeq() != 1 || again.GetSeq() != 1 || !again.GetExisting() || again.GetCreatedAtMs() != first.GetCreatedAtMs() {
+	if first.GetSeq() != 1 || again.GetSeq() != 1 || !again.GetExisting() {
 		t.Errorf("first %v, again %v", first, again)
 	}
-	m.GetSend().Text = "something else"
+	if again.GetCreatedAtMs() != first.GetCreatedAtMs() {
+		t.Errorf("created at %d, again %d", first.GetCreatedAtMs(), again.GetCreatedAtMs())
+	}
+	m.GetSend().Body = []byte("something else")
 	if got := elsewhere.call(m).GetFailure(); got.GetCode() != "conflict" {
 		t.Errorf("the same id with another text: %v", got)
 	}
@@ -93,8 +100,8 @@ func TestARetryIsAnsweredLikeTheFirst(t *testing.T) {
 		w.await("an answer", func(f *chatv1.ServerFrame) bool { return f.GetRequestId() >= 1000 })
 	}
 	for i, e := range w.history(c.GetId(), 1).GetEvents() {
-		if e.GetText() != fmt.Sprint(i) || e.GetSeq() != uint64(i+2) {
-			t.Fatalf("at %d stands %q", e.GetSeq(), e.GetText())
+		if string(e.GetBody()) != fmt.Sprint(i) || e.GetSeq() != uint64(i+2) {
+			t.Fatalf("event %d is %q", e.GetSeq(), e.GetBody())
 		}
 	}
 }
@@ -109,33 +116,30 @@ func TestBadInputCostsOnlyItsSender(t *testing.T) {
 	if err := f.sessions.Revoke(t.Context(), eve.sess.ID); err != nil {
 		t.Fatal(err)
 	}
-	hello := func(protocol uint32, token []byte) *chatv1.ClientFrame {
-		return &chatv1.ClientFrame{RequestId: 1, Body: &chatv1.ClientFrame_Hello{Hello: &chatv1.Hello{Protocol: protocol, Token: token}}}
-	}
-	say := func(m *chatv1.ClientFrame) func(w *wire) { return func(w *wire) { w.write(m) } }
+	write := func(m *chatv1.ClientFrame) func(w *wire) { return func(w *wire) { w.write(m) } }
 	raw := func(b ...byte) func(w *wire) { return func(w *wire) { w.raw(b) } }
 	garbage := make([]byte, 4096)
 	for i := range garbage {
 		garbage[i] = byte(rand.Uint32())
 	}
 	const (
-		breach  = chatv1.GoodbyeCode_GOODBYE_CODE_PROTOCOL
-		unknown = chatv1.GoodbyeCode_GOODBYE_CODE_UNAUTHENTICATED
+		protocol = chatv1.GoodbyeCode_GOODBYE_CODE_PROTOCOL
+		unknown  = chatv1.GoodbyeCode_GOODBYE_CODE_UNAUTHENTICATED
 	)
 	for _, c := range []struct {
 		name string
 		do   func(*wire)
 		want chatv1.GoodbyeCode
 	}{
-		{"empty frame", raw(0, 0, 0, 0), breach},
-		{"oversized frame", raw(0xff, 0xff, 0xff, 0xff), breach},
-		{"oversized by one", raw(binary.BigEndian.AppendUint32(nil, 4*text.MaxMessageRunes+4<<10+1)...), breach},
-		{"random bytes", raw(append([]byte{0, 0, 16, 0}, garbage...)...), breach},
-		{"before Hello", say(message(1, "hi")), breach},
-		{"wrong version", say(hello(99, ann.token)), chatv1.GoodbyeCode_GOODBYE_CODE_VERSION},
-		{"made-up token", say(hello(1, make([]byte, 32))), unknown},
-		{"short token", say(hello(1, []byte("x"))), unknown},
-		{"revoked token", say(hello(1, eve.token)), unknown},
+		{"empty frame", raw(0, 0, 0, 0), protocol},
+		{"oversized frame", raw(0xff, 0xff, 0xff, 0xff), protocol},
+		{"oversized by one", raw(binary.BigEndian.AppendUint32(nil, 4*text.MaxMessageRunes+4<<10+1)...), protocol},
+		{"random bytes", raw(append([]byte{0, 0, 16, 0}, garbage...)...), protocol},
+		{"before Hello", write(message(1, "hi")), protocol},
+		{"wrong version", write(helloFrame(99, ann.token)), chatv1.GoodbyeCode_GOODBYE_CODE_VERSION},
+		{"made-up token", write(helloFrame(1, make([]byte, 32))), unknown},
+		{"short token", write(helloFrame(1, []byte("x"))), unknown},
+		{"revoked token", write(helloFrame(1, eve.token)), unknown},
 		{"truncated frame, then silence", raw(0, 0, 0, 9, 1), chatv1.GoodbyeCode_GOODBYE_CODE_SILENT},
 		{"silence", func(*wire) {}, chatv1.GoodbyeCode_GOODBYE_CODE_SILENT},
 	} {
@@ -151,6 +155,10 @@ func TestBadInputCostsOnlyItsSender(t *testing.T) {
 		})
 	}
 	t.Run("requests", func(t *testing.T) {
+		shortID := message(1, "hi")
+		shortID.GetSend().ClientMsgId = []byte("x")
+		tooFar := &chatv1.SetOwnState{ConversationId: c.GetId(), ReadSeq: 1 << 40}
+		others := c.GetId() + 999
 		for _, c := range []struct {
 			name string
 			f    *chatv1.ClientFrame
@@ -160,22 +168,27 @@ func TestBadInputCostsOnlyItsSender(t *testing.T) {
 			{"right-to-left override", message(c.GetId(), "a\u202eb"), "invalid"},
 			{"10,000 characters", message(c.GetId(), strings.Repeat("x", 10_000)), "too_large"},
 			{"blank", message(c.GetId(), " \n "), "invalid"},
-			{"somebody else's conversation", message(c.GetId()+999, "hi"), "not_found"},
-			{"short id", &chatv1.ClientFrame{Body: &chatv1.ClientFrame_Send{Send: &chatv1.Send{ConversationId: 1, ClientMsgId: []byte("x"), Text: "hi"}}}, "invalid"},
-			{"nobody", &chatv1.ClientFrame{Body: &chatv1.ClientFrame_OpenDirect{OpenDirect: &chatv1.OpenDirect{PeerName: "nobody"}}}, "not_found"},
-			{"oneself", &chatv1.ClientFrame{Body: &chatv1.ClientFrame_OpenDirect{OpenDirect: &chatv1.OpenDirect{PeerName: ann.name}}}, "invalid"},
-			{"a bad name", &chatv1.ClientFrame{Body: &chatv1.ClientFrame_OpenDirect{OpenDirect: &chatv1.OpenDirect{PeerName: "a\x00"}}}, "invalid"},
+			{"invalid UTF-8", message(c.GetId(), "\xff\xfe"), "invalid"},
+			{"unknown kind", kindOf(200, message(c.GetId(), "hi")), "invalid"},
+			{"read beyond the head", ownState(tooFar), "invalid"},
+			{"others' own state", ownState(&chatv1.SetOwnState{ConversationId: others, ReadSeq: 1}), "not_found"},
+			{"others' conversation", message(others, "hi"), "not_found"},
+			{"others' history", historyFrame(others, 0), "not_found"},
+			{"short id", shortID, "invalid"},
+			{"nobody", openDirectFrame("nobody"), "not_found"},
+			{"oneself", openDirectFrame(ann.name), "invalid"},
+			{"a bad name", openDirectFrame("a\x00"), "invalid"},
 			{"nothing", &chatv1.ClientFrame{}, "invalid"},
-			{"foreign history", &chatv1.ClientFrame{Body: &chatv1.ClientFrame_History{History: &chatv1.History{ConversationId: 999}}}, "not_found"},
 		} {
 			if got := bystander.call(c.f).GetFailure(); got.GetCode() != c.want || got.GetText() == "" {
 				t.Errorf("%s: got %v, want %s", c.name, got, c.want)
 			}
 		}
-		// Invalid UTF-8 cannot be a protobuf string: it breaks the frame.
+		// A protobuf string, such as a name, cannot hold invalid UTF-8: the frame cannot
+		// be decoded.
 		w := login(t, s, bob)
-		w.raw([]byte{0, 0, 0, 8, 8, 9, 0x22, 4, 0x1a, 2, 0xff, 0xfe})
-		if g := w.goodbye(); g.GetCode() != breach {
+		w.raw([]byte{0, 0, 0, 8, 8, 9, 0x2a, 4, 0x0a, 2, 0xff, 0xfe})
+		if g := w.goodbye(); g.GetCode() != protocol {
 			t.Errorf("invalid UTF-8: %v", g)
 		}
 	})
@@ -184,13 +197,24 @@ func TestBadInputCostsOnlyItsSender(t *testing.T) {
 	}
 	metrics := get(t, "http://"+s.HTTPAddr()+"/metrics")
 	for _, want := range []string{
-		`msrchat_chat_goodbyes_total{code="GOODBYE_CODE_PROTOCOL"}`, `msrchat_chat_goodbyes_total{code="GOODBYE_CODE_SILENT"} 2`,
-		`msrchat_chat_goodbyes_total{code="GOODBYE_CODE_UNAUTHENTICATED"} 3`, `msrchat_chat_refused_total{code="invalid"}`,
+		`msrchat_chat_goodbyes_total{code="GOODBYE_CODE_PROTOCOL"}`,
+		`msrchat_chat_goodbyes_total{code="GOODBYE_CODE_SILENT"} 2`,
+		`msrchat_chat_goodbyes_total{code="GOODBYE_CODE_UNAUTHENTICATED"} 3`,
+		`msrchat_chat_refused_total{code="invalid"}`,
 	} {
 		if !strings.Contains(metrics, want) {
 			t.Errorf("metrics lack %s", want)
 		}
 	}
+}
+
+func kindOf(kind uint32, f *chatv1.ClientFrame) *chatv1.ClientFrame {
+	f.GetSend().Kind = kind
+	return f
+}
+
+func ownState(s *chatv1.SetOwnState) *chatv1.ClientFrame {
+	return &chatv1.ClientFrame{Body: &chatv1.ClientFrame_SetOwnState{SetOwnState: s}}
 }
 
 func get(t *testing.T, url string) string {
@@ -234,7 +258,7 @@ func TestTheLastPushIsDropped(t *testing.T) {
 			at := time.Now()
 			r.head(c.GetId(), sent.GetSeq())
 			if took := time.Since(at); took > heartbeat {
-				t.Errorf("told after %v, a heartbeat is %v", took, heartbeat)
+				t.Errorf("the head came after %v, a heartbeat is %v", took, heartbeat)
 			}
 			drop.Store(false)
 		})
@@ -267,17 +291,20 @@ func TestDrainMovesEverybodyAndLosesNothing(t *testing.T) {
 	}()
 	g := w.goodbye()
 	acked := 0
-	for _, f := range w.pushes { // what came before it
+	for _, f := range w.pushes { // the frames before the Goodbye
 		if f.GetSent() != nil && f.GetRequestId() >= ids[0] {
 			acked++
 		}
 	}
-	if g.GetCode() != chatv1.GoodbyeCode_GOODBYE_CODE_DRAINING || !g.GetReconnect() || len(g.GetAlternates()) != 1 || g.GetAlternates()[0].GetInstance() != "b" {
+	if g.GetCode() != chatv1.GoodbyeCode_GOODBYE_CODE_DRAINING || !g.GetReconnect() {
 		t.Errorf("goodbye %v", g)
+	}
+	if to := g.GetAlternates(); len(to) != 1 || to[0].GetInstance() != "b" {
+		t.Errorf("alternates %v", to)
 	}
 	_ = w.nc.Close()
 	<-stopped
-	// Whatever was acknowledged is in the log, and reached the other server.
+	// What was acknowledged is in the log and reached the other server.
 	again := login(t, b, ann)
 	page := again.history(c.GetId(), 1)
 	if len(page.GetEvents()) < acked {
@@ -314,8 +341,9 @@ func TestAFullServerSendsElsewhere(t *testing.T) {
 	ann, bob := f.person(), f.person()
 	login(t, s, ann)
 	w := dial(t, s.ClientAddr())
-	w.write(&chatv1.ClientFrame{RequestId: 1, Body: &chatv1.ClientFrame_Hello{Hello: &chatv1.Hello{Protocol: 1, Token: bob.token}}})
-	if g := w.goodbye(); g.GetCode() != chatv1.GoodbyeCode_GOODBYE_CODE_FULL || !g.GetReconnect() || g.GetReconnectAfterMs() == 0 {
+	w.write(helloFrame(1, bob.token))
+	g := w.goodbye()
+	if g.GetCode() != chatv1.GoodbyeCode_GOODBYE_CODE_FULL || !g.GetReconnect() || g.GetReconnectAfterMs() == 0 {
 		t.Errorf("goodbye %v", g)
 	}
 }
@@ -333,27 +361,28 @@ func TestTheDatabaseIsAwayForAWhile(t *testing.T) {
 	m.RequestId = 77
 	w.write(m)
 	f.maria.Start(t)
-	if got := w.await("the answer", func(f *chatv1.ServerFrame) bool { return f.GetRequestId() == 77 }); got.GetSent().GetSeq() != 2 {
+	got := w.await("the answer", func(f *chatv1.ServerFrame) bool { return f.GetRequestId() == 77 })
+	if got.GetSent().GetSeq() != 2 {
 		t.Errorf("the held message got %v", got)
 	}
 	r.event("held")
 }
 
-func TestACutOffServerKeepsNoGhosts(t *testing.T) {
+func TestAServerThatIsCutOffSendsItsUsersAway(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, true)
 	s := f.start("a", func(c *chat.Config) { c.FencePatience = time.Second })
 	ann := f.person()
 	w := login(t, s, ann)
-	f.maria.Signal(t, syscall.SIGSTOP) // hangs, as behind a broken network
+	f.maria.Signal(t, syscall.SIGSTOP) // it hangs, as behind a broken network
 	f.consul.Signal(t, syscall.SIGSTOP)
 	if g := w.goodbye(); g.GetCode() != chatv1.GoodbyeCode_GOODBYE_CODE_UNAVAILABLE || !g.GetReconnect() {
 		t.Errorf("goodbye %v", g)
 	}
 	again := dial(t, s.ClientAddr())
-	again.write(&chatv1.ClientFrame{RequestId: 1, Body: &chatv1.ClientFrame_Hello{Hello: &chatv1.Hello{Protocol: 1, Token: ann.token}}})
+	again.write(helloFrame(1, ann.token))
 	if g := again.goodbye(); g.GetCode() != chatv1.GoodbyeCode_GOODBYE_CODE_UNAVAILABLE {
-		t.Errorf("a newcomer got %v", g)
+		t.Errorf("a new client got %v", g)
 	}
 	f.maria.Signal(t, syscall.SIGCONT)
 	f.consul.Signal(t, syscall.SIGCONT)

@@ -16,8 +16,7 @@ import (
 	"github.com/msrchat/msrchat/shared/testenv"
 )
 
-// statusReplica stands in for a status server: it answers every report with the
-// same order.
+// statusReplica is a fake status server that answers every report with one order.
 type statusReplica struct {
 	statusv1.UnimplementedStatusServiceServer
 	keep    atomic.Uint32
@@ -36,7 +35,7 @@ func (s *statusReplica) Report(stream grpc.BidiStreamingServer[statusv1.ReportRe
 	}
 }
 
-// obeyed waits until the orders given by now were answered with further reports.
+// obeyed waits until the present orders were obeyed: until three further reports.
 func (s *statusReplica) obeyed(t *testing.T) {
 	t.Helper()
 	before := s.reports.Load()
@@ -58,16 +57,20 @@ func (f *fleet) statusReplica(instance string) *statusReplica {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	if _, err := discovery.Register(f.t.Context(), consul, discovery.Registration{
-		Service: "status", Instance: instance, Address: l.Addr().String(), Checks: []discovery.Check{{TCP: l.Addr().String()}},
-	}); err != nil {
+	_, err = discovery.Register(f.t.Context(), consul, discovery.Registration{
+		Service:  "status",
+		Instance: instance,
+		Address:  l.Addr().String(),
+		Checks:   []discovery.Check{{TCP: l.Addr().String()}},
+	})
+	if err != nil {
 		f.t.Fatal(err)
 	}
 	return s
 }
 
-// Two replicas repeat their orders every second; what is above the lower one
-// leaves, the longest connected first, and nobody else.
+// Two replicas repeat their orders every second. As many connections leave as are
+// above the lower order, the oldest first.
 func TestOrdersToShed(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, false)
@@ -78,35 +81,37 @@ func TestOrdersToShed(t *testing.T) {
 	for range 6 {
 		here = append(here, login(t, server, f.person()))
 	}
-	young := login(t, patient, f.person())
+	single := login(t, patient, f.person())
 	one.keep.Store(5)
 	two.keep.Store(3)
 	for _, w := range here[:3] {
 		g := w.goodbye()
-		if g.GetCode() != chatv1.GoodbyeCode_GOODBYE_CODE_REBALANCE || !g.GetReconnect() || g.GetReconnectAfterMs() > 1000 || len(g.GetAlternates()) == 0 {
+		if g.GetCode() != chatv1.GoodbyeCode_GOODBYE_CODE_REBALANCE || !g.GetReconnect() {
 			t.Errorf("goodbye %v", g)
 		}
+		if g.GetReconnectAfterMs() > 1000 || len(g.GetAlternates()) == 0 {
+			t.Errorf("come back after %d ms to one of %v", g.GetReconnectAfterMs(), g.GetAlternates())
+		}
 	}
-	one.keep.Store(1) // b has one, which may stay
+	one.keep.Store(1) // also an order for b, which has one
 	one.obeyed(t)
 	for _, w := range here[3:5] {
 		w.goodbye()
 	}
 	one.obeyed(t)
 	two.obeyed(t)
-	ping := &chatv1.ClientFrame{Body: &chatv1.ClientFrame_ListConversations{ListConversations: &chatv1.ListConversations{}}}
-	for _, w := range []*wire{here[5], young} {
-		if w.call(ping).GetConversationList() == nil {
-			t.Error("who may stay is not served")
+	for _, w := range []*wire{here[5], single} {
+		if w.call(listFrame()).GetConversationList() == nil {
+			t.Error("a connection that may stay is not served")
 		}
 	}
-	if metrics := get(t, "http://"+server.HTTPAddr()+"/metrics"); !strings.Contains(metrics, "msrchat_chat_shed_total 5\n") {
-		t.Error("the metric does not say 5")
+	if n := metric(t, server, "msrchat_chat_shed_total"); n != 5 {
+		t.Errorf("the metric says %v, want 5", n)
 	}
 }
 
-// Who came a moment ago is not sent on.
-func TestNewcomersAreNotShed(t *testing.T) {
+// A connection that is not settled yet is not asked to leave.
+func TestYoungConnectionsAreNotShed(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, false)
 	status := f.statusReplica("one")
@@ -114,16 +119,15 @@ func TestNewcomersAreNotShed(t *testing.T) {
 	status.keep.Store(1)
 	first, second := login(t, s, f.person()), login(t, s, f.person())
 	status.obeyed(t)
-	ping := &chatv1.ClientFrame{Body: &chatv1.ClientFrame_ListConversations{ListConversations: &chatv1.ListConversations{}}}
 	for _, w := range []*wire{first, second} {
-		if w.call(ping).GetConversationList() == nil {
+		if w.call(listFrame()).GetConversationList() == nil {
 			t.Error("it is not served")
 		}
 	}
 }
 
-// A message under way is answered before its sender has to go.
-func TestWhoSendsIsShedAfterTheAnswer(t *testing.T) {
+// A message under way is answered before its connection ends.
+func TestASenderIsShedAfterTheAnswer(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, true)
 	status := f.statusReplica("one")
@@ -145,7 +149,9 @@ func TestWhoSendsIsShedAfterTheAnswer(t *testing.T) {
 		return strings.Contains(get(t, "http://"+s.HTTPAddr()+"/metrics"), "msrchat_chat_shed_total 1\n")
 	})
 	f.maria.Start(t)
-	answer := w.await("the answer", func(f *chatv1.ServerFrame) bool { return f.GetRequestId() == 77 || f.GetGoodbye() != nil })
+	answer := w.await("the answer", func(f *chatv1.ServerFrame) bool {
+		return f.GetRequestId() == 77 || f.GetGoodbye() != nil
+	})
 	if answer.GetSent().GetSeq() != 2 {
 		t.Errorf("the held message got %v", answer)
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/msrchat/msrchat/client/internal/link"
 	"github.com/msrchat/msrchat/shared/errs"
+	"github.com/msrchat/msrchat/shared/wire"
 )
 
 // Backoff are the waits between attempts to connect. Zero fields are replaced.
@@ -116,19 +117,19 @@ func (c *Client) dial(ctx context.Context, in dialInput) dialOutcome {
 		candidates = byAvoidance(in.known, in.avoid)
 	}
 	out.err = err
-	hello := &chatv1.Hello{Protocol: link.Protocol, Token: c.opt.Session.Token, Client: c.opt.Program, AssignmentId: assignmentID}
+	who := wire.Login{Token: c.opt.Session.Token, Program: c.opt.Program, Assignment: assignmentID}
 	for _, server := range candidates {
-		l, err := link.Dial(ctx, server.proto(), hello, c.opt.TLS)
+		l, err := link.Dial(ctx, server.proto(), who, c.opt.TLS)
 		if err == nil {
 			out.link, out.server, out.err = l, server, nil
 			return out
 		}
 		out.failed = append(out.failed, server.Instance)
 		out.err = errors.Join(err, out.err) // the newest first: it is what is acted on
-		var bye *link.GoodbyeError
+		var bye *wire.GoodbyeError
 		if errors.As(err, &bye) {
 			out.learnt = append(endpoints(bye.Goodbye.GetAlternates()), out.learnt...)
-			if fatal(bye.Goodbye) {
+			if !bye.Reconnect() {
 				break
 			}
 		}
@@ -172,11 +173,6 @@ func rank(last bool) int {
 	return 0
 }
 
-// fatal says that connecting again cannot help.
-func fatal(bye *chatv1.Goodbye) bool {
-	return bye.GetCode() == chatv1.GoodbyeCode_GOODBYE_CODE_UNAUTHENTICATED || !bye.GetReconnect()
-}
-
 func (o *owner) onDialed(d dialOutcome) {
 	o.dialing = false
 	o.remember(d.learnt)
@@ -218,16 +214,11 @@ func (o *owner) onLost(err error) {
 	o.dropPending()
 	o.flush()
 	o.unlock()
-	var bye *link.GoodbyeError
+	var bye *wire.GoodbyeError
 	if errors.As(err, &bye) {
 		o.remember(endpoints(bye.Goodbye.GetAlternates()))
-		switch bye.Goodbye.GetCode() {
-		case chatv1.GoodbyeCode_GOODBYE_CODE_SLOW, chatv1.GoodbyeCode_GOODBYE_CODE_SILENT:
-			// Our fault, not the server's.
-		default:
-			o.avoidInstance(instance)
-		}
-	} else {
+	}
+	if bye == nil || bye.Avoid() {
 		o.avoidInstance(instance)
 	}
 	o.retry(err)
@@ -240,23 +231,17 @@ func (o *owner) retry(err error) {
 		return
 	}
 	asked := time.Duration(0)
-	var bye *link.GoodbyeError
+	var bye *wire.GoodbyeError
 	var e *errs.Error
 	switch {
-	case errors.As(err, &bye):
-		g := bye.Goodbye
-		switch {
-		case g.GetCode() == chatv1.GoodbyeCode_GOODBYE_CODE_UNAUTHENTICATED:
-			o.stop(LoggedOut, errs.Wrap(errs.CodeUnauthenticated, err, "the session has ended; log in again"))
-			return
-		case g.GetCode() == chatv1.GoodbyeCode_GOODBYE_CODE_VERSION && !g.GetReconnect():
-			o.stop(Stopped, errs.Wrap(errs.CodeForbidden, err, "this program and the server do not fit together; update it ("+g.GetText()+")"))
-			return
-		case !g.GetReconnect():
-			o.stop(Stopped, errs.Wrap(errs.CodeForbidden, err, bye.Error()))
-			return
-		}
-		asked = time.Duration(g.GetReconnectAfterMs()) * time.Millisecond
+	case errors.As(err, &bye) && bye.LoggedOut():
+		o.stop(LoggedOut, errs.Wrap(errs.CodeUnauthenticated, err, bye.Text()))
+		return
+	case bye != nil && !bye.Reconnect():
+		o.stop(Stopped, errs.Wrap(errs.CodeForbidden, err, bye.Error()))
+		return
+	case bye != nil:
+		asked = bye.After()
 	case errs.CodeOf(err) == errs.CodeUnauthenticated:
 		o.stop(LoggedOut, errs.Wrap(errs.CodeUnauthenticated, err, "the session has ended; log in again"))
 		return

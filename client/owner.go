@@ -13,6 +13,7 @@ import (
 	"github.com/msrchat/msrchat/client/internal/link"
 	"github.com/msrchat/msrchat/client/store"
 	"github.com/msrchat/msrchat/shared/errs"
+	"github.com/msrchat/msrchat/shared/wire"
 )
 
 const (
@@ -143,7 +144,7 @@ func (o *owner) onFrames(f *chatv1.ServerFrame, ok bool) {
 			o.onLost(o.live.Err())
 			return
 		}
-		if o.live.Err() == nil || !errors.Is(o.live.Err(), link.ErrProtocol) {
+		if o.live.Err() == nil || !errors.Is(o.live.Err(), wire.ErrProtocol) {
 			o.onFrame(f)
 		}
 		if n++; n == frameBatch {
@@ -238,7 +239,7 @@ func (o *owner) probe(now time.Time) {
 	}
 	switch quiet := now.Sub(quietSince); {
 	case quiet > 2*o.probeEvery():
-		o.live.Fail(fmt.Errorf("%w for %v", link.ErrSilent, quiet.Round(time.Millisecond)))
+		o.live.Fail(fmt.Errorf("%w for %v", wire.ErrSilent, quiet.Round(time.Millisecond)))
 	case quiet > o.probeEvery() && o.probedAt.Before(quietSince):
 		o.probedAt = now
 		o.live.Ping()
@@ -278,7 +279,7 @@ func (o *owner) whenOnline(reply chan struct{}) {
 
 // violate ends the link: the server sent what it must not.
 func (o *owner) violate(format string, args ...any) {
-	err := fmt.Errorf("%w: %s", link.ErrProtocol, fmt.Sprintf(format, args...))
+	err := fmt.Errorf("%w: %s", wire.ErrProtocol, fmt.Sprintf(format, args...))
 	o.log.Warn("protocol violation", "err", err)
 	if o.live != nil {
 		o.live.Fail(err)
@@ -295,7 +296,7 @@ func jitter(d time.Duration) time.Duration {
 
 // Describe is an error's text for a person.
 func Describe(err error) string {
-	var bye *link.GoodbyeError
+	var bye *wire.GoodbyeError
 	var e *errs.Error
 	switch {
 	case err == nil:

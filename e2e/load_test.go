@@ -5,30 +5,31 @@ import (
 	"time"
 
 	"github.com/msrchat/msrchat/bench/crowd"
+	"github.com/msrchat/msrchat/bench/dial"
 	"github.com/msrchat/msrchat/bench/load"
-	"github.com/msrchat/msrchat/bench/people"
 	"github.com/msrchat/msrchat/bench/place"
-	"github.com/msrchat/msrchat/bench/wire"
+	"github.com/msrchat/msrchat/bench/users"
 	"github.com/msrchat/msrchat/chat"
 	"github.com/msrchat/msrchat/e2e/cluster"
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
 	"github.com/msrchat/msrchat/shared/testenv"
+	"github.com/msrchat/msrchat/shared/wire"
 )
 
-// benchPeople makes accounts that go where the gate assigns.
-func benchPeople(t *testing.T, c *cluster.Cluster, n int) *people.People {
+// benchUsers makes accounts that go where the gate assigns.
+func benchUsers(t *testing.T, c *cluster.Cluster, n int) *users.Users {
 	t.Helper()
 	choose, err := place.Gate(c.GateURL())
 	if err != nil {
 		t.Fatal(err)
 	}
-	dialer := wire.NewDialer("e2e")
-	t.Cleanup(dialer.Close)
-	p, err := people.Make(t.Context(), testenv.Open(t, c.Database()), n, dialer, choose)
+	dialer := dial.New()
+	t.Cleanup(dialer.Keeper.Close)
+	u, err := users.Make(t.Context(), testenv.Open(t, c.Database()), n, dialer, choose)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return p
+	return u
 }
 
 // The load program's numbers are true: what it sent is in the log once, and was
@@ -45,7 +46,7 @@ func TestLoad(t *testing.T) {
 		}
 	}})
 	const clients = 20
-	p := benchPeople(t, c, clients)
+	p := benchUsers(t, c, clients)
 	db := testenv.Open(t, c.Database())
 	logged := int64(0)
 	for name, cfg := range map[string]load.Config{
@@ -90,7 +91,7 @@ func TestLoad(t *testing.T) {
 func TestStorm(t *testing.T) {
 	c := cluster.Run(t, cluster.Config{})
 	const clients = 60
-	p := benchPeople(t, c, clients)
+	p := benchUsers(t, c, clients)
 	crowd := crowd.New(clients, p.Connect)
 	defer crowd.Close()
 	if err := crowd.Enter(t.Context(), 0); err != nil {

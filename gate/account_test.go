@@ -40,7 +40,7 @@ func TestFromTheCodeToLoggingOut(t *testing.T) {
 		t.Errorf("assignment (-want +got):\n%s", diff)
 	}
 	if asked := h.status.last(); fmt.Sprint(asked.GetUserId()) != first.User.ID || asked.GetZone() != "east" {
-		t.Errorf("status was asked for %v", asked)
+		t.Errorf("status got %v", asked)
 	}
 
 	var me struct {
@@ -60,7 +60,7 @@ func TestFromTheCodeToLoggingOut(t *testing.T) {
 		t.Errorf("me: header %v, body %s", r.header, r.body)
 	}
 
-	// By name, whatever its case, and by address; each on a device of its own.
+	// By name, regardless of case, and by address; each on a device of its own.
 	for _, by := range []map[string]string{
 		{"name": name, "password": password, "device": "phone"},
 		{"email": "ming@EXAMPLE.org", "password": password, "device": "tablet"},
@@ -70,12 +70,12 @@ func TestFromTheCodeToLoggingOut(t *testing.T) {
 			t.Errorf("log-in %v: %+v", by, l)
 		}
 	}
-	// Who does not connect now need not have a place kept.
+	// A client that does not connect now needs no assignment.
 	before := h.status.count()
 	if l := h.loggedIn(h.post("/v1/sessions?later=true", map[string]string{"name": name, "password": password, "device": "phone"})); l.Assignment != nil || h.status.count() != before {
-		t.Errorf("an assignment that was not asked for: %+v", l.Assignment)
+		t.Errorf("an assignment that was not requested: %+v", l.Assignment)
 	}
-	// A log-in on the same device ends the older session there.
+	// A log-in on the same device ends the older session.
 	second := h.loggedIn(h.post("/v1/sessions", map[string]string{"name": name, "password": password, "device": "laptop"}))
 	h.want("the older session", h.do(http.MethodGet, "/v1/me", first.Token, ""), 401, errs.CodeUnauthenticated)
 
@@ -96,8 +96,8 @@ func TestFromTheCodeToLoggingOut(t *testing.T) {
 	h.nothingSecretIn(digits, password, first.Token, second.Token, email)
 }
 
-// nothingSecretIn looks for what must never be logged.
-func (h *house) nothingSecretIn(secrets ...string) {
+// nothingSecretIn checks for what must never be logged.
+func (h *harness) nothingSecretIn(secrets ...string) {
 	h.t.Helper()
 	log := h.log.String()
 	if !strings.Contains(log, "msg=request") {
@@ -134,11 +134,11 @@ func TestAssignments(t *testing.T) {
 	h.want("a long one", h.do(http.MethodPost, "/v1/assignments", token, long), 422, errs.CodeInvalid)
 }
 
-// Whether an address has an account must show in nothing but its mail.
-func TestAnAddressWithAnAccountIsNotTold(t *testing.T) {
+// Only the mail shows whether an address has an account.
+func TestTheAnswerDoesNotShowWhetherAnAddressHasAnAccount(t *testing.T) {
 	h := open(t, nil)
 	h.register("ann")
-	h.flush() // the used code would be there to be guessed at
+	h.flush() // or the used code could be guessed
 	ask := func(email string) reply {
 		return h.post("/v1/codes", map[string]string{"email": email, "purpose": "register"})
 	}
@@ -150,7 +150,7 @@ func TestAnAddressWithAnAccountIsNotTold(t *testing.T) {
 	if sixDigits.MatchString(m.Text) || !strings.Contains(m.Text, "has an account already") || !strings.Contains(m.Text, "\n    ann\n") {
 		t.Errorf("the mail says:\n%s", m.Text)
 	}
-	// Guessing is answered alike, to the end of the tries.
+	// Guesses get the same answers until there are no tries left.
 	for i := range 7 {
 		guess := func(email string) reply {
 			return h.post("/v1/accounts", map[string]string{"email": email, "name": "carl", "password": password, "code": "000000", "device": "d"})
@@ -177,14 +177,15 @@ func TestATakenNameDoesNotCostTheCode(t *testing.T) {
 	}
 	reg["name"] = "bob"
 	h.loggedIn(h.post("/v1/accounts", reg))
-	// The code is used up; saying who has the address is no secret to its reader.
+	// The code is used up. A person who reads the address's mail may know that it
+	// has an account.
 	reg["name"] = "bob2"
 	r := h.post("/v1/accounts", reg)
 	h.want("a second use", r, 409, errs.CodeConflict)
 	if e := r.problem().Errors; len(e) != 1 || e[0].Location != "body.email" {
 		t.Errorf("a second use: %s", r.body)
 	}
-	// It is the code that is used up, not only the address.
+	// The code is used up, and not only the address.
 	if _, err := testenv.Open(t, h.cfg.MySQL).ExecContext(t.Context(), "DELETE FROM users WHERE name = 'bob'"); err != nil {
 		t.Fatal(err)
 	}
@@ -262,7 +263,7 @@ func TestWrongPasswordAndUnknownUserAreOneAnswer(t *testing.T) {
 	}
 }
 
-// Raising the work must reach people who registered before.
+// Stronger parameters reach people who registered before.
 func TestAnOldHashIsRenewedAtLogIn(t *testing.T) {
 	h := open(t, nil)
 	h.register("ann")
@@ -285,7 +286,7 @@ func TestAnOldHashIsRenewedAtLogIn(t *testing.T) {
 func TestASessionOfADeletedAccount(t *testing.T) {
 	h := open(t, nil)
 	token := h.register("ann").Token
-	if r := h.do(http.MethodGet, "/v1/me", token, ""); r.status != http.StatusOK { // and remembered in Redis
+	if r := h.do(http.MethodGet, "/v1/me", token, ""); r.status != http.StatusOK { // and is cached in Redis
 		t.Fatalf("me: %d %s", r.status, r.body)
 	}
 	if _, err := testenv.Open(t, h.cfg.MySQL).ExecContext(t.Context(), "DELETE FROM users"); err != nil {

@@ -12,7 +12,7 @@ import (
 	"github.com/msrchat/msrchat/shared/testenv"
 )
 
-// secret stands in a value of every bad request; no answer may repeat it.
+// secret is in a value of every bad request; no answer may repeat it.
 const secret = "hunter2-S3CR3T"
 
 func TestBadBodies(t *testing.T) {
@@ -118,10 +118,10 @@ func TestBadValues(t *testing.T) {
 			t.Errorf("%s: the answer repeats it: %.200s", what, r.body)
 		}
 	}
-	// Surrogate halves are what JSON can say and UTF-8 cannot.
+	// JSON can express surrogate halves, UTF-8 cannot.
 	r := h.do(http.MethodPost, "/v1/accounts", "", `{"email":"ann@example.org","name":"an\ud800n","password":"correct horse","code":"`+digits+`","device":"d"}`)
 	h.want("half a surrogate", r, 422, errs.CodeInvalid)
-	// None of it cost the code.
+	// None of that used up the code.
 	h.loggedIn(h.post("/v1/accounts", registration("ann", digits)))
 	for _, c := range []map[string]string{
 		{"password": password, "device": "d"},
@@ -158,7 +158,7 @@ func TestTenWrongCodesInARow(t *testing.T) {
 		t.Errorf("%v checks counted, want 11", n)
 	}
 	h.loggedIn(h.post("/v1/accounts", registration("ann", h.code("ann@example.org"))))
-	// Bob was not disturbed.
+	// Bob is not affected.
 	h.register("bob")
 }
 
@@ -190,7 +190,7 @@ func TestBadTokens(t *testing.T) {
 		req.Header.Set("Authorization", header)
 		h.want("Authorization "+header[:6], h.send(req), 401, errs.CodeUnauthenticated)
 	}
-	// The right one still works; then it is revoked, and another one expires.
+	// The right one still works. Then it is revoked, and another one expires.
 	if r := h.do(http.MethodGet, "/v1/me", l.Token, ""); r.status != http.StatusOK {
 		t.Errorf("the right token: %d %s", r.status, r.body)
 	}
@@ -207,7 +207,7 @@ func TestBadTokens(t *testing.T) {
 	}
 }
 
-func TestWhatIsNotThere(t *testing.T) {
+func TestUnknownPathsAndMethods(t *testing.T) {
 	h := open(t, nil)
 	for _, c := range []struct {
 		method, path string
@@ -233,7 +233,7 @@ func TestWhatIsNotThere(t *testing.T) {
 			t.Errorf("%s repeats the path: %s", c.path, r.body)
 		}
 	}
-	// Made-up paths and methods must not become series of their own.
+	// Invented paths and methods do not become series of their own.
 	before := strings.Count(h.get("/metrics").body, "msrchat_gate_requests_total{")
 	for i := range 20 {
 		h.do(fmt.Sprintf("BREW%d", i), fmt.Sprintf("/pot/%d", i), "", "")

@@ -20,15 +20,15 @@ import (
 	"github.com/msrchat/msrchat/shared/process"
 )
 
-// Config is everything that a gate can be told. Start from Defaults.
+// Config is everything that a gate needs to know. Start from Defaults.
 type Config struct {
 	// Instance names this process, Release its version label, Zone where it is;
 	// chat servers of the same zone are preferred.
 	Instance string
 	Release  string
 	Zone     string
-	// Bind is the listener's address, Advertise the one that others use; empty
-	// is the bound one.
+	// Bind is the listener's address, Advertise the one that others use; empty:
+	// as bound.
 	Bind      string
 	Advertise string
 	// Register makes the process register itself in Consul. Never under Nomad,
@@ -57,42 +57,44 @@ type Config struct {
 	TrustedProxies []netip.Prefix
 
 	// Drain is how long requests are still taken after /readyz began to fail, so
-	// that whoever balances load notices. Under Nomad shutdown_delay does that.
+	// that load balancers notice. Under Nomad shutdown_delay does that.
 	Drain time.Duration
 	// Grace bounds the whole stop: Drain, requests in flight, mail.
 	Grace time.Duration
 }
 
-// SMTP is the mail server that takes our mail, and how long mail may wait.
+// SMTP is the mail server that sends our mail, and how long mail may wait.
 type SMTP struct {
 	Addr string
 	// From is the sender.
 	From string
-	// TLS is none, starttls (required) or tls. Empty is none for a server on this
-	// machine's loopback, else starttls.
+	// TLS is none, starttls (required) or tls. Empty means none for a server on
+	// loopback, else starttls.
 	TLS            string
 	User, Password string
-	// Timeout bounds connecting, and then sending one mail.
+	// Timeout bounds connecting, and separately sending one mail.
 	Timeout time.Duration
 	// Queue is how many mails may wait, Workers how many are sent at once.
 	Queue, Workers int
-	// Attempts are FirstRetry apart, then twice that, up to LastRetry.
+	// FirstRetry is the pause after the first failed attempt; it doubles up to
+	// LastRetry.
 	FirstRetry, LastRetry time.Duration
-	// Flush is how long mail is still sent when the process ends.
+	// Flush is for how long mail is still sent when the process ends.
 	Flush time.Duration
 }
 
-// HTTP bounds what one connection may cost.
+// HTTP bounds what connections may cost.
 type HTTP struct {
-	// HeaderTimeout is for a request's header, from the first silence on;
-	// BodyTimeout for its body; RequestTimeout for answering, the body included.
+	// HeaderTimeout bounds reading a request's header, BodyTimeout its body,
+	// RequestTimeout the answer, the body included.
 	HeaderTimeout  time.Duration
 	BodyTimeout    time.Duration
 	RequestTimeout time.Duration
 	// IdleTimeout is between two requests.
 	IdleTimeout    time.Duration
 	MaxHeaderBytes int
-	// MaxRequests are worked on at once; more are told to come back.
+	// MaxRequests are worked on at once; further ones are refused with a retry
+	// time.
 	MaxRequests int
 }
 
@@ -101,8 +103,8 @@ type Codes struct {
 	Lifetime time.Duration
 	// Tries is how many wrong codes kill the right one.
 	Tries int
-	// Secret keys the codes' hashes in Redis, the same on every gate. Empty
-	// leaves them salted only.
+	// Secret is the key of the codes' hashes in Redis, the same on every gate.
+	// Without it they are only salted.
 	Secret []byte `json:"-"`
 	// Pause is the least time between two codes to one address.
 	Pause time.Duration
@@ -140,16 +142,15 @@ func Defaults() Config {
 		Redis:         cache.Defaults(),
 		SMTP: SMTP{
 			Addr: "127.0.0.1:7725", From: "msrChat <noreply@msrchat.invalid>", Timeout: 10 * time.Second,
-			// A mail server that is away for a minute while codes are asked for
-			// four times a second fills this.
+			// Filled in a minute without the mail server, at four codes a second.
 			Queue: 256, Workers: 4,
 			FirstRetry: time.Second, LastRetry: 30 * time.Second, Flush: 5 * time.Second,
 		},
 		HTTP: HTTP{
 			HeaderTimeout: 5 * time.Second, BodyTimeout: 5 * time.Second, RequestTimeout: 10 * time.Second,
 			IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
-			// All users of a chat server that died come at once, each for a few
-			// milliseconds.
+			// All users of a chat server that died come at once, and each takes
+			// a few milliseconds.
 			MaxRequests: 2048,
 		},
 		Codes: Codes{
@@ -157,24 +158,24 @@ func Defaults() Config {
 			// Together with Tries: 50 guesses a day at one in a million.
 			PerAddress:     Limit{3, 10 * time.Minute},
 			PerAddressLong: Limit{10, 24 * time.Hour},
-			// A class or an office behind one address.
+			// For a class or an office behind one address.
 			PerClient: Limit{30, 10 * time.Minute},
 		},
 		LogIns: LogIns{
 			PerAccountAndClient: Limit{10, 10 * time.Minute},
-			// Looser: anybody can use it up for somebody else.
+			// Higher, because anybody can use it up for somebody else.
 			PerAccount:             Limit{100, 10 * time.Minute},
 			PerClient:              Limit{100, 10 * time.Minute},
 			RegistrationsPerClient: Limit{60, 10 * time.Minute},
 		},
-		// OWASP's first recommendation for argon2id: 19 MiB, two passes, one lane.
-		// About 25 ms on one core.
+		// OWASP's first recommendation for argon2id: 19 MiB, two passes, one
+		// lane. About 25 ms on one core.
 		Passwords: Passwords{
 			MemoryKiB: 19456, Passes: 2, Lanes: 1,
 			AtOnce: runtime.NumCPU(), Waiting: 64, Wait: 2 * time.Second,
 		},
 		SessionLifetime: 90 * 24 * time.Hour,
-		// Below the 20 s that the Nomad job lets it live after the signal.
+		// Below the 20 s between the Nomad job's SIGTERM and SIGKILL.
 		Grace: 18 * time.Second,
 	}
 }
@@ -194,9 +195,9 @@ func (c Config) Validate() error {
 		}
 	}
 	if c.Consul == nil && (c.Register || c.StatusTarget == "") {
-		return errors.New("neither Consul nor a status target is known; set --consul-addr")
+		return errors.New("there is neither a Consul address nor a status target; set --consul-addr")
 	}
-	if c.SMTP.Queue < 1 || c.SMTP.Workers < 1 || c.SMTP.Flush < 0 || c.SMTP.FirstRetry <= 0 || c.SMTP.LastRetry < c.SMTP.FirstRetry {
+	if s := c.SMTP; s.Queue < 1 || s.Workers < 1 || s.Flush < 0 || s.FirstRetry <= 0 || s.LastRetry < s.FirstRetry {
 		return errors.New("the mail queue and its workers must be at least 1, the retries' pauses positive and growing")
 	}
 	if err := c.times(); err != nil {
@@ -213,9 +214,14 @@ func (c Config) Validate() error {
 
 func (c Config) times() error {
 	for name, d := range map[string]time.Duration{
-		"status timeout": c.StatusTimeout, "HTTP header timeout": c.HTTP.HeaderTimeout, "HTTP body timeout": c.HTTP.BodyTimeout,
-		"HTTP request timeout": c.HTTP.RequestTimeout, "HTTP idle timeout": c.HTTP.IdleTimeout,
-		"session lifetime": c.SessionLifetime, "code lifetime": c.Codes.Lifetime, "grace": c.Grace,
+		"status timeout":       c.StatusTimeout,
+		"HTTP header timeout":  c.HTTP.HeaderTimeout,
+		"HTTP body timeout":    c.HTTP.BodyTimeout,
+		"HTTP request timeout": c.HTTP.RequestTimeout,
+		"HTTP idle timeout":    c.HTTP.IdleTimeout,
+		"session lifetime":     c.SessionLifetime,
+		"code lifetime":        c.Codes.Lifetime,
+		"grace":                c.Grace,
 	} {
 		if d <= 0 {
 			return fmt.Errorf("the %s of %s must be positive", name, d)
@@ -241,10 +247,13 @@ func (c Config) codes() error {
 		return errors.New("the pause between two codes must not be negative")
 	}
 	for name, l := range map[string]Limit{
-		"codes per address": c.Codes.PerAddress, "codes per address in the long run": c.Codes.PerAddressLong,
-		"codes per client": c.Codes.PerClient, "log-ins per account and client": c.LogIns.PerAccountAndClient,
-		"log-ins per account": c.LogIns.PerAccount, "log-ins per client": c.LogIns.PerClient,
-		"registrations per client": c.LogIns.RegistrationsPerClient,
+		"codes per address":                 c.Codes.PerAddress,
+		"codes per address in the long run": c.Codes.PerAddressLong,
+		"codes per client":                  c.Codes.PerClient,
+		"log-ins per account and client":    c.LogIns.PerAccountAndClient,
+		"log-ins per account":               c.LogIns.PerAccount,
+		"log-ins per client":                c.LogIns.PerClient,
+		"registrations per client":          c.LogIns.RegistrationsPerClient,
 	} {
 		if err := l.validate(); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
@@ -253,8 +262,7 @@ func (c Config) codes() error {
 	return nil
 }
 
-// reservedFiles are for what is not counted one by one: listeners, the log,
-// status, Consul, mail.
+// reservedFiles are for the rest: listeners, the log, status, Consul, mail.
 const reservedFiles = 256
 
 // connections is how many HTTP connections the limit of open files allows.
@@ -263,14 +271,14 @@ func (c Config) connections() (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	most := files - reservedFiles - cmp.Or(c.MySQL.MaxOpen, database.DefaultMaxOpen) - cmp.Or(c.Redis.PoolSize, cache.DefaultPoolSize)
+	pools := cmp.Or(c.MySQL.MaxOpen, database.DefaultMaxOpen) + cmp.Or(c.Redis.PoolSize, cache.DefaultPoolSize)
+	most := files - reservedFiles - pools
 	if most < c.HTTP.MaxRequests/8 {
-		return 0, fmt.Errorf("the limit of %d open files leaves room for %d HTTP connections: raise it (ulimit -n)", files, max(most, 0))
+		return 0, fmt.Errorf("the limit of %d open files leaves room for %d HTTP connections: raise it (ulimit -n)",
+			files, max(most, 0))
 	}
 	return most, nil
 }
-
-// The parts' own configurations.
 
 func (c Config) smtp() mail.SMTPConfig {
 	mode := c.SMTP.TLS

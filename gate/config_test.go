@@ -66,7 +66,7 @@ func TestConfigurationsThatCannotWork(t *testing.T) {
 	}
 }
 
-// Mail in the clear only ever stays on this machine, unless it was asked for.
+// Mail is sent without TLS only on this machine, unless that was configured.
 func TestTheSMTPModeFollowsTheAddress(t *testing.T) {
 	cfg := gate.Defaults()
 	cfg.Instance, cfg.StatusTarget = "gate-1", "passthrough:///127.0.0.1:1"

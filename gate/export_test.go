@@ -1,4 +1,4 @@
 package gate
 
-// SMTPMode is the TLS mode that a configuration comes to.
+// SMTPMode is the effective TLS mode of a configuration.
 func SMTPMode(c Config) string { return c.smtp().TLS }

@@ -1,5 +1,5 @@
-// Package gate is the HTTP front door: accounts, verification codes, sessions,
-// and the way to a chat server.
+// Package gate is the HTTP service for accounts, verification codes, sessions,
+// and the assignment of chat servers.
 package gate
 
 import (
@@ -55,14 +55,14 @@ type Server struct {
 	passwords   *password.Hasher
 	ready       *readiness
 
-	// db and backend are nil until start found the database with its schema.
+	// db and backend are nil until start found the database and its schema.
 	db      atomic.Pointer[sql.DB]
 	backend atomic.Pointer[api.Backend]
 }
 
 // New binds the listener and prepares the rest. It dials nothing: the server
-// starts and answers while what it depends on is still away. A Server that is
-// not run must be closed.
+// starts and answers while its dependencies are away. A Server that is not run
+// must be closed.
 func New(cfg Config, log *slog.Logger) (*Server, error) {
 	if cfg.Instance == "" {
 		var b [8]byte
@@ -91,7 +91,9 @@ func New(cfg Config, log *slog.Logger) (*Server, error) {
 	}
 	s.registry.MustRegister(cache.Metrics(s.redis))
 	s.mail = mail.NewQueue(cfg.queue(), transport, s.log, s.registry)
-	s.codes = code.NewStore(code.Config{Lifetime: cfg.Codes.Lifetime, Tries: cfg.Codes.Tries, Secret: cfg.Codes.Secret}, s.redis, s.registry)
+	s.codes = code.NewStore(code.Config{
+		Lifetime: cfg.Codes.Lifetime, Tries: cfg.Codes.Tries, Secret: cfg.Codes.Secret,
+	}, s.redis, s.registry)
 	s.limits = limit.New(s.redis, s.registry)
 	s.ready = newReadiness(s)
 	s.http, s.connections, err = s.newHTTP()
@@ -101,7 +103,7 @@ func New(cfg Config, log *slog.Logger) (*Server, error) {
 	return s, nil
 }
 
-// Close lets go of what New took. It is for a Server that is not run.
+// Close releases what New opened. It is for a Server that is not run.
 func (s *Server) Close() error {
 	return errors.Join(s.listener.Close(), s.status.Close(), s.redis.Close())
 }
@@ -116,10 +118,10 @@ func (s *Server) advertised() string {
 	return s.HTTPAddr()
 }
 
-// Run serves until ctx ends or something fails for good. Then /readyz fails and
-// the instance leaves Consul; after Drain the listener closes, requests in
-// flight are answered, and the mail that was taken is sent, all within Grace.
-// It blocks and returns nil after a clean stop. It is called once.
+// Run serves until ctx ends or a part fails. Then /readyz fails and the instance
+// is deregistered; after Drain the listener closes, requests in flight are
+// answered, and queued mail is sent, all within Grace. It blocks and returns nil
+// after a clean stop. It is called once.
 func (s *Server) Run(ctx context.Context) error {
 	var g lifecycle.Group // stops from the last to the first
 	g.OnStop("redis", func(context.Context) error { return s.redis.Close() })
@@ -142,8 +144,8 @@ func (s *Server) Run(ctx context.Context) error {
 	return g.Run(ctx, s.cfg.Grace)
 }
 
-// join registers the process where that is its own job and returns how it
-// leaves: nobody is sent here any more, then it waits for that to be noticed.
+// join registers the process, unless Nomad does, and returns how it leaves: it
+// deregisters and waits until callers have noticed.
 func (s *Server) join(ctx context.Context) (leave func(context.Context) error, err error) {
 	deregister := func(context.Context) error { return nil }
 	if s.cfg.Register {
@@ -165,7 +167,7 @@ func (s *Server) join(ctx context.Context) (leave func(context.Context) error, e
 	}, nil
 }
 
-// start waits for the database and its schema, then lets the operations in.
+// start waits for the database and its schema, then opens the operations.
 func (s *Server) start(ctx context.Context) error {
 	db, err := database.OpenWait(ctx, s.cfg.MySQL, s.log)
 	if err != nil {
@@ -188,7 +190,7 @@ func (s *Server) start(ctx context.Context) error {
 	return nil
 }
 
-// unlessOver keeps quiet about what failed because the server is to stop.
+// unlessOver drops an error that the end of ctx caused.
 func unlessOver(ctx context.Context, err error) error {
 	if ctx.Err() == nil {
 		return err

@@ -28,8 +28,8 @@ import (
 	"github.com/msrchat/msrchat/shared/testenv"
 )
 
-// house is a gate with everything it depends on, all real but status.
-type house struct {
+// harness is a gate with its dependencies, all real except status.
+type harness struct {
 	t      *testing.T
 	cfg    gate.Config
 	url    string
@@ -41,7 +41,7 @@ type house struct {
 	stop func() error
 }
 
-// logBuffer keeps the log for assertions; its mutex owns it.
+// logBuffer keeps the log for assertions; its mutex owns the bytes.
 type logBuffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -68,8 +68,8 @@ func unlimited(cfg *gate.Config) {
 	cfg.StatusTimeout = 500 * time.Millisecond
 }
 
-// open starts a house and waits until it is ready.
-func open(t *testing.T, change func(*gate.Config)) *house {
+// open starts a gate with its dependencies and waits until it is ready.
+func open(t *testing.T, change func(*gate.Config)) *harness {
 	t.Helper()
 	h := prepare(t, change)
 	h.start()
@@ -78,9 +78,9 @@ func open(t *testing.T, change func(*gate.Config)) *house {
 }
 
 // prepare starts everything but the gate.
-func prepare(t *testing.T, change func(*gate.Config)) *house {
+func prepare(t *testing.T, change func(*gate.Config)) *harness {
 	t.Helper()
-	h := &house{t: t, mail: mailtest.Start(t), redis: testenv.StartRedis(t), status: startStatus(t), log: &logBuffer{}}
+	h := &harness{t: t, mail: mailtest.Start(t), redis: testenv.StartRedis(t), status: startStatus(t), log: &logBuffer{}}
 	h.cfg = gate.Defaults()
 	h.cfg.Instance, h.cfg.Bind = "gate-under-test", "127.0.0.1:0"
 	h.cfg.MySQL = testenv.MariaDB(t)
@@ -95,7 +95,7 @@ func prepare(t *testing.T, change func(*gate.Config)) *house {
 }
 
 // start starts the gate; the test's end stops it.
-func (h *house) start() {
+func (h *harness) start() {
 	h.t.Helper()
 	s, err := gate.New(h.cfg, slog.New(slog.NewTextHandler(h.log, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	if err != nil {
@@ -147,7 +147,7 @@ func (r reply) problem() (p struct {
 }
 
 // do sends a request; body is JSON text, or empty for none.
-func (h *house) do(method, path, token, body string) reply {
+func (h *harness) do(method, path, token, body string) reply {
 	h.t.Helper()
 	r, err := h.try(method, path, token, body)
 	if err != nil {
@@ -156,7 +156,7 @@ func (h *house) do(method, path, token, body string) reply {
 	return r
 }
 
-func (h *house) try(method, path, token, body string) (reply, error) {
+func (h *harness) try(method, path, token, body string) (reply, error) {
 	req, err := http.NewRequestWithContext(context.Background(), method, h.url+path, strings.NewReader(body))
 	if err != nil {
 		return reply{}, err
@@ -182,7 +182,7 @@ func send(req *http.Request) (reply, error) {
 }
 
 // send sends a request that do cannot make.
-func (h *house) send(req *http.Request) reply {
+func (h *harness) send(req *http.Request) reply {
 	h.t.Helper()
 	r, err := send(req)
 	if err != nil {
@@ -191,12 +191,12 @@ func (h *house) send(req *http.Request) reply {
 	return r
 }
 
-func (h *house) get(path string) reply {
+func (h *harness) get(path string) reply {
 	h.t.Helper()
 	return h.do(http.MethodGet, path, "", "")
 }
 
-func (h *house) post(path string, body any) reply {
+func (h *harness) post(path string, body any) reply {
 	h.t.Helper()
 	return h.do(http.MethodPost, path, "", encode(h.t, body))
 }
@@ -210,8 +210,8 @@ func encode(t *testing.T, v any) string {
 	return string(b)
 }
 
-// want checks a failure: its status, code, and shape.
-func (h *house) want(what string, r reply, status int, code errs.Code) {
+// want checks a failure: its status, code and form.
+func (h *harness) want(what string, r reply, status int, code errs.Code) {
 	h.t.Helper()
 	p := r.problem()
 	if r.status != status || p.Code != code {
@@ -224,7 +224,7 @@ func (h *house) want(what string, r reply, status int, code errs.Code) {
 	}
 }
 
-// loginReply is what clients read of it.
+// loginReply is what clients read of the reply.
 type loginReply struct {
 	Token       string
 	User        struct{ ID, Name string }
@@ -245,7 +245,7 @@ type endpoint struct {
 }
 
 // loggedIn checks a success and reads it.
-func (h *house) loggedIn(r reply) loginReply {
+func (h *harness) loggedIn(r reply) loginReply {
 	h.t.Helper()
 	var l loginReply
 	if err := json.Unmarshal([]byte(r.body), &l); err != nil || r.status != http.StatusCreated {
@@ -256,8 +256,8 @@ func (h *house) loggedIn(r reply) loginReply {
 
 var sixDigits = regexp.MustCompile(`(?m)^Your code: ([0-9]{6})$`)
 
-// code asks for a code and reads it in the mail.
-func (h *house) code(email string) string {
+// code requests a code and reads it from the mail.
+func (h *harness) code(email string) string {
 	h.t.Helper()
 	n := len(h.mail.To(email))
 	if r := h.post("/v1/codes", map[string]string{"email": email, "purpose": "register"}); r.status != http.StatusAccepted {
@@ -277,8 +277,8 @@ func registration(name, code string) map[string]string {
 	return map[string]string{"email": name + "@example.org", "name": name, "password": password, "code": code, "device": "laptop"}
 }
 
-// register makes an account and returns its first log-in.
-func (h *house) register(name string) loginReply {
+// register creates an account and returns its first log-in.
+func (h *harness) register(name string) loginReply {
 	h.t.Helper()
 	return h.loggedIn(h.post("/v1/accounts", registration(name, h.code(name+"@example.org"))))
 }
@@ -287,7 +287,7 @@ func credentials(name, pass string) map[string]string {
 	return map[string]string{"name": name, "password": pass, "device": "phone"}
 }
 
-func (h *house) eventually(what string, ok func() bool) {
+func (h *harness) eventually(what string, ok func() bool) {
 	h.t.Helper()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -299,8 +299,8 @@ func (h *house) eventually(what string, ok func() bool) {
 	h.t.Fatalf("never seen: %s", what)
 }
 
-// metric adds up the series whose line begins with prefix.
-func (h *house) metric(prefix string) float64 {
+// metric is the sum of the series whose line begins with prefix.
+func (h *harness) metric(prefix string) float64 {
 	h.t.Helper()
 	var sum float64
 	for line := range strings.Lines(h.get("/metrics").body) {
@@ -316,7 +316,7 @@ func (h *house) metric(prefix string) float64 {
 }
 
 // flush empties Redis.
-func (h *house) flush() {
+func (h *harness) flush() {
 	h.t.Helper()
 	rdb, err := cache.Open(h.cfg.Redis)
 	if err != nil {
@@ -328,13 +328,13 @@ func (h *house) flush() {
 	}
 }
 
-// fakeStatus answers like a status server would; its mutex owns the rest.
+// fakeStatus answers like a status server.
 type fakeStatus struct {
 	statusv1.UnimplementedStatusServiceServer
 	addr   string
 	server *grpc.Server
 
-	mu     sync.Mutex
+	mu     sync.Mutex // owns the fields below
 	answer func(*statusv1.AssignRequest) (*statusv1.Assignment, error)
 	asked  []*statusv1.AssignRequest
 }
@@ -382,7 +382,7 @@ func (s *fakeStatus) set(answer func(*statusv1.AssignRequest) (*statusv1.Assignm
 	s.answer = answer
 }
 
-// count is how often it was asked.
+// count is how many requests it got.
 func (s *fakeStatus) count() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -20,11 +20,11 @@ import (
 	"github.com/msrchat/msrchat/shared/discovery"
 )
 
-// newHTTP puts the operations, the operators' paths and what surrounds them
-// together.
+// newHTTP builds the server: the API's operations, the operators' paths, and the
+// middleware.
 func (s *Server) newHTTP() (*http.Server, *web.Connections, error) {
 	limits := s.cfg.HTTP
-	router := web.NewRouter(limits.BodyTimeout, web.NewCrowd(limits.MaxRequests, s.registry))
+	router := web.NewRouter(limits.BodyTimeout, web.NewConcurrency(limits.MaxRequests, s.registry))
 	yaml, asJSON, err := api.New(router, s.backend.Load).OpenAPI()
 	if err != nil {
 		return nil, nil, err
@@ -45,8 +45,8 @@ func (s *Server) newHTTP() (*http.Server, *web.Connections, error) {
 	return &http.Server{
 		Handler:           connections.Wrap(observer.Wrap(router)),
 		ReadHeaderTimeout: limits.HeaderTimeout,
-		// The parts have their own limits; these are for what they overlook, and
-		// longer: when a read's deadline passes, net/http ends the request.
+		// The parts have limits of their own. These are longer, for what those
+		// miss: when a read's deadline passes, net/http ends the request.
 		ReadTimeout:    limits.HeaderTimeout + limits.BodyTimeout + limits.RequestTimeout,
 		WriteTimeout:   limits.BodyTimeout + limits.RequestTimeout + 5*time.Second,
 		IdleTimeout:    limits.IdleTimeout,
@@ -60,12 +60,12 @@ func (s *Server) newHTTP() (*http.Server, *web.Connections, error) {
 func document(contentType string, body []byte) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", contentType)
-		_, _ = w.Write(body) // the client left: nobody to tell
+		_, _ = w.Write(body) // on an error the client is gone
 	})
 }
 
-// requestGrace is for requests in flight at the stop; their own timeout is
-// shorter than this.
+// requestGrace is for requests in flight at the stop. It is longer than their
+// timeout.
 const requestGrace = 12 * time.Second
 
 // serve serves until ctx ends, then waits for requests in flight.
@@ -89,10 +89,12 @@ func (s *Server) serve(ctx context.Context) error {
 func dialStatus(cfg Config) (*grpc.ClientConn, error) {
 	opts := []grpc.DialOption{
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		// A replica that is back is used within the time of one attempt; gRPC's own
-		// backoff goes up to two minutes.
+		// A replica that is back is used within the time of one attempt; gRPC's
+		// default backoff goes up to two minutes.
 		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 500 * time.Millisecond},
+			Backoff: backoff.Config{
+				BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 500 * time.Millisecond,
+			},
 			MinConnectTimeout: time.Second,
 		}),
 	}
@@ -117,13 +119,13 @@ func (r *readiness) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	degraded, err := r.check(req.Context())
 	if err != nil {
 		p := problem.From(req.Context(), err)
-		p.Status = http.StatusServiceUnavailable // what balancers expect
+		p.Status = http.StatusServiceUnavailable // what load balancers expect
 		p.Title = http.StatusText(p.Status)
 		problem.Write(w, p)
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(struct { // the asker left: nobody to tell
+	_ = json.NewEncoder(w).Encode(struct { // on an error the client is gone
 		Status   string   `json:"status"`
 		Degraded []string `json:"degraded"`
 	}{"ready", degraded})

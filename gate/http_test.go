@@ -16,14 +16,14 @@ import (
 	"github.com/msrchat/msrchat/shared/errs"
 )
 
-// impatient shortens the times that a client can waste.
+// impatient shortens the timeouts.
 func impatient(c *gate.Config) {
 	c.HTTP.HeaderTimeout, c.HTTP.BodyTimeout, c.HTTP.IdleTimeout = 300*time.Millisecond, 300*time.Millisecond, 300*time.Millisecond
 }
 
 // raw sends bytes on a connection of its own and returns what comes back until
 // the gate closes it.
-func (h *house) raw(parts ...string) (answer string, took time.Duration) {
+func (h *harness) raw(parts ...string) (answer string, took time.Duration) {
 	h.t.Helper()
 	started := time.Now()
 	c, err := net.Dial("tcp", strings.TrimPrefix(h.url, "http://"))
@@ -36,7 +36,7 @@ func (h *house) raw(parts ...string) (answer string, took time.Duration) {
 	}
 	for _, p := range parts {
 		if _, err := io.WriteString(c, p); err != nil {
-			break // it was closed already, which is what the test is about
+			break // it was closed already, as the test wants
 		}
 	}
 	b, err := io.ReadAll(c)
@@ -64,13 +64,13 @@ func TestSilenceIsClosed(t *testing.T) {
 			t.Errorf("%s: no problem: %s", c.name, answer)
 		}
 	}
-	h.eventually("what they were is counted", func() bool {
+	h.eventually("they are counted", func() bool {
 		return h.metric(`msrchat_gate_useless_connections_total{reason="silent"}`) == 1 &&
 			h.metric(`msrchat_gate_useless_connections_total{reason="malformed"}`) == 1
 	})
 }
 
-func TestWhatIsNoHTTP(t *testing.T) {
+func TestWhatIsNotHTTP(t *testing.T) {
 	h := open(t, impatient)
 	for _, c := range []struct{ name, sent, want string }{
 		{"random bytes", "\x00\x01\xfe\xff\r\n\r\n", "HTTP/1.1 400 "},
@@ -90,8 +90,8 @@ func TestWhatIsNoHTTP(t *testing.T) {
 	h.register("ann")
 }
 
-// A body that is too large is refused whether or not its length is told, and
-// what is left of it is not taken for a request.
+// A body that is too large is refused with and without an announced length, and
+// the rest of it is not read as a request.
 func TestALargeBodyInChunks(t *testing.T) {
 	h := open(t, nil)
 	chunk := fmt.Sprintf("%x\r\n%s\r\n", 60<<10, strings.Repeat("x", 60<<10))
@@ -102,8 +102,8 @@ func TestALargeBodyInChunks(t *testing.T) {
 	}
 }
 
-// A client that waits for 100 Continue must get one, and only for a body that
-// will be read.
+// A client that waits for 100 Continue gets one, but only for a body that will be
+// read.
 func TestExpectContinue(t *testing.T) {
 	h := open(t, nil)
 	c, err := net.Dial("tcp", strings.TrimPrefix(h.url, "http://"))
@@ -179,7 +179,7 @@ func TestRequestIDs(t *testing.T) {
 	}
 }
 
-// openapi.yaml is for people who read the repository: it must be what the gate
+// openapi.yaml is for people who read the repository, and is what the gate
 // serves. "go run ./cmd/gate openapi > openapi.yaml" writes it.
 func TestOpenAPIIsCheckedIn(t *testing.T) {
 	want, err := gate.OpenAPI()

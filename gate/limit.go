@@ -19,7 +19,7 @@ const (
 	maxLimitPer   = 366 * 24 * time.Hour
 )
 
-// ParseLimit reads what String writes.
+// ParseLimit reads a limit as String writes it.
 func ParseLimit(s string) (Limit, error) {
 	if s == "0" {
 		return Limit{}, nil

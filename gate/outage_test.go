@@ -19,7 +19,7 @@ import (
 )
 
 // degraded waits until /readyz is 200 and names exactly these as missing.
-func (h *house) degraded(names string) {
+func (h *harness) degraded(names string) {
 	h.t.Helper()
 	h.eventually("ready without "+names, func() bool {
 		r := h.get("/readyz")
@@ -27,7 +27,7 @@ func (h *house) degraded(names string) {
 	})
 }
 
-// Without Redis people stay logged in and log in; only codes are unavailable.
+// Without Redis people stay logged in and can log in; only codes are unavailable.
 func TestRedisAway(t *testing.T) {
 	h := open(t, func(c *gate.Config) {
 		c.LogIns.PerAccountAndClient = gate.Limit{Count: 3, Per: time.Hour}
@@ -69,7 +69,7 @@ func TestRedisAway(t *testing.T) {
 		if name == "hanging" {
 			h.redis.Signal(t, syscall.SIGCONT)
 		} else {
-			// Wrong passwords are still limited, in this process.
+			// Wrong passwords are still limited, by this process.
 			for range 3 {
 				h.want("a wrong password", h.post("/v1/sessions", credentials("ann", "wrong password")), 401, errs.CodeUnauthenticated)
 			}
@@ -82,12 +82,12 @@ func TestRedisAway(t *testing.T) {
 	if h.metric("msrchat_gate_limit_fallbacks_total") == 0 {
 		t.Error("no fallback was counted")
 	}
-	// The code was kept by Redis's append-only file.
+	// Redis's append-only file kept the code.
 	h.loggedIn(h.post("/v1/accounts", registration("bob", digits)))
 	me("at the end", kept)
 }
 
-// Emptied, Redis costs a code at most.
+// If Redis is emptied, at most a code is lost.
 func TestRedisFlushed(t *testing.T) {
 	h := open(t, nil)
 	token := h.register("ann").Token
@@ -104,7 +104,8 @@ func TestRedisFlushed(t *testing.T) {
 	h.register("bob")
 }
 
-// Without the database nothing can be promised: unavailable, not "wrong".
+// Without the database the answer is unavailable, and never that something is
+// wrong.
 func TestTheDatabaseAway(t *testing.T) {
 	server := testenv.StartMariaDB(t)
 	h := open(t, func(c *gate.Config) { c.MySQL = server.Database(t) })
@@ -134,8 +135,7 @@ func TestTheDatabaseAway(t *testing.T) {
 	h.register("bob")
 }
 
-// A gate that starts before its database answers, and takes people in once the
-// schema is there.
+// A gate that starts before its database serves people once the schema is there.
 func TestStartingBeforeTheDatabase(t *testing.T) {
 	server := testenv.StartMariaDB(t)
 	db := server.Database(t)
@@ -166,7 +166,7 @@ func TestStartingBeforeTheDatabase(t *testing.T) {
 	h.register("ann")
 }
 
-// Without status people log in and are told to ask again.
+// Without status people log in and get no assignment.
 func TestStatusAway(t *testing.T) {
 	h := open(t, func(c *gate.Config) { c.StatusTimeout = time.Second })
 	token := h.register("ann").Token
@@ -186,7 +186,7 @@ func TestStatusAway(t *testing.T) {
 		t.Errorf("three requests took %v", took)
 	}
 	h.degraded(`"status"`)
-	// A request that is under way when status comes back still gets its answer.
+	// A request in progress when status comes back still gets its answer.
 	got := make(chan reply, 1)
 	go func() {
 		r, _ := h.try(http.MethodPost, "/v1/assignments", token, "{}")
@@ -240,8 +240,8 @@ func TestWhatStatusSaysIsPassedOn(t *testing.T) {
 	}
 }
 
-// Mail waits for its server; a queue that is full is told, and costs nobody
-// their limits.
+// Mail waits for its server. A full queue is reported and does not count towards
+// limits.
 func TestTheMailServerAway(t *testing.T) {
 	addr := fmt.Sprintf("127.0.0.1:%d", testenv.FreePort(t))
 	h := open(t, func(c *gate.Config) {
@@ -273,8 +273,8 @@ func TestTheMailServerAway(t *testing.T) {
 	h.mail.Wait(t, "dora@example.org", 1)
 }
 
-// More log-ins than can be hashed get a turn or a time to come back, and nobody
-// waits for longer than was promised.
+// Of more log-ins than can be hashed each gets a turn or a retry time, and none
+// waits longer than configured.
 func TestAStormOfLogIns(t *testing.T) {
 	h := open(t, func(c *gate.Config) {
 		c.Passwords.MemoryKiB, c.Passwords.Passes = 8<<10, 3
@@ -311,7 +311,7 @@ func TestAStormOfLogIns(t *testing.T) {
 	if n := h.metric("msrchat_gate_passwords_refused_total"); n != float64(later.Load()) {
 		t.Errorf("%v refusals counted, %d seen", n, later.Load())
 	}
-	// Neither who got in nor who was sent away has used up the limit.
+	// Neither the successful nor the refused log-ins count towards the limit.
 	for i := range 40 {
 		if r := h.post("/v1/sessions", credentials("ann", "wrong password")); r.status != http.StatusUnauthorized {
 			t.Fatalf("wrong password %d: %d %s", i+1, r.status, r.body)

@@ -15,14 +15,14 @@ import (
 	"github.com/msrchat/msrchat/shared/errs"
 )
 
-// later says whether an answer sends its asker away with a time to come back.
+// later says whether an answer is a refusal with a retry time.
 func later(r reply, status int, code errs.Code) bool {
 	p := r.problem()
 	return r.status == status && p.Code == code && p.RetryAfterMS > 0 && r.header.Get("Retry-After") != ""
 }
 
-// A flood of code requests from one network, each for another address, costs so
-// many mails and keys in Redis as the limit allows, and no more.
+// A flood of code requests from one network, each for another address, costs
+// only as many mails and keys in Redis as the limit allows.
 func TestAFloodOfCodeRequests(t *testing.T) {
 	const flood, most = 200, 10
 	h := open(t, func(c *gate.Config) {
@@ -69,13 +69,14 @@ func TestAFloodOfCodeRequests(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer rdb.Close()
-	if n := rdb.DBSize(t.Context()).Val(); n == 0 || n > 1+sent.Load()*3 { // the network; per address a code, a pause, a count
+	// One key for the network, and for each address a code, a pause and a count.
+	if n := rdb.DBSize(t.Context()).Val(); n == 0 || n > 1+sent.Load()*3 {
 		t.Errorf("%d keys in Redis", n)
 	}
 }
 
-// More requests than are worked on at once are sent away with a time to come
-// back; operators' checks are answered, and afterwards all is as before.
+// More requests than may be worked on at once are refused with a retry time.
+// Health checks are answered, and afterwards requests are served again.
 func TestMoreRequestsThanAreWorkedOnAtOnce(t *testing.T) {
 	const most, crowd = 3, 30
 	h := open(t, func(c *gate.Config) {
@@ -110,12 +111,12 @@ func TestMoreRequestsThanAreWorkedOnAtOnce(t *testing.T) {
 		t.Errorf("%v are worked on", n)
 	}
 	if r := h.get("/readyz"); r.status != http.StatusOK {
-		t.Errorf("not ready in a crowd: %d", r.status)
+		t.Errorf("not ready under overload: %d", r.status)
 	}
 	close(hold)
 	all.Wait()
 	if full.Load() != most || h.metric("msrchat_gate_crowded_total") != crowd-most {
-		t.Errorf("%d were answered, %v counted as sent away", full.Load(), h.metric("msrchat_gate_crowded_total"))
+		t.Errorf("%d were answered, %v counted as refused", full.Load(), h.metric("msrchat_gate_crowded_total"))
 	}
 	h.status.set(nil)
 	if r := h.do(http.MethodPost, "/v1/assignments", token, "{}"); r.status != http.StatusOK {

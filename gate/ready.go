@@ -16,29 +16,29 @@ import (
 )
 
 const (
-	// checkAge and failureAge are how long an outcome is good for: whoever asks,
-	// however often, costs the databases one question a second, and five while
-	// they fail, when it matters to see them come back.
+	// checkAge and failureAge are how long an outcome is reused, so that any
+	// number of checks costs the databases one query a second, and five while
+	// they fail, to notice their return sooner.
 	checkAge   = time.Second
 	failureAge = 200 * time.Millisecond
-	// checkTimeout is below the 0.9 s that our checks in Consul wait, so that they
-	// read the reason and not their own timeout.
+	// checkTimeout is below the 0.9 s that our checks in Consul wait, so that
+	// they read the reason and not their own timeout.
 	checkTimeout = 700 * time.Millisecond
 )
 
-// readiness tells whether this gate should be sent people.
+// readiness says whether this gate should get requests.
 //
-// Without the database it can do nothing for them, and another gate perhaps
-// can. Without Redis it still logs people in, and without status it does so and
-// only cannot say where to connect; no other gate would do better. So those two
-// are told but do not count.
+// Without the database it cannot serve them, and another gate perhaps can.
+// Without Redis it still logs people in, and without status it only cannot
+// assign a server; no other gate would do better. So these two are reported but
+// do not make it unready.
 type readiness struct {
 	server   *Server
 	degraded *prometheus.GaugeVec
 
 	leaving atomic.Bool
 
-	mu      sync.Mutex // owns what follows, and lets one check run at a time
+	mu      sync.Mutex // owns what follows; held during a check, so that one runs at a time
 	at      time.Time
 	missing []string
 	err     error
@@ -46,7 +46,8 @@ type readiness struct {
 
 func newReadiness(s *Server) *readiness {
 	r := &readiness{server: s, degraded: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-		Name: "msrchat_gate_dependency_away", Help: "1 while something behind gate did not answer at the last readiness check: mysql, redis or status.",
+		Name: "msrchat_gate_dependency_away",
+		Help: "1 if a dependency (mysql, redis or status) did not answer at the last readiness check.",
 	}, []string{"dependency"})}
 	for _, name := range []string{"mysql", "redis", "status"} {
 		r.degraded.WithLabelValues(name)
@@ -58,7 +59,8 @@ func newReadiness(s *Server) *readiness {
 // leave makes every later check fail.
 func (r *readiness) leave() { r.leaving.Store(true) }
 
-// check returns what is missing but not needed, or why this gate is not ready.
+// check returns which optional dependencies are missing, or why this gate is not
+// ready.
 func (r *readiness) check(ctx context.Context) (missing []string, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -72,7 +74,7 @@ func (r *readiness) check(ctx context.Context) (missing []string, err error) {
 	if time.Since(r.at) < age {
 		return r.missing, r.err
 	}
-	// The outcome is for everybody: it must not depend on this asker's patience.
+	// The outcome is for all callers: it must not depend on the deadline of one.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), checkTimeout)
 	defer cancel()
 	r.err = r.database(ctx)
@@ -97,7 +99,7 @@ func (r *readiness) database(ctx context.Context) error {
 		return nil
 	}
 	r.degraded.WithLabelValues("mysql").Set(1)
-	if err == nil || errors.Is(err, schema.ErrTooOld) || database.Answered(err) { // no table is an answer
+	if err == nil || errors.Is(err, schema.ErrTooOld) || database.Answered(err) { // such as: no such table
 		return errs.Wrap(errs.CodeUnavailable, err, "not ready: waiting for the database schema")
 	}
 	return errs.Wrap(errs.CodeUnavailable, err, "not ready: the database does not answer")
@@ -112,8 +114,8 @@ func (r *readiness) optional(name string, away bool) {
 	r.degraded.WithLabelValues(name).Set(0)
 }
 
-// statusAway looks at the connection to status; one that nobody has needed for
-// a while is told to connect and is fine.
+// statusAway checks the connection to status. An idle one is asked to connect and
+// counts as fine.
 func (r *readiness) statusAway() bool {
 	switch r.server.status.GetState() {
 	case connectivity.TransientFailure, connectivity.Shutdown:

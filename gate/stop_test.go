@@ -16,8 +16,8 @@ import (
 	"github.com/msrchat/msrchat/shared/testenv"
 )
 
-// On a stop, /readyz fails while requests are still taken, what is in flight is
-// answered, and mail that was accepted is sent.
+// On a stop /readyz fails while requests are still served, requests in flight are
+// answered, and accepted mail is sent.
 func TestTheStop(t *testing.T) {
 	addr := fmt.Sprintf("127.0.0.1:%d", testenv.FreePort(t))
 	h := open(t, func(c *gate.Config) {
@@ -28,7 +28,7 @@ func TestTheStop(t *testing.T) {
 	if err := h.stop(); err != nil {
 		t.Fatal(err)
 	}
-	h.cfg.SMTP.Addr = addr // nobody is there yet
+	h.cfg.SMTP.Addr = addr // nothing listens there yet
 	h.start()
 	h.eventually("ready", func() bool { return h.get("/readyz").status == http.StatusOK })
 	if r := h.post("/v1/codes", map[string]string{"email": "bob@example.org", "purpose": "register"}); r.status != http.StatusAccepted {
@@ -85,8 +85,8 @@ func TestAPortThatIsTaken(t *testing.T) {
 	}
 }
 
-// Without Nomad the gate is in Consul while it runs, finds status there, and is
-// gone when it stops.
+// Without Nomad the gate registers itself in Consul, finds status there, and
+// deregisters when it stops.
 func TestItRegistersItself(t *testing.T) {
 	agent := testenv.StartConsul(t)
 	client, err := api.NewClient(&api.Config{Address: agent.Addr})
@@ -116,7 +116,7 @@ func TestItRegistersItself(t *testing.T) {
 		t.Errorf("registered as %s %v", at, s.Meta)
 	}
 	if l := h.register("ann"); l.Assignment == nil || l.Assignment.Server.Instance != "chat-1" {
-		t.Errorf("assigned %+v by the status that Consul knows", l.Assignment)
+		t.Errorf("assigned %+v by the status in Consul", l.Assignment)
 	}
 	if err := h.stop(); err != nil {
 		t.Fatal(err)

@@ -1,4 +1,4 @@
-# chat: the servers that hold the users' connections and write the message log.
+# chat: the servers with the users' connections, which write the message log.
 
 variable "datacenters" {
   type        = list(string)
@@ -36,7 +36,7 @@ variable "image" {
 variable "release" {
   type        = string
   default     = ""
-  description = "Label of this release; the last part of bin_dir when empty. Another label is a deployment."
+  description = "Label of this release; if empty, the last part of bin_dir. Another label is a deployment."
 }
 
 variable "count" {
@@ -89,7 +89,7 @@ variable "redis_addr" {
 variable "capacity" {
   type        = number
   default     = 18200
-  description = "Connections that one server takes. Each is an open file; 20,000 files a process is a common limit, the rest is for peers and databases."
+  description = "Connections that one server accepts. Each is an open file; 20,000 for a process is a common limit, and the rest is for peers and databases."
 
   validation {
     condition     = var.capacity >= 1
@@ -100,19 +100,19 @@ variable "capacity" {
 variable "heartbeat" {
   type        = string
   default     = "20s"
-  description = "Sign of life both ways; who is silent for two is given up. 20s spares phones and outlives every NAT; with 2s the users of a node that lost its power are elsewhere within ten seconds."
+  description = "Interval of the heartbeats in both directions; a side that is silent for two is given up. 20s spares batteries and is below every NAT's timeout; with 2s the users of a node that lost its power are connected elsewhere within ten seconds."
 }
 
 variable "drain" {
   type        = string
   default     = "10s"
-  description = "When a stopping server has asked the last of its users to leave, whatever drain_rate says. For a full fleet: all connections / drain_rate. Raise kill_timeout with it."
+  description = "Time in which a stopping server asks all its users to leave, even if that exceeds drain_rate. For a full fleet: all connections / drain_rate. Raise kill_timeout with it."
 }
 
 variable "drain_rate" {
   type        = number
   default     = 1000
-  description = "How many users a second are asked to leave, by all servers that stop together, so that they do not all come back at once."
+  description = "How many users a second are asked to leave by all servers that stop together, so that they do not all reconnect at once."
 
   validation {
     condition     = var.drain_rate >= 1
@@ -123,19 +123,19 @@ variable "drain_rate" {
 variable "kill_timeout" {
   type        = string
   default     = "30s"
-  description = "Longest life after SIGTERM: the drain, up to 15s for the commits in flight and the links to peers. The node's max_kill_timeout (30s unless configured) cuts more off in silence."
+  description = "Time between SIGTERM and SIGKILL: the drain, and up to 15s for the commits in flight and the links to peers. The node's max_kill_timeout (30s unless configured) silently limits it."
 }
 
 variable "probe" {
   type        = bool
   default     = true
-  description = "Run a probe beside each server, whose proof a deployment's health hangs on. Off lets a release in over one that loses messages, which would fail the newcomer's proof."
+  description = "Run a probe beside each server, whose proof decides whether a deployment is healthy. Turn it off to replace a release that loses messages, which would fail the new release's proof."
 }
 
 variable "probe_messages" {
   type        = number
   default     = 10000
-  description = "Messages of each new server's proof. Of a build that loses one in a thousand 10,000 miss nothing but with a probability of 1 to 22,000."
+  description = "Messages in the proof of each new server. With 10,000 the probability of not noticing a build that loses one in a thousand is 1 in 22,000."
 
   validation {
     condition     = var.probe_messages >= 1
@@ -146,7 +146,7 @@ variable "probe_messages" {
 variable "probe_rate" {
   type        = number
   default     = 4000
-  description = "Messages a second of all probes of the fleet together in their proofs."
+  description = "Messages a second in the proofs of all probes of the fleet together."
 
   validation {
     condition     = var.probe_rate >= 1
@@ -163,13 +163,13 @@ variable "probe_every" {
 variable "healthy_deadline" {
   type        = string
   default     = "5m"
-  description = "How long a new instance may take until its checks pass, the probe's proof included. Then the deployment fails. The progress_deadline of 15m has to be longer."
+  description = "How long a new instance may take until its checks pass, the probe's proof included. After that the deployment fails. It must be below the progress_deadline of 15m."
 }
 
 variable "min_healthy_time" {
   type        = string
   default     = "3s"
-  description = "How long checks have to pass before a new instance counts. 3s suits a laptop; a cluster wants 20s: its users move to the new servers only once."
+  description = "How long checks must pass before a new instance is healthy. 3s suits a laptop; a cluster wants 20s, because its users move to the new servers only once."
 }
 
 locals {
@@ -195,11 +195,11 @@ job "chat" {
       port "probe" {}
     }
 
-    # A full second fleet starts beside the first. When all of it is healthy,
-    # the probes' proofs included, it is promoted, and only then the old one
-    # drains, all of it at once: nobody is sent to a server that is about to stop,
-    # so each connection moves once. Needs dynamic ports, and room for twice the
-    # instances.
+    # A complete second set of instances starts beside the first. When all of it is
+    # healthy, the probes' proofs included, it is promoted, and only then all old
+    # instances drain together. So no user is assigned to a server that is about to
+    # stop, and each connection moves once. This needs dynamic ports, and room for
+    # twice the instances.
     update {
       max_parallel      = var.count
       canary            = var.count
@@ -211,7 +211,7 @@ job "chat" {
       progress_deadline = "15m"
     }
 
-    # Off a node that is emptied one at a time: each has users to move.
+    # From a node that is drained one at a time, because each has users to move.
     migrate {
       max_parallel     = 1
       health_check     = "checks"
@@ -219,8 +219,8 @@ job "chat" {
       healthy_deadline = var.healthy_deadline
     }
 
-    # Users are waiting, so a killed server is back after a second, on the same
-    # ports. Ten failures in five minutes: elsewhere then.
+    # Users are waiting, so a killed server restarts after a second, on the same
+    # ports. After ten failures in five minutes it is rescheduled.
     restart {
       attempts = 10
       interval = "5m"
@@ -235,23 +235,24 @@ job "chat" {
       unlimited      = true
     }
 
-    # A node that Nomad's servers lose: there is no disconnect block, on purpose.
-    # What ran there counts as lost and is replaced at once; when the node is back,
-    # Nomad stops the old server. It has no users by then: one that reaches neither
-    # the database nor Consul sends them away after ten seconds.
+    # There is no disconnect block by intention. What ran on a node that Nomad's
+    # servers have lost counts as lost and is replaced at once; when the node is
+    # back, Nomad stops the old server. By then that has no users: a server that
+    # reaches neither the database nor Consul closes their connections after ten
+    # seconds.
     # - stop_on_client_after would end all chat servers when Nomad's own servers
-    #   are away, and they are not needed to chat.
+    #   are away, which are not needed to chat.
     # - lost_after with keep_original would stop the replacement when the node is
-    #   back, and move users a second time who just came there.
+    #   back, and move its users a second time.
 
     # Losing a node should lose as few connections as possible.
     spread {
       attribute = "${node.unique.id}"
     }
 
-    # Gone from Consul first, so that nobody new is assigned here, then SIGTERM.
-    # Three seconds: the catalog reaches every status replica in far less than
-    # one, and assignments handed out a moment ago still find an open door.
+    # Deregistered first, so that no new user is assigned here, then SIGTERM. Three
+    # seconds: every status replica sees the change in far less than one, and users
+    # with a recent assignment can still connect.
     shutdown_delay = "3s"
 
     service {
@@ -259,7 +260,7 @@ job "chat" {
       port     = "client"
       provider = "consul"
 
-      # instance joins this entry with the load reports, relay is for peers.
+      # instance joins this entry with the load reports; relay is for peers.
       meta {
         instance = "${NOMAD_ALLOC_ID}"
         release  = local.release
@@ -268,7 +269,7 @@ job "chat" {
         http     = "${NOMAD_ADDR_http}"
       }
 
-      # Every second: a server that says it drains, or cannot reach its database,
+      # Every second, so that a server that drains or cannot reach its database
       # gets no new users a second later.
       check {
         name     = "ready"
@@ -278,7 +279,7 @@ job "chat" {
         timeout  = "1s"
       }
 
-      # That the door for users itself opens.
+      # The port for users accepts connections.
       check {
         name     = "port"
         type     = "tcp"
@@ -286,9 +287,9 @@ job "chat" {
         timeout  = "1s"
       }
 
-      # Only this check restarts. Readiness must not: a database that is away is
-      # no reason to cut every connection. Nor is a machine with far too much to
-      # do, where an answer takes seconds. The grace is for a slow start.
+      # Only this check restarts the task. Readiness must not: a database that is
+      # away is no reason to close every connection. Nor is an overloaded machine,
+      # on which an answer takes seconds. The grace is for a slow start.
       check {
         name     = "alive"
         type     = "http"
@@ -304,9 +305,9 @@ job "chat" {
       }
     }
 
-    # The probe's verdict is an entry of its own: a deployment waits for it, but
-    # status assigns by the entry above. When the database is away every probe
-    # fails, and that must not empty the fleet.
+    # The probe's check has an entry of its own: a deployment waits for it, but
+    # status assigns by the entry above. Without the database every probe fails, and
+    # that must not leave users without servers.
     dynamic "service" {
       for_each = var.probe ? [1] : []
       content {
@@ -373,8 +374,8 @@ job "chat" {
         MSRCHAT_DRAIN_RATE       = var.drain_rate
       }
 
-      # redis_password is optional. A new password is taken at the next
-      # deployment: a restart here would cut every user's connection.
+      # redis_password is optional. A new password is used from the next deployment
+      # on, because a restart here would close every user's connection.
       template {
         destination = "secrets/env"
         env         = true
@@ -411,7 +412,8 @@ job "chat" {
           sidecar = true
         }
 
-        # It must not take the chat server with it: started again for ever.
+        # It is restarted without end, because its failure must not end the chat
+        # server.
         restart {
           attempts = 3
           interval = "1m"
@@ -463,7 +465,7 @@ job "chat" {
 
         resources {
           cpu    = 50
-          memory = 96 # a few megabytes more than an idle Go program, in the proof
+          memory = 96 # an idle Go program, and a few megabytes during the proof
         }
 
         logs {

@@ -1,4 +1,4 @@
-# gate: the HTTP front door. Accounts, codes, sessions, assignments.
+# gate: the HTTP service. Accounts, codes, sessions, assignments.
 
 variable "datacenters" {
   type        = list(string)
@@ -36,7 +36,7 @@ variable "image" {
 variable "release" {
   type        = string
   default     = ""
-  description = "Label of this release; the last part of bin_dir when empty. Another label is a deployment."
+  description = "Label of this release; if empty, the last part of bin_dir. Another label is a deployment."
 }
 
 variable "count" {
@@ -100,7 +100,7 @@ variable "redis_addr" {
 variable "smtp_addr" {
   type        = string
   default     = "127.0.0.1:7725"
-  description = "host:port of the mail server that takes the codes."
+  description = "host:port of the mail server that sends the codes."
 }
 
 variable "smtp_from" {
@@ -112,7 +112,7 @@ variable "smtp_from" {
 variable "smtp_tls" {
   type        = string
   default     = "none"
-  description = "How to talk to the mail server: none, starttls or tls."
+  description = "TLS to the mail server: none, starttls or tls."
 
   validation {
     condition     = contains(["none", "starttls", "tls"], var.smtp_tls)
@@ -123,7 +123,7 @@ variable "smtp_tls" {
 variable "min_healthy_time" {
   type        = string
   default     = "3s"
-  description = "How long checks have to pass before a new instance counts. 3s suits a laptop; behind a cloud load balancer it has to be longer than that takes to notice, 60s and more."
+  description = "How long checks must pass before a new instance is healthy. 3s suits a laptop; behind a cloud load balancer it must be longer than the time in which that notices new instances, 60s and more."
 }
 
 locals {
@@ -147,9 +147,9 @@ job "gate" {
       }
     }
 
-    # With dynamic ports a full second set starts first. A fixed port on one node
-    # cannot be held twice, so there the old gate stops before the new one
-    # starts: a few seconds in which clients retry.
+    # With dynamic ports a complete second set starts first. With a fixed port on one
+    # node the old gate has to stop before the new one starts: a few seconds in which
+    # clients retry.
     update {
       max_parallel      = var.gate_port == 0 ? var.count : 1
       canary            = var.gate_port == 0 ? var.count : 0
@@ -168,8 +168,8 @@ job "gate" {
       healthy_deadline = "2m"
     }
 
-    # It keeps nothing, so it starts again at once. Ten failures in five minutes
-    # are the node's fault or the program's: elsewhere then.
+    # It has no state, so it restarts at once. Ten failures in five minutes are a
+    # fault of the node or the program: then it is rescheduled.
     restart {
       attempts = 10
       interval = "5m"
@@ -189,8 +189,8 @@ job "gate" {
       attribute = "${node.unique.id}"
     }
 
-    # Gone from Consul first, stopped later, so that load balancers which read it
-    # send nothing more. With a fixed port this is outage, so there it is short.
+    # Deregistered first and stopped later, so that load balancers that read Consul
+    # send nothing more. With a fixed port this time is an outage, so it is short.
     shutdown_delay = var.gate_port == 0 ? "5s" : "1s"
 
     service {
@@ -212,8 +212,8 @@ job "gate" {
         timeout  = "1s"
       }
 
-      # Only this check restarts: it says that the process is stuck, not that its
-      # database is away. The grace is for a slow start.
+      # Only this check restarts the task: it fails if the process hangs, and not if
+      # its database is away. The grace is for a slow start.
       check {
         name     = "alive"
         type     = "http"
@@ -231,7 +231,7 @@ job "gate" {
     task "gate" {
       driver       = var.driver
       kill_signal  = "SIGTERM"
-      kill_timeout = "20s" # requests in flight, the slowest is a password hash; mails wait in their queue
+      kill_timeout = "20s" # for requests in flight and the mails in the queue
 
       dynamic "config" {
         for_each = var.driver == "docker" ? [1] : []
@@ -265,9 +265,9 @@ job "gate" {
         MSRCHAT_SMTP_TLS       = var.smtp_tls
       }
 
-      # All but mysql_password are optional; without code_secret the codes in
-      # Redis are salted, but not keyed. A new password is taken at the next
-      # deployment.
+      # All but mysql_password are optional; without code_secret the hashes of the
+      # codes in Redis are salted, but have no key. A new password is used from the
+      # next deployment on.
       template {
         destination = "secrets/env"
         env         = true
@@ -285,7 +285,7 @@ job "gate" {
 
       resources {
         cpu    = 200
-        memory = 384 # argon2id takes 19 MiB for each password checked at once
+        memory = 384 # argon2id needs 19 MiB for each password that is hashed at once
       }
 
       logs {

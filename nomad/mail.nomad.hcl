@@ -1,4 +1,4 @@
-# A catch-all mailbox for local use: takes every mail, shows it over HTTP,
+# A catch-all mailbox for local use: it accepts all mail, shows it over HTTP, and
 # delivers none. Other environments set smtp_addr of the gate to a real server.
 
 variable "datacenters" {
@@ -37,7 +37,7 @@ variable "image" {
 variable "smtp_port" {
   type        = number
   default     = 7725
-  description = "Port that takes mail."
+  description = "Port that accepts mail."
 }
 
 variable "mail_port" {
@@ -62,7 +62,7 @@ job "mail" {
       }
     }
 
-    # A toy without state that matters: try again at once, and go on trying.
+    # It has no state that matters: it restarts at once and without end.
     restart {
       attempts = 10
       interval = "5m"
@@ -70,7 +70,7 @@ job "mail" {
       mode     = "delay"
     }
 
-    # No canary: the ports are fixed. The mails go with the old process.
+    # No canary, because the ports are fixed. The mails are lost with the old process.
     update {
       max_parallel      = 1
       canary            = 0
@@ -136,7 +136,7 @@ job "mail" {
 
       resources {
         cpu    = 50
-        memory = 64 # a thousand mails of at most 64 KiB kept, mostly a few KiB
+        memory = 64 # for a thousand mails of at most 64 KiB, usually a few KiB
       }
 
       logs {

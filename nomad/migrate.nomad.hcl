@@ -1,6 +1,6 @@
-# Brings the database's schema to what this release needs, once, then ends.
-# Running it again is safe: each migration is one statement that may be repeated,
-# under a lock in the database. A reverted release never reverts the schema.
+# Migrates the database to the schema of this release, then ends. Running it again is
+# safe: each migration is one statement that may be repeated, under a lock in the
+# database. A reverted release never reverts the schema.
 
 variable "datacenters" {
   type        = list(string)
@@ -38,7 +38,7 @@ variable "image" {
 variable "release" {
   type        = string
   default     = ""
-  description = "Label of this release; the last part of bin_dir when empty. Another label runs the job again."
+  description = "Label of this release; if empty, the last part of bin_dir. Another label runs the job again."
 }
 
 variable "mysql_addr" {
@@ -67,7 +67,7 @@ job "migrate" {
   datacenters = var.datacenters
   type        = "batch"
 
-  # What makes Nomad see a new job when only the program behind the path changed.
+  # Makes Nomad see a new job if only the program at the path changed.
   meta {
     release = local.release
   }
@@ -75,8 +75,8 @@ job "migrate" {
   group "migrate" {
     count = 1
 
-    # The database may be just starting: five tries, two seconds apart, and then
-    # it is a failure that somebody has to look at.
+    # The database may be starting: five tries, two seconds apart, before it is a
+    # failure.
     restart {
       attempts = 5
       interval = "5m"
@@ -92,7 +92,7 @@ job "migrate" {
     task "migrate" {
       driver       = var.driver
       kill_signal  = "SIGTERM"
-      kill_timeout = "1m" # let a statement that changes a large table end
+      kill_timeout = "1m" # for a statement that changes a large table
 
       dynamic "config" {
         for_each = var.driver == "docker" ? [1] : []

@@ -1,6 +1,6 @@
-# The database, the only place in the system that must survive. For a laptop or
-# a single machine: its data is a folder of the node it runs on. Environments
-# with a managed MySQL do not run this job but set mysql_addr of the others.
+# The database, the only part of the system that must survive. This job is for a
+# laptop or a single machine: its data is a folder of the node. Environments with a
+# managed MySQL do not run it and set mysql_addr of the other jobs.
 
 variable "datacenters" {
   type        = list(string)
@@ -21,7 +21,7 @@ variable "mysql_port" {
 
 variable "data_dir" {
   type        = string
-  description = "Absolute folder on the node below which mysql/ holds the data. raw_exec mounts no volumes, so this is a plain path."
+  description = "Absolute folder on the node; the data is in mysql/ below it. raw_exec mounts no volumes, so this is a plain path."
 
   validation {
     condition     = substr(var.data_dir, 0, 1) == "/"
@@ -32,7 +32,7 @@ variable "data_dir" {
 variable "mysql_database" {
   type        = string
   default     = "msrchat"
-  description = "Database made for the services."
+  description = "Database that is created for the services."
 
   validation {
     condition     = regex_replace(var.mysql_database, "[a-z0-9_]", "") == ""
@@ -43,7 +43,7 @@ variable "mysql_database" {
 variable "mysql_user" {
   type        = string
   default     = "msrchat"
-  description = "User made for the services. Its password is mysql_password in the Nomad variable nomad/jobs."
+  description = "User that is created for the services. Its password is mysql_password in the Nomad variable nomad/jobs."
 
   validation {
     condition     = regex_replace(var.mysql_user, "[a-z0-9_]", "") == ""
@@ -54,7 +54,7 @@ variable "mysql_user" {
 variable "buffer_pool" {
   type        = string
   default     = "256M"
-  description = "InnoDB's cache. A laptop's default; a machine of its own gives about 70 % of its memory."
+  description = "InnoDB's cache. The default is for a laptop; a dedicated machine gives it about 70 % of its memory."
 }
 
 job "mysql" {
@@ -70,8 +70,8 @@ job "mysql" {
       }
     }
 
-    # "delay": the data is here and nowhere else, so there is never a reason to
-    # give up on this node. Ten tries, then a pause until five minutes are over.
+    # "delay": the data is only on this node, so it is never rescheduled. Ten tries,
+    # then a pause until the five minutes are over.
     restart {
       attempts = 10
       interval = "5m"
@@ -84,9 +84,9 @@ job "mysql" {
       unlimited = false
     }
 
-    # No canary: two servers on one data folder would destroy it. The old one
-    # stops first, so a change of this job is a short outage, which the services
-    # bridge (they hold sends until the database is back).
+    # No canary, because two servers would destroy their common data folder. The old
+    # one stops first, so a change of this job is a short outage, in which the
+    # services hold sends until the database is back.
     update {
       max_parallel      = 1
       canary            = 0
@@ -113,9 +113,9 @@ job "mysql" {
         timeout  = "1s"
       }
 
-      # Open ports lie (the listener accepts while recovery still runs); a
-      # statement does not. The socket is relative: a path in a deep checkout is
-      # longer than the 107 bytes that the kernel allows.
+      # A statement, because the port accepts connections while recovery still runs.
+      # The socket's path is relative, because that of a deep checkout is longer than
+      # the 107 bytes that the kernel allows.
       check {
         name     = "statement"
         type     = "script"
@@ -127,10 +127,10 @@ job "mysql" {
       }
     }
 
-    # Makes the data folder once. It is made beside its place and moved there
-    # when complete: an interrupted run leaves nothing that looks like data.
-    # "socket": the database's root is whoever runs this, over the socket only;
-    # there is no root password and no root over TCP.
+    # Creates the data folder once: beside its place, and moved there when complete,
+    # so that an interrupted run leaves nothing that looks like data. "socket": the
+    # database's root is the system user of this job, only over the socket; there is
+    # no root password and no root over TCP.
     task "init" {
       driver = "raw_exec"
 
@@ -146,8 +146,8 @@ job "mysql" {
           [ ! -e "$1" ] || exit 0
           mkdir -p "$(dirname "$1")"
           rm -rf "$1.new"
-          # A server that starts removes all temporary tables of its folder, those
-          # of another server as well: each has a folder of its own.
+          # A folder of its own, because a server that starts removes all temporary
+          # tables in the folder, also those of another server.
           export TMPDIR="$NOMAD_ALLOC_DIR/tmp"
           mariadb-install-db --no-defaults --user="$(id -un)" --datadir="$1.new" --skip-test-db --auth-root-authentication-method=socket --auth-root-socket-user="$(id -un)"
           mv "$1.new" "$1"
@@ -164,14 +164,14 @@ job "mysql" {
     task "mysql" {
       driver = "raw_exec"
 
-      # SIGTERM makes MariaDB write its pages and leave; after a SIGKILL it has
-      # to recover instead. Two minutes cover a full buffer pool on a slow disk.
+      # On SIGTERM MariaDB writes its pages and ends; after a SIGKILL it has to
+      # recover. Two minutes are enough for a full buffer pool on a slow disk.
       kill_signal  = "SIGTERM"
       kill_timeout = "2m"
 
       config {
-        # Through a shell for the user's name alone: as root MariaDB wants to be
-        # told that root is meant (it has to be when the folder above is root's).
+        # Through a shell only for the user's name: MariaDB runs as root only if that
+        # is explicit, and it must be root if the folder above belongs to root.
         command = "/bin/sh"
         args = [
           "-c", "exec mariadbd --no-defaults --user=\"$(id -un)\" \"$@\"", "mariadbd",
@@ -182,28 +182,28 @@ job "mysql" {
           "--socket=mysql.sock",
           "--pid-file=mysql.pid",
           "--init-file=${NOMAD_SECRETS_DIR}/init.sql",
-          # An acknowledged message is durable: the log is written and synced at
-          # each commit. There is no replica, so no binlog either.
+          # The log is written and synced at each commit, so that an acknowledged
+          # message is durable. There is no replica, and so no binlog.
           "--innodb-flush-log-at-trx-commit=1",
           "--skip-log-bin",
           "--innodb-buffer-pool-size=${var.buffer_pool}",
-          # Text is Unicode, and compared byte by byte: what counts as the same
-          # name is decided by the services, alike on MySQL and MariaDB.
+          # Text is Unicode and compared by bytes: the services decide which names
+          # are equal, so that MySQL and MariaDB agree.
           "--character-set-server=utf8mb4",
           "--collation-server=utf8mb4_bin",
-          # Pools of one gate and four chat servers (two of them canaries) at
-          # their largest, and room for people.
+          # The largest pools of one gate and four chat servers (two of them
+          # canaries), and room for people.
           "--max-connections=500",
           "--skip-name-resolve",
           "--default-time-zone=+00:00",
         ]
       }
 
-      # Run at every start, so that a new password holds from the next start on.
+      # Runs at every start, so that a new password is set at the next start.
       template {
         destination = "secrets/init.sql"
         perms       = "600"
-        change_mode = "noop" # a restart of the database is a person's decision
+        change_mode = "noop" # people decide when the database restarts
         data        = <<-SQL
           {{ with nomadVar "nomad/jobs" -}}
           CREATE DATABASE IF NOT EXISTS `${var.mysql_database}` CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;

@@ -1,5 +1,5 @@
-# Redis holds what may be lost: codes, rate limits, session cache, routes,
-# presence. Everything in it is rebuilt; losing it costs time, no message.
+# Redis holds what may be lost: codes, rate limits, the session cache, routes.
+# Everything in it is rebuilt; losing it costs time and no message.
 
 variable "datacenters" {
   type        = list(string)
@@ -20,7 +20,7 @@ variable "redis_port" {
 
 variable "data_dir" {
   type        = string
-  description = "Absolute folder on the node below which redis/ holds the append-only file."
+  description = "Absolute folder on the node; the append-only file is in redis/ below it."
 
   validation {
     condition     = substr(var.data_dir, 0, 1) == "/"
@@ -47,8 +47,7 @@ job "redis" {
       }
     }
 
-    # "delay": with its port and its file it belongs on this node; it is tried
-    # again for as long as it takes.
+    # "delay": its port and its file are on this node, so it is never rescheduled.
     restart {
       attempts = 10
       interval = "5m"
@@ -61,7 +60,7 @@ job "redis" {
       unlimited = false
     }
 
-    # No canary: the port and the file are taken by the one that runs.
+    # No canary, because the running instance holds the port and the file.
     update {
       max_parallel      = 1
       canary            = 0
@@ -88,7 +87,8 @@ job "redis" {
         timeout  = "1s"
       }
 
-      # A Redis that loads its file accepts connections and answers LOADING.
+      # A command, because Redis accepts connections and answers LOADING while it
+      # loads its file.
       check {
         name     = "ping"
         type     = "script"
@@ -103,7 +103,7 @@ job "redis" {
     task "redis" {
       driver = "raw_exec"
 
-      # It writes the rest of its append-only file; a minute is plenty.
+      # It writes the rest of its append-only file, well within a minute.
       kill_signal  = "SIGTERM"
       kill_timeout = "1m"
 
@@ -114,8 +114,8 @@ job "redis" {
         ]
       }
 
-      # redis_password in the Nomad variable nomad/jobs. It is optional on loopback
-      # alone: without one, Redis serves nobody on another address.
+      # redis_password in the Nomad variable nomad/jobs is optional only on loopback:
+      # without a password Redis accepts only local connections.
       template {
         destination = "secrets/redis.conf"
         perms       = "600"
@@ -128,13 +128,13 @@ job "redis" {
           pidfile "${var.data_dir}/redis/redis.pid"
           {{ with nomadVar "nomad/jobs" }}{{ with .redis_password.Value }}requirepass {{ . }}{{ end }}{{ end }}
 
-          # A restart should find sessions and routes again, if only to spare the
-          # database a rush; a second lost is nothing.
+          # Sessions and routes survive a restart, to spare the database a burst of
+          # look-ups. Losing the last second does no harm.
           appendonly yes
           appendfsync everysec
           save ""
 
-          # Dropping keys in silence would forget rate limits and routes.
+          # Evicting keys would silently forget rate limits and routes.
           maxmemory ${var.max_memory}
           maxmemory-policy noeviction
         CONF
@@ -150,7 +150,7 @@ job "redis" {
 
       resources {
         cpu    = 200
-        memory = 384 # max_memory, and the copy that rewriting the file needs
+        memory = 384 # max_memory, and the copy while the file is rewritten
       }
 
       logs {

@@ -1,4 +1,4 @@
-# status: tells who can take a user. Any number of replicas, nothing on disk.
+# status: assigns users to chat servers. Any number of replicas, nothing on disk.
 
 variable "datacenters" {
   type        = list(string)
@@ -36,7 +36,7 @@ variable "image" {
 variable "release" {
   type        = string
   default     = ""
-  description = "Label of this release; the last part of bin_dir when empty. Another label is a deployment."
+  description = "Label of this release; if empty, the last part of bin_dir. Another label is a deployment."
 }
 
 variable "count" {
@@ -65,7 +65,7 @@ variable "consul_addr" {
 variable "min_healthy_time" {
   type        = string
   default     = "3s"
-  description = "How long checks have to pass before a new instance counts. 3s suits a laptop; a cluster behind other caches wants 10s and more."
+  description = "How long checks must pass before a new instance is healthy. 3s suits a laptop; a cluster with caches of its own wants 10s and more."
 }
 
 locals {
@@ -89,9 +89,9 @@ job "status" {
       port "http" {}
     }
 
-    # All ports are dynamic, so a full second set starts beside the first, and
-    # only when it is healthy the old one goes. With fewer canaries than
-    # instances Nomad stops the old ones before the rest of the new ones run.
+    # All ports are dynamic, so a complete second set starts beside the first, and
+    # only when it is healthy the old one ends. With fewer canaries than instances
+    # Nomad would stop the old ones before the rest of the new ones run.
     update {
       max_parallel      = var.count
       canary            = var.count
@@ -104,14 +104,14 @@ job "status" {
     }
 
     migrate {
-      max_parallel     = 1 # one at a time off a node: the others keep answering
+      max_parallel     = 1 # from a node one at a time, so that the others answer
       health_check     = "checks"
       min_healthy_time = var.min_healthy_time
       healthy_deadline = "2m"
     }
 
-    # It has nothing to lose, so it starts again at once. Ten failures in five
-    # minutes are the node's fault or the program's: elsewhere then.
+    # It has no state, so it restarts at once. Ten failures in five minutes are a
+    # fault of the node or the program: then it is rescheduled.
     restart {
       attempts = 10
       interval = "5m"
@@ -131,8 +131,8 @@ job "status" {
       attribute = "${node.unique.id}"
     }
 
-    # Gone from Consul first, stopped two seconds later: callers watch Consul
-    # and have moved on by then.
+    # Deregistered first, stopped two seconds later: callers watch Consul and use
+    # another replica by then.
     shutdown_delay = "2s"
 
     service {
@@ -147,7 +147,8 @@ job "status" {
         http     = "${NOMAD_ADDR_http}"
       }
 
-      # Every second: a replica that is not ready gets no call a second later.
+      # Every second, so that a replica that is not ready gets no calls a second
+      # later.
       check {
         name     = "ready"
         type     = "grpc"
@@ -156,8 +157,8 @@ job "status" {
         timeout  = "1s"
       }
 
-      # Only this check restarts: it says that the process is stuck, not that
-      # something it depends on is away. The grace is for a slow start.
+      # Only this check restarts the task: it fails if the process hangs, and not if
+      # a dependency is away. The grace is for a slow start.
       check {
         name     = "alive"
         type     = "http"
@@ -176,7 +177,7 @@ job "status" {
     task "status" {
       driver       = var.driver
       kill_signal  = "SIGTERM"
-      kill_timeout = "15s" # calls in flight take milliseconds, streams are closed
+      kill_timeout = "15s" # calls in flight take milliseconds, and streams are closed
 
       dynamic "config" {
         for_each = var.driver == "docker" ? [1] : []

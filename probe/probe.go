@@ -1,26 +1,26 @@
 // Package probe watches one chat server from the outside: whether what the fleet
-// acknowledges really stands in the log and reaches its reader. A deployment's
-// health hangs on it, so that a build which runs but loses messages is rolled
-// back.
+// acknowledges is in the log and reaches its reader. A deployment's health depends
+// on it, so that a build which runs but loses messages is rolled back.
 //
-// A probe has eight accounts of its own, four here and four there. It connects
-// the first four to its chat server and the others to one server of the fleet
-// after the other, its own included, and has them write to each other in sixteen
+// A probe has eight accounts of its own, four near and four far. It connects the
+// near ones to its chat server and the far ones to one server of the fleet after
+// the other, its own included, and has them write to each other in sixteen
 // conversations, whose owners are spread over the fleet. Of every acknowledged
 // message it proves that
 //
 //   - the log has it under the acknowledged number, with its text, and only once;
-//   - its reader was told of it while connected, by a push or by the log's head;
-//   - a sender's messages have rising numbers in the order typed.
+//   - its reader got it while connected, as a push or by the log's head;
+//   - a sender's messages have rising numbers in the order sent.
 //
-// It speaks the protocol itself instead of using the client library, which hides
-// what is to be seen: it repairs, moves to other servers, and sends again.
+// It uses the bare connection (shared/wire) instead of the client library, which
+// hides what a probe looks for: it repairs, moves to other servers, and sends
+// again.
 //
 // First comes the proof, thousands of messages; until then the probe's check
 // warns, which is not healthy to Nomad. Then a trickle goes on for ever. A broken
 // promise makes the check critical until the process is restarted. Trouble that
-// breaks no promise (a database that is away, a server that died) is a warning at
-// most, and a message whose outcome nobody acknowledged is none that can be lost.
+// breaks no promise (a database that does not answer, a server that died) is a
+// warning at most. A message that was not acknowledged cannot be lost.
 package probe
 
 import (
@@ -41,7 +41,9 @@ import (
 	"github.com/msrchat/msrchat/shared/database"
 	"github.com/msrchat/msrchat/shared/discovery"
 	"github.com/msrchat/msrchat/shared/lifecycle"
+	"github.com/msrchat/msrchat/shared/retry"
 	"github.com/msrchat/msrchat/shared/schema"
+	"github.com/msrchat/msrchat/shared/wire"
 )
 
 // Service is the name in Consul.
@@ -52,23 +54,23 @@ const minSchema = 8
 
 // Defaults of Config.
 const (
-	// DefaultMessages: of a build that loses one in a thousand a proof of 10,000
-	// sees nothing with a probability of e^-10, and each new server makes one.
+	// DefaultMessages: a build that loses one message in a thousand passes a proof
+	// of 10,000 with a probability of e^-10, and each new server makes one.
 	DefaultMessages = 10_000
-	// DefaultRate is a small part of what one database commits.
+	// DefaultRate is a small part of what one database commits in a second.
 	DefaultRate = 4000
 	// DefaultEvery finds a loss of one in a thousand in a quarter of an hour, and
 	// costs a fleet of 55 servers as many messages a second.
 	DefaultEvery = time.Second
 )
 
-// Config is what a probe needs to know.
+// Config is a probe's configuration.
 type Config struct {
 	// Instance and Release are those of the chat server that is watched; Home is
 	// where clients reach it, host:port.
 	Instance, Release, Home string
-	// Slot chooses the accounts: probes that run at the same time should have
-	// different ones. Those with the same one do not disturb each other's verdicts.
+	// Slot chooses the accounts. Probes that run at the same time should have
+	// different ones, but those with the same do not change each other's verdicts.
 	Slot       int
 	HTTPBind   string
 	ConsulAddr string
@@ -118,7 +120,7 @@ func (c Config) Validate() error {
 	return errors.Join(append(problems, c.Database.Validate())...)
 }
 
-// Probe is one probe. New binds its port, Run works.
+// Probe is one probe. New binds its port, Run does the work.
 type Probe struct {
 	cfg      Config
 	log      *slog.Logger
@@ -126,13 +128,14 @@ type Probe struct {
 	registry *prometheus.Registry
 	metrics  *metrics
 	state    *state
-	fleet    fleet
-	book     *book
+	catalog  catalog
+	tracker  *tracker
+	dialer   wire.Dialer
+	epoch    atomic.Uint64 // of the log; 0 before the first connection
 
-	// The goroutine in watch owns the fields below.
-	db     *sql.DB
-	people *people
-	epoch  atomic.Uint64
+	// Set by watch before the first round.
+	db       *sql.DB
+	accounts *accounts
 }
 
 // New checks the configuration and binds the port. Run must follow, also to
@@ -148,15 +151,15 @@ func New(cfg Config, log *slog.Logger) (*Probe, error) {
 	}
 	p.metrics = newMetrics(p.registry)
 	p.state = newState(p.cfg.Messages)
-	p.book = newBook(p.metrics)
-	p.fleet.home = p.cfg.Instance
+	p.tracker = newTracker(p.metrics)
+	p.catalog.home = p.cfg.Instance
 	return p, nil
 }
 
 // HTTPAddr serves /readyz, which the check asks, /healthz and /metrics.
 func (p *Probe) HTTPAddr() string { return p.listener.Addr().String() }
 
-// Run works until ctx ends. It is called once.
+// Run probes until ctx ends. It is called once.
 func (p *Probe) Run(ctx context.Context) error {
 	consul, err := discovery.NewClient(p.cfg.ConsulAddr)
 	if err != nil {
@@ -185,7 +188,7 @@ func (p *Probe) handler() http.Handler {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		w.Header().Set("Cache-Control", "no-store")
 		w.WriteHeader(code)
-		_, _ = fmt.Fprintln(w, text) // the asker left: nobody to tell
+		_, _ = fmt.Fprintln(w, text) // fails when the client has gone
 	})
 	mux.Handle("/", admin.Handler(p.registry, nil))
 	return mux
@@ -199,13 +202,13 @@ func (p *Probe) register(ctx context.Context, consul *api.Client) (leave func(co
 	})
 }
 
-// follow keeps the list of chat servers.
+// follow keeps the catalog up to date.
 func (p *Probe) follow(ctx context.Context, consul *api.Client) error {
-	return discovery.Watch(ctx, consul, "chat", false, p.fleet.set)
+	return discovery.Watch(ctx, consul, "chat", false, p.catalog.set)
 }
 
-// watch opens what is needed, then proves, then watches. It returns when ctx
-// ends.
+// watch opens the database and the accounts, makes the proof, and then goes on
+// with the trickle until ctx ends.
 func (p *Probe) watch(ctx context.Context) error {
 	var err error
 	if p.db, err = database.OpenWait(ctx, p.cfg.Database, p.log); err != nil {
@@ -215,10 +218,10 @@ func (p *Probe) watch(ctx context.Context) error {
 	if err := schema.WaitFor(ctx, p.db, minSchema, p.log); err != nil {
 		return unlessOver(ctx, err)
 	}
-	for p.people == nil {
-		if p.people, err = enlist(ctx, p.db, p.cfg.Slot, p.cfg.Instance); err != nil {
-			p.trouble(fmt.Errorf("make the probe's accounts: %w", err))
-			if !pause(ctx, time.Second) {
+	for p.accounts == nil {
+		if p.accounts, err = openAccounts(ctx, p.db, p.cfg.Slot, p.cfg.Instance); err != nil {
+			p.trouble(fmt.Errorf("create the probe's accounts: %w", err))
+			if !retry.Sleep(ctx, time.Second) {
 				return nil
 			}
 		}
@@ -230,6 +233,7 @@ func (p *Probe) watch(ctx context.Context) error {
 	return nil
 }
 
+// unlessOver is err, or nil for what failed because ctx has ended.
 func unlessOver(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return nil //nolint:nilerr // the stop was asked for
@@ -237,19 +241,7 @@ func unlessOver(ctx context.Context, err error) error {
 	return err
 }
 
-// pause waits; false means that ctx ended.
-func pause(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
-
-// trouble records what went wrong without breaking a promise.
+// trouble records a failure that breaks no promise.
 func (p *Probe) trouble(err error) {
 	p.metrics.troubles.Inc()
 	if p.state.trouble(err.Error()) {
@@ -257,13 +249,13 @@ func (p *Probe) trouble(err error) {
 	}
 }
 
-// broken records broken promises, and whose they are: while servers of a release
-// are there that came after this probe, theirs, whose own probes judge them.
+// broken records broken promises. While servers of a release that came after this
+// probe are there, that release is suspected: its own probes judge it.
 func (p *Probe) broken(faults []fault) {
 	for _, f := range faults {
-		newcomer := p.fleet.newcomer(p.cfg.Release)
+		newer := p.catalog.newer(p.cfg.Release)
 		p.metrics.broken.WithLabelValues(string(f.kind)).Inc()
-		p.log.Error("a promise was broken", "kind", string(f.kind), "what", f.text, "newcomer", newcomer)
-		p.state.broken(f, newcomer)
+		p.log.Error("a promise was broken", "kind", string(f.kind), "what", f.text, "newer_release", newer)
+		p.state.broken(f, newer)
 	}
 }

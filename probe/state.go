@@ -8,15 +8,15 @@ import (
 )
 
 const (
-	// patience is how long nothing may be verified before the check warns. Longer
-	// than a chat server's restart and a leg.
-	patience = 45 * time.Second
-	// repeatTrouble is after how long the same trouble is logged again.
-	repeatTrouble = time.Minute
+	// warnAfter is how long nothing may be verified before the check warns: longer
+	// than a chat server's restart and a round.
+	warnAfter = 45 * time.Second
+	// logAgain is after how long the same trouble is logged again.
+	logAgain = time.Minute
 )
 
-// Broken begins the check's output once a promise was broken; who follows a
-// deployment looks for it.
+// Broken begins the check's output once a promise was broken; the fleet tool looks
+// for it while it follows a deployment.
 const Broken = "BROKEN PROMISE"
 
 // state is what the check shows. Its mutex owns the fields below it; its methods
@@ -24,20 +24,20 @@ const Broken = "BROKEN PROMISE"
 type state struct {
 	wanted int // messages of the proof
 
-	mu        sync.Mutex
-	verified  int
-	proven    bool
-	good      time.Time // when something was last verified, or the start
-	ill       string    // the last trouble since then
-	loggedIll time.Time
-	fault     *fault // the first broken promise
-	faults    int
-	// suspicion is a broken promise that is laid to a newcomer.
-	suspicion string
-	suspected time.Time
+	mu         sync.Mutex
+	verified   int
+	verifiedAt time.Time // when a message was last verified, or the start
+	proven     bool
+	problem    string // the last trouble since verifiedAt
+	loggedAt   time.Time
+	fault      *fault // the first broken promise
+	faults     int
+	// suspicion is the last broken promise that a newer release is suspected of.
+	suspicion   string
+	suspectedAt time.Time
 }
 
-func newState(wanted int) *state { return &state{wanted: wanted, good: time.Now()} }
+func newState(wanted int) *state { return &state{wanted: wanted, verifiedAt: time.Now()} }
 
 // count adds verified messages.
 func (s *state) count(n int) {
@@ -47,7 +47,7 @@ func (s *state) count(n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.verified += n
-	s.good, s.ill = time.Now(), ""
+	s.verifiedAt, s.problem = time.Now(), ""
 }
 
 // total is how many messages were verified.
@@ -63,25 +63,26 @@ func (s *state) prove() {
 	s.proven = true
 }
 
-// trouble keeps the text for the check; true means that it is worth a line in
-// the log.
+// trouble keeps the text for the check; true means that it should be logged.
 func (s *state) trouble(text string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	worth := s.ill != text || time.Since(s.loggedIll) > repeatTrouble
-	s.ill = text
-	if worth {
-		s.loggedIll = time.Now()
+	log := s.problem != text || time.Since(s.loggedAt) > logAgain
+	s.problem = text
+	if log {
+		s.loggedAt = time.Now()
 	}
-	return worth
+	return log
 }
 
-// broken keeps the first broken promise, or the last that is a newcomer's.
-func (s *state) broken(f fault, newcomer string) {
+// broken keeps the first broken promise, or the last that a newer release is
+// suspected of.
+func (s *state) broken(f fault, newer string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if newcomer != "" {
-		s.suspicion, s.suspected = fmt.Sprintf("%s, while release %s comes in, whose own probes judge it", f, newcomer), time.Now()
+	if newer != "" {
+		s.suspicion = fmt.Sprintf("%s, while release %s comes in, whose own probes judge it", f, newer)
+		s.suspectedAt = time.Now()
 		return
 	}
 	s.faults++
@@ -90,25 +91,27 @@ func (s *state) broken(f fault, newcomer string) {
 	}
 }
 
-// verdict is the check's answer. Only a broken promise is critical. That is also
-// what makes it known at once: while a check's status stays the same, Consul
-// tells a new text only after minutes.
+// verdict is the check's answer. Only a broken promise is critical. The change of
+// status also makes Consul pass the text on at once: while a status stays the
+// same, a new text takes minutes.
 func (s *state) verdict(now time.Time) (code int, text string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case s.fault != nil:
-		return http.StatusServiceUnavailable, fmt.Sprintf("%s: %s (%d in all, %d messages verified)", Broken, *s.fault, s.faults, s.verified)
+		return http.StatusServiceUnavailable, fmt.Sprintf("%s: %s (%d in all, %d messages verified)",
+			Broken, *s.fault, s.faults, s.verified)
 	case !s.proven:
 		text = fmt.Sprintf("proof: %d of %d messages verified", min(s.verified, s.wanted), s.wanted)
-		if s.ill != "" {
-			text += "; " + s.ill
+		if s.problem != "" {
+			text += "; " + s.problem
 		}
 		return http.StatusTooManyRequests, text
-	case s.suspicion != "" && now.Sub(s.suspected) < lingers:
+	case s.suspicion != "" && now.Sub(s.suspectedAt) < suspectFor:
 		return http.StatusTooManyRequests, s.suspicion
-	case s.ill != "" && now.Sub(s.good) > patience:
-		return http.StatusTooManyRequests, fmt.Sprintf("nothing verified for %.0f s: %s", now.Sub(s.good).Seconds(), s.ill)
+	case s.problem != "" && now.Sub(s.verifiedAt) > warnAfter:
+		return http.StatusTooManyRequests, fmt.Sprintf("nothing verified for %.0f s: %s",
+			now.Sub(s.verifiedAt).Seconds(), s.problem)
 	}
 	return http.StatusOK, fmt.Sprintf("%d messages verified, none lost", s.verified)
 }

@@ -7,65 +7,69 @@ import (
 	"time"
 
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
+	"github.com/msrchat/msrchat/shared/retry"
 )
 
-// toldWithin is how many heartbeats a reader may wait to be told. The promise is
-// one; a verdict that rolls a deployment back is given later.
-const toldWithin = 3
+const (
+	// deliveredWithin is how many heartbeats a delivery may take. The promise is
+	// one; a verdict that rolls a deployment back is given later.
+	deliveredWithin = 3
+	// deliveredEvery is how often undelivered messages are looked for meanwhile.
+	deliveredEvery = 20 * time.Millisecond
+	// compareAgain is the wait before a fault in the log is confirmed.
+	compareAgain = time.Second
+)
 
-// awaitTold returns when every reader was told of its messages. Those who
-// listened all the time, to a server that still answers, and were not, are
+// awaitDelivery returns when every reader got its messages. Readers that were
+// connected all the time, to a server that still answers, and did not, are
 // faults. It is called only after an exchange without trouble: repair needs the
 // database too.
-func (l *leg) awaitTold(ctx context.Context) error {
-	waiting := l.probe.book.untold()
+func (r *round) awaitDelivery(ctx context.Context) error {
+	tracker := r.probe.tracker
+	waiting := tracker.undelivered()
 	if len(waiting) == 0 {
 		return nil
 	}
-	limit := toldWithin * waiting[0].at.heartbeat()
-	for deadline := time.Now().Add(limit); time.Now().Before(deadline); {
-		if !pause(ctx, 20*time.Millisecond) {
+	heartbeat := waiting[0].listening.wire.Heartbeat()
+	for deadline := time.Now().Add(deliveredWithin * heartbeat); time.Now().Before(deadline); {
+		if !retry.Sleep(ctx, deliveredEvery) {
 			return ctx.Err()
 		}
-		if waiting = l.probe.book.untold(); len(waiting) == 0 {
+		if waiting = tracker.undelivered(); len(waiting) == 0 {
 			return nil
 		}
 	}
-	// A server that stood still gets a heartbeat from when it answers again.
+	// A server that was stopped gets a heartbeat from when it answers again.
 	for _, m := range waiting {
-		if err := answers(ctx, m.at); err != nil {
+		if err := m.listening.ping(ctx); err != nil {
 			return err
 		}
 	}
-	if !pause(ctx, waiting[0].at.heartbeat()) {
+	if !retry.Sleep(ctx, heartbeat) {
 		return ctx.Err()
 	}
 	var faults []fault
-	for _, m := range l.probe.book.untold() {
-		if answers(ctx, m.at) == nil {
-			faults = append(faults, fault{undelivered, fmt.Sprintf("%s: the reader listened and was told nothing for %v", m, time.Since(m.acked).Round(time.Second))})
+	for _, m := range tracker.undelivered() {
+		if m.listening.ping(ctx) == nil {
+			faults = append(faults, faultf(undelivered, "%s: the reader was connected and got nothing for %v",
+				m, time.Since(m.acked).Round(time.Second)))
 		}
 	}
-	l.probe.broken(faults)
+	r.probe.broken(faults)
 	return nil
 }
 
-func answers(ctx context.Context, on *line) error {
-	_, err := on.ask(ctx, &chatv1.ClientFrame{Body: &chatv1.ClientFrame_Ping{Ping: &chatv1.Ping{}}})
-	return err
-}
-
-// verify compares every acknowledged message with the log, also those of legs
-// before that could not be read then, and returns how many it settled.
-func (l *leg) verify(ctx context.Context) (verified int, err error) {
-	for talk, due := range l.probe.book.due() {
-		faults, failed := l.compare(ctx, talk, due)
+// verify compares every acknowledged message with the log, those of earlier rounds
+// included that could not be read then, and returns how many it settled.
+func (r *round) verify(ctx context.Context) (verified int, err error) {
+	for conversation, due := range r.probe.tracker.due() {
+		faults, failed := r.compare(ctx, conversation, due)
 		if failed == nil && len(faults) > 0 {
-			// Once more, a moment later: what is condemned should really be so.
-			if !pause(ctx, time.Second) {
+			// Read once more, so that one wrong answer condemns nothing.
+			if !retry.Sleep(ctx, compareAgain) {
 				return verified, ctx.Err()
 			}
-			again, failedAgain := l.compare(ctx, talk, due)
+			again, failedAgain := r.compare(ctx, conversation, due)
 			if failedAgain == nil && len(again) == 0 {
 				err = errors.Join(err, fmt.Errorf("the log was read wrong once: %s", faults[0]))
 			}
@@ -75,40 +79,41 @@ func (l *leg) verify(ctx context.Context) (verified int, err error) {
 			err = errors.Join(err, failed)
 			continue // due stays due
 		}
-		l.probe.broken(faults)
-		l.probe.book.settle(due)
-		l.probe.state.count(len(due))
+		r.probe.broken(faults)
+		r.probe.tracker.settle(due)
+		r.probe.state.count(len(due))
 		verified += len(due)
 	}
 	return verified, err
 }
 
-// compare reads the part of the log and examines it.
-func (l *leg) compare(ctx context.Context, talk uint64, due []*message) ([]fault, error) {
-	events, head, err := l.history(ctx, due)
+// compare reads the part of the log and compares it.
+func (r *round) compare(ctx context.Context, conversation uint64, due []*message) ([]fault, error) {
+	events, head, err := r.history(ctx, due)
 	if err != nil {
 		return nil, err
 	}
-	if faults := l.probe.book.examine(due, events, 1, head); len(faults) == 0 {
+	if faults := r.probe.tracker.compare(due, events, 1, head); len(faults) == 0 {
 		return nil, nil
 	}
-	first, err := l.probe.people.firstSeq(ctx, talk)
+	first, err := r.probe.accounts.firstSeq(ctx, conversation)
 	if err != nil {
 		return nil, err
 	}
-	return l.probe.book.examine(due, events, first, head), nil
+	return r.probe.tracker.compare(due, events, first, head), nil
 }
 
-// history reads what the reader of the last message sees, or its sender where
-// the reader's server does not answer.
-func (l *leg) history(ctx context.Context, due []*message) (events []*chatv1.Event, head uint64, err error) {
+// history reads what the reader of the last message sees, or its sender where the
+// reader's server does not answer.
+func (r *round) history(ctx context.Context, due []*message) (events []*chatv1.Event, head uint64, err error) {
 	last := due[len(due)-1]
 	for _, user := range []uint64{last.reader, last.sender} {
-		on, failed := l.ends[user].get(ctx)
+		c, failed := r.participants[user].connected(ctx)
 		if failed == nil {
-			if events, head, failed = on.pages(ctx, last.talk, due[0].seq, last.seq); failed == nil {
-				return events, head, nil
-			}
+			events, head, failed = c.history(ctx, last.conversation, due[0].seq, last.seq)
+		}
+		if failed == nil {
+			return events, head, nil
 		}
 		err = errors.Join(err, failed)
 	}

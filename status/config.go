@@ -1,6 +1,7 @@
-// Package status is the service that knows the fleet of chat servers and sends
-// users to them. It holds nothing that a restart could lose but freshness, and
-// any number of replicas run side by side without knowing of each other.
+// Package status is the service that watches the fleet of chat servers and
+// assigns users to them. A restart loses only the last reports, which come
+// again within a second, and any number of replicas run side by side without
+// knowing each other.
 package status
 
 import (
@@ -13,14 +14,12 @@ import (
 	"github.com/msrchat/msrchat/status/internal/fleet"
 )
 
-// ServiceName is what replicas are called in Consul.
-const ServiceName = "status"
-
-// ChatService is what chat servers are called in Consul.
-const ChatService = "chat"
-
-// ProbeService is what their probes are called there.
-const ProbeService = "probe"
+// Names of services in Consul.
+const (
+	ServiceName  = "status" // of this one
+	ChatService  = "chat"
+	ProbeService = "probe" // of the probes beside the chat servers
+)
 
 // Config of one replica. Start from Defaults; a duration of 0 means the default
 // too.
@@ -100,7 +99,7 @@ func (c Config) Validate() error {
 		if a[1] != "" {
 			address(a[0], a[1])
 		} else if host, _, err := net.SplitHostPort(a[2]); c.Register && err == nil && wildcard(host) {
-			problems = append(problems, fmt.Errorf("%s is missing: %q is no address that others can reach", a[0], a[2]))
+			problems = append(problems, fmt.Errorf("%s is missing: others cannot reach %q", a[0], a[2]))
 		}
 	}
 	return errors.Join(problems...)

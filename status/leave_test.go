@@ -49,7 +49,7 @@ func TestAReplicaLeavesInOrder(t *testing.T) {
 	if next, err := watch.Recv(); err != nil || next.GetStatus() != healthv1.HealthCheckResponse_NOT_SERVING {
 		t.Fatalf("health %v, %v", next, err)
 	}
-	// By now nobody is sent here any more, and who still comes is served.
+	// By now no caller is sent here any more; those that still come are served.
 	if state := consulState(t, client, "status-1"); state != "absent" {
 		t.Errorf("in Consul it is %s", state)
 	}
@@ -65,7 +65,7 @@ func TestAReplicaLeavesInOrder(t *testing.T) {
 			t.Error(err)
 		}
 	case <-time.After(10 * time.Second):
-		t.Fatal("it stays")
+		t.Fatal("it does not end")
 	}
 }
 
@@ -80,7 +80,7 @@ func TestAReplicaMayEndAtOnce(t *testing.T) {
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		if err := s.Run(ctx); err != nil { // though Consul is not there to be told
+		if err := s.Run(ctx); err != nil { // although Consul is away
 			t.Fatal(err)
 		}
 		for _, addr := range []string{s.GRPCAddr(), s.HealthAddr(), s.HTTPAddr()} {
@@ -136,7 +136,7 @@ func consulState(t *testing.T, client *api.Client, instance string) string {
 	return "absent"
 }
 
-// program builds the real thing once.
+// program builds the program once.
 var program = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "msrchat-status-")
 	if err != nil {
@@ -175,7 +175,7 @@ func startChild(t *testing.T, consulAddr, instance string) *child {
 	if err := c.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = c.cmd.Process.Kill() }) // it has ended where all went well
+	t.Cleanup(func() { _ = c.cmd.Process.Kill() }) // it has ended already unless the test failed
 	return c
 }
 
@@ -215,13 +215,13 @@ func TestAProcessByItselfIsInConsulAsLongAsItLives(t *testing.T) {
 		t.Errorf("after SIGTERM it is %s", state)
 	}
 	if err := unlucky.end(t, syscall.SIGKILL); err == nil {
-		t.Error("SIGKILL left no mark")
+		t.Error("SIGKILL was not noticed")
 	}
 	t.Logf("critical %v after SIGKILL", seen("unlucky", "critical"))
 }
 
-// TestWatching follows a fleet through the program and the live page's stream,
-// over the restart of the only replica.
+// TestWatching watches a fleet with the program and the live page's stream
+// through a restart of the only replica.
 func TestWatching(t *testing.T) {
 	agent, client := consul(t)
 	first := startReplica(t, agent.Addr, "status-1", nil)
@@ -256,7 +256,7 @@ func TestWatching(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = cmd.Process.Kill() }) // it has ended where all went well
+	t.Cleanup(func() { _ = cmd.Process.Kill() }) // it has ended already unless the test failed
 	pictures := json.NewDecoder(stdout)
 	until := func(what string, done func(replica string, connections int) bool) {
 		t.Helper()
@@ -316,7 +316,7 @@ func TestTheFleetCommand(t *testing.T) {
 	}
 	eventually(t, "in Consul", 20*time.Second, func() bool { return consulState(t, client, "status-1") == "passing" })
 
-	if out, errout, code := fleet("fleet"); code != 0 || !strings.Contains(out, "It knows no chat server") {
+	if out, errout, code := fleet("fleet"); code != 0 || !strings.Contains(out, "There is no chat server") {
 		t.Errorf("empty: %d %q %q", code, out, errout)
 	}
 	if out, _, code := fleet("fleet", "--json"); code != 0 || !strings.Contains(out, `"servers": []`) {
@@ -348,7 +348,7 @@ func TestTheFleetCommand(t *testing.T) {
 		t.Errorf("%v: %s", err, out)
 	}
 
-	if out, errout, code := fleet("explain"); code != 0 || !strings.Contains(out, "a would be taken (says replica status-1)") || !strings.Contains(out, "7 connections") {
+	if out, errout, code := fleet("explain"); code != 0 || !strings.Contains(out, "a would be taken (replica status-1)") || !strings.Contains(out, "7 connections") {
 		t.Errorf("explain: %d %q %q", code, out, errout)
 	}
 	if out, errout, code := fleet("explain", "--avoid", "a", "--zone", "z", "--json"); code != 0 || !strings.Contains(out, `"rank": 1`) || !strings.Contains(out, `"verdict": "skipped"`) {
@@ -365,8 +365,8 @@ func TestTheFleetCommand(t *testing.T) {
 		want string
 	}{
 		{"two servers to explain", []string{"explain", "a", "b"}, 2, "one server at most"},
-		{"a server with wishes", []string{"explain", "--zone", "z", "a"}, 2, "about an assignment"},
-		{"an unknown server", []string{"explain", "nobody"}, 1, `knows no chat server "nobody"`},
+		{"a server with preferences", []string{"explain", "--zone", "z", "a"}, 2, "for an assignment"},
+		{"an unknown server", []string{"explain", "nobody"}, 1, `has no chat server "nobody"`},
 		{"nobody to watch", []string{"fleet", "--watch", "--addr", "127.0.0.1:1"}, 1, "ask the replica at 127.0.0.1:1"},
 		{"an unknown flag", []string{"--nonsense"}, 2, "Try 'status --help'"},
 		{"an unknown command", []string{"nonsense"}, 2, `unknown command "nonsense"`},

@@ -26,13 +26,14 @@ import (
 )
 
 const (
-	// streamsPerConn: a gate's calls in flight at most.
+	// streamsPerConn bounds a gate's calls in flight.
 	streamsPerConn = 1000
-	// A peer that vanished without a word is noticed after the sum.
+	// A peer that vanished without closing its connection is noticed after the
+	// sum.
 	pingAfter, pingTimeout = 20 * time.Second, 5 * time.Second
-	// leastPing is how often peers may ping us.
+	// leastPing is the least time between a peer's pings.
 	leastPing = 5 * time.Second
-	// handshakeLimit drops connections that say nothing.
+	// handshakeLimit drops connections that send nothing.
 	handshakeLimit = 5 * time.Second
 )
 
@@ -116,9 +117,9 @@ func (s *Server) HealthAddr() string { return s.health.Addr() }
 // HTTPAddr is where the live page, /healthz, /readyz and /metrics are bound.
 func (s *Server) HTTPAddr() string { return s.httpListener.Addr().String() }
 
-// Run serves until ctx ends and then leaves in order: out of Consul, not
-// serving, report streams closed, calls in flight finished. It blocks, is
-// called once, and returns nil after a clean end.
+// Run serves until ctx ends. Then it deregisters, turns its health to
+// NOT_SERVING, closes the report streams, and finishes the calls in flight. It
+// blocks, is called once, and returns nil after a clean end.
 func (s *Server) Run(ctx context.Context) error {
 	s.log.Info("status starts", "instance", s.cfg.Instance, "release", s.cfg.Release,
 		"grpc", s.GRPCAddr(), "health", s.HealthAddr(), "http", s.HTTPAddr())
@@ -142,7 +143,7 @@ func (s *Server) Run(ctx context.Context) error {
 	return err
 }
 
-// http is the live page beside what every service shows.
+// http serves the live page and what every service shows.
 func (s *Server) http() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/", admin.Handler(s.registry, s.ready))
@@ -160,7 +161,7 @@ func (s *Server) ready(context.Context) error {
 	}
 }
 
-// announce turns the health to SERVING once there is something to answer.
+// announce turns the health to SERVING once the catalog is known.
 func (s *Server) announce(ctx context.Context) error {
 	select {
 	case <-s.table.Ready():
@@ -171,7 +172,7 @@ func (s *Server) announce(ctx context.Context) error {
 	return nil
 }
 
-// drain tells everybody to go elsewhere and lets the word get around.
+// drain tells callers to use another replica and gives them the time to notice.
 func (s *Server) drain(ctx context.Context) error {
 	s.health.Set(false)
 	retry.Sleep(ctx, s.cfg.DrainDelay)
@@ -220,8 +221,8 @@ func (s *Server) register(ctx context.Context) error {
 	leave, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 	defer cancel()
 	if err := deregister(leave); err != nil {
-		// No reason to call the end a failure: its checks tell Consul too.
-		s.log.Warn("consul was not told that this replica leaves", "err", err)
+		// Not an error of the run: Consul also notices by the checks.
+		s.log.Warn("deregistration in consul failed", "err", err)
 	}
 	return nil
 }

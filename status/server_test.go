@@ -14,10 +14,11 @@ import (
 	"github.com/msrchat/msrchat/status"
 )
 
-// within is what an operator is promised for a server in trouble.
+// within is the promise to operators: how soon a server with a fault gets no
+// users.
 const within = 5 * time.Second
 
-func TestAServerInTroubleGetsNobody(t *testing.T) {
+func TestAServerWithAFaultGetsNoUsers(t *testing.T) {
 	agent, client := consul(t)
 	r := startReplica(t, agent.Addr, "status-1", nil)
 	a, b := startChat(t, client, "a"), startChat(t, client, "b")
@@ -33,7 +34,7 @@ func TestAServerInTroubleGetsNobody(t *testing.T) {
 		t.Fatalf("assigned %v, %v; want a", got, err)
 	}
 	if d := time.Until(time.UnixMilli(got.GetExpiresAtMs())); d < 5*time.Second || d > 10*time.Second {
-		t.Errorf("kept for %v", d)
+		t.Errorf("pending for %v", d)
 	}
 
 	// a is the less loaded one: as soon as it is out, users go to b.
@@ -51,22 +52,22 @@ func TestAServerInTroubleGetsNobody(t *testing.T) {
 
 	a.health.Set(false)
 	t.Logf("out %v after its check began to fail", eventually(t, "none for the failing", within, out))
-	if s := c.server("a"); s.GetPassing() || !s.GetInCatalog() || !strings.Contains(s.GetReason(), "fails its check") {
+	if s := c.server("a"); s.GetPassing() || !s.GetInCatalog() || !strings.Contains(s.GetReason(), "its check in Consul has failed") {
 		t.Errorf("fleet says %v", s)
 	}
 	a.health.Set(true)
 	back()
 
-	a.hush(true)
+	a.silence(true)
 	t.Logf("out %v after its reports stopped", eventually(t, "none for the silent", within, out))
 	if s := c.server("a"); !s.GetPassing() || !strings.Contains(s.GetReason(), "last report is") {
 		t.Errorf("fleet says %v", s)
 	}
-	a.hush(false)
+	a.silence(false)
 	back()
 
 	a.set(func(l *statusv1.Load) { l.Draining = true })
-	t.Logf("out %v after it said that it drains", eventually(t, "none for the draining", within, out))
+	t.Logf("out %v after it reported that it drains", eventually(t, "none for the draining", within, out))
 	a.set(func(l *statusv1.Load) { l.Draining = false })
 	back()
 
@@ -91,7 +92,7 @@ func TestAServerInTroubleGetsNobody(t *testing.T) {
 	})
 }
 
-func TestAKilledServerGetsNobody(t *testing.T) {
+func TestAKilledServerGetsNoUsers(t *testing.T) {
 	agent, client := consul(t)
 	r := startReplica(t, agent.Addr, "status-1", nil)
 	a, b := startChat(t, client, "a"), startChat(t, client, "b")
@@ -100,7 +101,7 @@ func TestAKilledServerGetsNobody(t *testing.T) {
 	b.set(func(l *statusv1.Load) { l.Connections = 500 })
 	eventually(t, "b reports its load", within, func() bool { return c.server("b").GetLoad().GetConnections() == 500 })
 	a.kill()
-	// A second after the stream broke, well before its last report is stale.
+	// A second after the stream broke, well before the last report is stale.
 	took := eventually(t, "none for the dead", 2500*time.Millisecond, func() bool {
 		got, err := c.assign()
 		return err == nil && got.GetServer().GetInstance() == "b"
@@ -118,7 +119,7 @@ func TestRestartedReplicasAssignAtOnce(t *testing.T) {
 		newCaller(t, r.GRPCAddr()).settled("a", "b")
 	}
 	gate := newCaller(t, "consul:///"+status.ServiceName, discovery.DialOptions(client)...)
-	reached := make(map[string]bool) // a channel that knows one of them would notice its end
+	reached := make(map[string]bool) // a channel to only one of them would notice its end
 	eventually(t, "both replicas are asked", within, func() bool {
 		if replica := gate.answers(); replica != "" {
 			reached[replica] = true
@@ -136,14 +137,14 @@ func TestRestartedReplicasAssignAtOnce(t *testing.T) {
 		}
 	}
 
-	// All go. A new one answers its first question, before any report came.
+	// All go. A new one answers its first call, before any report came.
 	if err := second.stop(); err != nil {
 		t.Fatal(err)
 	}
 	again := startReplica(t, addr, "status-3", nil)
 	got, err := newCaller(t, again.GRPCAddr()).assign()
 	if err != nil || !got.GetCatalogOnly() {
-		t.Fatalf("the first question: %v, %v; want a decision by the catalog alone", got, err)
+		t.Fatalf("the first call: %v, %v; want a decision by the catalog alone", got, err)
 	}
 	startReplica(t, addr, "status-4", nil)
 	took := eventually(t, "an assignment through Consul", 20*time.Second, func() bool { _, err := gate.assign(); return err == nil })
@@ -180,12 +181,12 @@ func TestARestartOfConsulIsNotNoticed(t *testing.T) {
 		select {
 		case <-done:
 			running = false
-		case <-time.After(20 * time.Millisecond): // a gate's pace
+		case <-time.After(20 * time.Millisecond): // the rate of a gate
 			ask()
 		}
 	}
 	// The new agent calls every check critical until it ran.
-	for end := time.Now().Add(4 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) { // the pace of the calls
+	for end := time.Now().Add(4 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) { // the same rate
 		ask()
 	}
 	t.Logf("%d assignments through a restart of Consul", calls)

@@ -9,10 +9,10 @@ import (
 	statusv1 "github.com/msrchat/msrchat/proto/msrchat/status/v1"
 )
 
-// TestSpreadOverRealReplicas is the promise with real parts: 10,000 users ask
-// three replicas for one of ten servers, which report over gRPC as they arrive.
-// The table's own TestSpread holds it to less, and takes no chances with time: on
-// a machine that is too busy, servers here may seem dead for a moment.
+// TestSpreadOverRealReplicas checks the promise with real parts: 10,000 users
+// ask three replicas for one of ten servers, which report over gRPC. The limit
+// is less strict than in the table's own TestSpread, which has a simulated
+// clock: on a busy machine servers here may seem dead for a moment.
 func TestSpreadOverRealReplicas(t *testing.T) {
 	const users, servers, gates = 10_000, 10, 8
 	agent, client := consul(t)
@@ -61,9 +61,9 @@ func TestSpreadOverRealReplicas(t *testing.T) {
 	}
 }
 
-// patient asks until there is an assignment, as users do.
+// patient asks until it gets an assignment, as clients do.
 func (c *caller) patient() (a *statusv1.Assignment, err error) {
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) { // between two questions
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) { // between two calls
 		if a, err = c.assign(); err == nil {
 			return a, nil
 		}

@@ -75,7 +75,7 @@ type chatServer struct {
 	client   *api.Client
 	health   *admin.HealthServer
 	ctx      context.Context
-	kill     func() // gone without a word, as by kill -9
+	kill     func() // as by kill -9: it does not deregister
 	leave    func(context.Context) error
 
 	mu      sync.Mutex // owns the fields below
@@ -127,7 +127,7 @@ func startChat(t *testing.T, client *api.Client, instance string) *chatServer {
 	return c
 }
 
-// claim makes sure that one goroutine reports to a replica.
+// claim ensures that only one goroutine reports to a replica.
 func (c *chatServer) claim(addr string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -142,13 +142,13 @@ func (c *chatServer) set(change func(*statusv1.Load)) {
 	change(c.load)
 }
 
-func (c *chatServer) hush(silent bool) {
+func (c *chatServer) silence(silent bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.silent = silent
 }
 
-// arrive is a user with an assignment.
+// arrive connects a user with an assignment.
 func (c *chatServer) arrive(assignment string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -209,7 +209,7 @@ func dial(t *testing.T, target string, options ...grpc.DialOption) *grpc.ClientC
 	return conn
 }
 
-// caller asks one replica, or those in Consul.
+// caller calls one replica, or those in Consul.
 type caller struct {
 	t      *testing.T
 	client statusv1.StatusServiceClient
@@ -276,7 +276,7 @@ func eventually(t *testing.T, what string, limit time.Duration, done func() bool
 		if time.Since(start) > limit {
 			t.Fatalf("not seen within %v: %s", limit, what)
 		}
-		time.Sleep(20 * time.Millisecond) // between two looks
+		time.Sleep(20 * time.Millisecond) // between two polls
 	}
 	return time.Since(start)
 }

@@ -1,15 +1,15 @@
-# lib.sh: what the scripts of terraform/ share; after tools/lib.sh. Sourced, never run.
+# lib.sh: functions of the scripts in terraform/. Sourced after tools/lib.sh, never run.
 # shellcheck shell=bash
 
 # The oldest Terraform that keeps write-only arguments out of its state.
 terraform_minimum=1.11.0
 
-# terraform_version: what the terraform on PATH says of itself.
+# terraform_version: the version of the terraform on PATH.
 terraform_version() {
 	terraform version 2>/dev/null | sed -n 's/^Terraform v\([0-9.]*\).*/\1/p' | head -n 1
 }
 
-# need_terraform: leave with a clear text when there is none that will do.
+# need_terraform: exit with a clear text if there is none that is new enough.
 need_terraform() {
 	local version
 	need terraform "Version $terraform_minimum or newer is needed: https://developer.hashicorp.com/terraform/install
@@ -19,12 +19,12 @@ need_terraform() {
 		die "terraform ${version:-of unknown version} is too old: $terraform_minimum or newer is needed, https://developer.hashicorp.com/terraform/install"
 }
 
-# use_mirror FOLDER: have terraform take HashiCorp's providers from
-# MSRCHAT_TF_MIRROR, when that is set, by a configuration file in FOLDER. What the
-# caller's own configuration says is left to it otherwise.
+# use_mirror FOLDER: make terraform use HashiCorp's providers from MSRCHAT_TF_MIRROR,
+# if that is set, by a configuration file in FOLDER. Otherwise the caller's own
+# configuration stays.
 use_mirror() {
 	local mirror
-	# It may name a file that is not there, and terraform would say so each time.
+	# It may name a file that does not exist, and terraform would warn each time.
 	[ -z "${TF_CLI_CONFIG_FILE:-}" ] || [ -e "$TF_CLI_CONFIG_FILE" ] || unset TF_CLI_CONFIG_FILE
 	[ -n "${MSRCHAT_TF_MIRROR:-}" ] || return 0
 	mirror=$(cd "$MSRCHAT_TF_MIRROR" 2>/dev/null && pwd) ||
@@ -46,8 +46,8 @@ use_mirror() {
 	export TF_CLI_CONFIG_FILE=$1/mirror.tfrc
 }
 
-# clean_environment: keep away from Terraform what the caller's shell has for
-# another one: another Nomad's token, another's workspace, variables, arguments.
+# clean_environment: unset what the caller's shell has for another Terraform or
+# Nomad: tokens, workspace, variables, arguments.
 clean_environment() {
 	local name
 	for name in ${!NOMAD_@} ${!TF_VAR_@} ${!TF_CLI_ARGS@} TF_WORKSPACE TF_DATA_DIR; do
@@ -57,8 +57,8 @@ clean_environment() {
 	[ -t 1 ] || export TF_CLI_ARGS=-no-color
 }
 
-# need_provider FOLDER: for tests. Leaves with 77 when there is no terraform, or
-# the provider that the environments pin cannot be had; works in FOLDER.
+# need_provider FOLDER: for tests. Exits with 77 if there is no terraform, or if the
+# provider that the environments pin is not available; works in FOLDER.
 need_provider() {
 	local pinned version
 	type -P terraform >/dev/null || not_run "terraform is not on PATH"

@@ -153,9 +153,19 @@ not_run() {
 	exit 77
 }
 
-# end_stages: print what stage remembered, and leave with 1 when one failed.
+# show_flaky: print the flaky tests that were listed, after an empty line.
+show_flaky() {
+	if [ -s "${MSRCHAT_FLAKY_LIST:-}" ]; then
+		echo
+		cat "$MSRCHAT_FLAKY_LIST"
+	fi
+}
+
+# end_stages: print what stage remembered and the flaky tests, and leave with 1
+# when a stage failed.
 end_stages() {
 	printf '\n%s' "$stages_table"
 	printf '%-28s %-8s %4d s\n' total "$([ "$stages_failed" = 0 ] && echo ok || echo FAILED)" "$SECONDS"
+	show_flaky
 	exit "$stages_failed"
 }

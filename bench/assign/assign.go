@@ -1,23 +1,21 @@
-// Package assign asks for many assignments and looks how evenly they fall on the
-// chat servers. Nobody connects, so what is measured is the status service alone.
+// Package assign asks for many assignments and measures how evenly they are
+// spread over the chat servers. Nobody connects, so what is measured is the status
+// service alone.
 package assign
 
 import (
 	"context"
-	"errors"
 	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/status"
 
 	statusv1 "github.com/msrchat/msrchat/proto/msrchat/status/v1"
-	"github.com/msrchat/msrchat/shared/errs"
 
+	"github.com/msrchat/msrchat/bench/failure"
 	"github.com/msrchat/msrchat/bench/latency"
 )
 
@@ -34,7 +32,7 @@ type Config struct {
 	Concurrent int `json:"concurrent"`
 }
 
-// Result is what came of it.
+// Result is what was measured.
 type Result struct {
 	ByInstance map[string]int64
 	Latency    latency.Summary
@@ -42,8 +40,8 @@ type Result struct {
 	Seconds    float64
 }
 
-// Spread is the busiest server's share by the mean, over all servers named and
-// those that got something; 1 is even, 0 says that nothing was assigned.
+// Spread is the busiest server's share divided by the mean, over the servers
+// named and those that got something; 1 is even, 0 says that nothing was assigned.
 func (r *Result) Spread(servers []string) float64 {
 	counts := maps.Clone(r.ByInstance)
 	for _, s := range servers {
@@ -60,7 +58,7 @@ func (r *Result) Spread(servers []string) float64 {
 	return float64(busiest) * float64(len(counts)) / float64(total)
 }
 
-// Run asks, in turn at each of the assigners, until ctx ends or all is asked.
+// Run asks the assigners in turn until ctx ends or all assignments are there.
 // progress is called with the number of answers, from any goroutine.
 func Run(ctx context.Context, cfg Config, assigners []Assigner, progress func(done int)) *Result {
 	r := &Result{ByInstance: make(map[string]int64), Errors: make(map[string]int64)}
@@ -86,7 +84,7 @@ func Run(ctx context.Context, cfg Config, assigners []Assigner, progress func(do
 				recorder.Record(w, time.Since(asked))
 				mu.Lock()
 				if err != nil {
-					r.Errors[kind(err)]++
+					r.Errors[failure.Kind(err)]++
 				} else {
 					r.ByInstance[instance]++
 				}
@@ -100,24 +98,13 @@ func Run(ctx context.Context, cfg Config, assigners []Assigner, progress func(do
 	return r
 }
 
-func kind(err error) string {
-	var e *errs.Error
-	if errors.As(err, &e) {
-		return string(e.Code)
-	}
-	if s, ok := status.FromError(err); ok && s.Code() != codes.Unknown {
-		return s.Code().String()
-	}
-	return err.Error()
-}
-
 // Replica is one status server.
 type Replica struct {
 	conn   *grpc.ClientConn
 	client statusv1.StatusServiceClient
 }
 
-// NewReplica returns one that is called at an address; it does not connect yet.
+// NewReplica returns a replica at an address; it does not connect yet.
 func NewReplica(address string) (*Replica, error) {
 	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {

@@ -1,33 +1,34 @@
-// Package crowd is many users who are connected and say nothing: what they cost,
-// and how they come back after they lost their server.
+// Package crowd is many users who are connected and idle: what they cost, and how
+// they reconnect after they lost their server.
 package crowd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
-	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
+	"github.com/msrchat/msrchat/shared/retry"
+	"github.com/msrchat/msrchat/shared/wire"
 
+	"github.com/msrchat/msrchat/bench/failure"
 	"github.com/msrchat/msrchat/bench/latency"
-	"github.com/msrchat/msrchat/bench/wire"
 )
 
 // Connect connects the i-th user. It is called from any goroutine.
 type Connect func(ctx context.Context, i int) (*wire.Conn, error)
 
-// The waits between attempts are the client library's (client.Backoff).
-const (
-	firstWait = 250 * time.Millisecond
-	baseWait  = 500 * time.Millisecond
-	maxWait   = 15 * time.Second
-)
+// backoff is the client library's (client.Backoff).
+var backoff = retry.Policy{First: 250 * time.Millisecond, Min: 500 * time.Millisecond, Max: 15 * time.Second}
 
-// Crowd is the users. Enter lets them in, Close ends all.
+// attemptTimeout bounds one attempt, the gate included.
+const attemptTimeout = time.Minute
+
+// Crowd is the users. Enter connects them, Close ends all.
 type Crowd struct {
 	connect Connect
 	size    int
@@ -35,14 +36,16 @@ type Crowd struct {
 	cancel  context.CancelFunc
 	members sync.WaitGroup
 
-	// synced counts those who are connected and were told the heads of their
-	// conversations; connected those who were let in.
+	// connected counts those whose login was accepted, synced those of them who
+	// got the heads of their conversations.
 	connected, synced, lost, attempts atomic.Int64
 	back                              *latency.Recorder // from the loss to synced again
-	entered                           *latency.Recorder // from the first attempt to let in
+	entered                           *latency.Recorder // from the first attempt to Welcome
 
 	mu     sync.Mutex // owns the fields below
 	errors map[string]int64
+	// refused is why the first of those gave up who are not to come back.
+	refused error
 	// firstLoss is when the first connection was lost, lastBack when the last one
 	// was synced again.
 	firstLoss, lastBack time.Time
@@ -60,8 +63,9 @@ func New(n int, connect Connect) *Crowd {
 // entering is how many connect at once.
 const entering = 128
 
-// Enter connects everybody, at most rate a second (0: as fast as it goes), and
-// returns when they are in. Who is refused tries again, until ctx ends.
+// Enter connects everybody, at most rate a second (0: as fast as possible), and
+// returns when they are connected. A user who is refused tries again until ctx
+// ends, unless the server says that this cannot help.
 func (c *Crowd) Enter(ctx context.Context, rate float64) error {
 	stop := context.AfterFunc(ctx, c.cancel)
 	defer stop()
@@ -71,7 +75,7 @@ func (c *Crowd) Enter(ctx context.Context, rate float64) error {
 		working.Go(func() {
 			for i := range todo {
 				started := time.Now()
-				if conn := c.try(i, 0); conn != nil {
+				if conn := c.try(i, 0, nil); conn != nil {
 					c.entered.Record(i, time.Since(started))
 					c.members.Go(func() { c.stay(i, conn) })
 				}
@@ -84,21 +88,21 @@ func (c *Crowd) Enter(ctx context.Context, rate float64) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("connecting: %w", context.Cause(ctx))
 	}
-	return nil
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.refused
 }
 
+// feed hands out the users' numbers at the rate.
 func (c *Crowd) feed(todo chan<- int, rate float64) {
 	started := time.Now()
 	for i := range c.size {
+		due := time.Duration(0)
 		if rate > 0 {
-			due := time.Duration(float64(i) / rate * float64(time.Second))
-			timer := time.NewTimer(due - time.Since(started))
-			select {
-			case <-timer.C:
-			case <-c.ctx.Done():
-				timer.Stop()
-				return
-			}
+			due = time.Duration(float64(i) / rate * float64(time.Second))
+		}
+		if !retry.Sleep(c.ctx, due-time.Since(started)) {
+			return
 		}
 		select {
 		case todo <- i:
@@ -108,15 +112,25 @@ func (c *Crowd) feed(todo chan<- int, rate float64) {
 	}
 }
 
-// try connects as often as it takes; nil means that the crowd was closed. It
-// waits before the first attempt when failures is not 0.
-func (c *Crowd) try(i, failures int) *wire.Conn {
+// try connects as often as needed, after the failures that there were already;
+// the last one was cause. It returns nil when the crowd was closed, and when the
+// server said that coming back cannot help.
+func (c *Crowd) try(i, failures int, cause error) *wire.Conn {
 	for ; ; failures++ {
-		if failures > 0 && !c.pause(failures) {
+		wait := backoff.After(failures)
+		var bye *wire.GoodbyeError
+		if errors.As(cause, &bye) {
+			if !bye.Reconnect() {
+				c.giveUp(i, cause)
+				return nil
+			}
+			wait = max(wait, retry.Asked(bye.After()))
+		}
+		if !retry.Sleep(c.ctx, wait) {
 			return nil
 		}
 		c.attempts.Add(1)
-		ctx, cancel := context.WithTimeout(c.ctx, time.Minute)
+		ctx, cancel := context.WithTimeout(c.ctx, attemptTimeout)
 		conn, err := c.connect(ctx, i)
 		cancel()
 		if err == nil {
@@ -127,26 +141,19 @@ func (c *Crowd) try(i, failures int) *wire.Conn {
 			return nil
 		}
 		c.failed(err)
+		cause = err
 	}
 }
 
-func (c *Crowd) pause(failures int) bool {
-	wait := rand.N(firstWait + 1)
-	if failures > 1 {
-		d := min(baseWait<<min(failures-2, 10), maxWait)
-		wait = d/2 + rand.N(d/2+1)
-	}
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-c.ctx.Done():
-		return false
+func (c *Crowd) giveUp(i int, cause error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.refused == nil {
+		c.refused = fmt.Errorf("user %d: %w", i, cause)
 	}
 }
 
-// stay holds a connection, and comes back when it is lost.
+// stay holds a connection, and reconnects when it is lost.
 func (c *Crowd) stay(i int, conn *wire.Conn) {
 	var lostAt time.Time
 	for {
@@ -159,7 +166,7 @@ func (c *Crowd) stay(i int, conn *wire.Conn) {
 		}
 		lostAt = time.Now()
 		c.leave(m, err, lostAt)
-		if conn = c.try(i, 1); conn == nil {
+		if conn = c.try(i, 1, err); conn == nil {
 			return
 		}
 	}
@@ -188,8 +195,8 @@ type member struct {
 	synced bool
 }
 
-// Frame waits for the heads that a server tells at connect: with them a client
-// knows what it has to fetch, here nothing.
+// Frame waits for the heads that a server pushes at connect: with them a client
+// has what it needs to pull what it missed.
 func (m *member) Frame(f *chatv1.ServerFrame) {
 	if m.synced || f.GetHeads() == nil {
 		return
@@ -207,20 +214,20 @@ func (m *member) Frame(f *chatv1.ServerFrame) {
 	c.lastBack = now
 }
 
-// Drained does nothing.
+// Drained has nothing to write.
 func (m *member) Drained() {}
 
 // failed counts what went wrong.
 func (c *Crowd) failed(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.errors[wire.Kind(err)]++
+	c.errors[failure.Kind(err)]++
 }
 
 // State is how a crowd is.
 type State struct {
 	Connected, Synced int
-	// Lost is how often a connection was lost, Attempts how often one was tried.
+	// Lost counts lost connections, Attempts attempts to connect.
 	Lost, Attempts int64
 	// FirstLoss is when the first was lost, LastBack when the last one of those
 	// was synced again; zero if none was.
@@ -237,11 +244,10 @@ func (c *Crowd) State() State {
 	}
 }
 
-// Back are the times from a lost connection to being synced again, Entered those
-// from the first attempt to being let in.
+// Back are the times from a lost connection to being synced again.
 func (c *Crowd) Back() latency.Summary { return c.back.Summary() }
 
-// Entered are the times of the first connections.
+// Entered are the times from the first attempt to Welcome.
 func (c *Crowd) Entered() latency.Summary { return c.entered.Summary() }
 
 // Errors counts what went wrong, by kind.

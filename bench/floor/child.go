@@ -15,11 +15,11 @@ import (
 	"github.com/msrchat/msrchat/shared/database"
 )
 
-// Command is the hidden command of a program that lets itself be a floor: it is
+// Command is the hidden command of a program that can run as a floor: it is
 // started as "PROGRAM Command KIND" and calls Main.
 const Command = "floor"
 
-// readyMark begins the line that tells where a child listens.
+// readyMark begins the line with the address that a child listens on.
 const readyMark = "listening "
 
 // Limits of a child's life.
@@ -28,8 +28,8 @@ const (
 	stopTimeout  = 20 * time.Second
 )
 
-// Child is a floor in a process of its own, so that what it uses is measured as
-// a chat server is.
+// Child is a floor in a process of its own, so that its CPU and memory are
+// measured like a chat server's.
 type Child struct {
 	Addr string
 	PID  int
@@ -38,8 +38,8 @@ type Child struct {
 	stdin io.Closer
 }
 
-// Start runs this program again as a floor. The database's password goes by the
-// environment. The child ends with Stop, and by itself when this process dies.
+// Start runs this program again as a floor. The database's password is passed in
+// the environment. The child ends with Stop, and by itself when this process dies.
 func Start(ctx context.Context, kind Kind, db database.Config) (*Child, error) {
 	program, err := os.Executable()
 	if err != nil {
@@ -66,7 +66,8 @@ func Start(ctx context.Context, kind Kind, db database.Config) (*Child, error) {
 	line, err := bufio.NewReader(stdout).ReadString('\n')
 	if err != nil {
 		_ = cmd.Process.Kill()
-		return nil, fmt.Errorf("floor %s did not start (%w); its own message is above", kind, errors.Join(err, cmd.Wait()))
+		return nil, fmt.Errorf("floor %s did not start (%w); its own message is above",
+			kind, errors.Join(err, cmd.Wait()))
 	}
 	c.Addr = strings.TrimSpace(strings.TrimPrefix(line, readyMark))
 	return c, nil
@@ -88,7 +89,7 @@ func Main(ctx context.Context, kind Kind, cfg database.Config, stdin io.Reader, 
 	defer cancel()
 	go func() {
 		defer cancel()
-		_, _ = io.Copy(io.Discard, stdin) // however it ends, the parent is gone
+		_, _ = io.Copy(io.Discard, stdin) // the end, or any error: the parent is gone
 	}()
 	s, err := open(ctx, kind, cfg)
 	if err != nil {

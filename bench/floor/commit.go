@@ -10,25 +10,27 @@ import (
 	"time"
 
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
+	"github.com/msrchat/msrchat/shared/content"
 )
 
 const (
 	// maxBatch is the message log's own limit of a batch.
 	maxBatch = 512
-	// queueLen is more than all clients of a measurement have outstanding.
+	// queueLen is more than all clients of a measurement have outstanding; a full
+	// queue blocks the client's reader.
 	queueLen = 1 << 17
 	// ddlTimeout bounds the making and dropping of a table.
 	ddlTimeout = time.Minute
 )
 
-// Tables of the floors, in the fleet's own database: the service's user may make
+// Tables of the floors, in the fleet's own database: the service's user may create
 // tables nowhere else.
 const (
 	tableDB0    = "bench_floor_db0"
 	tableSchema = "bench_floor_schema"
 )
 
-// message is one Send on its way.
+// message is one Send under way.
 type message struct {
 	server  *Server
 	from    *conn
@@ -37,13 +39,13 @@ type message struct {
 	seq     uint64
 }
 
-// committer stores what waits, then what waits then. run is its goroutine, which
-// owns seqs, text and conn.
+// committer stores batches, each of what waits when the one before is committed.
+// run is its goroutine, which owns seqs and text.
 type committer struct {
 	kind  Kind
 	db    *sql.DB
 	queue chan *message
-	// flushing are the goroutines that write what was committed.
+	// flushing are the goroutines that write acknowledgements and events.
 	flushing sync.WaitGroup
 
 	seqs map[uint64]uint64
@@ -56,14 +58,15 @@ func newCommitter(ctx context.Context, db *sql.DB, kind Kind) (*committer, error
 	c := &committer{kind: kind, db: db, queue: make(chan *message, queueLen), seqs: make(map[uint64]uint64)}
 	create := "CREATE TABLE " + tableSchema + " LIKE events"
 	if kind == DB0 {
-		create = "CREATE TABLE " + tableDB0 + " (id BIGINT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY, conversation_id BIGINT UNSIGNED NOT NULL," +
-			" sender_id BIGINT UNSIGNED NOT NULL, body MEDIUMBLOB NOT NULL, created_at BIGINT NOT NULL) ENGINE=InnoDB"
+		create = "CREATE TABLE " + tableDB0 + " (id BIGINT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY," +
+			" conversation_id BIGINT UNSIGNED NOT NULL, sender_id BIGINT UNSIGNED NOT NULL," +
+			" body MEDIUMBLOB NOT NULL, created_at BIGINT NOT NULL) ENGINE=InnoDB"
 	}
 	if err := c.drop(ctx); err != nil {
 		return nil, err
 	}
 	if _, err := db.ExecContext(ctx, create); err != nil {
-		return nil, fmt.Errorf("make the floor's table: %w", err)
+		return nil, fmt.Errorf("create the floor's table: %w", err)
 	}
 	return c, nil
 }
@@ -75,7 +78,7 @@ func (c *committer) table() string {
 	return tableSchema
 }
 
-// drop removes the table, if it is there.
+// drop drops the table, if there is one.
 func (c *committer) drop(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, ddlTimeout)
 	defer cancel()
@@ -91,8 +94,8 @@ func (c *committer) add(m *message) { c.queue <- m }
 // stop lets run end when the queue is empty. Nothing may be added any more.
 func (c *committer) stop() { close(c.queue) }
 
-// run commits until stop. After an error it takes and drops everything, so that
-// no client's reader is stuck.
+// run commits until stop. After an error it drops what is queued, so that no
+// client's reader is blocked.
 func (c *committer) run() error {
 	defer c.flushing.Wait()
 	var failure error
@@ -119,7 +122,7 @@ func (c *committer) fill(batch []*message) []*message {
 		select {
 		case m, ok := <-c.queue:
 			if !ok {
-				return batch // the next take sees the end again
+				return batch // run finds the closed queue again
 			}
 			batch = append(batch, m)
 		default:
@@ -131,11 +134,11 @@ func (c *committer) fill(batch []*message) []*message {
 
 func (c *committer) commit(batch []*message) error {
 	now := time.Now().UnixMilli()
+	columns := " (conversation_id,seq,ordinal,sender_id,client_msg_id,kind,body,created_at) VALUES "
 	if c.kind == DB0 {
-		c.text = append(c.text[:0], "INSERT INTO "+tableDB0+" (conversation_id,sender_id,body,created_at) VALUES "...)
-	} else {
-		c.text = append(c.text[:0], "INSERT INTO "+tableSchema+" (conversation_id,seq,sender_id,client_msg_id,kind,body,created_at) VALUES "...)
+		columns = " (conversation_id,sender_id,body,created_at) VALUES "
 	}
+	c.text = append(append(append(c.text[:0], "INSERT INTO "...), c.table()...), columns...)
 	for i, m := range batch {
 		id := m.send.GetConversationId()
 		c.seqs[id]++
@@ -146,25 +149,25 @@ func (c *committer) commit(batch []*message) error {
 		c.text = append(c.text, '(')
 		c.text = appendUint(c.text, id)
 		if c.kind == Schema {
-			c.text = appendUint(c.text, m.seq)
+			c.text = appendUint(appendUint(c.text, m.seq), m.seq) // every message counts as unread
 		}
 		c.text = appendUint(c.text, m.from.user)
 		if c.kind == Schema {
 			c.text = append(appendHex(c.text, m.send.GetClientMsgId()), ',')
-			c.text = appendUint(c.text, uint64(chatv1.EventKind_EVENT_KIND_TEXT))
+			c.text = appendUint(c.text, content.Text)
 		}
-		c.text = append(appendHex(c.text, []byte(m.send.GetText())), ',')
+		c.text = append(appendHex(c.text, m.send.GetBody()), ',')
 		c.text = append(strconv.AppendInt(c.text, now, 10), ')')
 	}
-	// The end of the server waits for this: the driver's own limits bound it.
+	// Serve waits for this when it ends: the driver's own limits bound it.
 	if _, err := c.db.ExecContext(context.Background(), string(c.text)); err != nil {
 		return fmt.Errorf("floor %s: %w", c.kind, err)
 	}
 	return nil
 }
 
-// publish acknowledges and relays a batch. The writing is left to others, so that
-// the next commit need not wait for it.
+// publish acknowledges and relays a batch. Other goroutines write it, so that the
+// next commit does not wait for that.
 func (c *committer) publish(batch []*message) {
 	touched := make(map[*conn]struct{}, 2*len(batch))
 	for _, m := range batch {

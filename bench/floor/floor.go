@@ -1,11 +1,11 @@
-// Package floor is what a chat server could be compared with: servers that speak
-// the same frames and do less, so that a measurement says how much the rest
-// costs. They check nobody and keep nothing across a restart.
+// Package floor has the servers that chat servers are compared with. They speak
+// the same frames and do less, so that a measurement says how much the rest costs.
+// They verify no token and keep nothing across a restart.
 //
 //   - relay stores nothing: a message is acknowledged and relayed at once.
-//   - db0 inserts bare rows into the same database, as a group commit over one
+//   - db0 inserts bare rows into the same database, with group commit over one
 //     connection: a batch takes what waits, and is acknowledged and relayed after
-//     its commit. Nothing keeps a message single.
+//     its commit. A message that is sent twice is stored twice.
 //   - schema is db0 with the real table of events, its unique key included.
 package floor
 
@@ -24,15 +24,15 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
+	"github.com/msrchat/msrchat/shared/content"
 	"github.com/msrchat/msrchat/shared/session"
-
-	"github.com/msrchat/msrchat/bench/wire"
+	"github.com/msrchat/msrchat/shared/wire"
 )
 
 // Kind is which floor.
 type Kind string
 
-// The kinds, in the order in which they do more.
+// The kinds, each of which does more than the one before.
 const (
 	Relay  Kind = "relay"
 	DB0    Kind = "db0"
@@ -42,14 +42,14 @@ const (
 // Kinds lists them.
 func Kinds() []Kind { return []Kind{Relay, DB0, Schema} }
 
-// maxFrame is what a client may send.
+// maxFrame is the largest frame that a client may send.
 const maxFrame = 1 << 20
 
 // namePrefix and a number are the name of a floor's user.
 const namePrefix = "floor-"
 
-// Name is the name of the user with a number, from 0; Token logs them in. A
-// floor knows everybody.
+// Name is the name of the user with a number, from 0; Token logs them in. There
+// are as many users as there are numbers.
 func Name(i int) string { return namePrefix + strconv.Itoa(i) }
 
 // Token is the session token of the user with a number.
@@ -121,13 +121,13 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	return errors.Join(failure, s.committer.drop(context.WithoutCancel(ctx)))
 }
 
-// conn is one client. Its reader is serve; out is written by whoever flushes.
+// conn is one client. serve reads it; any goroutine may flush out.
 type conn struct {
 	nc   net.Conn
 	user uint64
 	out  outbox
-	// seqs are the numbers that relay gave; its reader owns them. Each
-	// conversation's messages come from one client only.
+	// seqs are the last sequence numbers that relay gave, by conversation; serve
+	// owns them. Each conversation's messages come from one client only.
 	seqs map[uint64]uint64
 }
 
@@ -144,7 +144,7 @@ func (s *Server) serve(nc net.Conn) {
 	c := &conn{nc: nc}
 	c.out.nc = nc
 	var touched []*conn // whose outboxes this burst filled
-	// Whatever ends the stream ends the client: a floor owes nobody an explanation.
+	// A client that breaks the protocol is disconnected without a Goodbye.
 	_ = wire.Scan(nc, maxFrame, func(body []byte) error {
 		var f chatv1.ClientFrame
 		if err := proto.Unmarshal(body, &f); err != nil {
@@ -167,7 +167,7 @@ func (s *Server) serve(nc net.Conn) {
 	}
 }
 
-var errProtocol = errors.New("not for a floor")
+var errProtocol = errors.New("a floor does not serve that request")
 
 func (s *Server) handle(c *conn, f *chatv1.ClientFrame, touched []*conn) ([]*conn, error) {
 	answer := &chatv1.ServerFrame{RequestId: f.GetRequestId()}
@@ -180,7 +180,9 @@ func (s *Server) handle(c *conn, f *chatv1.ClientFrame, touched []*conn) ([]*con
 		s.mu.Lock()
 		s.users[c.user] = c
 		s.mu.Unlock()
-		answer.Body = &chatv1.ServerFrame_Welcome{Welcome: &chatv1.Welcome{UserId: c.user, Instance: string(s.kind)}}
+		answer.Body = &chatv1.ServerFrame_Welcome{Welcome: &chatv1.Welcome{
+			UserId: c.user, Instance: string(s.kind), Revision: 1,
+		}}
 	case *chatv1.ClientFrame_Ping:
 		answer.Body = &chatv1.ServerFrame_Pong{Pong: &chatv1.Pong{}}
 	case *chatv1.ClientFrame_OpenDirect:
@@ -188,10 +190,14 @@ func (s *Server) handle(c *conn, f *chatv1.ClientFrame, touched []*conn) ([]*con
 		if err != nil || i < 0 {
 			return touched, errProtocol
 		}
-		answer.Body = &chatv1.ServerFrame_Conversation{Conversation: &chatv1.Conversation{Id: conversation(c.user, userID(i))}}
+		answer.Body = &chatv1.ServerFrame_Conversation{Conversation: &chatv1.Conversation{
+			Id: conversation(c.user, userID(i)),
+		}}
 	case *chatv1.ClientFrame_History:
-		// There is no log: what was pushed is all there is.
-		answer.Body = &chatv1.ServerFrame_HistoryPage{HistoryPage: &chatv1.HistoryPage{ConversationId: body.History.GetConversationId()}}
+		// There is no log: pushes are not repeated.
+		answer.Body = &chatv1.ServerFrame_HistoryPage{HistoryPage: &chatv1.HistoryPage{
+			ConversationId: body.History.GetConversationId(),
+		}}
 	case *chatv1.ClientFrame_Send:
 		return s.send(c, f.GetRequestId(), body.Send, touched)
 	default:
@@ -201,7 +207,7 @@ func (s *Server) handle(c *conn, f *chatv1.ClientFrame, touched []*conn) ([]*con
 	return append(touched, c), nil
 }
 
-// conversation holds both users in its id, so that nothing has to be looked up.
+// conversation is an id that holds both users' ids, so that nothing is looked up.
 func conversation(a, b uint64) uint64 { return min(a, b)<<32 | max(a, b) }
 
 func (s *Server) send(c *conn, request uint64, m *chatv1.Send, touched []*conn) ([]*conn, error) {
@@ -220,7 +226,7 @@ func (s *Server) send(c *conn, request uint64, m *chatv1.Send, touched []*conn) 
 func (s *Server) relay(c *conn, request uint64, m *chatv1.Send, seq uint64) []*conn {
 	now := time.Now().UnixMilli()
 	c.out.push(&chatv1.ServerFrame{RequestId: request, Body: &chatv1.ServerFrame_Sent{Sent: &chatv1.Sent{
-		ConversationId: m.GetConversationId(), Seq: seq, CreatedAtMs: now,
+		ConversationId: m.GetConversationId(), Seq: seq, CreatedAtMs: now, Ordinal: seq,
 	}}})
 	id := m.GetConversationId()
 	other := id >> 32
@@ -235,7 +241,7 @@ func (s *Server) relay(c *conn, request uint64, m *chatv1.Send, seq uint64) []*c
 	}
 	peer.out.push(&chatv1.ServerFrame{Body: &chatv1.ServerFrame_Event{Event: &chatv1.Event{
 		ConversationId: id, Seq: seq, SenderId: c.user, ClientMsgId: m.GetClientMsgId(),
-		Kind: chatv1.EventKind_EVENT_KIND_TEXT, Text: m.GetText(), CreatedAtMs: now,
+		Kind: content.Text, Body: m.GetBody(), CreatedAtMs: now, Ordinal: seq,
 	}}})
 	return []*conn{c, peer}
 }

@@ -9,10 +9,10 @@ import (
 
 	"github.com/msrchat/msrchat/shared/testenv"
 
+	"github.com/msrchat/msrchat/bench/dial"
 	"github.com/msrchat/msrchat/bench/floor"
 	"github.com/msrchat/msrchat/bench/load"
-	"github.com/msrchat/msrchat/bench/people"
-	"github.com/msrchat/msrchat/bench/wire"
+	"github.com/msrchat/msrchat/bench/users"
 )
 
 // start runs a floor until stop.
@@ -37,30 +37,31 @@ func start(t *testing.T, kind floor.Kind, db *sql.DB) (address string, stop func
 	}
 }
 
-// Each floor answers and relays everything, and stores what it says it stores.
-func TestFloors(t *testing.T) {
+func TestEachFloorAnswersAndRelaysEverythingAndStoresItsPart(t *testing.T) {
 	db := testenv.Open(t, testenv.MariaDB(t))
 	tables := map[floor.Kind]string{floor.DB0: "bench_floor_db0", floor.Schema: "bench_floor_schema"}
 	for _, kind := range floor.Kinds() {
 		t.Run(string(kind), func(t *testing.T) {
 			address, stop := start(t, kind, db)
-			dialer := wire.NewDialer("floor test")
-			defer dialer.Close()
+			dialer := dial.New()
+			defer dialer.Keeper.Close()
 			got, err := load.Run(t.Context(), load.Config{
 				Clients: 10, Window: 4, MinSize: 1, MaxSize: 300, Duration: 300 * time.Millisecond, Settle: testenv.Patience,
-			}, people.Floor{Address: address, Dialer: dialer}, load.Hooks{})
+			}, users.Floor{Address: address, Dialer: dialer}, load.Hooks{})
 			if err != nil {
 				t.Fatal(err)
 			}
 			if err := got.Broken(); err != nil {
 				t.Error(err)
 			}
-			if got.Sent == 0 || got.Acked != got.Sent || got.Delivered != got.Sent || got.Unanswered != 0 || len(got.Errors) != 0 {
+			if got.Sent == 0 || got.Acked != got.Sent || got.Delivered != got.Sent || got.Unanswered != 0 ||
+				len(got.Errors) != 0 {
 				t.Errorf("got %+v", got)
 			}
 			if table := tables[kind]; table != "" {
 				var rows, conversations int64
-				err := db.QueryRowContext(t.Context(), "SELECT COUNT(*), COUNT(DISTINCT conversation_id) FROM "+table).Scan(&rows, &conversations)
+				err := db.QueryRowContext(t.Context(), "SELECT COUNT(*), COUNT(DISTINCT conversation_id) FROM "+table).
+					Scan(&rows, &conversations)
 				if err != nil || rows != got.Sent || conversations != 5 {
 					t.Errorf("%d rows of %d conversations for %d messages, %v", rows, conversations, got.Sent, err)
 				}
@@ -75,15 +76,15 @@ func TestFloors(t *testing.T) {
 	}
 }
 
-// schema has what makes the real table dear: both its keys.
-func TestSchemaIsTheRealOne(t *testing.T) {
+// Its two keys are what makes the real table expensive.
+func TestSchemaHasTheKeysOfTheRealTable(t *testing.T) {
 	db := testenv.Open(t, testenv.MariaDB(t))
 	_, stop := start(t, floor.Schema, db)
 	defer stop()
 	keys := func(table string) (n int) {
 		t.Helper()
-		err := db.QueryRowContext(t.Context(),
-			"SELECT COUNT(*) FROM information_schema.statistics WHERE table_schema = DATABASE() AND table_name = ? AND non_unique = 0", table).Scan(&n)
+		err := db.QueryRowContext(t.Context(), "SELECT COUNT(*) FROM information_schema.statistics"+
+			" WHERE table_schema = DATABASE() AND table_name = ? AND non_unique = 0", table).Scan(&n)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -94,7 +95,7 @@ func TestSchemaIsTheRealOne(t *testing.T) {
 	}
 }
 
-func TestUnknownKind(t *testing.T) {
+func TestAnUnknownKindOfFloorIsRefused(t *testing.T) {
 	if _, err := floor.NewServer(t.Context(), "marble", nil); err == nil {
 		t.Error("there is a marble floor")
 	}

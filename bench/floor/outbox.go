@@ -8,8 +8,8 @@ import (
 	"github.com/msrchat/msrchat/shared/frame"
 )
 
-// outbox is a client's outgoing side. mu owns out; writing is the right to write
-// and is taken before mu.
+// outbox is a client's outgoing side. mu owns out; writing lets one goroutine
+// write at a time and is taken before mu.
 type outbox struct {
 	nc      net.Conn
 	writing sync.Mutex
@@ -17,14 +17,14 @@ type outbox struct {
 	out     []byte
 }
 
-// push queues a frame until somebody flushes.
+// push queues a frame until the next flush.
 func (o *outbox) push(f *chatv1.ServerFrame) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.out, _ = frame.Append(o.out, f) // what came in as a frame can go out as one
+	o.out, _ = frame.Append(o.out, f) // what could be decoded can be encoded
 }
 
-// flush writes what is queued. A client that is gone is noticed by its reader.
+// flush writes what is queued. An error ends the client's reader too.
 func (o *outbox) flush() {
 	o.writing.Lock()
 	defer o.writing.Unlock()

@@ -1,5 +1,5 @@
-// Package latency records durations in HDR histograms: the percentiles are right
-// to three digits from a microsecond to two minutes.
+// Package latency records durations in HDR histograms, whose percentiles have
+// three significant digits from a microsecond to two minutes.
 package latency
 
 import (
@@ -10,10 +10,10 @@ import (
 )
 
 const (
-	// longest is what a histogram can hold; more is counted as this much.
+	// longest is the longest that a histogram holds; more is counted as this.
 	longest = 2 * time.Minute
 	digits  = 3
-	// shards keep those who record at once apart.
+	// shards spread the goroutines that record at the same time.
 	shards = 8
 )
 
@@ -34,14 +34,14 @@ func NewRecorder() *Recorder {
 	return r
 }
 
-// Record adds a duration. who is any number that differs among those who record
-// at the same time.
-func (r *Recorder) Record(who int, d time.Duration) {
-	s := &r.shards[uint(who)%shards]
+// Record adds a duration. shard is any number, of which goroutines that record at
+// the same time should have different ones.
+func (r *Recorder) Record(shard int, d time.Duration) {
+	s := &r.shards[uint(shard)%shards]
 	us := min(max(d, time.Microsecond), longest).Microseconds()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	_ = s.hist.RecordValue(us) // within the limits by the line above
+	_ = s.hist.RecordValue(us) // fails only outside the limits
 }
 
 // Summary describes durations in milliseconds; without any it is zero.

@@ -8,13 +8,13 @@ import (
 	"github.com/msrchat/msrchat/bench/latency"
 )
 
-func TestSummary(t *testing.T) {
+func TestPercentilesAreRightToThreeDigits(t *testing.T) {
 	r := latency.NewRecorder()
 	if s := r.Summary(); s != (latency.Summary{}) {
 		t.Errorf("without durations: %+v", s)
 	}
 	var recording sync.WaitGroup
-	for who := range 10 { // 1 to 1000 ms, by ten who record at once
+	for who := range 10 { // 1 to 1000 ms, by ten goroutines at once
 		recording.Go(func() {
 			for i := range 100 {
 				r.Record(who, time.Duration(who*100+i+1)*time.Millisecond)
@@ -40,8 +40,7 @@ func TestSummary(t *testing.T) {
 	near("max", s.Max, 1000)
 }
 
-// What does not fit is counted as the nearest that does.
-func TestLimits(t *testing.T) {
+func TestWhatDoesNotFitIsCountedAsTheNearestThatDoes(t *testing.T) {
 	r := latency.NewRecorder()
 	r.Record(-1, -time.Second)
 	r.Record(1, time.Hour)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	mathrand "math/rand/v2"
 	"strings"
@@ -11,9 +12,11 @@ import (
 	"time"
 
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
+	"github.com/msrchat/msrchat/shared/retry"
+	"github.com/msrchat/msrchat/shared/wire"
 
+	"github.com/msrchat/msrchat/bench/failure"
 	"github.com/msrchat/msrchat/bench/latency"
-	"github.com/msrchat/msrchat/bench/wire"
 )
 
 // dialers is how many clients connect at once: more would only wait for the
@@ -21,8 +24,9 @@ import (
 const dialers = 64
 
 func newRunner(cfg Config, side Side, hooks Hooks) *runner {
+	const sentence = "the quick brown fox jumps over the lazy dog. "
 	r := &runner{
-		cfg: cfg, side: side, hooks: hooks, texts: strings.Repeat("the quick brown fox jumps over the lazy dog. ", cfg.MaxSize/45+1),
+		cfg: cfg, side: side, hooks: hooks, texts: []byte(strings.Repeat(sentence, cfg.MaxSize/len(sentence)+1)),
 		ack: latency.NewRecorder(), delivery: latency.NewRecorder(), errors: make(map[string]int64), start: time.Now(),
 	}
 	var nonce [4]byte
@@ -39,8 +43,8 @@ func newRunner(cfg Config, side Side, hooks Hooks) *runner {
 	return r
 }
 
-// connect connects everybody in a random order, so that servers which take turns
-// do not get all senders, and begins the conversations.
+// connect connects everybody in a random order, so that servers which are assigned
+// in turn do not get all senders, and begins the conversations.
 func (r *runner) connect(ctx context.Context) ([]*wire.Conn, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -101,18 +105,17 @@ func (r *runner) watch(done <-chan struct{}) {
 	}
 }
 
-// Waits between attempts to come back.
-const (
-	minWait = 250 * time.Millisecond
-	maxWait = 5 * time.Second
-)
+// backoff is between attempts to reconnect.
+var backoff = retry.Policy{Min: 250 * time.Millisecond, Max: 5 * time.Second}
 
-// attend serves the i-th client's connection, and connects it again when it was
-// lost, until ctx ends.
+// stable is how long a connection must last for the waits to begin anew.
+const stable = 5 * time.Second
+
+// attend serves the i-th client's connection, and reconnects when it was lost,
+// until ctx ends or the server says that coming back cannot help.
 func (r *runner) attend(ctx context.Context, i int, c *wire.Conn) {
 	p := r.pairs[i/2]
-	wait := minWait
-	for {
+	for failures := 1; ; failures++ {
 		started := time.Now()
 		stop := context.AfterFunc(ctx, c.Close)
 		h := p.join(i%2 == 0, c)
@@ -124,43 +127,48 @@ func (r *runner) attend(ctx context.Context, i int, c *wire.Conn) {
 			return
 		}
 		r.connected.Add(-1)
-		r.failed(wire.Kind(err))
-		if time.Since(started) > maxWait {
-			wait = minWait
+		r.failed(failure.Kind(err))
+		if time.Since(started) > stable {
+			failures = 1
 		}
-		if c = r.again(ctx, i, wait); c == nil {
+		if c = r.reconnect(ctx, i, &failures, err); c == nil {
 			return
 		}
 		r.connected.Add(1)
-		wait = min(2*wait, maxWait)
 	}
 }
 
-// again connects after a jittered wait, as often as it takes; nil means that ctx
-// ended.
-func (r *runner) again(ctx context.Context, i int, wait time.Duration) *wire.Conn {
-	for {
-		timer := time.NewTimer(wait/2 + mathrand.N(wait/2+1))
-		select {
-		case <-ctx.Done():
-			timer.Stop()
+// reconnect waits and connects, as often as needed, and counts the failures. The
+// last one was cause. nil means that ctx ended, or that coming back cannot help.
+func (r *runner) reconnect(ctx context.Context, i int, failures *int, cause error) *wire.Conn {
+	for ; ; *failures++ {
+		wait := backoff.After(*failures)
+		var bye *wire.GoodbyeError
+		if errors.As(cause, &bye) {
+			if !bye.Reconnect() {
+				return nil
+			}
+			wait = max(wait, retry.Asked(bye.After()))
+		}
+		if !retry.Sleep(ctx, wait) {
 			return nil
-		case <-timer.C:
 		}
 		c, err := r.side.Connect(ctx, i)
 		if err == nil {
 			return c
 		}
 		if ctx.Err() == nil {
-			r.failed("connect: " + wire.Kind(err))
+			r.failed("connect: " + failure.Kind(err))
 		}
-		wait = min(2*wait, maxWait)
+		cause = err
 	}
 }
 
 // open begins the pair's conversation.
 func (p *pair) open(ctx context.Context, c *wire.Conn, peer string) error {
-	f, err := c.Call(ctx, &chatv1.ClientFrame{RequestId: 1, Body: &chatv1.ClientFrame_OpenDirect{OpenDirect: &chatv1.OpenDirect{PeerName: peer}}})
+	f, err := c.Call(ctx, &chatv1.ClientFrame{RequestId: 1, Body: &chatv1.ClientFrame_OpenDirect{
+		OpenDirect: &chatv1.OpenDirect{PeerName: peer},
+	}})
 	if err != nil {
 		return fmt.Errorf("begin to talk with %s: %w", peer, err)
 	}
@@ -168,6 +176,6 @@ func (p *pair) open(ctx context.Context, c *wire.Conn, peer string) error {
 	if conversation.GetId() == 0 {
 		return fmt.Errorf("begin to talk with %s: the server answered without a conversation", peer)
 	}
-	p.conversation, p.head = conversation.GetId(), conversation.GetHead()
+	p.conversation, p.seen = conversation.GetId(), conversation.GetHead()
 	return nil
 }

@@ -1,9 +1,9 @@
-// Package load lets pairs of users talk and measures how it goes: how long until
-// a message is acknowledged and delivered, and that none is lost, doubled or out
-// of order.
+// Package load lets pairs of users talk and measures how long it takes until a
+// message is acknowledged and delivered, and that none is lost, doubled or out of
+// order.
 //
 // Of each two clients the first sends and the second receives. In a closed loop
-// each pair has a fixed number of messages outstanding; one is over when it was
+// each pair has a fixed number of messages outstanding; one is done when it was
 // acknowledged and received. In an open loop messages become due at a fixed rate,
 // whatever the servers do, and times count from the moment a message was due: a
 // server that stalls is charged for all that waited meanwhile.
@@ -19,9 +19,9 @@ import (
 	"time"
 
 	"github.com/msrchat/msrchat/shared/text"
+	"github.com/msrchat/msrchat/shared/wire"
 
 	"github.com/msrchat/msrchat/bench/latency"
-	"github.com/msrchat/msrchat/bench/wire"
 )
 
 // maxOutstanding is how many messages a pair has under way at most: what a chat
@@ -34,7 +34,7 @@ type Config struct {
 	Clients int `json:"clients"`
 	// Window is how many messages of a pair are outstanding in a closed loop.
 	Window int `json:"window,omitempty"`
-	// Rate makes it an open loop of that many messages a second altogether.
+	// Rate makes it an open loop of that many messages a second in all.
 	Rate float64 `json:"rate,omitempty"`
 	// MinSize and MaxSize bound a text's length in bytes.
 	MinSize int `json:"min_size"`
@@ -58,14 +58,15 @@ func (c Config) Validate() error {
 	case c.Rate == 0 && (c.Window < 1 || c.Window > maxOutstanding):
 		return fmt.Errorf("a window of %d: between 1 and %d is possible", c.Window, maxOutstanding)
 	case c.MinSize < 1 || c.MaxSize < c.MinSize || c.MaxSize > text.MaxMessageRunes:
-		return fmt.Errorf("texts of %d to %d bytes: between 1 and %d is possible", c.MinSize, c.MaxSize, text.MaxMessageRunes)
+		return fmt.Errorf("texts of %d to %d bytes: between 1 and %d is possible",
+			c.MinSize, c.MaxSize, text.MaxMessageRunes)
 	case c.Warmup < 0 || c.Duration <= 0 || c.Settle <= 0:
 		return errors.New("the duration must be positive")
 	}
 	return nil
 }
 
-// Side is whom the load is made on.
+// Side is what the load is put on: the system, or a floor.
 type Side interface {
 	// Connect connects the i-th client; it is called again when a connection was
 	// lost. It may be called from any goroutine.
@@ -74,10 +75,10 @@ type Side interface {
 	Name(i int) string
 }
 
-// Hooks are called during a run, from its goroutine.
+// Hooks are called during a run, from the goroutine of Run.
 type Hooks struct {
-	// Connected, when everybody is connected; Begin and End around the time that
-	// is counted.
+	// Connected is called when all clients are connected; Begin and End around the
+	// time that is measured.
 	Connected func(conns []*wire.Conn)
 	Begin     func()
 	End       func()
@@ -92,29 +93,29 @@ type Progress struct {
 	Connected int
 	Delivered int64
 	Rate      float64 // delivered a second since the last call
-	Waiting   int64   // due or sent, and not over
+	Waiting   int64   // due or sent, and not done
 	Errors    int64
 }
 
-// Result is what a run came to. The first four count all messages, those of the
-// warm-up too.
+// Result is what a run measured. The counts, Measured excepted, are of all
+// messages, those of the warm-up too.
 type Result struct {
 	Sent, Acked, Delivered int64
 	// Unanswered were sent and neither acknowledged nor refused by the end.
 	Unanswered int64
-	// Lost were acknowledged and not to be found by the end. Doubled are in the
-	// log twice, Reordered behind one that was sent later, Misnumbered elsewhere
-	// than the acknowledgement said.
+	// Lost were acknowledged and not received by the end. Doubled are in the log
+	// twice, Reordered behind one that was sent later, Misnumbered under another
+	// number than acknowledged.
 	Lost, Doubled, Reordered, Misnumbered int64
 	// Pulled were delivered because the receiver asked, not by a push.
 	Pulled int64
-	// Seconds is how long was counted, Measured how many were delivered in it.
+	// Seconds is how long it was measured, Measured how many were delivered in it.
 	Seconds  float64
 	Measured int64
 	// Ack and Delivery are times since a message was due.
 	Ack, Delivery latency.Summary
-	// Errors counts what went wrong on the way, by kind. A message that was
-	// refused or cut off for a reason that passes is sent again.
+	// Errors counts what failed on the way, by kind. A message that was refused for
+	// a reason that may pass, or whose connection broke, is sent again.
 	Errors map[string]int64
 	// Interrupted says that the run was ended early.
 	Interrupted bool
@@ -130,18 +131,18 @@ func (r *Result) Broken() error {
 }
 
 // runner is one run. The atomics and the mutex's fields are shared; the rest is
-// set before anything moves.
+// set before the first connection.
 type runner struct {
 	cfg   Config
 	side  Side
 	hooks Hooks
-	texts string
+	texts []byte // every text is a beginning of it
 	nonce uint32
 	start time.Time
 	pairs []*pair
 
 	ack, delivery *latency.Recorder
-	// measuring is set while what happens is counted, sending while more is sent.
+	// measuring is set while times are recorded, sending while new messages are.
 	measuring, sending                                              atomic.Bool
 	sent, acked, delivered, measured                                atomic.Int64
 	waiting                                                         atomic.Int64
@@ -198,8 +199,8 @@ func (r *runner) result(seconds float64, interrupted bool) *Result {
 	}
 }
 
-// drive sends for as long as the configuration says. It tells whether anything
-// was counted, and for how long.
+// drive sends for as long as the configuration says. It returns whether anything
+// was measured, and for how long.
 func (r *runner) drive(ctx context.Context) (began bool, seconds float64) {
 	r.sending.Store(true)
 	var scheduling sync.WaitGroup
@@ -230,7 +231,7 @@ func (r *runner) drive(ctx context.Context) (began bool, seconds float64) {
 	return began, seconds
 }
 
-// stage lets time pass, with progress; false means that ctx ended.
+// stage waits, with progress; false means that ctx ended.
 func (r *runner) stage(ctx context.Context, name string, d time.Duration) bool {
 	started := time.Now()
 	end := time.NewTimer(d)
@@ -261,37 +262,37 @@ func (r *runner) progress(stage string, elapsed time.Duration, rate float64) {
 	})
 }
 
-// settleTick is how often settle looks, and pullAfter how long it waits for a
-// push before it asks.
+// settleTick is how often settle checks, and pullAfter how long it waits for a
+// push before it pulls.
 const (
 	settleTick = 20 * time.Millisecond
 	pullAfter  = 2 * time.Second
 )
 
-// settle waits until nothing is under way. A receiver that a push did not reach
-// learns of it by the server's repair, or asks itself.
+// settle waits until nothing is under way. A receiver whose push was dropped is
+// sent the head by the server's repair, or pulls.
 func (r *runner) settle(ctx context.Context) {
-	started, asked := time.Now(), time.Now()
+	started, pulled := time.Now(), time.Now()
 	ticker := time.NewTicker(settleTick)
 	defer ticker.Stop()
-	told := 0
+	shown := 0 // seconds
 	for r.waiting.Load() > 0 {
 		<-ticker.C
 		elapsed := time.Since(started)
 		if elapsed > r.cfg.Settle {
 			return
 		}
-		if int(elapsed.Seconds()) > told {
-			told = int(elapsed.Seconds())
+		if int(elapsed.Seconds()) > shown {
+			shown = int(elapsed.Seconds())
 			r.progress("settling", elapsed, 0)
 			if ctx.Err() != nil && elapsed > r.cfg.Settle/4 {
-				return // somebody wants it to end
+				return // interrupted: a quarter of the time has to do
 			}
 		}
-		if time.Since(asked) > pullAfter {
-			asked = time.Now()
+		if time.Since(pulled) > pullAfter {
+			pulled = time.Now()
 			for _, p := range r.pairs {
-				p.ask()
+				p.pullRest()
 			}
 		}
 	}
@@ -316,7 +317,7 @@ func (r *runner) schedule(stop <-chan struct{}) {
 	}
 }
 
-// failed counts what went wrong.
+// failed counts a failure.
 func (r *runner) failed(kind string) {
 	r.fail.Add(1)
 	r.mu.Lock()

@@ -6,21 +6,21 @@ import (
 	"time"
 
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
+	"github.com/msrchat/msrchat/shared/content"
 	"github.com/msrchat/msrchat/shared/frame"
-
-	"github.com/msrchat/msrchat/bench/wire"
+	"github.com/msrchat/msrchat/shared/wire"
 )
 
-// pair is one that sends and one that receives. Messages are numbered from 1;
-// the number is in the message's id and is the request's id.
+// pair is a client that sends and one that receives. Messages are numbered from
+// 1; the number is in the message's id and is the request's id.
 //
-// mu owns all fields below it; it is held for moments. flushing keeps writers in
-// line, so that messages leave in the order of their numbers, and is taken
-// before mu.
+// mu owns all fields below it and is never held while something is written.
+// flushing lets one goroutine write at a time, so that messages leave in the order
+// of their numbers; it is taken before mu.
 type pair struct {
 	run          *runner
 	index        int
-	conversation uint64 // set before anything moves
+	conversation uint64 // set before the first message
 
 	flushing sync.Mutex
 
@@ -29,12 +29,12 @@ type pair struct {
 	// slots are the messages under way, at number modulo length.
 	slots []slot
 	next  uint64 // number of the next message
-	over  uint64 // all up to this number are over
+	done  uint64 // all up to this number are done
 	// due are the times of messages that wait for a slot (open loop).
 	due []time.Duration
 	out []byte // encoded, not yet written
-	// again is set while a timer for sending again runs.
-	again bool
+	// repeating is set while a timer for sending again runs.
+	repeating bool
 
 	receive
 }
@@ -43,25 +43,27 @@ type pair struct {
 type slot struct {
 	number          uint64
 	due             time.Duration // since the run's start
-	seq             uint64        // as acknowledged
-	place           uint64        // as received
+	acknowledged    uint64        // its sequence number in the acknowledgement
+	pushed          uint64        // and in the log, as it was received
 	acked, received bool
 	refused         bool // for good
 }
 
-func (s *slot) isOver() bool { return s.acked && s.received || s.refused }
+func (s *slot) isDone() bool { return s.acked && s.received || s.refused }
 
 func newPair(r *runner, index, window int) *pair {
-	return &pair{run: r, index: index, slots: make([]slot, window), next: 1, receive: receive{ahead: make(map[uint64]uint64)}}
+	return &pair{
+		run: r, index: index, slots: make([]slot, window), next: 1, receive: receive{ahead: make(map[uint64]uint64)},
+	}
 }
 
-// join takes a connection into use. A sender that comes back sends again what is
+// join starts to use a connection. A sender that reconnected sends again what is
 // unanswered, before anything new.
 func (p *pair) join(sends bool, c *wire.Conn) wire.Handler {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !sends {
-		p.receiver, p.asking = c, false
+		p.receiver, p.pulling = c, false
 		return receiving{p}
 	}
 	p.sender = c
@@ -89,7 +91,7 @@ func (p *pair) add(due time.Duration) {
 	p.pump()
 }
 
-// pump sends what may be sent.
+// pump sends what the window allows.
 func (p *pair) pump() {
 	p.flushing.Lock()
 	defer p.flushing.Unlock()
@@ -99,7 +101,7 @@ func (p *pair) pump() {
 	p.out = nil
 	p.mu.Unlock()
 	if len(out) > 0 && c != nil {
-		_ = c.Write(out) // the connection's end is seen where it is read
+		_ = c.Write(out) // after an error Serve ends as well
 	}
 	if out != nil {
 		p.mu.Lock()
@@ -116,7 +118,7 @@ func (p *pair) fill() {
 	if p.sender == nil {
 		return
 	}
-	for p.next-p.over <= uint64(len(p.slots)) {
+	for p.next-p.done <= uint64(len(p.slots)) {
 		due := time.Since(r.start)
 		switch {
 		case r.cfg.Rate > 0 && len(p.due) == 0:
@@ -149,17 +151,18 @@ func (p *pair) under(number uint64) *slot {
 // encode appends a Send.
 func (p *pair) encode(number uint64) {
 	id := p.id(number)
-	out, err := frame.Append(p.out, &chatv1.ClientFrame{RequestId: number, Body: &chatv1.ClientFrame_Send{Send: &chatv1.Send{
-		ConversationId: p.conversation, ClientMsgId: id[:], Text: p.text(number),
-	}}})
+	send := &chatv1.Send{
+		ConversationId: p.conversation, ClientMsgId: id[:], Kind: content.Text, Body: p.text(number),
+	}
+	out, err := frame.Append(p.out, &chatv1.ClientFrame{RequestId: number, Body: &chatv1.ClientFrame_Send{Send: send}})
 	if err != nil {
 		p.run.failed(err.Error()) // ASCII can always be encoded
 	}
 	p.out = out
 }
 
-// id is a UUIDv7 in form, so that the log's index sees what clients make: the
-// time, the run, the pair and the message's number in it.
+// id has the form of a UUIDv7, so that the log's index gets what clients make. It
+// holds the time, the run, the pair and the message's number.
 func (p *pair) id(number uint64) (id [16]byte) {
 	at := p.run.start.Add(p.at(number).due).UnixMilli()
 	binary.BigEndian.PutUint64(id[:], uint64(at)<<16|0x7000|uint64(p.run.nonce&0xfff))
@@ -177,8 +180,8 @@ func (p *pair) number(id []byte) (uint64, bool) {
 	return low & 0xffff_ffff, mine
 }
 
-// text is of a length between the bounds that follows from the number.
-func (p *pair) text(number uint64) string {
+// text has a length between the bounds that follows from the number.
+func (p *pair) text(number uint64) []byte {
 	c := p.run.cfg
 	n := c.MinSize
 	if spread := uint64(c.MaxSize - c.MinSize); spread > 0 {
@@ -187,10 +190,10 @@ func (p *pair) text(number uint64) string {
 	return p.run.texts[:n]
 }
 
-// advance frees the slots of what is over.
+// advance frees the slots of what is done.
 func (p *pair) advance() {
-	for p.over+1 < p.next && p.at(p.over+1).isOver() {
-		p.over++
+	for p.done+1 < p.next && p.at(p.done+1).isDone() {
+		p.done++
 		p.run.waiting.Add(-1)
 	}
 }
@@ -199,9 +202,9 @@ func (p *pair) advance() {
 func (p *pair) finish() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for n := p.over + 1; n < p.next; n++ {
+	for n := p.done + 1; n < p.next; n++ {
 		switch s := p.at(n); {
-		case s.isOver():
+		case s.isDone():
 		case s.acked:
 			p.run.lost.Add(1)
 		default:

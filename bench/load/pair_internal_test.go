@@ -5,14 +5,14 @@ import (
 	"time"
 
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
-
-	"github.com/msrchat/msrchat/bench/wire"
+	"github.com/msrchat/msrchat/shared/wire"
 )
 
-// under returns a pair with n messages under way, as if they had been sent.
+// under returns a pair with n messages under way.
 func under(t *testing.T, n int) *pair {
 	t.Helper()
-	r := newRunner(Config{Clients: 2, Window: n, MinSize: 8, MaxSize: 8, Duration: time.Second, Settle: time.Second}, nil, Hooks{})
+	cfg := Config{Clients: 2, Window: n, MinSize: 8, MaxSize: 8, Duration: time.Second, Settle: time.Second}
+	r := newRunner(cfg, nil, Hooks{})
 	r.sending.Store(true)
 	r.measuring.Store(true)
 	p := r.pairs[0]
@@ -29,28 +29,28 @@ func under(t *testing.T, n int) *pair {
 	return p
 }
 
-// at1 is the number-th message at a place in the log.
-func (p *pair) at1(number, seq uint64) *chatv1.Event {
+// logged is the number-th message under a sequence number in the log.
+func (p *pair) logged(number, seq uint64) *chatv1.Event {
 	id := p.id(number)
 	return &chatv1.Event{ConversationId: 1, Seq: seq, ClientMsgId: id[:]}
 }
 
 func (p *pair) push(number, seq uint64) {
-	receiving{p}.Frame(&chatv1.ServerFrame{Body: &chatv1.ServerFrame_Event{Event: p.at1(number, seq)}})
+	receiving{p}.Frame(&chatv1.ServerFrame{Body: &chatv1.ServerFrame_Event{Event: p.logged(number, seq)}})
 }
 
 func (p *pair) page(head uint64, events ...*chatv1.Event) {
-	receiving{p}.Frame(&chatv1.ServerFrame{Body: &chatv1.ServerFrame_HistoryPage{HistoryPage: &chatv1.HistoryPage{ConversationId: 1, Head: head, Events: events}}})
+	page := &chatv1.HistoryPage{ConversationId: 1, Head: head, Events: events}
+	receiving{p}.Frame(&chatv1.ServerFrame{Body: &chatv1.ServerFrame_HistoryPage{HistoryPage: page}})
 }
 
-// Each history is judged as it should be: the counters can count.
-func TestVerdicts(t *testing.T) {
+func TestEachHistoryIsCountedAsWhatItIs(t *testing.T) {
 	type counts struct{ delivered, pulled, lost, doubled, reordered, misnumbered, unanswered int64 }
 	for name, test := range map[string]struct {
 		history func(p *pair)
 		want    counts
 	}{
-		"all is well": {func(p *pair) {
+		"nothing went wrong": {func(p *pair) {
 			for n := uint64(1); n <= 3; n++ {
 				p.acked(n, n)
 				p.push(n, n)
@@ -83,7 +83,7 @@ func TestVerdicts(t *testing.T) {
 			}
 			p.push(1, 1)
 			p.push(3, 3)
-			p.page(3, p.at1(2, 2), p.at1(3, 3))
+			p.page(3, p.logged(2, 2), p.logged(3, 3))
 		}, counts{delivered: 3, pulled: 1}},
 		"acknowledged and gone": {func(p *pair) {
 			p.acked(1, 1)
@@ -129,9 +129,7 @@ func TestVerdicts(t *testing.T) {
 	}
 }
 
-// Slots are free when a message is acknowledged and received, in the order of
-// the numbers.
-func TestWindow(t *testing.T) {
+func TestASlotIsFreeOnceItsMessageAndAllBeforeAreAcknowledgedAndReceived(t *testing.T) {
 	p := under(t, 2)
 	if p.run.waiting.Load() != 2 {
 		t.Errorf("%d wait", p.run.waiting.Load())
@@ -139,16 +137,16 @@ func TestWindow(t *testing.T) {
 	p.push(2, 2) // ahead of 1
 	p.acked(1, 1)
 	p.acked(2, 2)
-	if p.over != 0 {
-		t.Errorf("all up to %d is over, nothing was received", p.over)
+	if p.done != 0 {
+		t.Errorf("all up to %d is done, nothing was received", p.done)
 	}
 	p.push(1, 1)
-	if p.over != 2 || p.run.waiting.Load() != 0 {
-		t.Errorf("all up to %d is over, %d wait", p.over, p.run.waiting.Load())
+	if p.done != 2 || p.run.waiting.Load() != 0 {
+		t.Errorf("all up to %d is done, %d wait", p.done, p.run.waiting.Load())
 	}
 }
 
-func TestID(t *testing.T) {
+func TestAMessagesIDHoldsItsNumber(t *testing.T) {
 	p := under(t, 1)
 	id := p.id(1)
 	if id[6]>>4 != 7 || id[8]>>6 != 2 {
@@ -166,7 +164,7 @@ func TestID(t *testing.T) {
 	}
 }
 
-func TestTextLengths(t *testing.T) {
+func TestTextsHaveEveryLengthBetweenTheBounds(t *testing.T) {
 	r := newRunner(Config{Clients: 2, Window: 1, MinSize: 3, MaxSize: 9}, nil, Hooks{})
 	seen := make(map[int]bool)
 	for n := uint64(1); n < 1000; n++ {
@@ -182,7 +180,7 @@ func TestTextLengths(t *testing.T) {
 	}
 }
 
-func TestValidate(t *testing.T) {
+func TestAWrongConfigurationIsRefused(t *testing.T) {
 	good := Config{Clients: 2, Window: 1, MinSize: 1, MaxSize: 1, Duration: 1, Settle: 1}
 	if err := good.Validate(); err != nil {
 		t.Error(err)

@@ -6,22 +6,23 @@ import (
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
 	"github.com/msrchat/msrchat/shared/frame"
 
-	"github.com/msrchat/msrchat/bench/wire"
+	"github.com/msrchat/msrchat/bench/failure"
 )
 
 // maxAhead bounds the events that are remembered while those before them are
-// fetched; beyond it they are fetched as well.
+// pulled; beyond it they are pulled as well.
 const maxAhead = 1024
 
-// receive is what a pair's receiver knows of the log. The pair's mu owns it.
+// receive is a pair's receiver. The pair's mu owns it.
 type receive struct {
-	head uint64 // all up to this place were displayed
-	last uint64 // the highest message number among them
-	// ahead are messages by place, behind a gap.
+	seen uint64 // the log was displayed up to this sequence number
+	last uint64 // the highest message number in it
+	// ahead are the numbers of messages behind a gap, by sequence number.
 	ahead map[uint64]uint64
-	// asking is set while a page is on its way, told the furthest known place.
-	asking  bool
-	told    uint64
+	// pulling is set while a page is awaited. head is the highest sequence number
+	// that any push or page named.
+	pulling bool
+	head    uint64
 	request uint64
 }
 
@@ -40,14 +41,14 @@ func (h receiving) Frame(f *chatv1.ServerFrame) {
 		p.mu.Lock()
 		for _, head := range body.Heads.GetHeads() {
 			if head.GetConversationId() == p.conversation {
-				p.told = max(p.told, head.GetSeq())
+				p.head = max(p.head, head.GetSeq())
 			}
 		}
 		p.mu.Unlock()
 	case *chatv1.ServerFrame_HistoryPage:
 		p.mu.Lock()
-		p.asking = false
-		p.told = max(p.told, body.HistoryPage.GetHead())
+		p.pulling = false
+		p.head = max(p.head, body.HistoryPage.GetHead())
 		for _, e := range body.HistoryPage.GetEvents() {
 			p.event(e, true)
 		}
@@ -55,16 +56,16 @@ func (h receiving) Frame(f *chatv1.ServerFrame) {
 	case *chatv1.ServerFrame_Failure:
 		p.run.failed("history: " + body.Failure.GetCode())
 		p.mu.Lock()
-		p.asking = false
+		p.pulling = false
 		p.mu.Unlock()
 	}
 }
 
-// Drained asks for what is missing, and lets the sender go on.
+// Drained pulls what is missing, and lets the sender send more.
 func (h receiving) Drained() {
 	p := h.pair
 	p.mu.Lock()
-	missing := p.told > p.head && !p.asking
+	missing := p.head > p.seen && !p.pulling
 	p.mu.Unlock()
 	if missing {
 		p.pull()
@@ -72,10 +73,10 @@ func (h receiving) Drained() {
 	p.pump()
 }
 
-// ask is for a receiver that still misses something at the end.
-func (p *pair) ask() {
+// pullRest pulls for a receiver that still misses something at the end.
+func (p *pair) pullRest() {
 	p.mu.Lock()
-	missing := p.over+1 < p.next
+	missing := p.done+1 < p.next
 	p.mu.Unlock()
 	if missing {
 		p.pull()
@@ -86,10 +87,10 @@ func (p *pair) ask() {
 func (p *pair) pull() {
 	p.mu.Lock()
 	c := p.receiver
-	p.asking = c != nil
+	p.pulling = c != nil
 	p.request++
 	request := &chatv1.ClientFrame{RequestId: p.request, Body: &chatv1.ClientFrame_History{History: &chatv1.History{
-		ConversationId: p.conversation, After: p.head,
+		ConversationId: p.conversation, After: p.seen,
 	}}}
 	p.mu.Unlock()
 	if c == nil {
@@ -100,7 +101,7 @@ func (p *pair) pull() {
 		err = c.Write(encoded)
 	}
 	if err != nil {
-		p.run.failed(wire.Kind(err))
+		p.run.failed(failure.Kind(err))
 	}
 }
 
@@ -108,13 +109,13 @@ func (p *pair) pull() {
 func (p *pair) event(e *chatv1.Event, pulled bool) {
 	number, mine := p.number(e.GetClientMsgId())
 	if !mine {
-		number = 0 // of somebody else, or of an earlier run
+		number = 0 // of another sender, or of an earlier run
 	}
 	switch seq := e.GetSeq(); {
-	case e.GetConversationId() != p.conversation || seq <= p.head:
-		return // known: a push may come twice
-	case seq > p.head+1:
-		p.told = max(p.told, seq)
+	case e.GetConversationId() != p.conversation || seq <= p.seen:
+		return // a push may come twice
+	case seq > p.seen+1:
+		p.head = max(p.head, seq)
 		if len(p.ahead) < maxAhead {
 			p.ahead[seq] = number
 		}
@@ -123,25 +124,25 @@ func (p *pair) event(e *chatv1.Event, pulled bool) {
 		p.display(seq, number, pulled)
 	}
 	for len(p.ahead) > 0 {
-		number, next := p.ahead[p.head+1]
+		number, next := p.ahead[p.seen+1]
 		if !next {
 			break
 		}
-		delete(p.ahead, p.head+1)
-		p.display(p.head+1, number, false)
+		delete(p.ahead, p.seen+1)
+		p.display(p.seen+1, number, false)
 	}
 	if len(p.ahead) > 0 && pulled { // what the page brought as well
 		for seq := range p.ahead {
-			if seq <= p.head {
+			if seq <= p.seen {
 				delete(p.ahead, seq)
 			}
 		}
 	}
 }
 
-// display is what a person would see: the log's next event.
+// display takes the log's next event, as a client would show it.
 func (p *pair) display(seq, number uint64, pulled bool) {
-	p.head = seq
+	p.seen = seq
 	if number == 0 {
 		return
 	}
@@ -154,7 +155,7 @@ func (p *pair) display(seq, number uint64, pulled bool) {
 		p.run.reordered.Add(1)
 	}
 	p.last = max(p.last, number)
-	s.received, s.place = true, seq
+	s.received, s.pushed = true, seq
 	p.compare(s)
 	p.run.delivered.Add(1)
 	if pulled {

@@ -1,17 +1,20 @@
 package load
 
 import (
-	"math/rand/v2"
 	"time"
 
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
 	"github.com/msrchat/msrchat/shared/errs"
+	"github.com/msrchat/msrchat/shared/retry"
 )
+
+// minRepeat is the least wait before a refused message is sent again.
+const minRepeat = 20 * time.Millisecond
 
 // sending handles what arrives at a pair's sender.
 type sending struct{ *pair }
 
-// Frame takes answers. Pushes of the sender's own messages are of no interest.
+// Frame takes answers; the sender ignores pushes.
 func (h sending) Frame(f *chatv1.ServerFrame) {
 	switch body := f.GetBody().(type) {
 	case *chatv1.ServerFrame_Sent:
@@ -31,7 +34,7 @@ func (p *pair) acked(number, seq uint64) {
 	if s == nil || s.acked {
 		return // a message that was sent again is answered again
 	}
-	s.acked, s.seq = true, seq
+	s.acked, s.acknowledged = true, seq
 	p.run.acked.Add(1)
 	p.compare(s)
 	if p.run.measuring.Load() {
@@ -40,14 +43,14 @@ func (p *pair) acked(number, seq uint64) {
 	p.advance()
 }
 
-// compare checks the two places that a message was said to have.
+// compare checks that a message was acknowledged under the number that it has.
 func (p *pair) compare(s *slot) {
-	if s.acked && s.received && s.seq != s.place {
+	if s.acked && s.received && s.acknowledged != s.pushed {
 		p.run.misnumbered.Add(1)
 	}
 }
 
-// refused sends again later what may be taken then.
+// refused sends again later what may be accepted then.
 func (p *pair) refused(number uint64, f *chatv1.Failure) {
 	p.run.failed(f.GetCode())
 	p.mu.Lock()
@@ -56,21 +59,19 @@ func (p *pair) refused(number uint64, f *chatv1.Failure) {
 	if s == nil || s.acked {
 		return
 	}
-	switch errs.Code(f.GetCode()) {
-	case errs.CodeUnavailable, errs.CodeExhausted, errs.CodeRateLimited, errs.CodeInternal:
-	default:
+	if !errs.Code(f.GetCode()).MayPass() {
 		s.refused = true
 		p.advance()
 		return
 	}
-	if p.again {
+	if p.repeating {
 		return
 	}
-	p.again = true
-	wait := max(time.Duration(f.GetRetryAfterMs())*time.Millisecond, 20*time.Millisecond)
-	time.AfterFunc(wait+rand.N(wait/4+1), func() {
+	p.repeating = true
+	asked := max(time.Duration(f.GetRetryAfterMs())*time.Millisecond, minRepeat)
+	time.AfterFunc(retry.Asked(asked), func() {
 		p.mu.Lock()
-		p.again = false
+		p.repeating = false
 		p.repeat()
 		p.mu.Unlock()
 		p.pump()
@@ -83,7 +84,7 @@ func (p *pair) repeat() {
 	if p.sender == nil {
 		return
 	}
-	for n := p.over + 1; n < p.next; n++ {
+	for n := p.done + 1; n < p.next; n++ {
 		if s := p.at(n); !s.acked && !s.refused {
 			p.encode(n)
 		}

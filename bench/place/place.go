@@ -11,12 +11,12 @@ import (
 	"time"
 
 	"github.com/msrchat/msrchat/client"
+	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
 )
 
-// Place is a server for one client.
+// Place is a server for one client. Its instance is empty where nobody named it.
 type Place struct {
-	Address  string
-	Instance string // empty where it is not known
+	Server *chatv1.Endpoint
 	// Assignment is to be shown to the server.
 	Assignment string
 }
@@ -38,19 +38,19 @@ func Direct(addresses []string) (Chooser, error) {
 		}
 	}
 	return func(_ context.Context, i int, _ []byte, _ []string) (Place, error) {
-		pair := i / 2
-		if i%2 == 0 {
-			return Place{Address: addresses[pair%len(addresses)]}, nil
+		at := i / 2 // the pair
+		if i%2 != 0 {
+			at /= len(addresses)
 		}
-		return Place{Address: addresses[pair/len(addresses)%len(addresses)]}, nil
+		return Place{Server: &chatv1.Endpoint{Address: addresses[at%len(addresses)]}}, nil
 	}, nil
 }
 
 const (
 	// calls is how many connections to the gate are open at most.
 	calls = 64
-	// freshCalls is the same for clients that each make their own: as many as fit
-	// beside 18,000 chat connections into 20,000 open files.
+	// freshCalls is the same where each question has a connection of its own: as
+	// many as fit beside 18,000 chat connections into 20,000 open files.
 	freshCalls = 1024
 )
 
@@ -78,6 +78,8 @@ func Gate(url string, options ...Option) (Chooser, error) {
 		if err != nil {
 			return Place{}, err
 		}
-		return Place{Address: a.Server.Address, Instance: a.Server.Instance, Assignment: a.ID}, nil
+		return Place{Server: &chatv1.Endpoint{
+			Instance: a.Server.Instance, Address: a.Server.Address, TlsServerName: a.Server.TLSServerName,
+		}, Assignment: a.ID}, nil
 	}, nil
 }

@@ -1,9 +1,8 @@
-// Package proc tells what processes of this machine use: CPU time and resident
-// memory, from /proc. Elsewhere nothing is measured.
+// Package proc measures what processes of this machine use: CPU time and resident
+// memory, from /proc. On systems without it nothing is measured.
 package proc
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -13,8 +12,8 @@ import (
 	"time"
 )
 
-// ErrNotMeasured says that a process cannot be seen from here: another machine's
-// or system's, or another user's.
+// ErrNotMeasured: the process belongs to another machine or another user, or the
+// system has no /proc.
 var ErrNotMeasured = errors.New("not measured")
 
 // Process is one to watch.
@@ -33,7 +32,7 @@ func Parse(s string) (Process, error) {
 	return Process{Name: name, PID: pid}, nil
 }
 
-// ParseListener reads NAME=HOST:PORT, of which no more than the form is checked.
+// ParseListener reads NAME=HOST:PORT and checks only its form.
 func ParseListener(s string) (name, address string, err error) {
 	name, address, ok := strings.Cut(s, "=")
 	if _, _, bad := net.SplitHostPort(address); !ok || name == "" || bad != nil {
@@ -129,14 +128,4 @@ func (s Snapshot) Since(before Snapshot, group string) (u Used, ok bool) {
 		u.Instances++
 	}
 	return u, u.Instances > 0
-}
-
-// Names lists the snapshot's processes by name.
-func (s Snapshot) Names() []Process {
-	out := make([]Process, 0, len(s))
-	for p := range s {
-		out = append(out, p)
-	}
-	slices.SortFunc(out, func(a, b Process) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.PID, b.PID)) })
-	return out
 }

@@ -17,15 +17,15 @@ import (
 // clockTick is USER_HZ, which is 100 on every Linux that Go runs on.
 const clockTick = 10 * time.Millisecond
 
-// Read tells what a process has used. An error that is ErrNotMeasured says that
-// it cannot be seen.
+// Read reads what a process has used. The error is ErrNotMeasured where the process
+// cannot be seen.
 func Read(pid int) (Usage, error) {
 	dir := filepath.Join("/proc", strconv.Itoa(pid))
 	stat, err := os.ReadFile(filepath.Join(dir, "stat"))
 	if err != nil {
 		return Usage{}, errors.Join(ErrNotMeasured, err)
 	}
-	// The name, in brackets, may hold anything; the fields begin behind it.
+	// The name, in brackets, may hold any byte; the fields begin behind it.
 	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
 	const utime, stime = 14 - 3, 15 - 3 // numbered from 1 in proc(5), the first here is 3
 	if len(fields) <= stime {
@@ -82,10 +82,10 @@ func Listener(address string) (int, error) {
 			return strconv.Atoi(strings.Split(link, "/")[2])
 		}
 	}
-	return 0, fmt.Errorf("who listens on %s is %w", address, ErrNotMeasured)
+	return 0, fmt.Errorf("the process that listens on %s: %w", address, ErrNotMeasured)
 }
 
-// listening looks for a listening socket; nil is any address.
+// listening returns the inode of the socket that listens on an address; nil is any.
 func listening(ip net.IP, port uint16) (inode string, err error) {
 	const stateListen = "0A"
 	for _, table := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
@@ -104,7 +104,7 @@ func listening(ip net.IP, port uint16) (inode string, err error) {
 			}
 		}
 	}
-	return "", fmt.Errorf("who listens on port %d is %w", port, ErrNotMeasured)
+	return "", fmt.Errorf("the process that listens on port %d: %w", port, ErrNotMeasured)
 }
 
 // parseAddress reads 0100007F:1E14: words of four bytes in the machine's order.

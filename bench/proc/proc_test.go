@@ -20,7 +20,7 @@ func onlyLinux(t *testing.T) {
 	}
 }
 
-func TestSelf(t *testing.T) {
+func TestAProcessSeesWhatItUsed(t *testing.T) {
 	onlyLinux(t)
 	var set proc.Set
 	set.Add(proc.Process{Name: "self 1", PID: os.Getpid()})
@@ -40,7 +40,7 @@ func TestSelf(t *testing.T) {
 	runtime.KeepAlive(held)
 }
 
-func TestListener(t *testing.T) {
+func TestTheProcessBehindAPortIsFound(t *testing.T) {
 	onlyLinux(t)
 	for _, bind := range []string{"127.0.0.1:0", "0.0.0.0:0", "[::1]:0"} {
 		l, err := net.Listen("tcp", bind)
@@ -66,12 +66,12 @@ func TestListener(t *testing.T) {
 	}
 }
 
-// A process that ended in between makes its whole group unmeasured, not smaller.
-func TestGone(t *testing.T) {
+func TestAProcessThatEndedMakesItsGroupUnmeasured(t *testing.T) {
 	a, b := proc.Process{Name: "chat 1", PID: 1}, proc.Process{Name: "chat 2", PID: 2}
 	before := proc.Snapshot{a: {CPU: time.Second, RSS: 10}, b: {CPU: time.Second, RSS: 10}}
 	after := proc.Snapshot{a: {CPU: 3 * time.Second, RSS: 15}, b: {CPU: 4 * time.Second, RSS: 25}}
-	if used, ok := after.Since(before, "chat"); !ok || used != (proc.Used{CPU: 5 * time.Second, RSS: 40, Growth: 20, Instances: 2}) {
+	want := proc.Used{CPU: 5 * time.Second, RSS: 40, Growth: 20, Instances: 2}
+	if used, ok := after.Since(before, "chat"); !ok || used != want {
 		t.Errorf("both used %+v, %v", used, ok)
 	}
 	delete(after, b)
@@ -83,7 +83,7 @@ func TestGone(t *testing.T) {
 	}
 }
 
-func TestParse(t *testing.T) {
+func TestOnlyWellFormedNamesOfProcessesAreTaken(t *testing.T) {
 	if p, err := proc.Parse("chat=42"); err != nil || p != (proc.Process{Name: "chat", PID: 42}) {
 		t.Errorf("got %+v, %v", p, err)
 	}

@@ -7,8 +7,8 @@ import (
 	"strconv"
 )
 
-// Database is what a result's durability rests on: without these, a rate of
-// durable messages says nothing.
+// Database has the settings that make a commit durable: without them, a rate of
+// messages says nothing.
 type Database struct {
 	Address    string `json:"address"`
 	Version    string `json:"version"`
@@ -20,7 +20,8 @@ type Database struct {
 // ReadDatabase asks the server for its settings.
 func ReadDatabase(ctx context.Context, db *sql.DB, address string) (*Database, error) {
 	d := &Database{Address: address}
-	row := db.QueryRowContext(ctx, "SELECT @@GLOBAL.version, @@GLOBAL.innodb_flush_log_at_trx_commit, @@GLOBAL.log_bin, @@GLOBAL.sync_binlog")
+	row := db.QueryRowContext(ctx, "SELECT @@GLOBAL.version, @@GLOBAL.innodb_flush_log_at_trx_commit,"+
+		" @@GLOBAL.log_bin, @@GLOBAL.sync_binlog")
 	if err := row.Scan(&d.Version, &d.Flush, &d.Binlog, &d.SyncBinlog); err != nil {
 		return nil, fmt.Errorf("read durability settings: %w", err)
 	}
@@ -37,19 +38,21 @@ func (d *Database) String() string {
 	if d.Flush != 1 || d.Binlog && d.SyncBinlog != 1 {
 		warning = " (NOT DURABLE: a crash loses acknowledged messages)"
 	}
-	return fmt.Sprintf("database %s at %s: innodb_flush_log_at_trx_commit=%d, log_bin=%s%s", d.Version, d.Address, d.Flush, binlog, warning)
+	return fmt.Sprintf("database %s at %s: innodb_flush_log_at_trx_commit=%d, log_bin=%s%s",
+		d.Version, d.Address, d.Flush, binlog, warning)
 }
 
 // Counters are a few of the server's status variables.
 type Counters struct {
 	Questions      int64 // statements since its start
 	Connections    int64 // open at present
-	ThreadsRunning int64 // working at present, the asking one included
+	ThreadsRunning int64 // running at present, that of this query included
 }
 
-// ReadCounters asks for them.
+// ReadCounters reads them.
 func ReadCounters(ctx context.Context, db *sql.DB) (Counters, error) {
-	rows, err := db.QueryContext(ctx, "SHOW GLOBAL STATUS WHERE Variable_name IN ('Questions', 'Threads_connected', 'Threads_running')")
+	rows, err := db.QueryContext(ctx, "SHOW GLOBAL STATUS"+
+		" WHERE Variable_name IN ('Questions', 'Threads_connected', 'Threads_running')")
 	if err != nil {
 		return Counters{}, fmt.Errorf("read status: %w", err)
 	}

@@ -1,5 +1,5 @@
-// Package report holds what measurements came to, and shows it as a table or as
-// JSON: of several rounds the medians, and each figure as a ratio to the floors
+// Package report holds the results of measurements and prints them as a table or
+// as JSON: of several rounds the medians, and each figure as a ratio to the floors
 // of the same round.
 package report
 
@@ -19,11 +19,11 @@ type Report struct {
 	Command string    `json:"command"`
 	Started time.Time `json:"started"`
 	Machine Machine   `json:"machine"`
-	// Settings are the command's, Database is nil where none was asked.
+	// Settings are the command's, Database is nil where none was used.
 	Settings any       `json:"settings"`
 	Database *Database `json:"database,omitempty"`
 	Runs     []Run     `json:"runs"`
-	// Notes say what to keep in mind, such as what was not measured.
+	// Notes are for the reader, such as what was not measured.
 	Notes []string `json:"notes,omitempty"`
 	// Interrupted says that there would have been more.
 	Interrupted bool `json:"interrupted,omitempty"`
@@ -40,7 +40,7 @@ type Machine struct {
 	Version string `json:"version"` // of the program
 }
 
-// ThisMachine describes it.
+// ThisMachine describes the machine that the program runs on.
 func ThisMachine(version string) Machine {
 	return Machine{OS: runtime.GOOS, Arch: runtime.GOARCH, CPUs: runtime.NumCPU(), Go: runtime.Version(), Version: version}
 }
@@ -61,16 +61,16 @@ type Figure struct {
 	Label  string // in the table
 	Value  float64
 	Absent bool
-	// Ratio says that a ratio to a floor means something.
+	// Ratio says that the figure is compared with the floors.
 	Ratio bool
 }
 
-// Measure is a figure that is compared.
+// Measure is a figure that is compared with the floors.
 func Measure(key, label string, value float64) Figure {
 	return Figure{Key: key, Label: label, Value: value, Ratio: true}
 }
 
-// Count is a figure that is not.
+// Count is a figure that is not compared.
 func Count(key, label string, n int64) Figure {
 	return Figure{Key: key, Label: label, Value: float64(n)}
 }
@@ -104,7 +104,7 @@ func (r *Report) MarshalJSON() ([]byte, error) {
 	}{(*plain)(r), r.Summary()})
 }
 
-// Summary is what several rounds come to.
+// Summary combines the rounds.
 type Summary struct {
 	// Medians are by target and figure, Ratios by floor and figure: the median of
 	// the ratios within each round.
@@ -166,11 +166,11 @@ func (r *Report) figures() (out []Figure) {
 	for i := range r.Runs {
 		at := 0
 		for _, f := range r.Runs[i].Figures {
-			if known := slices.IndexFunc(out, func(g Figure) bool { return g.Key == f.Key }); known >= 0 {
-				at = known + 1
+			if i := slices.IndexFunc(out, func(g Figure) bool { return g.Key == f.Key }); i >= 0 {
+				at = i + 1
 				continue
 			}
-			out = slices.Insert(out, at, f) // behind what it stood behind
+			out = slices.Insert(out, at, f) // behind the figure that it follows in the run
 			at++
 		}
 	}

@@ -17,7 +17,8 @@ import (
 func three() *report.Report {
 	r := &report.Report{
 		Command: "msrchat-bench load", What: "2 clients", Started: time.Unix(0, 0), Settings: map[string]int{"clients": 2},
-		Database: &report.Database{Address: "127.0.0.1:1", Version: "10.11", Flush: 1}, Notes: []string{"not measured: redis"},
+		Database: &report.Database{Address: "127.0.0.1:1", Version: "10.11", Flush: 1},
+		Notes:    []string{"not measured: redis"},
 	}
 	for i, speed := range []float64{100, 1000, 300} {
 		r.Runs = append(r.Runs,
@@ -25,14 +26,15 @@ func three() *report.Report {
 				report.Measure("rate", "rate", 2*speed), report.Count("lost", "lost", 0),
 			}},
 			report.Run{Target: report.System, Round: i + 1, Figures: []report.Figure{
-				report.Measure("rate", "rate", speed), report.Measure("extra", "extra", 5), report.Missing("rss", "memory"), report.Count("lost", "lost", int64(i)),
+				report.Measure("rate", "rate", speed), report.Measure("extra", "extra", 5),
+				report.Missing("rss", "memory"), report.Count("lost", "lost", int64(i)),
 			}, Errors: map[string]int64{"timeout": 2}},
 		)
 	}
 	return r
 }
 
-func TestSummary(t *testing.T) {
+func TestRatiosAreOfTheSameRound(t *testing.T) {
 	s := three().Summary()
 	for _, c := range []struct {
 		name      string
@@ -55,7 +57,7 @@ func TestSummary(t *testing.T) {
 	}
 }
 
-func TestTable(t *testing.T) {
+func TestTheTableHasALineForEachFigure(t *testing.T) {
 	var out bytes.Buffer
 	if err := three().WriteTable(&out); err != nil {
 		t.Fatal(err)
@@ -74,19 +76,22 @@ func TestTable(t *testing.T) {
 			t.Errorf("line %q is %q, want %q", label, fields[label], want)
 		}
 	}
-	for _, want := range []string{"innodb_flush_log_at_trx_commit=1", "log_bin=OFF", "6 × timeout", "not measured: redis"} {
+	for _, want := range []string{
+		"innodb_flush_log_at_trx_commit=1", "log_bin=OFF", "6 × timeout", "not measured: redis",
+	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the table does not say %q:\n%s", want, out.String())
 		}
 	}
 	// The labels' order is the order of the figures, also of those that only the
 	// later target has.
-	if at := strings.Index(out.String(), "extra"); at < strings.Index(out.String(), "rate") || at > strings.Index(out.String(), "lost") {
+	at := func(label string) int { return strings.Index(out.String(), label) }
+	if at("extra") < at("rate") || at("extra") > at("lost") {
 		t.Errorf("the extra figure stands elsewhere:\n%s", out.String())
 	}
 }
 
-func TestJSON(t *testing.T) {
+func TestJSONHasEveryRound(t *testing.T) {
 	var out bytes.Buffer
 	if err := three().WriteJSON(&out); err != nil {
 		t.Fatal(err)
@@ -122,7 +127,7 @@ func TestJSON(t *testing.T) {
 	}
 }
 
-func TestDatabase(t *testing.T) {
+func TestSettingsThatAreNotDurableAreNamed(t *testing.T) {
 	cfg := testenv.MariaDB(t)
 	db := testenv.Open(t, cfg)
 	d, err := report.ReadDatabase(t.Context(), db, cfg.Addr)

@@ -21,7 +21,9 @@ func (r *Report) WriteJSON(w io.Writer) error {
 // WriteTable writes the report for people.
 func (r *Report) WriteTable(w io.Writer) error {
 	fmt.Fprintf(w, "%s: %s\n", r.Command, r.What)
-	fmt.Fprintf(w, "%d CPUs (%s/%s, %s), %s, %s\n", r.Machine.CPUs, r.Machine.OS, r.Machine.Arch, r.Machine.Go, r.Machine.Version, r.Started.UTC().Format("2006-01-02 15:04 UTC"))
+	m := r.Machine
+	fmt.Fprintf(w, "%d CPUs (%s/%s, %s), %s, %s\n",
+		m.CPUs, m.OS, m.Arch, m.Go, m.Version, r.Started.UTC().Format("2006-01-02 15:04 UTC"))
 	if r.Database != nil {
 		fmt.Fprintln(w, r.Database)
 	}
@@ -96,7 +98,7 @@ func number(v float64) string {
 
 func ratio(v float64) string { return strconv.FormatFloat(v, 'f', 2, 64) }
 
-// errors lists what went wrong, added up over the rounds.
+// errors lists what failed, summed over the rounds.
 func (r *Report) errors(w io.Writer) {
 	for _, target := range r.Targets() {
 		total := make(map[string]int64)

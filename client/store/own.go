@@ -33,6 +33,13 @@ type OwnState struct {
 // Unsent says that there is something to tell the server.
 func (o *OwnState) Unsent() bool { return o.Read > o.ReadTold || o.DraftUnsent }
 
+// Same says whether an application would see the same: what is set, under which
+// number, and whether a server has it.
+func (o *OwnState) Same(p OwnState) bool {
+	return o.Number == p.Number && o.Read == p.Read && o.ReadOrdinal == p.ReadOrdinal && o.Draft == p.Draft &&
+		o.Unsent() == p.Unsent()
+}
+
 // SetRead raises the read mark.
 func (o *OwnState) SetRead(seq, ordinal uint64) {
 	if seq > o.Read {
@@ -145,8 +152,10 @@ type Owned struct {
 type Own interface {
 	// ChangeOwn changes the own states of conversations in one step. A provisional
 	// conversation that has moved stands for the one it moved to. A stale epoch
-	// changes nothing, unless all are provisional.
-	ChangeOwn(ctx context.Context, epoch uint64, conversations []uint64, change func(conversation uint64, own *OwnState)) error
+	// changes nothing, unless all are provisional. change must not call the store.
+	ChangeOwn(
+		ctx context.Context, epoch uint64, conversations []uint64, change func(conversation uint64, own *OwnState),
+	) error
 	// OwnStates returns those with a greater Order, ascending.
 	OwnStates(ctx context.Context, after int64) ([]Owned, error)
 	// UnsentOwn returns unsent states of conversations that a server knows, with a

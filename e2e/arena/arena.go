@@ -24,8 +24,8 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
-	"github.com/msrchat/msrchat/shared/database"
 	"github.com/msrchat/msrchat/shared/planted"
+	"github.com/msrchat/msrchat/shared/testenv"
 )
 
 // Heartbeat of the chat servers: short, so that "within one heartbeat" is quick
@@ -64,10 +64,10 @@ type Arena struct {
 	Disk  *Disk
 	Clock *Clock
 
-	mysql, redis, consul, gate string
-	catalog                    *api.Client
-	statuses                   []string // where status answers, past the wires
-	chats                      []chatPorts
+	mysql, redis, consul testenv.Program
+	catalog              *api.Client
+	gate                 string
+	statuses             []string // where status answers, past the wires
 }
 
 // Start builds and starts everything and waits until users can come. Close must
@@ -127,7 +127,8 @@ func folder() (string, error) {
 	old, _ := filepath.Glob(filepath.Join(os.TempDir(), prefix+"*"))
 	for _, dir := range old {
 		var pid int
-		if n, _ := fmt.Sscanf(filepath.Base(dir), prefix+"%d-", &pid); n == 1 && errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
+		n, _ := fmt.Sscanf(filepath.Base(dir), prefix+"%d-", &pid)
+		if n == 1 && errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
 			remove(dir)
 		}
 	}
@@ -135,11 +136,14 @@ func folder() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return dir, errors.Join(os.Mkdir(filepath.Join(dir, "logs"), 0o700), os.Mkdir(filepath.Join(dir, "mysql"), 0o700))
+	for _, name := range []string{"logs", "disk", "mysql", "redis", "consul"} {
+		err = errors.Join(err, os.Mkdir(filepath.Join(dir, name), 0o700))
+	}
+	return dir, err
 }
 
 func remove(dir string) {
-	unmount(filepath.Join(dir, "mysql"))
+	unmount(filepath.Join(dir, "disk"))
 	_ = os.RemoveAll(dir)
 }
 
@@ -198,13 +202,8 @@ func (a *Arena) Wires(pair Pair) (found []*Wire) {
 // Gate is where clients go.
 func (a *Arena) Gate() string { return "http://" + a.gate }
 
-// Database is the database, past the wires.
-func (a *Arena) Database() database.Config {
-	return database.Config{Addr: a.mysql, User: "root", Name: databaseName}
-}
-
 // Redis is its address, past the wires.
-func (a *Arena) Redis() string { return a.redis }
+func (a *Arena) Redis() string { return a.redis.Addr }
 
 // Chats are the chat servers' instances with their addresses for clients.
 func (a *Arena) Chats() map[string]string {

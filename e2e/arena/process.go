@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"runtime"
 	"sync"
 	"syscall"
 	"time"
@@ -41,11 +40,8 @@ type Process struct {
 	starts int
 }
 
-// keep runs the program until ctx ends, and then ends it. It has a thread of
-// its own, because the kernel's "die with your parent" is tied to the thread
-// that forked.
+// keep runs the program until ctx ends, and then ends it.
 func (p *Process) keep(ctx context.Context) {
-	runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
 	defer close(p.ended)
 	for ctx.Err() == nil {
 		exited, err := p.start()
@@ -61,7 +57,7 @@ func (p *Process) keep(ctx context.Context) {
 	}
 }
 
-func (p *Process) start() (exited <-chan struct{}, err error) {
+func (p *Process) start() (ended <-chan struct{}, err error) {
 	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, err
@@ -72,8 +68,8 @@ func (p *Process) start() (exited <-chan struct{}, err error) {
 	fmt.Fprintf(log, "--- start %d of %s at %s\n", p.starts, p.Name, time.Now().Format(time.RFC3339Nano))
 	cmd := exec.Command(p.path, p.args...)
 	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = p.dir, append(os.Environ(), p.env...), log, log
-	cmd.SysProcAttr = testenv.DieWithParent()
-	if err := cmd.Start(); err != nil {
+	exited, err := testenv.Launch(cmd)
+	if err != nil {
 		fmt.Fprintf(log, "--- cannot start: %v\n", err)
 		return nil, errors.Join(err, log.Close())
 	}
@@ -81,11 +77,11 @@ func (p *Process) start() (exited <-chan struct{}, err error) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		err := cmd.Wait()
+		<-exited
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		p.cmd = nil
-		fmt.Fprintf(log, "--- ended at %s: %v\n", time.Now().Format(time.RFC3339Nano), err)
+		fmt.Fprintf(log, "--- ended at %s: %v\n", time.Now().Format(time.RFC3339Nano), cmd.ProcessState)
 		_ = log.Close()
 	}()
 	return done, nil

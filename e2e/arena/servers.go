@@ -48,8 +48,11 @@ func addresses(into ...*string) (err error) {
 	return nil
 }
 
+// program is one of our own.
+func (a *Arena) program(name string) string { return filepath.Join(a.bin, name) }
+
 func (a *Arena) common(instance string) []string {
-	return []string{"--instance", instance, "--release", "arena", "--register", "--consul-addr", a.consul}
+	return []string{"--instance", instance, "--release", "arena", "--register", "--consul-addr", a.consul.Addr}
 }
 
 func (a *Arena) startStatus(life context.Context, name string) error {
@@ -65,11 +68,12 @@ func (a *Arena) startStatus(life context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	a.start(life, &Process{Kind: "status", Name: name, path: filepath.Join(a.bin, "status"), args: append(a.common(name),
+	a.start(life, &Process{Kind: "status", Name: name, path: a.program("status"), args: append(a.common(name),
 		"--grpc-bind", rpc, "--grpc-advertise", toChat.Addr, "--health-bind", health, "--http-bind", web)})
 	a.statuses = append(a.statuses, rpc)
 	_, err = discovery.Register(life, a.catalog, discovery.Registration{
-		Service: statusForGate, Instance: name, Address: toGate.Addr, Checks: []discovery.Check{{Name: "grpc health", GRPC: health}},
+		Service: statusForGate, Instance: name, Address: toGate.Addr,
+		Checks: []discovery.Check{{Name: "grpc health", GRPC: health}},
 	})
 	return err
 }
@@ -83,22 +87,22 @@ func (a *Arena) startChat(life context.Context, name string) error {
 	for i, w := range []struct {
 		pair Pair
 		to   string
-	}{{ClientChat, at.client}, {ChatChat, at.relay}, {ChatMySQL, a.mysql}, {ChatRedis, a.redis}} {
+	}{{ClientChat, at.client}, {ChatChat, at.relay}, {ChatMySQL, a.mysql.Addr}, {ChatRedis, a.redis.Addr}} {
 		var err error
 		if wires[i], err = a.net.add(w.pair, name, w.to); err != nil {
 			return err
 		}
 	}
 	a.start(life, &Process{
-		Kind: "chat", Name: name, path: filepath.Join(a.bin, "chat"),
+		Kind: "chat", Name: name, path: a.program("chat"),
 		args: append(a.common(name),
-			"--client-bind", at.client, "--client-advertise", wires[0].Addr, "--relay-bind", at.relay, "--relay-advertise", wires[1].Addr,
+			"--client-bind", at.client, "--client-advertise", wires[0].Addr,
+			"--relay-bind", at.relay, "--relay-advertise", wires[1].Addr,
 			"--health-bind", at.health, "--http-bind", at.http, "--mysql-addr", wires[2].Addr, "--mysql-user", "root",
 			"--mysql-database", databaseName, "--redis-addr", wires[3].Addr,
 			"--heartbeat", Heartbeat.String(), "--drain", "500ms"),
 		env: []string{"MSRCHAT_RELAY_FAULTS=" + a.relayFaults(), "MSRCHAT_PLANTED=" + string(a.cfg.Bug)},
 	})
-	a.chats = append(a.chats, at)
 	return nil
 }
 
@@ -107,11 +111,12 @@ func (a *Arena) startGate(life context.Context) error {
 		return err
 	}
 	args := append(a.common("gate"), "--http-bind", a.gate, "--status-target", discovery.Scheme+":///"+statusForGate,
-		"--mysql-addr", a.mysql, "--mysql-user", "root", "--mysql-database", databaseName, "--redis-addr", a.redis)
+		"--mysql-addr", a.mysql.Addr, "--mysql-user", "root", "--mysql-database", databaseName,
+		"--redis-addr", a.redis.Addr)
 	if a.cfg.SMTP != "" {
 		args = append(args, "--smtp-addr", a.cfg.SMTP)
 	}
-	a.start(life, &Process{Kind: "gate", Name: "gate", path: filepath.Join(a.bin, "gate"), args: args})
+	a.start(life, &Process{Kind: "gate", Name: "gate", path: a.program("gate"), args: args})
 	return nil
 }
 
@@ -125,7 +130,8 @@ func (a *Arena) Whole(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
 	for what, ready := range map[string]func(context.Context) error{
-		"MariaDB": a.mariaDBReady, "Redis": a.redisReady, "Consul": a.consulReady, "gate": a.gateReady, "fleet": a.eligible,
+		"MariaDB": a.mysql.Ready, "Redis": a.redis.Ready, "Consul": a.consul.Ready,
+		"gate": a.gateReady, "fleet": a.eligible,
 	} {
 		if err := ready(ctx); err != nil {
 			return fmt.Errorf("%s: %w", what, err)

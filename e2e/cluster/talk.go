@@ -58,7 +58,11 @@ func (t *Talker) Begin(tb testing.TB) {
 // Send hands a text to the outbox.
 func (t *Talker) Send(tb testing.TB, text string) client.MessageID {
 	tb.Helper()
-	out, err := t.Client.Send(context.Background(), client.Target{Peer: t.to}, text)
+	to, err := t.Client.Contact(context.Background(), t.to)
+	if err != nil {
+		tb.Fatalf("%s looks %s up: %v", t.Name, t.to, err)
+	}
+	out, err := t.Client.Send(context.Background(), to.ID, text)
 	if err != nil {
 		tb.Fatalf("%s sends: %v", t.Name, err)
 	}
@@ -195,7 +199,7 @@ func inOrder(tb testing.TB, t *Talker, messages []client.Message) {
 func same(tb testing.TB, name string, a, b []client.Message) {
 	tb.Helper()
 	for i := range min(len(a), len(b)) {
-		if a[i].ID != b[i].ID || a[i].Text != b[i].Text || a[i].Sender != b[i].Sender {
+		if a[i].ID != b[i].ID || a[i].Text() != b[i].Text() || a[i].Sender != b[i].Sender {
 			tb.Fatalf("%s sees at %d another message than the other side", name, i+1)
 		}
 	}

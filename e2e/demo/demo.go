@@ -9,12 +9,20 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
+	"os/exec"
 	"path/filepath"
-	"syscall"
+	"regexp"
+	"strings"
+	"sync"
 	"time"
 
+	"github.com/msrchat/msrchat/client"
 	"github.com/msrchat/msrchat/proof/account"
+	"github.com/msrchat/msrchat/proof/device"
+	"github.com/msrchat/msrchat/proof/journal"
+	"github.com/msrchat/msrchat/shared/conversation"
+	"github.com/msrchat/msrchat/shared/planted"
+	"github.com/msrchat/msrchat/shared/testenv"
 	"github.com/msrchat/msrchat/tools/mailbox"
 
 	"github.com/msrchat/msrchat/e2e/arena"
@@ -26,18 +34,19 @@ type Config struct {
 	// Root is the checkout that the servers are built from, Bin a folder where
 	// arena.Build has put them already; one of the two.
 	Root, Bin string
-	// Msrchat is the program that ann and ben use, Self this one, for the
-	// director's pane.
-	Msrchat, Self string
-	Seed          uint64
-	// Replay is the command that does the same again.
-	Replay string
-	// Kinds of faults are done, one every Interval, for Duration.
+	// Msrchat is the program that ann and ben use.
+	Msrchat string
+	// Panes says that it runs in a tmux as InTmux makes it; without, it prints lines.
+	Panes bool
+	// Kinds of faults are done, one every Interval, for Duration, as Seed decides.
 	Kinds              []faults.Kind
 	Duration, Interval time.Duration
-	// Plain leaves out tmux.
-	Plain bool
-	// Output gets the progress at the start and the verdict.
+	Seed               uint64
+	// Replay is the command that does the same again.
+	Replay string
+	// Bug is planted in the servers, for the demo's own test.
+	Bug planted.Bug
+	// Output gets what happens, and the verdict, which panes leave to standard error.
 	Output io.Writer
 }
 
@@ -46,154 +55,249 @@ const (
 	// twenty unacknowledged messages at each fault.
 	devices = 20
 	rate    = 50
-	// refresh is how often the screen is made anew.
-	refresh = 200 * time.Millisecond
+	// refresh is how often the pane is drawn, countEvery how often lines have counters.
+	refresh    = 200 * time.Millisecond
+	countEvery = 5 * time.Second
 	// grace is how long keys do not leave after the verdict: somebody may type.
 	grace = time.Second
+	ctrlC = 3 // as a terminal sends it
+	// look is how often a condition is looked at, waitLimit how long it may take.
+	look      = 50 * time.Millisecond
+	waitLimit = 60 * time.Second
+	// ExitLeft is the exit code of ErrLeft.
+	ExitLeft = 130
 )
 
 // ErrLeft: somebody ended it before the verdict.
 var ErrLeft = errors.New("left before the verdict")
 
-// Run shows the demo. Whether the promises were kept is in the verdict; an error
-// says that there is none.
-func Run(ctx context.Context, cfg Config) (*Verdict, error) {
-	// A closed terminal ends it like Ctrl-C.
-	ctx, stop := signal.NotifyContext(ctx, syscall.SIGHUP)
-	defer stop()
+// Run shows the demo and says whether the promises were kept. An error says that
+// there is no verdict.
+func Run(ctx context.Context, cfg Config) (kept bool, err error) {
+	var mailing sync.WaitGroup
+	defer mailing.Wait()
+	ctx, end := context.WithCancel(ctx)
+	defer end()
 	mail, err := mailbox.New(mailbox.Config{SMTPBind: "127.0.0.1:0", HTTPBind: "127.0.0.1:0"})
 	if err != nil {
-		return nil, err
+		return false, err
 	}
-	post, stopMail := context.WithCancel(context.Background())
-	delivered := make(chan error, 1)
-	go func() { delivered <- mail.Run(post) }()
-	defer func() {
-		stopMail()
-		<-delivered //nolint:errcheck // a mailbox that failed has cost the run its codes
-	}()
-	progress := startProgress(cfg.Output)
-	defer progress.end()
-	a, err := arena.Start(ctx, arena.Config{Root: cfg.Root, Bin: cfg.Bin, SMTP: mail.SMTPAddr(), Output: progress})
+	mailing.Go(func() { _ = mail.Run(ctx) }) // where it failed, no code comes
+	a, err := arena.Start(ctx, arena.Config{
+		Root: cfg.Root, Bin: cfg.Bin, SMTP: mail.SMTPAddr(), Bug: cfg.Bug, Output: cfg.Output,
+	})
 	if err != nil {
-		return nil, left(ctx, err)
+		return false, err
 	}
 	defer a.Close()
-	d, err := prepare(ctx, cfg, a, mail, progress)
-	if err != nil {
-		return nil, left(ctx, err)
-	}
-	defer d.close()
-	return d.direct(ctx, progress)
-}
-
-// left tells an end that somebody wanted from a failure.
-func left(ctx context.Context, err error) error {
-	if err != nil && ctx.Err() != nil {
-		return ErrLeft
-	}
-	return err
-}
-
-// prepare registers ann and ben.
-func prepare(ctx context.Context, cfg Config, a *arena.Arena, mail *mailbox.Mailbox, progress *progress) (*director, error) {
-	home := filepath.Join(a.Dir(), "people")
-	if err := os.Mkdir(home, 0o700); err != nil {
-		return nil, err
-	}
-	env := []string{"XDG_STATE_HOME=" + home, "MSRCHAT_GATE=" + a.Gate(), "MSRCHAT_PROFILE=", "MSRCHAT_DEBUG=", "MSRCHAT_CA_FILE="}
-	began := time.Now()
-	people := []*person{
-		{name: "ann", other: "ben", program: cfg.Msrchat, env: env},
-		{name: "ben", other: "ann", program: cfg.Msrchat, env: env},
-	}
-	for _, p := range people {
-		if err := p.register(ctx, mail); err != nil {
-			return nil, err
-		}
-	}
-	progress.step("register ann and ben", began)
 	db, err := account.Open(ctx, a.Database())
 	if err != nil {
-		return nil, err
+		return false, err
 	}
-	return newDirector(cfg, a, db, people), nil
-}
-
-// close ends what the director has.
-func (d *director) close() {
-	for _, p := range d.people {
-		p.leave()
+	defer db.Close()
+	d := &director{cfg: cfg, arena: a, db: db, state: State{Seed: cfg.Seed, Began: time.Now(), Of: cfg.Duration}}
+	if err := d.invite(ctx, mail); err != nil {
+		return false, fmt.Errorf("bring ann and ben: %w", err)
 	}
-	_ = d.db.Close()
+	defer d.leave(end)
+	var keys <-chan byte
+	if cfg.Panes {
+		if keys, err = d.open(ctx); err != nil {
+			return false, err
+		}
+	}
+	return d.direct(ctx, end, keys)
 }
 
 // direct does the faults and shows them, until there is a verdict and whoever
 // watches has seen it.
-func (d *director) direct(ctx context.Context, progress *progress) (*Verdict, error) {
-	life, end := context.WithCancel(ctx)
-	defer end()
-	began := time.Now()
-	opened := make(chan display, 1)
-	d.arrived = func(ctx context.Context) error {
-		progress.step(fmt.Sprintf("bring %d devices online", devices), began)
-		progress.end()
-		out, err := d.open(ctx)
-		opened <- out
-		return err
-	}
-	type reply struct {
-		result *faults.Result
-		err    error
-	}
-	ran, enough := make(chan reply, 1), make(chan struct{})
+func (d *director) direct(ctx context.Context, end func(), keys <-chan byte) (kept bool, err error) {
+	enough, judgeNow := context.WithCancel(ctx)
+	defer judgeNow()
+	var result *faults.Result
+	ran := make(chan error, 1)
 	go func() {
-		result, err := faults.In(life, d.arena, d.config(enough))
-		ran <- reply{result, err}
+		var err error
+		result, err = faults.In(ctx, d.arena, faults.Config{
+			Steps:    faults.Plan(d.cfg.Seed, d.cfg.Kinds, max(1, int(d.cfg.Duration/d.cfg.Interval))),
+			Interval: d.cfg.Interval, Duration: d.cfg.Duration, Rate: rate, Clients: devices, Seed: d.cfg.Seed,
+			Bug: d.cfg.Bug, Guest: d, Enough: enough.Done(),
+			Evidence: filepath.Join(os.TempDir(), fmt.Sprintf("msrchat-chaos-demo-%d-%d", d.cfg.Seed, os.Getpid())),
+		})
+		ran <- err
 	}()
-	ticker := time.NewTicker(refresh)
+	show, every := d.count, countEvery
+	if d.cfg.Panes {
+		show, every = draw, refresh
+	}
+	ticker := time.NewTicker(every)
 	defer ticker.Stop()
-	out := display{show: func(State) {}, close: func() {}}
-	defer func() { out.close() }()
-	for {
+	for done := false; !done; {
 		select {
-		case out = <-opened:
 		case <-ticker.C:
-			out.show(d.now())
-		case <-out.gone:
-			end()
-			out.gone = nil
-		case key := <-out.keys:
-			if key == "ctrl+c" {
+			show(d.now())
+		case key := <-keys:
+			switch key {
+			case ctrlC:
 				end()
+			case 'q':
+				judgeNow()
 			}
-			if key == "q" && enough != nil {
-				close(enough)
-				enough = nil
+		case err := <-ran:
+			if ctx.Err() != nil {
+				return false, ErrLeft
 			}
-		case r := <-ran:
-			if life.Err() != nil {
-				return nil, ErrLeft
+			if err != nil {
+				return false, err
 			}
-			if r.err != nil {
-				return nil, r.err
-			}
-			s := d.judge(r.result)
-			out.show(s)
-			if out.keys != nil {
-				out.watched(ctx)
-				out.close()
-				printVerdict(d.cfg.Output, s) // to stay in the terminal
-			}
-			return s.Verdict, nil
+			done = true
 		}
 	}
+	final := d.conclude(result)
+	show(final)
+	for since := time.Now(); d.cfg.Panes && ctx.Err() == nil; {
+		select {
+		case key := <-keys:
+			if key == ctrlC || time.Since(since) > grace {
+				end()
+			}
+		case <-ctx.Done():
+		}
+	}
+	out := d.cfg.Output
+	if d.cfg.Panes {
+		out = os.Stderr
+	}
+	fmt.Fprintf(out, "\n%s\n", strings.Join(final.Verdict, "\n  "))
+	return final.Kept, nil
 }
 
-func (d *director) config(enough <-chan struct{}) faults.Config {
-	return faults.Config{
-		Steps: faults.Plan(d.cfg.Seed, d.cfg.Kinds, max(1, int(d.cfg.Duration/d.cfg.Interval))), Interval: d.cfg.Interval, Duration: d.cfg.Duration,
-		Rate: rate, Clients: devices, Seed: d.cfg.Seed, Guest: d, Enough: enough,
-		Evidence: filepath.Join(os.TempDir(), fmt.Sprintf("msrchat-chaos-demo-%d-%d", d.cfg.Seed, os.Getpid())),
+var names = []string{"ann", "ben"}
+
+// password of both, in a system that lives for a minute on loopback.
+const password = "a password for the demo"
+
+// invite registers ann and ben at the gate as people do, by codes from their mails.
+// Each has a device that keeps a journal of what it shows, and a profile whose
+// outbox their terminal shares with the msrchat that sends what the director types.
+func (d *director) invite(ctx context.Context, mail *mailbox.Mailbox) error {
+	gate, err := client.NewGate(d.arena.Gate(), nil)
+	if err != nil {
+		return err
+	}
+	sixDigits := regexp.MustCompile(`\b\d{6}\b`)
+	both := make([]account.Account, len(names))
+	for i, name := range names {
+		email, code := name+"@example.org", ""
+		if err := gate.Code(ctx, email); err != nil {
+			return err
+		}
+		if err := await(ctx, "the mail with "+name+"'s code", func() bool {
+			m, _ := mail.Newest(email)
+			code = sixDigits.FindString(m.Text)
+			return code != ""
+		}); err != nil {
+			return err
+		}
+		reply, err := gate.Register(ctx, client.Registration{
+			Email: email, Name: name, Password: password, Code: code, Device: "demo",
+		})
+		if err != nil {
+			return err
+		}
+		both[i] = account.Account{ID: reply.Session.User.ID, Name: name, Sessions: []client.Session{reply.Session}}
+		login := d.msrchat(ctx, name, "login", "--name", name, "--password-stdin")
+		login.Stdin = strings.NewReader(password + "\n")
+		if out, err := login.CombinedOutput(); err != nil {
+			return fmt.Errorf("msrchat login: %w: %s", err, out)
+		}
+		d.senders[i] = d.msrchat(ctx, name, "send", "--to", names[1-i], "--lines", "--timeout", "2m")
+		if d.inputs[i], err = d.senders[i].StdinPipe(); err != nil {
+			return err
+		}
+		if d.sent[i], err = testenv.Launch(d.senders[i]); err != nil {
+			return err
+		}
+	}
+	pair := conversation.Pair{A: both[0].ID, B: both[1].ID}
+	ids, err := account.OpenDirect(ctx, d.db, []conversation.Pair{pair})
+	if err != nil {
+		return err
+	}
+	d.conversation = ids[0]
+	if d.people, err = device.NewCrowd(ctx, device.CrowdOptions{
+		Gate: gate, People: both, Conversations: map[uint64]conversation.Pair{ids[0]: pair},
+	}); err != nil {
+		return err
+	}
+	return d.say(0, "hi ben, is this thing safe?") // so that their terminals have a conversation to open
+}
+
+// msrchat is a call of the program under a profile.
+func (d *director) msrchat(ctx context.Context, profile string, args ...string) *exec.Cmd {
+	return exec.CommandContext(ctx, "env", append([]string{
+		"XDG_STATE_HOME=" + d.arena.Dir(), "MSRCHAT_GATE=" + d.arena.Gate(), "MSRCHAT_PROFILE=" + profile,
+		"MSRCHAT_DEBUG=", "MSRCHAT_CA_FILE=", d.cfg.Msrchat,
+	}, args...)...)
+}
+
+// say has one of them type a text that is unlike all others of theirs.
+func (d *director) say(person int, text string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.typed[person] = append(d.typed[person], journal.Digest(text))
+	_, err := io.WriteString(d.inputs[person], text+"\n")
+	return err
+}
+
+// settle waits until all that was typed, by the director and by hand, is sent.
+func (d *director) settle(ctx context.Context) error {
+	for i, name := range names {
+		_ = d.inputs[i].Close()
+		<-d.sent[i] // which does not wait for ever
+		if end := d.senders[i].ProcessState; !end.Success() {
+			return fmt.Errorf("%s's msrchat send: %v", name, end)
+		}
+		if err := await(ctx, name+"'s outbox to be sent", func() bool {
+			out, err := d.msrchat(ctx, name, "--json", "outbox").Output()
+			return err == nil && !strings.Contains(string(out), `"state":"queued"`)
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// leave ends what sends for ann and ben, and their devices.
+func (d *director) leave(end func()) {
+	if d.cfg.Panes {
+		fmt.Print("\x1b[H\x1b[J… ending all that was started") // which takes up to ten seconds
+	}
+	end()
+	for _, sent := range d.sent {
+		<-sent
+	}
+	d.people.Close()
+}
+
+// await polls until something is so.
+func await(ctx context.Context, what string, so func() bool) error {
+	ctx, cancel := context.WithTimeout(ctx, waitLimit)
+	defer cancel()
+	for !so() {
+		if !pause(ctx, look) {
+			return fmt.Errorf("waited for %s: %w", what, ctx.Err())
+		}
+	}
+	return nil
+}
+
+// pause waits; false says that ctx has ended.
+func pause(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-time.After(d):
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }

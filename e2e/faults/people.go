@@ -96,12 +96,7 @@ func (p *people) online() bool {
 // judge compares what everybody saw with the log. The devices have left.
 func (p *people) judge(ctx context.Context, quiet time.Time, minimum int) (*check.Report, []check.Row, error) {
 	run := check.Run{Journals: p.crowd.Journals(), Quiet: quiet, Heartbeat: arena.Heartbeat, Minimum: minimum}
-	var err error
-	ids := check.Conversations(run.Journals)
-	if run.Log, err = check.ReadLog(ctx, p.db, ids); err != nil {
-		return nil, nil, err
-	}
-	if run.Members, err = check.ReadMembers(ctx, p.db, ids); err != nil {
+	if err := run.Read(ctx, p.db, check.Conversations(run.Journals)); err != nil {
 		return nil, nil, err
 	}
 	return run.Check(), run.Log, nil

@@ -92,7 +92,11 @@ func (p *people) talkAll(ctx context.Context, clients []*client.Client) error {
 			if i == j {
 				continue
 			}
-			if _, err := c.Send(ctx, client.Target{Peer: other.who.Name}, text); err != nil {
+			to, err := c.Contact(ctx, other.who.Name)
+			if err == nil {
+				_, err = c.Send(ctx, to.ID, text)
+			}
+			if err != nil {
 				return errors.Join(err, all.Wait())
 			}
 		}
@@ -108,7 +112,7 @@ func heard(ctx context.Context, c *client.Client, text string, n int) error {
 			if !ok {
 				return errors.New("a visitor's client ended")
 			}
-			if r, is := e.(client.Received); is && !r.Mine && r.Message.Text == text {
+			if r, is := e.(client.Received); is && !r.Mine && r.Message.Text() == text {
 				n--
 			}
 		case <-ctx.Done():

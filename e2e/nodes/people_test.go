@@ -117,10 +117,7 @@ func (p *people) check(t *testing.T) *check.Report {
 		t.Error(err)
 	}
 	run := check.Run{Journals: p.crowd.Journals(), Quiet: quiet, Heartbeat: heartbeat, Minimum: 10 * least}
-	if run.Log, err = check.ReadLog(t.Context(), p.db, p.ids); err != nil {
-		t.Fatal(err)
-	}
-	if run.Members, err = check.ReadMembers(t.Context(), p.db, p.ids); err != nil {
+	if err := run.Read(t.Context(), p.db, p.ids); err != nil {
 		t.Fatal(err)
 	}
 	report := run.Check()

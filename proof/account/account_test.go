@@ -18,7 +18,7 @@ import (
 func count(t *testing.T, db *sql.DB) map[string]int {
 	t.Helper()
 	n := make(map[string]int)
-	for _, table := range []string{"users", "sessions", "conversations", "members", "events"} {
+	for _, table := range []string{"users", "sessions", "conversations", "members", "drafts", "events"} {
 		var rows int
 		if err := db.QueryRow("SELECT COUNT(*) FROM " + table).Scan(&rows); err != nil {
 			t.Fatal(err)
@@ -118,7 +118,10 @@ func TestRemoveLeavesNothing(t *testing.T) {
 		some = append(some, id)
 	}
 	for _, id := range some {
-		exec("INSERT INTO events (conversation_id, seq, sender_id, client_msg_id, kind, body, created_at) VALUES (?, 1, 1, 'a', 1, 'a', 1), (?, 2, 1, 'b', 1, 'b', 1)", id, id)
+		exec("INSERT INTO events (conversation_id, seq, sender_id, client_msg_id, kind, body, created_at)"+
+			" VALUES (?, 1, 1, 'a', 1, 'a', 1), (?, 2, 1, 'b', 1, 'b', 1)", id, id)
+		exec("INSERT INTO drafts (user_id, conversation_id, body, edited_at, number)"+
+			" SELECT user_id, conversation_id, 'x', 1, 1 FROM members WHERE conversation_id = ?", id)
 	}
 	removed, err := account.Remove(t.Context(), db, "a1")
 	if want := (account.Removed{Users: 1004, Sessions: 2008, Conversations: 503, Events: 1006}); err != nil || removed != want {

@@ -48,8 +48,8 @@ func remove(ctx context.Context, db *sql.DB, prefix string) (Removed, error) {
 // marked returns some accounts with a prefix. All three marks are asked for: a
 // person may call themselves bench-1-1, but has a password and an address.
 func marked(ctx context.Context, db *sql.DB, prefix string) ([]uint64, error) {
-	return column(ctx, db,
-		"SELECT id FROM users WHERE name_key >= ? AND name_key < ? AND password_hash = ? AND email_key LIKE ? ORDER BY name_key LIMIT "+strconv.Itoa(batch),
+	return column(ctx, db, "SELECT id FROM users WHERE name_key >= ? AND name_key < ? AND password_hash = ?"+
+		" AND email_key LIKE ? ORDER BY name_key LIMIT "+strconv.Itoa(batch),
 		[]byte(prefix), []byte(prefix+"\xff"), []byte(noPassword), []byte("%"+domain))
 }
 
@@ -87,6 +87,10 @@ func (r *Removed) takeConversations(ctx context.Context, db *sql.DB, in string) 
 		}
 	}
 	if err := drop(ctx, db, &r.Conversations, "DELETE FROM conversations WHERE id IN "+in); err != nil {
+		return err
+	}
+	if err := drop(ctx, db, new(int64), "DELETE d FROM drafts d JOIN members m USING (user_id, conversation_id)"+
+		" WHERE m.conversation_id IN "+in); err != nil { // by the members, whose index has the conversation first
 		return err
 	}
 	return drop(ctx, db, new(int64), "DELETE FROM members WHERE conversation_id IN "+in)

@@ -14,11 +14,16 @@ import (
 // nothing of the run, which must not change meanwhile.
 func (r *Run) Check() *Report {
 	c := &checker{
-		run: r, report: &Report{Devices: len(r.Journals), Logged: len(r.Log), Partial: r.Quiet.IsZero() || r.Interrupted},
+		run: r,
+		report: &Report{
+			Devices: len(r.Journals), Logged: len(r.Log), Partial: r.Quiet.IsZero() || r.Interrupted,
+		},
 		found: make(map[Kind]*Violation), typed: make(map[[16]byte]*message),
 		rows: make(map[[16]byte]int, len(r.Log)), logs: make(map[uint64]*log), of: make(map[uint64][]*log),
+		owns: make(map[member]*own),
 	}
 	c.sortLog()
+	c.readStored()
 	for i := range r.Journals {
 		c.readTyped(i)
 	}
@@ -27,9 +32,13 @@ func (r *Run) Check() *Report {
 	}
 	for i := range r.Journals {
 		c.checkFates(i)
+		c.readSettings(i)
 	}
 	for _, id := range slices.Sorted(maps.Keys(c.logs)) {
 		c.checkLog(c.logs[id])
+	}
+	for _, m := range slices.SortedFunc(maps.Keys(c.owns), member.compare) {
+		c.checkStored(c.owns[m])
 	}
 	for i := range r.Journals {
 		c.checkScreen(i)
@@ -52,13 +61,14 @@ type checker struct {
 	rows   map[[16]byte]int
 	logs   map[uint64]*log   // by conversation
 	of     map[uint64][]*log // those of a user's conversations
+	owns   map[member]*own
 	// held are the devices that have to show everything at the end: those that
 	// were there when it became quiet.
 	held []bool
 	late []time.Duration
 }
 
-// message is one that was typed, and what became of it.
+// message is one that was typed, and its outcome.
 type message struct {
 	device  int // by its place in Run.Journals
 	order   int // among all that the device typed
@@ -73,6 +83,14 @@ type log struct {
 	id      uint64
 	rows    []Row
 	members []uint64
+}
+
+// head is the last number.
+func (l *log) head() uint64 {
+	if l == nil || len(l.rows) == 0 {
+		return 0
+	}
+	return l.rows[len(l.rows)-1].Seq
 }
 
 // place is where a number stands in the rows, if it does.
@@ -202,7 +220,8 @@ func (c *checker) checkFates(device int) {
 		case !m.settled && !logged:
 			c.report.Unsettled++
 			if c.held[device] {
-				c.fail(Unsettled, 1, "%s: typed by %s, neither acknowledged nor refused nor in the log", hexID(e.ID), c.name(device))
+				c.fail(Unsettled, 1, "%s: typed by %s, neither acknowledged nor refused nor in the log",
+					hexID(e.ID), c.name(device))
 			}
 		}
 	}
@@ -231,11 +250,12 @@ func (c *checker) checkLog(l *log) {
 			continue
 		}
 		if user := c.run.Journals[m.device].Device.User; r.Sender != user || r.Text != m.text {
-			c.fail(Altered, 1, "%s: number %d of conversation %d has sender %d and text %016x, typed by %s of user %d as %016x",
-				hexID(r.ID), r.Seq, l.id, r.Sender, r.Text, c.name(m.device), user, m.text)
+			c.fail(Altered, 1, "%s: number %d of conversation %d has sender %d and text %016x,"+
+				" typed by %s of user %d as %016x", hexID(r.ID), r.Seq, l.id, r.Sender, r.Text, c.name(m.device), user, m.text)
 		}
 		if last, ok := newest[m.device]; ok && m.order < last {
-			c.fail(Reordered, 1, "%s: number %d of conversation %d, behind what %s typed after it", hexID(r.ID), r.Seq, l.id, c.name(m.device))
+			c.fail(Reordered, 1, "%s: number %d of conversation %d, behind what %s typed after it",
+				hexID(r.ID), r.Seq, l.id, c.name(m.device))
 			continue
 		}
 		newest[m.device] = m.order

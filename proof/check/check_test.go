@@ -62,7 +62,7 @@ type broken struct {
 
 // Each broken history is found out, and called by its name and no other.
 func TestBrokenHistories(t *testing.T) {
-	for _, c := range slices.Concat(logs(), screens(), times(), samples()) {
+	for _, c := range slices.Concat(logs(), screens(), times(), owns(), samples()) {
 		t.Run(c.name, func(t *testing.T) {
 			h := small()
 			c.spoil(h)
@@ -254,6 +254,7 @@ func times() []broken {
 		d := h.open(25, 1, "new", heads)
 		d.add(30.1, shown(h.run.Log[2]))
 		d.add(40.1, shown(h.run.Log[3]))
+		h.learn(50, d)
 		return d
 	}
 	beat := heartbeat.Seconds()

@@ -18,17 +18,19 @@ import (
 //
 //	run.json         what the caller knew: when it was quiet, the members, …
 //	log.jsonl        the rows
+//	states.jsonl     the own states
 //	journals/N.jsonl the journals, see package journal
 const (
 	runFile    = "run.json"
 	logFile    = "log.jsonl"
+	stateFile  = "states.jsonl"
 	journalDir = "journals"
 )
 
 // The limits of what is read.
 const (
 	maxRunFile  = 256 << 20
-	maxRow      = 1 << 10
+	maxRow      = 256 << 10 // a draft, escaped
 	maxRows     = 50_000_000
 	maxJournals = 100_000
 )
@@ -53,36 +55,59 @@ type row struct {
 	At           int64  `json:"at_ms"`
 }
 
+// row takes the form of the file.
+func (r Row) row() row {
+	return row{r.Conversation, r.Seq, r.Sender, hex.EncodeToString(r.ID[:]), r.Text, r.At}
+}
+
+func (l row) parse() (Row, error) {
+	id, err := hex.DecodeString(l.ID)
+	if err != nil || len(id) != 16 {
+		return Row{}, fmt.Errorf("%.40q is no message id", l.ID)
+	}
+	return Row{l.Conversation, l.Seq, l.Sender, [16]byte(id), l.Text, l.At}, nil
+}
+
+// state is a State in its file.
+type state struct {
+	Conversation uint64 `json:"conversation"`
+	User         uint64 `json:"user"`
+	Number       uint64 `json:"number"`
+	Read         uint64 `json:"read"`
+	Draft        string `json:"draft"`
+}
+
 // Save writes the run into a folder, which is made.
 func (r *Run) Save(dir string) error {
-	if err := os.MkdirAll(filepath.Join(dir, journalDir), 0o755); err != nil {
-		return fmt.Errorf("save run: %w", err)
-	}
-	for i, j := range r.Journals {
-		if err := create(journalFile(dir, i), j.Write); err != nil {
-			return fmt.Errorf("save run: %w", err)
-		}
-	}
-	err := create(filepath.Join(dir, logFile), func(w io.Writer) error {
-		lines := json.NewEncoder(w)
-		for _, l := range r.Log {
-			if err := lines.Encode(row{l.Conversation, l.Seq, l.Sender, hex.EncodeToString(l.ID[:]), l.Text, l.At}); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("save run: %w", err)
-	}
-	// Last, so that a folder without it is known to be half written.
-	err = create(filepath.Join(dir, runFile), func(w io.Writer) error {
-		return json.NewEncoder(w).Encode(facts{r.Quiet, r.Heartbeat, r.Interrupted, r.Minimum, len(r.Journals), r.Members})
-	})
-	if err != nil {
+	if err := r.save(dir); err != nil {
 		return fmt.Errorf("save run: %w", err)
 	}
 	return nil
+}
+
+func (r *Run) save(dir string) error {
+	if err := os.MkdirAll(filepath.Join(dir, journalDir), 0o755); err != nil {
+		return err
+	}
+	for i, j := range r.Journals {
+		if err := create(journalFile(dir, i), j.Write); err != nil {
+			return err
+		}
+	}
+	if err := create(filepath.Join(dir, logFile), func(w io.Writer) error {
+		return writeLines(w, r.Log, Row.row)
+	}); err != nil {
+		return err
+	}
+	if err := create(filepath.Join(dir, stateFile), func(w io.Writer) error {
+		return writeLines(w, r.States, func(s State) state { return state(s) })
+	}); err != nil {
+		return err
+	}
+	// Last, so that a folder without it is seen to be half written.
+	return create(filepath.Join(dir, runFile), func(w io.Writer) error {
+		return json.NewEncoder(w).Encode(facts{r.Quiet, r.Heartbeat, r.Interrupted, r.Minimum, len(r.Journals), r.Members})
+	})
 }
 
 func journalFile(dir string, i int) string {
@@ -104,21 +129,35 @@ func create(path string, write func(io.Writer) error) (err error) {
 
 // Load reads what Save wrote.
 func Load(dir string) (*Run, error) {
+	run, err := load(dir)
+	if err != nil {
+		return nil, fmt.Errorf("load run: %w", err)
+	}
+	return run, nil
+}
+
+func load(dir string) (*Run, error) {
 	var f facts
 	if err := open(filepath.Join(dir, runFile), func(r io.Reader) error {
 		return json.NewDecoder(io.LimitReader(r, maxRunFile)).Decode(&f)
 	}); err != nil {
-		return nil, fmt.Errorf("load run: %w", err)
+		return nil, err
 	}
 	if f.Journals < 0 || f.Journals > maxJournals {
-		return nil, fmt.Errorf("load run: %d journals, at most %d", f.Journals, maxJournals)
+		return nil, fmt.Errorf("%d journals, at most %d", f.Journals, maxJournals)
 	}
 	run := &Run{Quiet: f.Quiet, Heartbeat: f.Heartbeat, Interrupted: f.Interrupted, Minimum: f.Minimum, Members: f.Members}
 	if err := open(filepath.Join(dir, logFile), func(r io.Reader) (err error) {
-		run.Log, err = readRows(r)
+		run.Log, err = readLines(r, row.parse)
 		return err
 	}); err != nil {
-		return nil, fmt.Errorf("load run: %w", err)
+		return nil, err
+	}
+	if err := open(filepath.Join(dir, stateFile), func(r io.Reader) (err error) {
+		run.States, err = readLines(r, func(s state) (State, error) { return State(s), nil })
+		return err
+	}); err != nil {
+		return nil, err
 	}
 	for i := range f.Journals {
 		if err := open(journalFile(dir, i), func(r io.Reader) error {
@@ -126,7 +165,7 @@ func Load(dir string) (*Run, error) {
 			run.Journals = append(run.Journals, j)
 			return err
 		}); err != nil {
-			return nil, fmt.Errorf("load run: %w", err)
+			return nil, err
 		}
 	}
 	return run, nil
@@ -144,26 +183,37 @@ func open(path string, read func(io.Reader) error) error {
 	return nil
 }
 
-func readRows(r io.Reader) ([]Row, error) {
+// writeLines writes values as lines of JSON, each in the form that it has there.
+func writeLines[T, L any](w io.Writer, values []T, form func(T) L) error {
+	lines := json.NewEncoder(w)
+	for _, v := range values {
+		if err := lines.Encode(form(v)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func readLines[T, L any](r io.Reader, parse func(L) (T, error)) ([]T, error) {
 	in := bufio.NewScanner(r)
 	in.Buffer(nil, maxRow)
-	var log []Row
+	var values []T
 	for in.Scan() {
-		var l row
+		if len(values) == maxRows {
+			return nil, fmt.Errorf("more than %d lines", maxRows)
+		}
+		var l L
 		if err := json.Unmarshal(in.Bytes(), &l); err != nil {
-			return nil, fmt.Errorf("line %d: %w", len(log)+1, err)
+			return nil, fmt.Errorf("line %d: %w", len(values)+1, err)
 		}
-		id, err := hex.DecodeString(l.ID)
-		if err != nil || len(id) != 16 {
-			return nil, fmt.Errorf("line %d: %.40q is no message id", len(log)+1, l.ID)
+		v, err := parse(l)
+		if err != nil {
+			return nil, fmt.Errorf("line %d: %w", len(values)+1, err)
 		}
-		if len(log) == maxRows {
-			return nil, fmt.Errorf("more than %d rows", maxRows)
-		}
-		log = append(log, Row{l.Conversation, l.Seq, l.Sender, [16]byte(id), l.Text, l.At})
+		values = append(values, v)
 	}
 	if err := in.Err(); err != nil {
-		return nil, fmt.Errorf("line %d: %w", len(log)+1, err)
+		return nil, fmt.Errorf("line %d: %w", len(values)+1, err)
 	}
-	return log, nil
+	return values, nil
 }

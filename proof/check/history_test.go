@@ -122,12 +122,66 @@ func (h *history) show(when float64, r check.Row) {
 	}
 }
 
-// small is the history that the table breaks: ann (user 1, on two devices) and
-// bob (user 2) in conversation 7. ann types 1 and 3, bob 2 and 4.
+// mark has a device's person read a conversation up to a number.
+func (h *history) mark(when float64, d *device, conversation, seq uint64) {
+	d.add(when, journal.Entry{Kind: journal.Marked, Conversation: conversation, Seq: seq})
+	s := h.state(d.User, conversation)
+	s.Read = max(s.Read, seq)
+	h.told(when+0.02, s)
+}
+
+// draft has a device's person begin to write something.
+func (h *history) draft(when float64, d *device, conversation uint64, text string) {
+	d.add(when, journal.Entry{Kind: journal.Drafted, Conversation: conversation, Text: journal.Digest(text)})
+	s := h.state(d.User, conversation)
+	s.Draft = text
+	h.told(when+0.02, s)
+}
+
+// state is a user's own state in the database, which is made.
+func (h *history) state(user, conversation uint64) *check.State {
+	for i := range h.run.States {
+		if s := &h.run.States[i]; s.User == user && s.Conversation == conversation {
+			return s
+		}
+	}
+	h.run.States = append(h.run.States, check.State{User: user, Conversation: conversation})
+	return &h.run.States[len(h.run.States)-1]
+}
+
+// told gives a state its next number, which every device of the user learns that
+// has not left.
+func (h *history) told(when float64, s *check.State) {
+	s.Number++
+	for _, d := range h.devices {
+		if d.User == s.User && d.entries[len(d.entries)-1].Kind != journal.Left {
+			d.add(when, stated(*s))
+		}
+	}
+}
+
+// learn tells a device all own states of its user.
+func (h *history) learn(when float64, d *device) {
+	for _, s := range h.run.States {
+		if s.User == d.User {
+			d.add(when, stated(s))
+		}
+	}
+}
+
+func stated(s check.State) journal.Entry {
+	return journal.Entry{
+		Kind: journal.Stated, Conversation: s.Conversation, Number: s.Number, Seq: s.Read, Text: journal.Digest(s.Draft),
+	}
+}
+
+// small is the history that the tables break: ann (user 1, on two devices) and
+// bob (user 2) in conversation 7. ann types 1 and 3, bob 2 and 4. ann's own state
+// comes to number 4, bob's to 2.
 func small() *history {
 	h := newHistory(map[uint64][]uint64{7: {1, 2}})
 	ann := h.open(0, 1, "ann", nil)
-	h.open(0, 1, "ann's other", nil)
+	other := h.open(0, 1, "ann's other", nil)
 	bob := h.open(0, 2, "bob", nil)
 	for n := uint64(1); n <= 4; n++ {
 		who := ann
@@ -136,6 +190,14 @@ func small() *history {
 		}
 		when := float64(n) * 10
 		h.show(when+0.02, h.say(when, who, 7, n, n))
+		if n == 2 {
+			h.mark(21, ann, 7, 2)
+			h.mark(22, bob, 7, 1)
+			h.draft(23, bob, 7, "perhaps")
+		}
 	}
+	h.draft(41, other, 7, "und")
+	h.mark(42, other, 7, 3)
+	h.draft(43, ann, 7, "und dann")
 	return h
 }

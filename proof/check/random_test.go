@@ -44,7 +44,7 @@ func healthy(seed uint64) *history {
 	for i := range steps {
 		when := quiet * float64(i) / float64(steps)
 		w.talk(when)
-		switch w.rnd.IntN(12) {
+		switch w.rnd.IntN(16) {
 		case 0:
 			w.join(when+0.1, 1+w.rnd.Uint64N(users))
 		case 1:
@@ -58,6 +58,8 @@ func healthy(seed uint64) *history {
 			w.n++
 			d.add(when+0.1, journal.Entry{Kind: journal.Typed, ID: id(w.n), Text: w.n})
 			d.add(when+0.1, journal.Entry{Kind: journal.Refused, ID: id(w.n), Text: w.n})
+		case 5, 6, 7:
+			w.set(when + 0.1)
 		case 4:
 			// One device of each conversation's members stays to the end.
 			if d := w.present(); d.User > 2 {
@@ -75,14 +77,51 @@ func healthy(seed uint64) *history {
 // join opens one more device of a user, which begins at the heads or below.
 func (w *world) join(when float64, user uint64) {
 	name := fmt.Sprintf("device %d", len(w.devices))
-	from, told := make(map[uint64]uint64), make(map[uint64]uint64)
+	from, listed := make(map[uint64]uint64), make(map[uint64]uint64)
 	for c, members := range w.run.Members {
 		if head := w.heads[c]; head > 0 && slices.Contains(members, user) {
-			from[c], told[c] = head, head
+			from[c], listed[c] = head, head
 		}
 	}
 	w.from[name] = from
-	w.open(when, user, name, told)
+	w.learn(when, w.open(when, user, name, listed))
+}
+
+// set has a person mark as read or type a draft, or two of their devices cross, so
+// that one draft stands below the other.
+func (w *world) set(when float64) {
+	d := w.present()
+	mine := w.of(d.User)
+	if len(mine) == 0 {
+		return
+	}
+	c := mine[w.rnd.IntN(len(mine))]
+	w.n++
+	text := fmt.Sprintf("draft %d\nof two lines", w.n)
+	switch head := w.heads[c]; w.rnd.IntN(4) {
+	case 0:
+		w.draft(when, d, c, "")
+	case 1:
+		w.draft(when, d, c, text)
+		d.add(when+0.05, journal.Entry{Kind: journal.Drafted, Conversation: c, Text: journal.Digest("mine")})
+		s := w.state(d.User, c)
+		s.Draft += "\nmine"
+		w.told(when+0.06, s)
+	default:
+		if head > 0 {
+			w.mark(when, d, c, 1+w.rnd.Uint64N(head))
+		}
+	}
+}
+
+// of are a user's conversations.
+func (w *world) of(user uint64) (mine []uint64) {
+	for c := uint64(100); c < 100+uint64(len(w.run.Members)); c++ {
+		if slices.Contains(w.run.Members[c], user) {
+			mine = append(mine, c)
+		}
+	}
+	return mine
 }
 
 // reopen closes a device and opens it again on its store.
@@ -103,12 +142,7 @@ func (w *world) present() *device {
 // talk has a device say something, which those who are there are shown.
 func (w *world) talk(when float64) {
 	d := w.present()
-	var mine []uint64
-	for c := uint64(100); c < 100+uint64(len(w.run.Members)); c++ {
-		if slices.Contains(w.run.Members[c], d.User) {
-			mine = append(mine, c)
-		}
-	}
+	mine := w.of(d.User)
 	if len(mine) == 0 {
 		return
 	}
@@ -170,7 +204,7 @@ func mutations() []mutation {
 			return true
 		}
 	}
-	return []mutation{
+	return append([]mutation{
 		{"an acknowledged row is gone", check.Lost, onEntry(journal.Acked, func(h *history, d *device, i int, _ *rand.Rand) bool {
 			at := h.row(d.entries[i].ID)
 			h.run.Log = slices.Delete(h.run.Log, at, at+1)
@@ -198,7 +232,7 @@ func mutations() []mutation {
 			e := d.entries[i]
 			d.remove(i)
 			if d.entries[len(d.entries)-1].Kind != journal.Left {
-				return true // what was shown first by a newcomer is above what it was told
+				return true // what was shown first by a newcomer is above the head that it joined at
 			}
 			return slices.ContainsFunc(d.entries[i:], func(l journal.Entry) bool {
 				return l.Kind == journal.Shown && l.Conversation == e.Conversation
@@ -228,8 +262,8 @@ func mutations() []mutation {
 			d.insert(i, ghost)
 			return true
 		})},
-		{"a stranger is shown one", check.Foreign, onEntry(journal.Shown, func(h *history, d *device, i int, _ *rand.Rand) bool {
-			h.open(0, 99, "stranger", nil).add(50, d.entries[i])
+		{"somebody else is shown one", check.Foreign, onEntry(journal.Shown, func(h *history, d *device, i int, _ *rand.Rand) bool {
+			h.open(0, 99, "carol", nil).add(50, d.entries[i])
 			return true
 		})},
 		{"the last is shown late", check.Late, onEntry(journal.Shown, func(_ *history, d *device, i int, _ *rand.Rand) bool {
@@ -247,7 +281,7 @@ func mutations() []mutation {
 			d.add(quiet+heartbeat.Seconds()+0.1, e)
 			return true
 		})},
-	}
+	}, ownMutations()...)
 }
 
 // swapped exchanges the places of two messages of one device and conversation, as

@@ -30,10 +30,18 @@ const (
 	Distorted  Kind = "distorted"  // shown with another text, sender or id than the log has there
 	Ghost      Kind = "ghost"      // shown, and not in the log
 	Foreign    Kind = "foreign"    // shown to somebody who takes no part in the conversation
-	Late       Kind = "late"       // shown only after more than a heartbeat of quiet and connection
+	Late       Kind = "late"       // on a device only after more than a heartbeat of quiet and connection
+
+	// Of own states.
+	Stale     Kind = "stale"     // a device has not the newest
+	Diverged  Kind = "diverged"  // under one number, devices or the database have different ones
+	Fallen    Kind = "fallen"    // a number or a read mark fell on a device
+	Ahead     Kind = "ahead"     // a read mark above the log's head, or a number above the database's
+	Forgotten Kind = "forgotten" // a read mark below the one that was set
+	Undrafted Kind = "undrafted" // a draft stands that nobody typed
 
 	Unjoined Kind = "unjoined" // a device that never learnt its conversations
-	Reset    Kind = "reset"    // a device was told that the logs were restored
+	Reset    Kind = "reset"    // a device learned that the logs were restored
 	Restless Kind = "restless" // the run did not become quiet
 	NoSample Kind = "nosample" // too little happened to prove anything
 )
@@ -41,7 +49,9 @@ const (
 // kinds is the order in which a report names them.
 var kinds = []Kind{
 	Lost, Doubled, Renumbered, Altered, Gap, Untyped, Reordered, Rejected, Unsettled,
-	Missing, Repeated, Disordered, Distorted, Ghost, Foreign, Late, Unjoined, Reset, Restless, NoSample,
+	Missing, Repeated, Disordered, Distorted, Ghost, Foreign, Late,
+	Stale, Diverged, Fallen, Ahead, Forgotten, Undrafted,
+	Unjoined, Reset, Restless, NoSample,
 }
 
 // Violation is how often a promise was broken in one way.
@@ -54,13 +64,13 @@ type Violation struct {
 // maxExamples is how many examples a report keeps of each kind.
 const maxExamples = 5
 
-// Lateness is how long devices needed, once it was quiet, for the messages that
-// they had not been shown by then: the longest connection without one.
+// Lateness is how long devices needed, once it was quiet, for the messages and own
+// states that they did not have by then: the longest connection without one.
 type Lateness struct {
-	Messages int           `json:"messages"`
-	Median   time.Duration `json:"median_ns"`
-	P99      time.Duration `json:"p99_ns"`
-	Worst    time.Duration `json:"worst_ns"`
+	Count  int           `json:"count"`
+	Median time.Duration `json:"median_ns"`
+	P99    time.Duration `json:"p99_ns"`
+	Worst  time.Duration `json:"worst_ns"`
 }
 
 // summarise sorts times and picks from them.
@@ -70,7 +80,7 @@ func summarise(times []time.Duration) Lateness {
 	}
 	slices.Sort(times)
 	last := len(times) - 1
-	return Lateness{Messages: len(times), Median: times[last/2], P99: times[last*99/100], Worst: times[last]}
+	return Lateness{Count: len(times), Median: times[last/2], P99: times[last*99/100], Worst: times[last]}
 }
 
 // Report is what a check found. A count is a number of messages unless it says
@@ -85,6 +95,9 @@ type Report struct {
 	Unsettled     int `json:"unsettled"`
 	Logged        int `json:"logged"`
 	Shown         int `json:"shown"`      // on all screens
+	Marked        int `json:"marked"`     // read marks that were set
+	Drafted       int `json:"drafted"`    // drafts that were set
+	Stated        int `json:"stated"`     // own states, on all devices
 	Reconnects    int `json:"reconnects"` // connections beyond each device's first
 
 	Lateness   Lateness    `json:"lateness"`
@@ -138,8 +151,10 @@ func (r *Report) String() string {
 	row("typed", "%d: %d acknowledged, %d refused, %d unsettled", r.Typed, r.Acked, r.Refused, r.Unsettled)
 	row("in the log", "%d", r.Logged)
 	row("shown", "%d", r.Shown)
-	if l := r.Lateness; l.Messages > 0 {
-		row("shown after quiet", "%d: after %v in the middle, %v at 99 %%, %v at worst", l.Messages, round(l.Median), round(l.P99), round(l.Worst))
+	row("own states", "%d read marks and %d drafts set, %d states on devices", r.Marked, r.Drafted, r.Stated)
+	if l := r.Lateness; l.Count > 0 {
+		row("shown after quiet", "%d: after %v in the middle, %v at 99 %%, %v at worst",
+			l.Count, round(l.Median), round(l.P99), round(l.Worst))
 	}
 	for _, v := range r.Violations {
 		row(strings.ToUpper(string(v.Kind)), "%d", v.Count)

@@ -1,14 +1,15 @@
 // Package check proves what msrChat promises, from what every device saw and
 // what the database holds: an acknowledged message is in its log exactly once,
-// logs are dense, one device's messages stand in the order typed, and every
-// device of every member was shown every message once, in order, soon after
-// typing stopped.
+// logs are dense, one device's messages stand in the order typed, every device of
+// every member was shown every message once, in order, soon after typing stopped,
+// and all devices of a person have the same own states.
 package check
 
 import (
 	"context"
 	"database/sql"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"time"
@@ -26,13 +27,24 @@ type Row struct {
 	At           int64  // Unix milliseconds, by the database's writer
 }
 
-// Run is everything that is known of a run.
+// State is a user's own state in a conversation, in MySQL.
+type State struct {
+	Conversation uint64
+	User         uint64
+	Number       uint64
+	Read         uint64
+	Draft        string
+}
+
+// Run is everything that a check needs of a run.
 type Run struct {
 	// Journals are those of all devices that took part; their names differ.
-	// Nobody else writes to the conversations.
+	// Nobody else writes to the conversations or sets anything in them.
 	Journals []*journal.Journal
-	// Log are the rows of all conversations, in any order.
-	Log []Row
+	// Log are the rows of all conversations, States the own states in them, in any
+	// order. Who has set nothing need not have one.
+	Log    []Row
+	States []State
 	// Members are the users of each conversation. One that a journal mentions and
 	// that is not here counts as one that the device has no part in.
 	Members map[uint64][]uint64
@@ -54,13 +66,23 @@ type Run struct {
 // conversations. The caller says the rest: Quiet, Heartbeat, Minimum.
 func Read(ctx context.Context, db *sql.DB, journals []*journal.Journal) (*Run, error) {
 	run := &Run{Journals: journals}
-	conversations := Conversations(journals)
-	var err error
-	if run.Log, err = ReadLog(ctx, db, conversations); err != nil {
-		return nil, err
+	return run, run.Read(ctx, db, Conversations(journals))
+}
+
+// Read reads what the database has of conversations.
+func (r *Run) Read(ctx context.Context, db *sql.DB, conversations []uint64) error {
+	r.Log, r.States, r.Members = nil, nil, make(map[uint64][]uint64, len(conversations))
+	for part := range slices.Chunk(conversations, perStatement) {
+		for _, read := range []struct {
+			what, query string
+			row         func(*sql.Rows) error
+		}{{"logs", logQuery, r.readRow}, {"members", membersQuery, r.readMember}} {
+			if err := each(ctx, db, fmt.Sprintf(read.query, list(part)), read.row); err != nil {
+				return fmt.Errorf("read the %s: %w", read.what, err)
+			}
+		}
 	}
-	run.Members, err = ReadMembers(ctx, db, conversations)
-	return run, err
+	return nil
 }
 
 // Conversations are those that journals mention.
@@ -73,58 +95,42 @@ func Conversations(journals []*journal.Journal) []uint64 {
 			}
 		}
 	}
-	ids := make([]uint64, 0, len(seen))
-	for id := range seen {
-		ids = append(ids, id)
-	}
-	slices.Sort(ids)
-	return ids
+	return slices.Sorted(maps.Keys(seen))
 }
 
-// perStatement bounds the conversations that one statement asks for.
-const perStatement = 500
+const (
+	// perStatement bounds the conversations that one statement asks for.
+	perStatement = 500
 
-// ReadLog reads the logs of conversations.
-func ReadLog(ctx context.Context, db *sql.DB, conversations []uint64) ([]Row, error) {
-	var log []Row
-	for part := range slices.Chunk(conversations, perStatement) {
-		err := each(ctx, db, "SELECT conversation_id, seq, sender_id, client_msg_id, body, created_at FROM events"+
-			" WHERE conversation_id IN ("+list(part)+") ORDER BY conversation_id, seq", func(rows *sql.Rows) error {
-			var r Row
-			var id, body sql.RawBytes
-			if err := rows.Scan(&r.Conversation, &r.Seq, &r.Sender, &id, &body, &r.At); err != nil {
-				return err
-			}
-			copy(r.ID[:], id)
-			r.Text = journal.Digest(string(body))
-			log = append(log, r)
-			return nil
-		})
-		if err != nil {
-			return nil, fmt.Errorf("read the logs: %w", err)
-		}
+	logQuery = "SELECT conversation_id, seq, sender_id, client_msg_id, body, created_at FROM events" +
+		" WHERE conversation_id IN (%s) ORDER BY conversation_id, seq"
+	membersQuery = "SELECT m.conversation_id, m.user_id, m.own_state, m.read_seq, COALESCE(d.body, '') FROM members m" +
+		" LEFT JOIN drafts d ON d.user_id = m.user_id AND d.conversation_id = m.conversation_id" +
+		" WHERE m.conversation_id IN (%s) ORDER BY m.conversation_id, m.user_id"
+)
+
+func (r *Run) readRow(rows *sql.Rows) error {
+	var row Row
+	var id, body sql.RawBytes
+	if err := rows.Scan(&row.Conversation, &row.Seq, &row.Sender, &id, &body, &row.At); err != nil {
+		return err
 	}
-	return log, nil
+	copy(row.ID[:], id)
+	row.Text = journal.Digest(string(body))
+	r.Log = append(r.Log, row)
+	return nil
 }
 
-// ReadMembers reads who takes part in conversations.
-func ReadMembers(ctx context.Context, db *sql.DB, conversations []uint64) (map[uint64][]uint64, error) {
-	members := make(map[uint64][]uint64, len(conversations))
-	for part := range slices.Chunk(conversations, perStatement) {
-		err := each(ctx, db, "SELECT conversation_id, user_id FROM members WHERE conversation_id IN ("+list(part)+")"+
-			" ORDER BY conversation_id, user_id", func(rows *sql.Rows) error {
-			var conversation, user uint64
-			if err := rows.Scan(&conversation, &user); err != nil {
-				return err
-			}
-			members[conversation] = append(members[conversation], user)
-			return nil
-		})
-		if err != nil {
-			return nil, fmt.Errorf("read the members: %w", err)
-		}
+func (r *Run) readMember(rows *sql.Rows) error {
+	var s State
+	if err := rows.Scan(&s.Conversation, &s.User, &s.Number, &s.Read, &s.Draft); err != nil {
+		return err
 	}
-	return members, nil
+	r.Members[s.Conversation] = append(r.Members[s.Conversation], s.User)
+	if s != (State{Conversation: s.Conversation, User: s.User}) {
+		r.States = append(r.States, s)
+	}
+	return nil
 }
 
 func each(ctx context.Context, db *sql.DB, query string, row func(*sql.Rows) error) error {

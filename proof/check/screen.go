@@ -1,6 +1,7 @@
 package check
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -32,6 +33,8 @@ type view struct {
 	seen []bool // by place in the log's rows
 	// first and top are the least and the greatest number that was shown.
 	first, top uint64
+	// number and read are those of the own state that the device has.
+	number, read uint64
 }
 
 // checkScreen follows one device through its journal.
@@ -49,12 +52,14 @@ func (c *checker) checkScreen(device int) {
 		case journal.Offline, journal.Left:
 			s.disconnect(at)
 		case journal.Reset:
-			c.fail(Reset, 1, "%s was told at %s that the logs were restored", c.name(device), clock(e.At))
+			c.fail(Reset, 1, "%s learned at %s that the logs were restored", c.name(device), clock(e.At))
 		case journal.Joined:
 			s.join(e)
 		case journal.Shown:
 			c.report.Shown++
 			s.show(e, at)
+		case journal.Stated:
+			s.state(e, at)
 		}
 	}
 	s.finish()
@@ -94,10 +99,16 @@ func (s *screen) view(conversation uint64) *view {
 	return v
 }
 
+// member says whether the device's user takes part in a conversation.
+func (s *screen) member(conversation uint64) bool {
+	l := s.logs[conversation]
+	return l != nil && slices.Contains(l.members, s.user)
+}
+
 // show takes a message that appeared on the screen.
 func (s *screen) show(e journal.Entry, at time.Duration) {
 	v := s.view(e.Conversation)
-	if !slices.Contains(v.log.members, s.user) {
+	if !s.member(e.Conversation) {
 		s.fail(Foreign, 1, "%s: user %d was shown number %d of conversation %d", s.name(s.device), s.user, e.Seq, e.Conversation)
 		return
 	}
@@ -108,42 +119,49 @@ func (s *screen) show(e journal.Entry, at time.Duration) {
 		if logged {
 			kind, what = Distorted, "stands elsewhere"
 		}
-		s.fail(kind, 1, "%s was shown %s as number %d of conversation %d, which %s", s.name(s.device), hexID(e.ID), e.Seq, e.Conversation, what)
+		s.fail(kind, 1, "%s was shown %s as number %d of conversation %d, which %s",
+			s.name(s.device), hexID(e.ID), e.Seq, e.Conversation, what)
 		if stands {
 			v.seen[place] = true // by something else: it is not missing, too
 		}
 		return
 	}
 	if r := v.log.rows[place]; r.ID != e.ID || r.Sender != e.Sender || r.Text != e.Text {
-		s.fail(Distorted, 1, "%s was shown number %d of conversation %d as %s from %d with text %016x, the log has %s from %d with %016x",
-			s.name(s.device), e.Seq, e.Conversation, hexID(e.ID), e.Sender, e.Text, hexID(r.ID), r.Sender, r.Text)
+		s.fail(Distorted, 1, "%s was shown number %d of conversation %d as %s from %d with text %016x,"+
+			" the log has %s from %d with %016x", s.name(s.device), e.Seq, e.Conversation, hexID(e.ID), e.Sender, e.Text, hexID(r.ID), r.Sender, r.Text)
 	}
 	switch {
 	case v.seen[place]:
-		s.fail(Repeated, 1, "%s was shown number %d of conversation %d again at %s", s.name(s.device), e.Seq, e.Conversation, clock(e.At))
+		s.fail(Repeated, 1, "%s was shown number %d of conversation %d again at %s",
+			s.name(s.device), e.Seq, e.Conversation, clock(e.At))
 		return
 	case e.Seq < v.top:
-		s.fail(Disordered, 1, "%s was shown number %d of conversation %d behind number %d", s.name(s.device), e.Seq, e.Conversation, v.top)
+		s.fail(Disordered, 1, "%s was shown number %d of conversation %d behind number %d",
+			s.name(s.device), e.Seq, e.Conversation, v.top)
 	}
 	v.seen[place] = true
 	v.top = max(v.top, e.Seq)
 	if v.first == 0 || e.Seq < v.first {
 		v.first = e.Seq
 	}
-	s.await(e, at)
+	if s.waits(at) {
+		due := time.Duration(0)
+		if m := s.typed[e.ID]; m != nil && m.settled {
+			due = m.acked
+		}
+		s.await(at, due, "number %d of conversation %d", e.Seq, e.Conversation)
+	}
 }
 
-// await measures how long a message that came after Quiet was waited for: the
-// longest connection since, without it. A device that was offline meanwhile could
-// not have it sooner.
-func (s *screen) await(e journal.Entry, at time.Duration) {
-	if at <= 0 || !s.held[s.device] {
-		return
-	}
-	due := time.Duration(0)
-	if m := s.typed[e.ID]; m != nil && m.settled {
-		due = max(due, m.acked)
-	}
+// waits says whether the device was waited for at a time: after Quiet, and to the
+// end.
+func (s *screen) waits(at time.Duration) bool { return at > 0 && s.held[s.device] }
+
+// await measures how long something that came after Quiet was waited for: the
+// longest connection since it was due, without it. A device that was offline
+// meanwhile could not have it sooner.
+func (s *screen) await(at, due time.Duration, what string, args ...any) {
+	due = max(due, 0)
 	var longest time.Duration
 	for _, r := range s.reached {
 		longest = max(longest, r.to-max(r.from, due))
@@ -156,14 +174,17 @@ func (s *screen) await(e journal.Entry, at time.Duration) {
 	}
 	s.late = append(s.late, longest)
 	if longest > s.run.Heartbeat {
-		s.fail(Late, 1, "%s was shown number %d of conversation %d after %v of connection and quiet, a heartbeat is %v",
-			s.name(s.device), e.Seq, e.Conversation, longest.Round(time.Millisecond), s.run.Heartbeat)
+		s.fail(Late, 1, "%s had %s after %v of connection and quiet, a heartbeat is %v",
+			s.name(s.device), fmt.Sprintf(what, args...), longest.Round(time.Millisecond), s.run.Heartbeat)
 	}
 }
 
 // finish looks for what was not shown.
 func (s *screen) finish() {
 	held := s.held[s.device]
+	if held {
+		s.finishStates()
+	}
 	if held && !s.joined {
 		s.fail(Unjoined, 1, "%s never learnt its conversations", s.name(s.device))
 		held = false // from where it shows them is not known
@@ -181,7 +202,8 @@ func (s *screen) finish() {
 			}
 			owed++
 			if !v.seen[i] {
-				s.fail(Missing, 1, "%s was not shown number %d of conversation %d (%s)", s.name(s.device), r.Seq, l.id, hexID(r.ID))
+				s.fail(Missing, 1, "%s was not shown number %d of conversation %d (%s)",
+					s.name(s.device), r.Seq, l.id, hexID(r.ID))
 			}
 		}
 	}

@@ -11,9 +11,9 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/msrchat/msrchat/client"
 	"github.com/msrchat/msrchat/proof/account"
 	"github.com/msrchat/msrchat/proof/journal"
-	"github.com/msrchat/msrchat/client"
 	"github.com/msrchat/msrchat/shared/conversation"
 )
 
@@ -41,8 +41,9 @@ type Crowd struct {
 	opt     CrowdOptions
 	devices []*Device
 	seats   []seat
-	rnd     *rand.Rand // Talk's
-	texts   *Texts     // Talk's
+	// Talk's: who types when, who sets what, and the texts.
+	rnd, set *rand.Rand
+	texts    *Texts
 
 	typed, heldBack, missed atomic.Int64
 }
@@ -56,6 +57,9 @@ type seat struct {
 const (
 	// joining bounds the devices that log in at once.
 	joining = 32
+	// maxTelling is how long servers may take to accept the own states: the longest
+	// wait after a refusal, twice.
+	maxTelling = 10 * time.Second
 	// look is how often a wait looks at its condition.
 	look = 20 * time.Millisecond
 	// maxBehind is how far Talk may fall behind its plan before it leaves out what
@@ -70,7 +74,10 @@ func NewCrowd(ctx context.Context, opt CrowdOptions) (*Crowd, error) {
 	if opt.MaxUnsettled <= 0 {
 		opt.MaxUnsettled = 256
 	}
-	c := &Crowd{opt: opt, rnd: rand.New(rand.NewPCG(opt.Seed, 2)), texts: NewTexts(opt.Seed, opt.Sizes...)}
+	c := &Crowd{
+		opt: opt, rnd: rand.New(rand.NewPCG(opt.Seed, 2)), set: rand.New(rand.NewPCG(opt.Seed, 3)),
+		texts: NewTexts(opt.Seed, opt.Sizes...),
+	}
 	of := make(map[uint64][]uint64) // a user's conversations
 	for id, p := range opt.Conversations {
 		of[p.A], of[p.B] = append(of[p.A], id), append(of[p.B], id)
@@ -179,11 +186,26 @@ func (c *Crowd) typeOne(ctx context.Context) error {
 		c.heldBack.Add(1)
 		return nil
 	}
-	_, err := s.device.Say(ctx, client.Target{Conversation: s.conversation}, text)
-	if err == nil {
-		c.typed.Add(1)
+	if _, err := s.device.Say(ctx, s.conversation, text); err != nil {
+		return err
 	}
-	return err
+	c.typed.Add(1)
+	return c.setOne(ctx)
+}
+
+// setOne has, at every fourth message, one device set something for its person:
+// what was shown is read, or a text is begun.
+func (c *Crowd) setOne(ctx context.Context) error {
+	const every, longest = 8, 200
+	s := c.seats[c.set.IntN(len(c.seats))]
+	switch c.set.IntN(every) {
+	case 0:
+		return s.device.Mark(ctx, s.conversation)
+	case 1:
+		text := []rune(c.texts.Next())
+		return s.device.Draft(ctx, s.conversation, string(text[:min(len(text), longest)]))
+	}
+	return nil
 }
 
 // Quiet waits until everything typed is settled and every device online, and
@@ -199,6 +221,11 @@ func (c *Crowd) Quiet(ctx context.Context, heartbeat time.Duration) (time.Time, 
 			return time.Time{}, c.unrest(ctx.Err())
 		case <-ticker.C:
 		}
+	}
+	// An own state may be refused for good, where a bug lost what was read; that must
+	// not keep the run from being judged.
+	for limit := time.Now().Add(maxTelling); !c.told() && time.Now().Before(limit) && ctx.Err() == nil; {
+		<-ticker.C
 	}
 	quiet := time.Now()
 	for !c.complete() && time.Since(quiet) < 2*heartbeat {
@@ -220,9 +247,34 @@ func (c *Crowd) settled() bool {
 	return true
 }
 
+// told says whether a server has every own state as its device has it.
+func (c *Crowd) told() bool {
+	for _, d := range c.devices {
+		if _, told := d.OwnNumbers(context.Background()); !told {
+			return false
+		}
+	}
+	return true
+}
+
 // complete says whether every device was shown every conversation up to the
-// greatest number that any device knows of.
+// greatest number that any device knows of, and has the newest own states that any
+// device of its user has.
 func (c *Crowd) complete() bool {
+	type member struct{ user, conversation uint64 }
+	newest := make(map[member]uint64)
+	has := make(map[*Device]map[uint64]uint64, len(c.devices))
+	for _, d := range c.devices {
+		has[d], _ = d.OwnNumbers(context.Background())
+		for id, n := range has[d] {
+			newest[member{d.User(), id}] = max(newest[member{d.User(), id}], n)
+		}
+	}
+	for _, s := range c.seats {
+		if has[s.device][s.conversation] < newest[member{s.device.User(), s.conversation}] {
+			return false
+		}
+	}
 	heads := make(map[uint64]uint64, len(c.opt.Conversations))
 	for _, s := range c.seats {
 		heads[s.conversation] = max(heads[s.conversation], s.device.Head(s.conversation))

@@ -13,9 +13,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/msrchat/msrchat/proof/journal"
 	"github.com/msrchat/msrchat/client"
 	"github.com/msrchat/msrchat/client/store"
+	"github.com/msrchat/msrchat/proof/journal"
 )
 
 // Options say what a device is. Gate and Session must be set.
@@ -101,7 +101,7 @@ func (d *Device) resume(ctx context.Context) error {
 	}
 	for _, out := range unsent {
 		if out.State == client.Queued {
-			d.pending[out.ID] = journal.Digest(out.Text)
+			d.pending[out.ID] = journal.Digest(out.Text())
 		}
 	}
 	return nil
@@ -119,7 +119,7 @@ func (d *Device) Online() bool { return d.online.Load() }
 
 // Say types a message; it is in the outbox when Say returns. An error means that
 // it was not accepted there, and is not in the journal.
-func (d *Device) Say(ctx context.Context, to client.Target, text string) (client.MessageID, error) {
+func (d *Device) Say(ctx context.Context, conversation uint64, text string) (client.MessageID, error) {
 	// Held over the call, so that the journal has the order of the outbox and the
 	// outcome finds the message among the pending. Send does not wait for the
 	// network, nor for anybody who reads events.
@@ -128,7 +128,7 @@ func (d *Device) Say(ctx context.Context, to client.Target, text string) (client
 	at := time.Now()
 	// A store that was interrupted may have taken the message, which would then
 	// be sent and stand in no journal.
-	out, err := d.client.Send(context.WithoutCancel(ctx), to, text)
+	out, err := d.client.Send(context.WithoutCancel(ctx), conversation, text)
 	if err != nil {
 		return client.MessageID{}, fmt.Errorf("%s types: %w", d.Name, err)
 	}
@@ -139,6 +139,59 @@ func (d *Device) Say(ctx context.Context, to client.Target, text string) (client
 	})
 	return out.ID, nil
 }
+
+// Mark has the person read a conversation up to what was shown last; it returns
+// when that is kept.
+func (d *Device) Mark(ctx context.Context, conversation uint64) error {
+	top := d.Top(conversation)
+	if top == 0 {
+		return nil
+	}
+	if err := d.client.SetRead(context.WithoutCancel(ctx), conversation, top); err != nil {
+		return fmt.Errorf("%s reads: %w", d.Name, err)
+	}
+	d.journal.Add(journal.Entry{Kind: journal.Marked, Conversation: conversation, Seq: top})
+	return nil
+}
+
+// Draft has the person begin a text; it returns when that is kept.
+func (d *Device) Draft(ctx context.Context, conversation uint64, text string) error {
+	// Written down before: another device may have it before SetDraft returns.
+	d.journal.Add(journal.Entry{Kind: journal.Drafted, Conversation: conversation, Text: journal.Digest(text)})
+	if err := d.client.SetDraft(context.WithoutCancel(ctx), conversation, text); err != nil {
+		return fmt.Errorf("%s begins a text: %w", d.Name, err)
+	}
+	return nil
+}
+
+// stated writes down an own state that a server has.
+func (d *Device) stated(conversation uint64, own client.OwnState) {
+	if own.Number > 0 && !own.Unsent() {
+		d.journal.Add(journal.Entry{
+			Kind: journal.Stated, Conversation: conversation, Number: own.Number, Seq: own.Read,
+			Text: journal.Digest(own.Draft),
+		})
+	}
+}
+
+// OwnNumbers are the numbers of the device's own states by conversation; told says
+// that a server has all of them as they are here.
+func (d *Device) OwnNumbers(ctx context.Context) (numbers map[uint64]uint64, told bool) {
+	all, err := d.store.OwnStates(ctx, 0)
+	if err != nil {
+		return nil, false
+	}
+	numbers = make(map[uint64]uint64, len(all))
+	told = true
+	for _, own := range all {
+		numbers[own.Conversation] = own.Number
+		told = told && !own.Unsent()
+	}
+	return numbers, told
+}
+
+// User is whose device it is.
+func (d *Device) User() uint64 { return d.journal.Device.User }
 
 // Unsettled is how many messages were typed and are neither acknowledged nor
 // refused.
@@ -209,6 +262,8 @@ func (d *Device) read() {
 			d.settled(e.Outgoing)
 		case client.OutboxChanged:
 			d.lookUp()
+		case client.OwnStateChanged:
+			d.stated(e.Conversation, e.Own)
 		case client.LinkChanged:
 			d.linked(e.Link)
 		case client.Reset:
@@ -221,7 +276,7 @@ func (d *Device) read() {
 
 func (d *Device) shown(m client.Message) {
 	d.journal.Add(journal.Entry{
-		Kind: journal.Shown, ID: m.ID, Conversation: m.Conversation, Seq: m.Seq, Sender: m.Sender, Text: journal.Digest(m.Text),
+		Kind: journal.Shown, ID: m.ID, Conversation: m.Conversation, Seq: m.Seq, Sender: m.Sender, Text: journal.Digest(m.Text()),
 	})
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -11,11 +11,11 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/msrchat/msrchat/client"
+	"github.com/msrchat/msrchat/client/store"
 	"github.com/msrchat/msrchat/proof/check"
 	"github.com/msrchat/msrchat/proof/device"
 	"github.com/msrchat/msrchat/proof/journal"
-	"github.com/msrchat/msrchat/client"
-	"github.com/msrchat/msrchat/client/store"
 	"github.com/msrchat/msrchat/shared/testenv"
 	"github.com/msrchat/msrchat/shared/text"
 )
@@ -42,7 +42,7 @@ func (w *world) open(t *testing.T, person, session int, name string, change ...f
 
 func (w *world) say(t *testing.T, d *device.Device, text string) client.MessageID {
 	t.Helper()
-	id, err := d.Say(t.Context(), client.Target{Conversation: w.conversation}, text)
+	id, err := d.Say(t.Context(), w.conversation, text)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -142,7 +142,11 @@ func TestJournal(t *testing.T) {
 func TestRefusedMessage(t *testing.T) {
 	w := newWorld(t, 2, 1)
 	ann, bob := w.open(t, 0, 0, "ann"), w.open(t, 1, 0, "bob")
-	id, err := ann.Say(t.Context(), client.Target{Peer: "nobody"}, "hello?")
+	nobody, err := ann.Client().Contact(t.Context(), "nobody")
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := ann.Say(t.Context(), nobody.ID, "hello?")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -151,7 +155,7 @@ func TestRefusedMessage(t *testing.T) {
 	if refused := entries(ann, journal.Refused); len(refused) != 1 || refused[0].ID != id || !strings.HasPrefix(refused[0].Detail, "not_found: ") {
 		t.Errorf("refused %+v", refused)
 	}
-	if _, err := ann.Say(t.Context(), client.Target{Conversation: w.conversation}, " "); err == nil {
+	if _, err := ann.Say(t.Context(), w.conversation, " "); err == nil {
 		t.Error("a blank message was accepted")
 	}
 	if report := w.prove(t, ann, bob); report.Typed != 2 || report.Refused != 1 {

@@ -9,9 +9,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/msrchat/msrchat/proof/account"
 	"github.com/msrchat/msrchat/chat"
 	"github.com/msrchat/msrchat/client"
+	"github.com/msrchat/msrchat/proof/account"
 	"github.com/msrchat/msrchat/shared/cache"
 	"github.com/msrchat/msrchat/shared/conversation"
 	"github.com/msrchat/msrchat/shared/errs"

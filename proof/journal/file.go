@@ -28,6 +28,7 @@ type line struct {
 	Conversation uint64    `json:"conversation,omitempty"`
 	Seq          uint64    `json:"seq,omitempty"`
 	Sender       uint64    `json:"sender,omitempty"`
+	Number       uint64    `json:"number,omitempty"`
 	Text         uint64    `json:"text,omitempty"`
 	Detail       string    `json:"detail,omitempty"`
 }
@@ -42,8 +43,8 @@ func (j *Journal) Write(w io.Writer) error {
 	}
 	for e := range j.All() {
 		l := line{
-			At: e.At.UTC(), Kind: e.Kind, Conversation: e.Conversation, Seq: e.Seq, Sender: e.Sender, Text: e.Text,
-			Detail: e.Detail[:min(len(e.Detail), maxDetail)],
+			At: e.At.UTC(), Kind: e.Kind, Conversation: e.Conversation, Seq: e.Seq, Sender: e.Sender, Number: e.Number,
+			Text: e.Text, Detail: e.Detail[:min(len(e.Detail), maxDetail)],
 		}
 		if e.ID != ([16]byte{}) {
 			l.ID = hex.EncodeToString(e.ID[:])
@@ -103,10 +104,11 @@ func parse(b []byte) (Entry, error) {
 		return Entry{}, err
 	}
 	e := Entry{
-		At: l.At, Kind: l.Kind, Conversation: l.Conversation, Seq: l.Seq, Sender: l.Sender, Text: l.Text, Detail: l.Detail,
+		At: l.At, Kind: l.Kind, Conversation: l.Conversation, Seq: l.Seq, Sender: l.Sender, Number: l.Number,
+		Text: l.Text, Detail: l.Detail,
 	}
 	switch {
-	case !l.Kind.known():
+	case !l.Kind.exists():
 		return Entry{}, fmt.Errorf("there is no kind %.40q", l.Kind)
 	case l.At.Before(earliest) || l.At.After(latest):
 		return Entry{}, fmt.Errorf("the time %v is out of range", l.At)
@@ -114,7 +116,8 @@ func parse(b []byte) (Entry, error) {
 		return Entry{}, errors.New("the detail is too long")
 	}
 	if l.ID != "" {
-		if n, err := hex.Decode(e.ID[:], []byte(l.ID[:min(len(l.ID), 2*len(e.ID))])); err != nil || n != len(e.ID) || len(l.ID) != 2*n {
+		id := []byte(l.ID[:min(len(l.ID), 2*len(e.ID))])
+		if n, err := hex.Decode(e.ID[:], id); err != nil || n != len(e.ID) || len(l.ID) != 2*n {
 			return Entry{}, fmt.Errorf("%.40q is no message id", l.ID)
 		}
 	}

@@ -18,7 +18,7 @@ type Kind string
 
 // The kinds. A message is typed once; then it is acknowledged or refused, or
 // its fate stays unknown to this device. It is shown once for each time that it
-// appears on the device's screen, whoever wrote it.
+// appears on the device's screen, also on the one that wrote it.
 const (
 	Typed    Kind = "typed"
 	Acked    Kind = "acked"
@@ -35,14 +35,23 @@ const (
 	Joined Kind = "joined"
 	// Left: the device was closed.
 	Left Kind = "left"
-	// Reset: the device was told that the logs were restored to an earlier time.
+	// Reset: the device learned that the logs were restored to an earlier time.
 	Reset Kind = "reset"
+	// Marked: the person has read the conversation up to Seq. Drafted: Text is what
+	// they have begun to write in it.
+	Marked  Kind = "marked"
+	Drafted Kind = "drafted"
+	// Stated: the device has the user's own state in the conversation: its Number,
+	// the read mark in Seq, and the draft in Text.
+	Stated Kind = "stated"
 )
 
 // kinds numbers the kinds for a record.
-var kinds = []Kind{Typed, Acked, Refused, Shown, Online, Offline, LoggedIn, Joined, Left, Reset}
+var kinds = []Kind{
+	Typed, Acked, Refused, Shown, Online, Offline, LoggedIn, Joined, Left, Reset, Marked, Drafted, Stated,
+}
 
-func (k Kind) known() bool { return slices.Contains(kinds, k) }
+func (k Kind) exists() bool { return slices.Contains(kinds, k) }
 
 // Entry is one line of a journal. Which fields are set depends on the kind.
 type Entry struct {
@@ -54,7 +63,9 @@ type Entry struct {
 	Conversation uint64
 	Seq          uint64
 	Sender       uint64
-	// Text is Digest of the message's text.
+	// Number is that of an own state, for Stated alone.
+	Number uint64
+	// Text is Digest of the message's text, or of the draft.
 	Text   uint64
 	Detail string
 }
@@ -81,11 +92,13 @@ type Journal struct {
 
 // record is an Entry without pointers.
 type record struct {
-	at                              time.Duration // since began, by the monotonic clock
-	id                              [16]byte
-	conversation, seq, sender, text uint64
-	detail                          uint32 // its place in details, from 1; 0: none
-	kind                            uint8
+	at                time.Duration // since began, by the monotonic clock
+	id                [16]byte
+	conversation, seq uint64
+	sender            uint64 // or, of an own state, its number
+	text              uint64
+	detail            uint32 // its place in details, from 1; 0: none
+	kind              uint8
 }
 
 // began is what the records' times count from, so that a step of the clock
@@ -115,6 +128,9 @@ func (j *Journal) Add(e Entry) {
 	r := record{
 		at: e.At.Sub(began), kind: uint8(kind), id: e.ID,
 		conversation: e.Conversation, seq: e.Seq, sender: e.Sender, text: e.Text,
+	}
+	if e.Kind == Stated {
+		r.sender = e.Number
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -168,6 +184,9 @@ func (r *record) entry(details []string) Entry {
 	e := Entry{
 		At: began.Add(r.at), Kind: kinds[r.kind], ID: r.id,
 		Conversation: r.conversation, Seq: r.seq, Sender: r.sender, Text: r.text,
+	}
+	if e.Kind == Stated {
+		e.Sender, e.Number = 0, r.sender
 	}
 	if r.detail > 0 {
 		e.Detail = details[r.detail-1]

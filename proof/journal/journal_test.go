@@ -25,6 +25,9 @@ func sample() []journal.Entry {
 		{At: at.Add(-time.Hour), Kind: journal.Refused, ID: id, Detail: "invalid: <\"no\">\n"},
 		{At: at, Kind: journal.Offline, Detail: "chat-1 is silent"},
 		{At: at, Kind: journal.Reset},
+		{At: at, Kind: journal.Marked, Conversation: 7, Seq: 3},
+		{At: at, Kind: journal.Drafted, Conversation: 7, Text: journal.Digest("")},
+		{At: at, Kind: journal.Stated, Conversation: 7, Number: 4, Seq: 3, Text: journal.Digest("und")},
 		{At: at, Kind: journal.Left},
 	}
 }
@@ -54,7 +57,7 @@ func TestEntriesComeBack(t *testing.T) {
 	}
 }
 
-// Whoever iterates sees what was there before, while others go on writing.
+// An iteration sees what was there before it, while others go on writing.
 func TestManyEntries(t *testing.T) {
 	j := journal.New(journal.Device{User: 1, Name: "d"})
 	const writers, each = 4, 20_000

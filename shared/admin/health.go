@@ -18,16 +18,15 @@ const (
 	maxHealthRequest = 4 << 10
 	// healthStreams bounds what one connection may watch at once.
 	healthStreams = 64
-	// lastWord is what watchers get to hear NOT_SERVING, healthGrace what checks
-	// in flight get after that.
-	lastWord    = 20 * time.Millisecond
+	// notifyTime is for watchers to receive NOT_SERVING, healthGrace for checks
+	// in flight after that.
+	notifyTime  = 20 * time.Millisecond
 	healthGrace = 200 * time.Millisecond
 )
 
 // HealthServer answers grpc.health.v1, and nothing else, on a listener of its
-// own, so that checks need no client certificate. It knows one service, the
-// empty name, and starts as NOT_SERVING. Its methods are safe for concurrent
-// use.
+// own, so that checks need no client certificate. It has one service, the empty
+// name, and starts as NOT_SERVING. Its methods are safe for concurrent use.
 type HealthServer struct {
 	listener net.Listener
 	health   *health.Server
@@ -53,16 +52,16 @@ func (h *HealthServer) Set(serving bool) {
 }
 
 // Leave says NOT_SERVING for good and ends every watch, here and on the servers
-// of Register. Without it a watch keeps their GracefulStop waiting; callers
-// should have had a moment since Set(false) to hear of it. It may be called
-// more than once; Run calls it at its end.
+// of Register, whose GracefulStop would otherwise wait for it. Call it a moment
+// after Set(false), so that watchers still receive that. It may be called more
+// than once; Run calls it at its end.
 func (h *HealthServer) Leave() {
 	h.health.Shutdown()
 	h.once.Do(func() { close(h.left) })
 }
 
 // Register adds the same health service to another server, before that one
-// serves: callers that check health on the connection they call on
+// serves. Clients that check health on the connection that carries their calls
 // (discovery.ServiceConfig) need it there.
 func (h *HealthServer) Register(r grpc.ServiceRegistrar) {
 	healthv1.RegisterHealthServer(r, leaving{Server: h.health, left: h.left})
@@ -90,7 +89,7 @@ func (l leaving) Watch(req *healthv1.HealthCheckRequest, stream healthv1.Health_
 // watch is a stream with another context.
 type watch struct {
 	healthv1.Health_WatchServer
-	ctx context.Context //nolint:containedctx // a stream is asked for it
+	ctx context.Context //nolint:containedctx // a stream has to return it
 }
 
 func (w watch) Context() context.Context { return w.ctx }
@@ -115,12 +114,12 @@ func (h *HealthServer) Run(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	h.Set(false)
-	<-time.After(lastWord)
+	<-time.After(notifyTime)
 	h.Leave()
 	hard := time.AfterFunc(healthGrace, srv.Stop)
 	defer hard.Stop()
 	srv.GracefulStop()
-	// Stopped: the end came before the beginning.
+	// ErrServerStopped: it was stopped before Serve began.
 	if err := <-served; err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 		return fmt.Errorf("stop health on %s: %w", h.Addr(), err)
 	}

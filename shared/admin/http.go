@@ -24,7 +24,8 @@ const (
 	// readyTimeout is below the 3 s that the jobs' http checks wait, so that a
 	// check reads our reason and not its own timeout.
 	readyTimeout = 2 * time.Second
-	// headerTimeout and the header limit stop a client that dribbles.
+	// headerTimeout and the header limit stop a client that sends its header
+	// slowly or without end.
 	headerTimeout  = 5 * time.Second
 	maxHeaderBytes = 16 << 10
 	// serveGrace is how long requests in flight get once Serve was told to end.
@@ -46,9 +47,8 @@ func NewRegistry() *prometheus.Registry {
 // /metrics.
 //
 // ready says whether the service can do its work; nil means that it always can.
-// It is called per request with a deadline, by any number of goroutines at
-// once. Its error is answered with 503; of an *errs.Error the message is shown,
-// of another error only that there is one.
+// It is called for each request, with a deadline, by any number of goroutines at
+// once. An error is answered with 503 and, if it is an *errs.Error, its message.
 func Handler(reg *prometheus.Registry, ready func(ctx context.Context) error) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
@@ -69,9 +69,9 @@ func Handler(reg *prometheus.Registry, ready func(ctx context.Context) error) ht
 	return mux
 }
 
-// Profiles adds Go's profiles to a handler, under /debug/pprof. They cost while
-// they are taken, and show an operator what no user should see: they are for a
-// port that only operators reach, and off unless somebody asks.
+// Profiles adds Go's profiles to a handler, under /debug/pprof. Taking one costs
+// CPU time and shows what no user should see, so they are for a port that only
+// operators reach, and off by default.
 func Profiles(h http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/", h)
@@ -85,7 +85,7 @@ func answer(w http.ResponseWriter, status int, text string) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
-	_, _ = io.WriteString(w, text+"\n") // the asker left: nobody to tell
+	_, _ = io.WriteString(w, text+"\n") // on an error the client is gone
 }
 
 // Serve serves h on l until ctx ends, then gives requests in flight three
@@ -96,7 +96,7 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler) error {
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    maxHeaderBytes,
-		// What the server would print is about its clients' broken requests.
+		// The server's own log lines are about broken requests of clients.
 		ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug),
 	}
 	served := make(chan error, 1)

@@ -1,9 +1,9 @@
 // Package cache opens Redis the way every service needs it: a pool that grows
-// under load and lets idle connections go, and timeouts so short that a Redis
+// under load and closes idle connections, and timeouts so short that a Redis
 // that hangs costs a caller less than asking MySQL does.
 //
-// Nothing that is kept here may be the only copy of anything that matters, and
-// every key has an expiry.
+// Nothing in Redis may be the only copy of anything that matters, and every key
+// has an expiry.
 package cache
 
 import (
@@ -31,8 +31,8 @@ type Config struct {
 	// TLS encrypts the connections and verifies the server's certificate.
 	TLS bool
 	// PoolSize bounds connections, per node of a cluster. Up to MaxIdle are
-	// kept (a few more after a burst that ends at once, until the next exchanges
-	// shed them); of those, one that was idle for IdleTime is not used again.
+	// kept (after a burst a few more, until the next exchanges close them); one
+	// that was idle for IdleTime is not used again.
 	PoolSize int
 	MaxIdle  int
 	IdleTime time.Duration
@@ -40,8 +40,8 @@ type Config struct {
 	Timeout time.Duration
 }
 
-// The pool that suits one service on a small machine: an exchange takes well
-// under a millisecond, so 32 connections carry tens of thousands a second.
+// The pool for one service on a small machine: an exchange takes well under a
+// millisecond, so 32 connections carry tens of thousands a second.
 const (
 	DefaultPoolSize = 32
 	DefaultMaxIdle  = 8
@@ -96,13 +96,13 @@ func Open(cfg Config) (redis.UniversalClient, error) {
 		DialTimeout:     timeout, ReadTimeout: timeout, WriteTimeout: timeout, PoolTimeout: timeout,
 		ContextTimeoutEnabled: true,
 		// One retry covers a connection that the server closed while it was idle.
-		// More, or retried dials, would only make an outage slower to notice.
+		// More, or repeated dials, would only delay the error of an outage.
 		MaxRetries: 1, DialerRetries: 1,
-		// One round trip less for a new connection, which has to be ready within the
-		// time of the exchange that opened it: on a slow machine every one failed
-		// after Redis had been restarted, and none was left for the next exchange.
+		// One round trip less for a new connection. It has to be ready within
+		// the timeout of the exchange that opened it; with one more, every
+		// connection to a restarted Redis failed on a slow machine.
 		DisableIdentity: true,
-		// Our values are small; the library's 64 KiB per connection are not.
+		// The library's default of 64 KiB per connection is far above our values.
 		ReadBufferSize: 8 << 10, WriteBufferSize: 8 << 10,
 		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
 	}

@@ -109,8 +109,8 @@ func TestThePoolGrowsAndLetsGo(t *testing.T) {
 	}
 	eventually(t, "20 connections in use", func() bool { return client.PoolStats().TotalConns == 20 })
 	wg.Wait()
-	// Two that end in the same instant may both see room for one more: the pool
-	// sheds what is too many with the next exchanges, one at each.
+	// Two that end in the same instant may both see room for one more. The pool
+	// closes the surplus with the next exchanges, one at each.
 	eventually(t, "at most 3 connections left", func() bool {
 		if err := client.Ping(t.Context()).Err(); err != nil {
 			t.Errorf("ping afterwards: %v", err)
@@ -125,8 +125,8 @@ func TestThePoolGrowsAndLetsGo(t *testing.T) {
 	}
 }
 
-// A Redis that is dead, and one that hangs, must fail a call quickly, and the
-// same client must work once it is back.
+// Calls to a Redis that is dead or hangs fail quickly, and the same client works
+// again once it is back.
 func TestAnOutageIsShortForItsCallers(t *testing.T) {
 	server := testenv.StartRedis(t)
 	client := open(t, cache.Config{Addrs: []string{server.Addr}, Timeout: 200 * time.Millisecond})
@@ -166,8 +166,8 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	t.Fatalf("never saw: %s", what)
 }
 
-// A new connection has to be ready within the time of the exchange that opened
-// it, so it asks for nothing that it can do without.
+// A new connection has to be ready within the timeout of the exchange that opened
+// it, so it sends nothing that it can do without.
 func TestConnectionIsReadyAfterOneExchange(t *testing.T) {
 	addr := testenv.Redis(t)
 	open := func() redis.UniversalClient {

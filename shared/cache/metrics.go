@@ -7,19 +7,19 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// Metrics shows the pool: connections open and idle, how often one was at hand,
-// and how often and how long a caller waited for one.
+// Metrics shows the pool: connections open and idle, how often a caller found an
+// idle one, and how often and how long it waited for one.
 func Metrics(client redis.UniversalClient) prometheus.Collector {
 	desc := func(name, help string) *prometheus.Desc {
 		return prometheus.NewDesc("redis_pool_"+name, help, nil, nil)
 	}
 	return &collector{
 		client:   client,
-		open:     desc("open_connections", "Connections that are open, in use and idle."),
-		idle:     desc("idle_connections", "Connections that are open and not in use."),
-		hits:     desc("hits_total", "Times that a connection was at hand."),
-		misses:   desc("misses_total", "Times that a connection had to be opened or waited for."),
-		timeouts: desc("wait_timeouts_total", "Times that no connection came free in time."),
+		open:     desc("open_connections", "Open connections, in use or idle."),
+		idle:     desc("idle_connections", "Open connections that are not in use."),
+		hits:     desc("hits_total", "Times that a caller found an idle connection."),
+		misses:   desc("misses_total", "Times that a caller found no idle connection."),
+		timeouts: desc("wait_timeouts_total", "Times that no connection became free in time."),
 		waits:    desc("waits_total", "Times that a caller waited for a connection."),
 		waited:   desc("wait_seconds_total", "Time that callers waited for a connection."),
 		stale:    desc("stale_connections_total", "Connections closed because they were idle for too long."),

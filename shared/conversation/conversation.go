@@ -1,4 +1,4 @@
-// Package conversation makes conversations.
+// Package conversation creates conversations.
 package conversation
 
 import (
@@ -20,15 +20,16 @@ type Pair struct{ A, B uint64 }
 func (p Pair) low() uint64  { return min(p.A, p.B) }
 func (p Pair) high() uint64 { return max(p.A, p.B) }
 
-// ordered is the pair as the table has it.
+// ordered is the pair as the table stores it.
 func (p Pair) ordered() Pair { return Pair{p.low(), p.high()} }
 
-// MaxPairs bounds the pairs of one call: its statements stay below 64 KiB.
+// MaxPairs bounds the pairs of one call, so that its statements stay below
+// 64 KiB.
 const MaxPairs = 500
 
 // Direct returns the direct conversations of pairs of users, in their order, and
-// makes those that do not exist, all in one transaction. Of two callers at once
-// the unique key lets one make a conversation, and both return it. The users
+// creates those that do not exist, all in one transaction. Of two callers at once
+// the unique key lets one create a conversation, and both return it. The users
 // must exist and the two of a pair differ.
 func Direct(ctx context.Context, db *sql.DB, pairs ...Pair) ([]uint64, error) {
 	if len(pairs) == 0 {
@@ -44,8 +45,8 @@ func Direct(ctx context.Context, db *sql.DB, pairs ...Pair) ([]uint64, error) {
 		}
 		wanted = append(wanted, p.ordered())
 	}
-	// One order for everybody, so that two callers with common pairs wait for each
-	// other and do not deadlock.
+	// Sorted, so that two callers with common pairs wait for each other and do
+	// not deadlock.
 	slices.SortFunc(wanted, func(a, b Pair) int { return cmp.Or(cmp.Compare(a.A, b.A), cmp.Compare(a.B, b.B)) })
 	ids, err := direct(ctx, db, slices.Compact(wanted))
 	if err != nil {
@@ -66,7 +67,7 @@ func direct(ctx context.Context, db *sql.DB, pairs []Pair) (map[Pair]uint64, err
 	}
 	defer tx.Rollback() //nolint:errcheck // after Commit there is nothing to roll back
 	now := time.Now().UnixMilli()
-	// A pair that exists is left as it is. IGNORE would also hide other faults.
+	// A pair that exists is left as it is. IGNORE would also hide other errors.
 	insert := []byte("INSERT INTO conversations (kind, low_user, high_user, created_at) VALUES ")
 	for i, p := range pairs {
 		insert = appendRow(insert, i, KindDirect, p.A, p.B, uint64(now))
@@ -91,8 +92,8 @@ func direct(ctx context.Context, db *sql.DB, pairs []Pair) (map[Pair]uint64, err
 	return ids, tx.Commit()
 }
 
-// find reads the pairs' conversations. Every one exists: another transaction
-// that inserted one was waited for, and has committed or made room.
+// find reads the pairs' conversations. All exist: the insert waited for other
+// transactions that inserted one, and they have committed or rolled back.
 func find(ctx context.Context, tx *sql.Tx, pairs []Pair) (_ map[Pair]uint64, err error) {
 	query := []byte("SELECT id, low_user, high_user FROM conversations WHERE (low_user, high_user) IN (")
 	for i, p := range pairs {
@@ -113,13 +114,13 @@ func find(ctx context.Context, tx *sql.Tx, pairs []Pair) (_ map[Pair]uint64, err
 		ids[p] = id
 	}
 	if len(ids) != len(pairs) && rows.Err() == nil {
-		return nil, fmt.Errorf("%d of %d conversations are there after they were made", len(ids), len(pairs))
+		return nil, fmt.Errorf("%d of %d conversations exist after the insert", len(ids), len(pairs))
 	}
 	return ids, rows.Err()
 }
 
-// appendRow appends "(1,2,3)", behind a comma unless it is the first row. The
-// values are numbers: there is nothing to escape.
+// appendRow appends "(1,2,3)", after a comma unless it is the first row. The
+// values are numbers, so there is nothing to escape.
 func appendRow(b []byte, i int, values ...uint64) []byte {
 	if i > 0 {
 		b = append(b, ',')

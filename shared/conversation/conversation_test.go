@@ -57,7 +57,7 @@ func members(t *testing.T, db *sql.DB, conversation uint64) (users []uint64) {
 	return users
 }
 
-// Many at once want the same conversations, in different orders.
+// Many callers ask for the same conversations at once, in different orders.
 func TestDirectAtOnce(t *testing.T) {
 	db := testenv.Open(t, testenv.MariaDB(t))
 	var pairs []conversation.Pair

@@ -1,6 +1,6 @@
-// Package database opens MySQL (or MariaDB) the way every service needs it:
-// a pool that grows under load and lets idle connections go, READ COMMITTED,
-// times and lengths bounded.
+// Package database opens MySQL (or MariaDB) the way every service needs it: a
+// pool that grows under load and closes idle connections, READ COMMITTED, and
+// timeouts on everything.
 package database
 
 import (
@@ -32,8 +32,8 @@ type Config struct {
 	IdleTime time.Duration
 }
 
-// The pool that suits one service on a small machine: commits are few and
-// large, so ten connections carry tens of thousands of messages a second.
+// The pool for one service on a small machine: commits are few and large, so ten
+// connections carry tens of thousands of messages a second.
 const (
 	DefaultMaxOpen  = 16
 	DefaultMaxIdle  = 4
@@ -48,8 +48,8 @@ func Defaults() Config {
 	}
 }
 
-// The limits of one exchange. A statement that takes longer than ioTimeout is
-// as good as lost; callers then treat its outcome as unknown.
+// The limits of one exchange. After ioTimeout the outcome of a statement is
+// unknown.
 const (
 	dialTimeout = 3 * time.Second
 	ioTimeout   = 15 * time.Second
@@ -62,7 +62,7 @@ func Open(ctx context.Context, cfg Config) (*sql.DB, error) {
 	c.Timeout, c.ReadTimeout, c.WriteTimeout = dialTimeout, ioTimeout, ioTimeout
 	c.Collation = "utf8mb4_bin"
 	c.RejectReadOnly = true       // a demoted primary must not look healthy
-	c.Logger = &mysql.NopLogger{} // every error reaches the caller, who logs it once
+	c.Logger = &mysql.NopLogger{} // every error reaches the caller, which logs it once
 	connector, err := mysql.NewConnector(c)
 	if err != nil {
 		return nil, fmt.Errorf("database configuration: %w", err)
@@ -88,11 +88,11 @@ func orDefault[T int | time.Duration](v, def T) T {
 //
 // The isolation level is set in the one form that MySQL and MariaDB share.
 //
-// A transaction that waits for its client is given up after five seconds, by far
-// longer than any here is open between two statements. Without it, a machine that
-// loses its power or its network in the middle of one keeps the locks until TCP
-// gives up, a quarter of an hour or two: nobody could write into those
-// conversations. The comment is MariaDB's to execute: MySQL has no such setting;
+// A transaction that waits for its client is rolled back after five seconds, far
+// longer than any of ours is idle between two statements. Otherwise a machine
+// that loses its power or its network within a transaction keeps the locks until
+// TCP gives up, in 15 minutes to two hours, and nobody can write to those
+// conversations. Only MariaDB executes the comment; MySQL has no such setting:
 // there the database's machine should have a short net.ipv4.tcp_keepalive_time.
 var sessionSettings = []string{
 	"SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
@@ -122,16 +122,19 @@ func (s session) Connect(ctx context.Context) (driver.Conn, error) {
 
 // Error numbers of MySQL that the code acts on.
 const (
-	errColumnThere = 1060
-	errKeyThere    = 1061
-	errDuplicate   = 1062
-	errLockTimeout = 1205
-	errDeadlock    = 1213
+	errColumnExists = 1060
+	errKeyExists    = 1061
+	errDuplicate    = 1062
+	errLockTimeout  = 1205
+	errDeadlock     = 1213
 )
 
-// IsThere says that the column or key which a statement adds exists already.
-// MySQL, other than MariaDB, has no IF NOT EXISTS for them.
-func IsThere(err error) bool { return number(err) == errColumnThere || number(err) == errKeyThere }
+// AlreadyExists says that the column or key that a statement adds exists already.
+// MySQL, unlike MariaDB, has no IF NOT EXISTS for them.
+func AlreadyExists(err error) bool {
+	n := number(err)
+	return n == errColumnExists || n == errKeyExists
+}
 
 // IsDuplicate says that a unique key refused a row.
 func IsDuplicate(err error) bool { return number(err) == errDuplicate }
@@ -143,15 +146,15 @@ func IsContention(err error) bool {
 	return n == errDeadlock || n == errLockTimeout
 }
 
-// Answered says that err is the server's own answer to a statement, so that the
-// statement surely had no effect. Any other error leaves its outcome unknown.
+// Answered says that err is the server's own answer to a statement, which then
+// had no effect. Any other error leaves its outcome unknown.
 func Answered(err error) bool {
 	n := number(err)
 	return n != 0 && !shuttingDown[n]
 }
 
-// shuttingDown are answers of a server that is going away; what they say of a
-// running commit is not to be relied on.
+// shuttingDown are answers of a server that is going away. They say nothing
+// reliable about a commit in progress.
 var shuttingDown = map[uint16]bool{1053: true, 1077: true, 1079: true, 1152: true, 1317: true, 1927: true}
 
 func number(err error) uint16 {
@@ -163,7 +166,7 @@ func number(err error) uint16 {
 }
 
 // CheckDurability refuses a server that acknowledges a commit before it is on
-// disk: the promise to users rests on these settings.
+// disk: what we promise to users rests on these settings.
 func CheckDurability(ctx context.Context, db *sql.DB) error {
 	var flush, syncBinlog int
 	var binlog bool

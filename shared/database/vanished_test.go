@@ -10,7 +10,7 @@ import (
 )
 
 // A client that vanishes in the middle of a transaction (no power, no network)
-// does not keep its locks: to the server it is one that says nothing more.
+// does not keep its locks. To the server it is a client that stays silent.
 func TestAVanishedClientsLocksEnd(t *testing.T) {
 	t.Parallel()
 	cfg := testenv.MariaDB(t)

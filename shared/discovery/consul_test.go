@@ -33,7 +33,7 @@ func consul(t *testing.T) (*testenv.ConsulAgent, *api.Client) {
 	return a, client
 }
 
-// process is a stand-in for one of our processes: gRPC health on a port.
+// process stands in for one of our processes: gRPC health on a port.
 type process struct {
 	health *admin.HealthServer
 	kill   func()
@@ -98,7 +98,7 @@ func TestRegisteredProcessesAreSeenFailingAndGone(t *testing.T) {
 	until(t, lists, "!ONETWO")
 	one.health.Set(true)
 	until(t, lists, "ONETWO")
-	two.kill() // as kill -9 would: no good-bye
+	two.kill() // as kill -9 would, without deregistration
 	until(t, lists, "ONE!TWO")
 	if err := one.leave(t.Context()); err != nil {
 		t.Fatal(err)
@@ -143,7 +143,7 @@ func TestTheRegistrationSurvivesTheAgent(t *testing.T) {
 		return err == nil
 	})
 
-	// A restart with its data: the list at hand is kept, and works afterwards.
+	// The agent restarts with its data: the watch keeps its list and goes on.
 	agent.Kill()
 	agent.Start(t)
 	start(t, client, "chat", "TWO")
@@ -249,8 +249,8 @@ func TestResolver(t *testing.T) {
 	// The channel has a watch of its own, which may be later than ours.
 	eventually(t, "a call to the second", reaches(two))
 
-	// The one that says NOT_SERVING is left alone before Consul knows; the
-	// calls go on with Consul away.
+	// The one that says NOT_SERVING gets no calls although Consul cannot tell,
+	// and calls go on with Consul away.
 	agent.Kill()
 	one.health.Set(false)
 	one.kill()
@@ -270,7 +270,7 @@ func TestResolver(t *testing.T) {
 }
 
 func TestMain(m *testing.M) {
-	// The agents of the tests are reached without whatever this shell is set to.
+	// The tests' agents are reached without the settings of this shell.
 	for _, name := range []string{"CONSUL_HTTP_ADDR", "CONSUL_HTTP_TOKEN", "CONSUL_HTTP_SSL", "CONSUL_NAMESPACE"} {
 		os.Unsetenv(name)
 	}

@@ -1,6 +1,6 @@
-// Package discovery is how processes find each other in Consul: watching a
-// service's instances, registering oneself where nobody else does it, and a
-// gRPC resolver on top of the watch.
+// Package discovery is how processes find each other in Consul: a watch of a
+// service's instances, registration for processes outside Nomad, and a gRPC
+// resolver on top of the watch.
 package discovery
 
 import (
@@ -26,11 +26,10 @@ const (
 	MetaTLSServerName = "tls_server_name"
 )
 
-// Instance is one registered process of a service. Values are not changed once
-// they were handed out; Meta is shared and must not be written.
+// Instance is one registered process of a service. Values are immutable; Meta is
+// shared and must not be written.
 type Instance struct {
-	// ID is the process's own name for itself: the meta "instance", or Consul's
-	// service id where that is missing.
+	// ID is the meta "instance", or Consul's service id where that is missing.
 	ID string
 	// Address is host:port.
 	Address string
@@ -56,8 +55,8 @@ func NewClient(addr string) (*api.Client, error) {
 	return client, nil
 }
 
-// instances translates Consul's answer and brings it in a fixed order, so that
-// two answers with the same content are equal.
+// instances translates Consul's answer and sorts it, so that two answers with the
+// same content are equal.
 func instances(entries []*api.ServiceEntry) []Instance {
 	list := make([]Instance, 0, len(entries))
 	for _, e := range entries {

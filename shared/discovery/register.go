@@ -19,19 +19,19 @@ import (
 
 const (
 	checkInterval = time.Second
-	// checkTimeout keeps one check from meeting the next.
+	// checkTimeout is below the interval, so that checks do not overlap.
 	checkTimeout = 900 * time.Millisecond
 	// reapAfter is the least that Consul accepts.
 	reapAfter = time.Minute
-	// upkeepInterval is how often we look whether the agent still knows us:
-	// how long an agent that lost its data stays wrong.
+	// upkeepInterval is how often we ask the agent whether it still has the
+	// registration, and so how long one that lost its data stays wrong.
 	upkeepInterval = 2 * time.Second
 	// agentTimeout bounds one call to the agent on this machine.
 	agentTimeout = 3 * time.Second
 )
 
-// Check is how the agent finds out that the process works. Exactly one of GRPC,
-// HTTP and TCP is set.
+// Check is how the agent checks the process. Exactly one of GRPC, HTTP and TCP is
+// set.
 type Check struct {
 	Name string
 	GRPC string // host:port or host:port/service, asked for grpc.health.v1
@@ -39,26 +39,25 @@ type Check struct {
 	TCP  string // host:port that accepts
 }
 
-// Registration describes this process to Consul. It is for processes that
-// nobody registers, which under Nomad is nobody.
+// Registration describes this process to Consul. Under Nomad, which registers
+// what it runs, nobody needs it.
 type Registration struct {
 	Service  string
 	Instance string // unique; becomes the meta "instance" and part of Consul's id
 	Address  string // host:port that others connect to
 	Meta     map[string]string
-	Checks   []Check // at least one: without it nobody notices our death
+	Checks   []Check // at least one: without it nobody notices that we died
 	Log      *slog.Logger
 }
 
-// Register registers the process with the agent and looks every two seconds, as
-// long as ctx lives, that the agent still knows it. An agent that does not
-// answer now is tried again in the background; the error is for a registration
-// that is wrong or refused.
+// Register registers the process with the agent and, until ctx ends, checks every
+// two seconds that the agent still has the registration. If the agent does not
+// answer now, it is tried again in the background; an error means that the
+// registration is wrong or refused.
 //
-// The process then calls deregister when it leaves, best before it stops
-// serving. It may be called more than once. If it never is, because the process
-// died, the checks turn critical within two seconds and Consul forgets the
-// process a minute later.
+// The process calls deregister when it leaves, best before it stops serving; more
+// than once does no harm. If it dies without, its checks turn critical within two
+// seconds and Consul forgets it a minute later.
 func Register(ctx context.Context, client *api.Client, r Registration) (deregister func(ctx context.Context) error, err error) {
 	k := &keeper{client: client, log: r.Log, ended: make(chan struct{})}
 	if k.log == nil {
@@ -73,14 +72,14 @@ func Register(ctx context.Context, client *api.Client, r Registration) (deregist
 		return nil, fmt.Errorf("register %s: %w", r.Service, first)
 	}
 	if first != nil {
-		k.log.Warn("consul does not take the registration, trying on", "service", r.Service, "err", first)
+		k.log.Warn("registration in consul failed, trying again", "service", r.Service, "err", first)
 	}
 	ctx, k.cancel = context.WithCancel(ctx)
 	go k.run(ctx, first == nil)
 	return k.deregister, nil
 }
 
-// service translates and checks.
+// service validates the registration and translates it for Consul.
 func (r Registration) service() (*api.AgentServiceRegistration, error) {
 	if r.Service == "" || r.Instance == "" || len(r.Checks) == 0 {
 		return nil, errors.New("service, instance and at least one check are needed")
@@ -142,7 +141,7 @@ func (k *keeper) register(ctx context.Context) error {
 	return k.client.Agent().ServiceRegisterOpts(k.service, api.ServiceRegisterOpts{}.WithContext(ctx))
 }
 
-// run looks after the registration until ctx ends.
+// run keeps the registration until ctx ends.
 func (k *keeper) run(ctx context.Context, well bool) {
 	defer close(k.ended)
 	for retry.Sleep(ctx, retry.Jitter(upkeepInterval)) {
@@ -156,13 +155,13 @@ func (k *keeper) run(ctx context.Context, well bool) {
 			return
 		}
 		if err != nil && well {
-			k.log.Warn("the registration in consul is in doubt", "service", k.service.Name, "err", err)
+			k.log.Warn("registration in consul not confirmed", "service", k.service.Name, "err", err)
 		}
 		well = err == nil
 	}
 }
 
-// lost asks the agent whether it does not know the service.
+// lost asks the agent whether it has lost the service.
 func (k *keeper) lost(ctx context.Context) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, agentTimeout)
 	defer cancel()
@@ -176,7 +175,7 @@ func (k *keeper) deregister(ctx context.Context) error {
 	if k.gone {
 		return nil
 	}
-	// First the upkeep ends, or it would register us again.
+	// The upkeep has to end first, or it would register us again.
 	k.cancel()
 	<-k.ended
 	q := (&api.QueryOptions{}).WithContext(ctx)

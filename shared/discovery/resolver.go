@@ -7,15 +7,15 @@ import (
 
 	"github.com/hashicorp/consul/api"
 	"google.golang.org/grpc"
-	_ "google.golang.org/grpc/health" // the client's half of health checking
+	_ "google.golang.org/grpc/health" // client-side health checking
 	"google.golang.org/grpc/resolver"
 )
 
 // Scheme is the resolver's: consul:///NAME.
 const Scheme = "consul"
 
-// ServiceConfig spreads calls over all instances and skips those that say
-// NOT_SERVING on the connection itself, which is faster than Consul's checks.
+// ServiceConfig spreads calls over all instances and leaves out those that say
+// NOT_SERVING on their connection, which is faster than Consul's checks.
 const ServiceConfig = `{"loadBalancingConfig":[{"round_robin":{}}],"healthCheckConfig":{"serviceName":""}}`
 
 // DialOptions are what grpc.NewClient("consul:///NAME", ...) needs besides
@@ -28,9 +28,9 @@ func DialOptions(client *api.Client) []grpc.DialOption {
 }
 
 // NewResolver returns a resolver of Consul services for grpc.WithResolvers. It
-// gives the instances that pass their checks. When none does, it stays with the
-// last ones that did: the connections' own state then decides, so that calls
-// outlive an agent whose checks are wrong for a moment.
+// resolves to the instances that pass their checks. When none does, it keeps the
+// last ones that did and leaves the decision to the connections' own state, so
+// that calls survive an agent whose checks are wrong for a moment.
 func NewResolver(client *api.Client) resolver.Builder {
 	return builder{client: client}
 }
@@ -74,21 +74,21 @@ func (w *watching) update(list []Instance) {
 	for i, instance := range list {
 		addresses[i] = resolver.Address{Addr: instance.Address}
 	}
-	// An error means that the balancer wants other addresses: there are none.
+	// An error means that the balancer wants other addresses; there are none.
 	if err := w.cc.UpdateState(resolver.State{Addresses: addresses}); err == nil {
 		w.has = true
 	}
 }
 
-// failed makes calls fail at once instead of waiting, while there is nothing to
-// call.
+// failed makes calls fail at once instead of waiting, as long as there was never
+// an address.
 func (w *watching) failed(err error) {
 	if !w.has {
 		w.cc.ReportError(err)
 	}
 }
 
-// ResolveNow has nothing to do: the watch is always up to date.
+// ResolveNow does nothing: the watch is always up to date.
 func (w *watching) ResolveNow(resolver.ResolveNowOptions) {}
 
 // Close ends the watch.

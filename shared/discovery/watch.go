@@ -19,24 +19,23 @@ type Options struct {
 	// OnlyPassing leaves out instances with a failing check.
 	OnlyPassing bool
 	// EmptyAfter is for how long Consul has to answer, without an error between,
-	// that the service has no instance at all before that is believed; default
-	// 5 s. Such an answer is far more often an agent that just lost its data, or
-	// a token that may no longer read, than the end of a whole service. The
-	// price: the last instance of a service that did go away is still listed
-	// that long, and callers meet a refused connection instead of an empty
-	// list. Instances that are registered but fail their checks are another
-	// matter: that is knowledge, and reported at once.
+	// that the service has no instance at all before that is reported; default
+	// 5 s. Such an answer far more often comes from an agent that just lost its
+	// data, or that refuses the token, than from a service that ended. The price:
+	// the last instance of a service that did end is listed that much longer, and
+	// callers get a refused connection instead of an empty list. Instances that
+	// are registered and fail their checks are reported at once.
 	EmptyAfter time.Duration
-	// WaitTime is how long one query blocks when nothing changes, and so how
-	// old Age may get while all is well; default 10 s.
+	// WaitTime is how long one query blocks when nothing changes, and so the
+	// largest Age without a fault; default 10 s.
 	WaitTime time.Duration
 	// MinInterval is the least time between two queries, for a service whose
-	// catalog row never rests; default 100 ms.
+	// catalog entry changes all the time; default 100 ms.
 	MinInterval time.Duration
-	// MaxBackoff bounds the pause after an error; default 2 s, so that a
-	// restarted agent is noticed while its restart is still news.
+	// MaxBackoff bounds the pause after an error; default 2 s, so that an agent
+	// that is back is noticed soon.
 	MaxBackoff time.Duration
-	// OnError is told of every failed query, from the watch's goroutine.
+	// OnError gets the error of every failed query, from the watch's goroutine.
 	OnError func(error)
 	// Log gets a line when Consul is lost and one when it is back.
 	Log *slog.Logger
@@ -71,10 +70,10 @@ type Watcher struct {
 	success atomic.Int64 // Unix nanoseconds of the last good answer, 0 if none
 
 	index      uint64     // WaitIndex of the next query; 0 does not block
-	known      bool       // something was reported
-	rows       int        // how many rows the last believed answer had
-	last       []Instance // what was reported last
-	emptySince time.Time  // when Consul first answered "none", zero if it does not
+	reported   bool       // fn was called at least once
+	rows       int        // of the last answer that was accepted
+	last       []Instance // what fn got last
+	emptySince time.Time  // when Consul first answered "none"; zero if the last answer had some
 	failures   int        // failed queries in a row
 }
 
@@ -88,8 +87,8 @@ func Watch(ctx context.Context, client *api.Client, service string, onlyPassing 
 	return NewWatcher(client, service, Options{OnlyPassing: onlyPassing}).Run(ctx, fn)
 }
 
-// Age is how long ago Consul last answered; ok is false while it never has. It
-// stays below WaitTime plus a little while all is well. Safe from any goroutine.
+// Age is how long ago Consul last answered; ok is false if it never has. Without
+// a fault it stays below WaitTime plus a little. Safe from any goroutine.
 func (w *Watcher) Age() (age time.Duration, ok bool) {
 	at := w.success.Load()
 	if at == 0 {
@@ -98,10 +97,11 @@ func (w *Watcher) Age() (age time.Duration, ok bool) {
 	return time.Since(time.Unix(0, at)), true
 }
 
-// Run calls fn with the instances, ordered by ID, once Consul first answered
-// (also when there are none) and then whenever they changed. On errors it keeps
-// quiet and asks again. fn is called from this goroutine and should not block;
-// it may keep the slice. Run returns nil once ctx ended; it is called once.
+// Run calls fn with the instances, ordered by ID, at Consul's first answer
+// (also when there are none) and then whenever they changed. After an error it
+// asks again and keeps its list. fn is called from this goroutine and should
+// not block; it may keep the slice. Run returns nil once ctx ended; it is
+// called once.
 func (w *Watcher) Run(ctx context.Context, fn func([]Instance)) error {
 	for ctx.Err() == nil && retry.Sleep(ctx, w.turn(ctx, fn)) {
 	}
@@ -118,34 +118,34 @@ func List(ctx context.Context, client *api.Client, service string) ([]Instance, 
 	return passing(instances(entries)), nil
 }
 
-// turn asks once and returns how long to pause.
+// turn queries once and returns how long to pause.
 func (w *Watcher) turn(ctx context.Context, fn func([]Instance)) time.Duration {
 	asked := time.Now()
-	list, err := w.ask(ctx)
+	list, err := w.query(ctx)
 	switch {
 	case ctx.Err() != nil:
 		return 0 // err, if any, is about that
 	case err != nil:
 		return w.failed(err)
-	case w.believe(list, time.Now()):
+	case w.accept(list, time.Now()):
 		fn(slices.Clone(w.last))
 	}
 	return w.opts.MinInterval - time.Since(asked)
 }
 
-// ask runs one blocking query.
-func (w *Watcher) ask(ctx context.Context) ([]Instance, error) {
+// query runs one blocking query.
+func (w *Watcher) query(ctx context.Context) ([]Instance, error) {
 	wait := w.opts.WaitTime
 	if !w.emptySince.IsZero() {
 		wait = min(wait, max(w.opts.EmptyAfter-time.Since(w.emptySince), time.Millisecond))
 	}
-	// Consul adds up to a sixteenth to the wait; past that plus some seconds
-	// the agent hangs.
+	// Consul adds up to a sixteenth to the wait; some seconds later the agent
+	// hangs.
 	ctx, cancel := context.WithTimeout(ctx, wait+wait/16+5*time.Second)
 	defer cancel()
 	q := (&api.QueryOptions{WaitIndex: w.index, WaitTime: wait}).WithContext(ctx)
-	// Failing instances are asked for in any case: they tell "none passes" from
-	// "none is known".
+	// Failing instances are queried too: they tell "none passes" from "none is
+	// registered".
 	entries, meta, err := w.client.Health().Service(w.service, "", false, q)
 	if err != nil {
 		return nil, fmt.Errorf("query consul for %s: %w", w.service, err)
@@ -157,7 +157,7 @@ func (w *Watcher) ask(ctx context.Context) ([]Instance, error) {
 	case meta.LastIndex < w.index:
 		w.index = 0 // Consul restarted or was restored: start over
 	case meta.LastIndex == 0:
-		w.index = 1 // 0 would not block, ever
+		w.index = 1 // 0 would never block
 	default:
 		w.index = meta.LastIndex
 	}
@@ -166,8 +166,8 @@ func (w *Watcher) ask(ctx context.Context) ([]Instance, error) {
 
 var errFiltered = errors.New("the ACL token may not read the service")
 
-// believe takes in an answer and tells whether there is something to report.
-func (w *Watcher) believe(list []Instance, now time.Time) bool {
+// accept takes in an answer and says whether there is something to report.
+func (w *Watcher) accept(list []Instance, now time.Time) bool {
 	w.success.Store(now.UnixNano())
 	if w.failures > 0 {
 		w.opts.Log.Info("consul is back", "service", w.service)
@@ -175,7 +175,7 @@ func (w *Watcher) believe(list []Instance, now time.Time) bool {
 	}
 	if len(list) > 0 {
 		w.emptySince = time.Time{}
-	} else if w.known && w.rows > 0 {
+	} else if w.reported && w.rows > 0 {
 		if w.emptySince.IsZero() {
 			w.emptySince = now
 		}
@@ -188,10 +188,10 @@ func (w *Watcher) believe(list []Instance, now time.Time) bool {
 	if w.opts.OnlyPassing {
 		list = passing(list)
 	}
-	if w.known && slices.EqualFunc(list, w.last, Instance.equal) {
+	if w.reported && slices.EqualFunc(list, w.last, Instance.equal) {
 		return false
 	}
-	w.known, w.last = true, list
+	w.reported, w.last = true, list
 	return true
 }
 
@@ -202,7 +202,7 @@ func (w *Watcher) failed(err error) time.Duration {
 	}
 	w.failures++
 	w.opts.OnError(err)
-	w.index = 0                // who answers next may count differently
-	w.emptySince = time.Time{} // an agent with trouble is no witness for "none"
+	w.index = 0                // the agent that answers next may count differently
+	w.emptySince = time.Time{} // "none" has to be said without an error between
 	return retry.Policy{Min: w.opts.MinInterval, Max: w.opts.MaxBackoff}.After(w.failures)
 }

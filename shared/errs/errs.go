@@ -28,14 +28,14 @@ const (
 	CodeConflict Code = "conflict"
 	// CodeTooLarge: over a limit that the text names.
 	CodeTooLarge Code = "too_large"
-	// CodeRateLimited: too often; try again after RetryAfter.
+	// CodeRateLimited: too many requests; try again after RetryAfter.
 	CodeRateLimited Code = "rate_limited"
 	// CodeExhausted: no room at present; try again after RetryAfter.
 	CodeExhausted Code = "exhausted"
 	// CodeUnavailable: a backend or a peer is down; try again. The outcome of a
 	// write that was answered so is unknown.
 	CodeUnavailable Code = "unavailable"
-	// CodeInternal: our fault; the log says more.
+	// CodeInternal: a fault of ours, of which the log says more; try again.
 	CodeInternal Code = "internal"
 )
 
@@ -44,7 +44,7 @@ type Error struct {
 	Code Code
 	// Message is for a person; it holds no secret and no rejected value.
 	Message string
-	// RetryAfter is how long to wait before trying again, 0 if it says nothing.
+	// RetryAfter is how long to wait before trying again; 0 means not known.
 	RetryAfter time.Duration
 	// Field names the request field at fault, if one is.
 	Field string
@@ -52,9 +52,8 @@ type Error struct {
 	cause error
 }
 
-// New returns an error with a code and a formatted, safe message. A %w verb
-// keeps the cause for errors.Is and the log; note that its text is then part of
-// the message.
+// New returns an error with a code and a formatted, safe message. A %w verb keeps
+// the cause for errors.Is and the log, and its text is part of the message.
 func New(code Code, format string, args ...any) *Error {
 	err := fmt.Errorf(format, args...)
 	return &Error{Code: code, Message: err.Error(), cause: errors.Unwrap(err)}
@@ -66,7 +65,7 @@ func Wrap(code Code, cause error, message string) *Error {
 	return &Error{Code: code, Message: message, cause: cause}
 }
 
-// Retry returns a copy that tells when to try again.
+// Retry returns a copy that says when to try again.
 func (e *Error) Retry(after time.Duration) *Error {
 	c := *e
 	c.RetryAfter = after
@@ -80,7 +79,7 @@ func (e *Error) In(field string) *Error {
 	return &c
 }
 
-// Error is the text for logs: message and, where it says more, the cause.
+// Error is the text for logs: the message and, if it says more, the cause.
 func (e *Error) Error() string {
 	if e.cause == nil {
 		return e.Message

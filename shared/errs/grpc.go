@@ -25,9 +25,8 @@ func ToGRPC(err error) error {
 	return st.Err()
 }
 
-// FromGRPC turns a gRPC error back. A status that our services do not answer
-// with (a deadline, a lost connection) becomes CodeUnavailable: it says nothing
-// about the outcome.
+// FromGRPC turns a gRPC error back. A status that is not a service's answer (a
+// deadline, a lost connection) becomes CodeUnavailable: the outcome is unknown.
 func FromGRPC(err error) error {
 	if err == nil {
 		return nil

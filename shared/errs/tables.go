@@ -59,6 +59,6 @@ func FromHTTPStatus(status int) Code {
 	return find(func(r row) bool { return r.http == status }).code
 }
 
-// Known returns c, or CodeInternal where c is not one of the codes: for a code
+// Known returns c, or CodeInternal if c is not one of the codes. It is for a code
 // that was read from a peer of another version.
 func Known(c Code) Code { return find(func(r row) bool { return r.code == c }).code }

@@ -2,13 +2,13 @@ package frame
 
 import "io"
 
-// Burst hands the bodies of whole frames to fn until what was read ends with
-// one, so that frames which arrive together are read together. buf holds what
-// was read before, as a rule a header; fn must not keep what it gets. limit
-// bounds a frame.
+// Burst reads until what was read ends with a whole frame and hands the bodies to
+// fn, so that frames that arrive together are read together. buf holds what was
+// read before, usually a header; fn must not keep its argument. limit bounds a
+// frame.
 //
-// The slice that it returns is for the next call. The error is fn's, or says
-// what is wrong with a header (see Length), or with the stream.
+// The slice that it returns is for the next call. The error is fn's, a wrong
+// header's (see Length) or the stream's.
 func Burst(r io.Reader, limit int, buf []byte, fn func(body []byte) error) ([]byte, error) {
 	for {
 		rest, err := split(buf, limit, fn)
@@ -16,7 +16,7 @@ func Burst(r io.Reader, limit int, buf []byte, fn func(body []byte) error) ([]by
 			return buf, err
 		}
 		buf = buf[:copy(buf, rest)]
-		if len(buf) == cap(buf) { // grown as the bytes arrive, whatever was announced
+		if len(buf) == cap(buf) { // grown as the bytes arrive, not as announced
 			buf = append(make([]byte, 0, 2*cap(buf)), buf...)
 		}
 		n, err := r.Read(buf[len(buf):cap(buf)])

@@ -34,8 +34,8 @@ func Length(header [HeaderLen]byte, limit int) (int, error) {
 	return int(n), nil
 }
 
-// growStep bounds how much is allocated before the bytes have arrived, so that
-// a peer which announces much and sends little costs little.
+// growStep bounds how much is allocated before the bytes have arrived, so that a
+// peer that announces much and sends little costs little.
 const growStep = 16 << 10
 
 // ReadBody reads the n bytes after a header into buf, growing it as the bytes

@@ -17,7 +17,7 @@ import (
 
 func text(s string) *chatv1.ClientFrame {
 	return &chatv1.ClientFrame{RequestId: 7, Body: &chatv1.ClientFrame_Send{
-		Send: &chatv1.Send{ConversationId: 3, ClientMsgId: make([]byte, 16), Text: s},
+		Send: &chatv1.Send{ConversationId: 3, ClientMsgId: make([]byte, 16), Body: []byte(s)},
 	}}
 }
 
@@ -120,7 +120,8 @@ func TestBadFramesAreRefused(t *testing.T) {
 	if _, err := frame.Read(bytes.NewReader([]byte{0, 0, 0, 3, 0xff, 0xff, 0xff}), 1024, nil, &chatv1.ClientFrame{}); err == nil {
 		t.Error("garbage was accepted")
 	}
-	if out, err := frame.Append([]byte("kept"), text("\xff\xfe")); err == nil || string(out) != "kept" {
+	wrong := &chatv1.ClientFrame{Body: &chatv1.ClientFrame_OpenDirect{OpenDirect: &chatv1.OpenDirect{PeerName: "\xff\xfe"}}}
+	if out, err := frame.Append([]byte("kept"), wrong); err == nil || string(out) != "kept" {
 		t.Errorf("invalid UTF-8: got %q, %v", out, err)
 	}
 }

@@ -1,6 +1,6 @@
 // Package lifecycle runs the parts of a process together and stops them in
-// order: what was added last stops first, so that a part outlives everything
-// that was built on it.
+// reverse order: the part that was added last stops first, so that a part
+// outlives everything that depends on it.
 package lifecycle
 
 import (
@@ -32,9 +32,10 @@ type result struct {
 	err  error
 }
 
-// Go adds a runner. Run starts all runners at once. At the stop its context
-// ends when its turn comes, not before; it then has to return. An error before
-// the stop stops the whole group; nil only means that this runner is done.
+// Go adds a runner. Run starts all runners at once. At the stop a runner's
+// context ends when its turn comes, not before; it then has to return. An error
+// before the stop stops the whole group; nil only means that this runner is
+// done.
 func (g *Group) Go(name string, run func(ctx context.Context) error) {
 	g.parts = append(g.parts, &part{name: name, run: run})
 }
@@ -49,7 +50,7 @@ func (g *Group) OnStop(name string, stop func(ctx context.Context) error) {
 // then stops the parts in reverse order within grace. It blocks until that is
 // over and returns nil for a clean stop.
 //
-// A part that is not through when grace is over is left behind and named in the
+// A part that has not stopped when grace is over is abandoned and named in the
 // error; the parts below it still get their turn, with contexts that have ended.
 func (g *Group) Run(ctx context.Context, grace time.Duration) error {
 	// Runners keep the values of ctx but not its end: they stop in order.
@@ -77,7 +78,7 @@ func wait(ctx context.Context, results <-chan result, runners int) error {
 	return nil
 }
 
-// start starts the runners and tells how many there are.
+// start starts the runners and returns how many there are.
 func (g *Group) start(base context.Context, results chan<- result) int {
 	runners := 0
 	for _, p := range g.parts {
@@ -119,8 +120,8 @@ func (g *Group) stop(base context.Context, grace time.Duration, results <-chan r
 			problems = append(problems, fmt.Errorf("stop %s: %w", p.name, err))
 		}
 	}
-	// Errors of runners that were asked to stop. Their contexts' ends are not
-	// worth a word.
+	// Errors of runners that were asked to stop. That their contexts ended is not
+	// reported.
 	for {
 		select {
 		case r := <-results:
@@ -134,10 +135,10 @@ func (g *Group) stop(base context.Context, grace time.Duration, results <-chan r
 }
 
 // lastMoment is what a part still gets when its turn comes after grace is over:
-// enough to close a file or a socket, too short to wait for anybody.
+// enough to close a file or a socket, too short to wait for a client.
 const lastMoment = 50 * time.Millisecond
 
-// call calls a closer and waits for it until ctx ends.
+// call calls a closer and waits for it until ctx ends, and a last moment longer.
 func call(ctx context.Context, stop func(ctx context.Context) error) (over bool, err error) {
 	done := make(chan struct{})
 	var result error
@@ -151,7 +152,7 @@ func call(ctx context.Context, stop func(ctx context.Context) error) (over bool,
 	return true, result
 }
 
-// within waits for done until ctx ends, and a last moment beyond that.
+// within waits for done until ctx ends, and a last moment longer.
 func within(ctx context.Context, done <-chan struct{}) bool {
 	select {
 	case <-done:

@@ -12,8 +12,8 @@ import (
 
 var chosen = choose()
 
-// choose reads the environment. A name that does not exist would plant nothing
-// and let a test of the checker pass for the wrong reason.
+// choose reads the environment. It panics at a name that does not exist, which
+// would plant nothing and let a test of the checker pass for the wrong reason.
 func choose() Bug {
 	bug := Bug(os.Getenv("MSRCHAT_PLANTED"))
 	if bug != "" && !slices.Contains(Bugs, bug) {
@@ -25,12 +25,12 @@ func choose() Bug {
 // Has says whether a bug is planted in this program.
 func Has(bug Bug) bool { return bug == chosen }
 
-// Dial are options for connections between chat servers that spoil their
-// frames as the file named by MSRCHAT_RELAY_FAULTS says; see relay.
+// Dial are options for connections between chat servers that inject the faults
+// in the file named by MSRCHAT_RELAY_FAULTS; see injector.
 func Dial() []grpc.DialOption {
 	file := os.Getenv("MSRCHAT_RELAY_FAULTS")
 	if file == "" {
 		return nil
 	}
-	return []grpc.DialOption{grpc.WithStreamInterceptor((&relay{file: file}).intercept)}
+	return []grpc.DialOption{grpc.WithStreamInterceptor((&injector{file: file}).intercept)}
 }

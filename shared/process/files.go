@@ -5,9 +5,9 @@ import (
 	"syscall"
 )
 
-// OpenFiles is how many files, and so connections, the process may have open at
-// a time. Go raises the soft limit to the hard one at start. Where there is no
-// limit it is a large number.
+// OpenFiles is how many files, and so connections, the process may have open at a
+// time; a large number if there is no limit. Go raises the soft limit to the hard
+// one at start.
 func OpenFiles() (int, error) {
 	const enough = 1 << 30
 	var limit syscall.Rlimit

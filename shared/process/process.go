@@ -1,5 +1,5 @@
-// Package process is what every service program is told about itself on the
-// command line, and how a program is run.
+// Package process has the flags that every service program shares, and runs a
+// program.
 package process
 
 import (
@@ -66,7 +66,7 @@ func Flags() []cli.Flag {
 	}
 }
 
-// The local fleet's ports: all follow from one, and Consul's is the next.
+// The local fleet's ports follow from a base; Consul's is the next one.
 const (
 	portBaseEnv     = "MSRCHAT_PORT_BASE"
 	defaultPortBase = 7700
@@ -88,17 +88,13 @@ func FromCLI(c *cli.Context) Config {
 		ConsulAddr: c.String("consul-addr"), Register: c.Bool("register"), LogLevel: c.String("log-level"),
 	}
 	if cfg.Instance == "" {
-		cfg.Instance = madeUp(c.App.Name)
+		cfg.Instance = c.App.Name + "-" + strings.ToLower(rand.Text()[:10])
 	}
 	return cfg
 }
 
-func madeUp(program string) string {
-	return program + "-" + strings.ToLower(rand.Text()[:10])
-}
-
-// Version tells what this program was built from: its module's version, else
-// the revision of the sources, else "dev".
+// Version is what this program was built from: its module's version, else the
+// revision of the sources, else "dev".
 func Version() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {

@@ -30,7 +30,7 @@ func TestDefaults(t *testing.T) {
 	t.Setenv("NOMAD_ALLOC_ID", "")
 	a, b := parse(t), parse(t)
 	if !strings.HasPrefix(a.Instance, "prog-") || a.Instance == b.Instance {
-		t.Errorf("made-up instances %q and %q", a.Instance, b.Instance)
+		t.Errorf("random instances %q and %q", a.Instance, b.Instance)
 	}
 	if a.ConsulAddr != "127.0.0.1:7701" || a.Register || a.LogLevel != "info" || a.Release == "" {
 		t.Errorf("defaults %+v", a)

@@ -1,4 +1,4 @@
 package schema
 
-// Apply brings a database up to the list of one binary.
+// Apply migrates a database with the list of one binary.
 var Apply = apply

@@ -1,8 +1,8 @@
-// Package schema holds the tables and brings a database up to them.
+// Package schema has the tables and migrates a database to them.
 //
-// A migration is one SQL file with one statement that may be run again. They
-// expand only: an older binary works on a newer schema, so going back to it
-// never touches the tables. docs/migrations.md has the rules.
+// A migration is one SQL file with one statement that may be run again. They only
+// expand: an older binary works on a newer schema, so going back to it never
+// touches the tables. docs/migrations.md has the rules.
 package schema
 
 import (
@@ -73,8 +73,8 @@ const versionTable = `CREATE TABLE IF NOT EXISTS schema_version (
 ) ENGINE=InnoDB`
 
 // Migrate applies what is missing, one migration at a time, under a lock: of
-// several at once one works and the others wait and find nothing to do. When it
-// fails part-way, running it again goes on from there.
+// several at once one works and the others wait and find nothing to do. If it
+// fails part-way, the next run goes on from there.
 func Migrate(ctx context.Context, db *sql.DB, log *slog.Logger) error {
 	all, err := All()
 	if err != nil {
@@ -83,7 +83,7 @@ func Migrate(ctx context.Context, db *sql.DB, log *slog.Logger) error {
 	return apply(ctx, db, all, log)
 }
 
-// apply does Migrate's work with the list of one binary. A schema that is newer
+// apply does Migrate's work with a list of migrations. A schema that is newer
 // than the list stays as it is.
 func apply(ctx context.Context, db *sql.DB, all []Migration, log *slog.Logger) (err error) {
 	conn, err := db.Conn(ctx) // GET_LOCK belongs to one connection
@@ -92,7 +92,8 @@ func apply(ctx context.Context, db *sql.DB, all []Migration, log *slog.Logger) (
 	}
 	defer func() { err = errors.Join(err, conn.Close()) }()
 	var locked sql.NullInt64
-	// The wait is shorter than the pool's read timeout, so it is asked for in turns.
+	// In turns of 5 s, because a statement has to end within the pool's read
+	// timeout.
 	for range lockWait / 5 {
 		if err := conn.QueryRowContext(ctx, "SELECT GET_LOCK(?, 5)", lockName).Scan(&locked); err != nil {
 			return fmt.Errorf("lock: %w", err)
@@ -117,7 +118,7 @@ func apply(ctx context.Context, db *sql.DB, all []Migration, log *slog.Logger) (
 	}
 	for _, m := range all[min(have, len(all)):] {
 		started := time.Now()
-		if _, err := conn.ExecContext(ctx, m.Statement); err != nil && !database.IsThere(err) {
+		if _, err := conn.ExecContext(ctx, m.Statement); err != nil && !database.AlreadyExists(err) {
 			return fmt.Errorf("migration %04d_%s: %w", m.Version, m.Name, err)
 		}
 		if _, err := conn.ExecContext(ctx, "INSERT IGNORE INTO schema_version (version, name, applied_at) VALUES (?, ?, ?)",
@@ -144,7 +145,7 @@ func version(ctx context.Context, q queryer) (int, error) {
 // ErrTooOld says that the migrations have not run yet.
 var ErrTooOld = errors.New("the database schema is too old: run the migrate job")
 
-// Check returns ErrTooOld while the schema is below the wanted version.
+// Check returns ErrTooOld if the schema is below the wanted version.
 func Check(ctx context.Context, db *sql.DB, want int) error {
 	have, err := version(ctx, db)
 	if err != nil {
@@ -171,7 +172,7 @@ func WaitFor(ctx context.Context, db *sql.DB, want int, log *slog.Logger) error 
 	}
 }
 
-// Epoch is the log epoch: it changes when the logs lost a tail.
+// Epoch reads the log epoch, which changes when the logs lost a tail.
 func Epoch(ctx context.Context, db *sql.DB) (uint64, error) {
 	var v []byte
 	if err := db.QueryRowContext(ctx, "SELECT value FROM facts WHERE name = 'log_epoch'").Scan(&v); err != nil {

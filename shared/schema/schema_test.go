@@ -57,7 +57,7 @@ func TestEachMigrationIsOneStatement(t *testing.T) {
 	}
 }
 
-// What exists may only grow: an older binary works on it.
+// An older binary works on a newer schema, so migrations only add.
 func TestMigrationsOnlyExpand(t *testing.T) {
 	all, err := schema.All()
 	if err != nil {
@@ -70,14 +70,14 @@ func TestMigrationsOnlyExpand(t *testing.T) {
 		if found := shrinks.FindString(statement); found != "" {
 			t.Errorf("migration %d %s has %s", m.Version, m.Name, found)
 		}
-		// A column without a default would refuse the older binary's inserts.
+		// A column without a default would make the older binary's inserts fail.
 		if strings.Contains(statement, "ADD COLUMN") && (strings.Contains(statement, "NOT NULL") && !strings.Contains(statement, "DEFAULT")) {
 			t.Errorf("migration %d %s adds a column that the older binary cannot leave out", m.Version, m.Name)
 		}
 	}
 }
 
-func TestALooseServerIsRefused(t *testing.T) {
+func TestAServerThatIsNotDurableIsRefused(t *testing.T) {
 	s := testenv.StartMariaDB(t)
 	db := testenv.Open(t, s.Database(t))
 	if err := database.CheckDurability(t.Context(), db); err != nil {

@@ -11,7 +11,7 @@ import (
 	"github.com/msrchat/msrchat/shared/testenv"
 )
 
-// bare opens a database without tables.
+// bare opens a database that has no tables.
 func bare(t *testing.T) *sql.DB {
 	t.Helper()
 	cfg := testenv.MariaDB(t)
@@ -65,7 +65,7 @@ func TestAnOlderAndANewerBinarySideBySide(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	// Reverted: the older migrate job runs, and nothing of the newer schema goes.
+	// Reverted: the older migrate job runs and removes nothing.
 	if err := schema.Apply(t.Context(), db, older, quiet); err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +78,8 @@ func TestAnOlderAndANewerBinarySideBySide(t *testing.T) {
 	}
 }
 
-// A migrator that died between a statement and its record runs it again.
+// A migrator that died between a statement and its record runs the statement
+// again.
 func TestAnAddedColumnIsNotAddedTwice(t *testing.T) {
 	db := bare(t)
 	all, err := schema.All()

@@ -17,14 +17,14 @@ import (
 const (
 	// cacheTimeout bounds what Redis may cost before MySQL is asked instead.
 	cacheTimeout = 250 * time.Millisecond
-	// tombstoneTime is how long a revocation stands in the cache. It outlives
-	// every Verify that read the row before the revocation and would now cache
-	// it: those end with their caller's deadline, which is seconds.
+	// tombstoneTime is how long a revocation stays in the cache: longer than any
+	// Verify that read the row before the revocation and would cache it after it.
+	// Those end with their caller's deadline, within seconds.
 	tombstoneTime = time.Minute
 )
 
-// cached remembers answers in Redis. Whatever goes wrong there is counted and
-// otherwise a miss. It has no state of its own but the counters.
+// cached remembers answers in Redis. A failure there is counted and is otherwise
+// a miss. It has no state but the counters.
 type cached struct {
 	rdb     redis.UniversalClient // nil: no cache
 	keep    time.Duration
@@ -36,10 +36,10 @@ func newCached(rdb redis.UniversalClient) *cached {
 	return &cached{
 		rdb: rdb, keep: DefaultCacheTime,
 		lookups: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "msrchat_session_lookups_total", Help: "Tokens checked, by where the answer came from (cache or database).",
+			Name: "msrchat_session_lookups_total", Help: "Tokens verified, by the source of the answer (cache or database).",
 		}, []string{"source"}),
 		failed: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "msrchat_session_cache_failures_total", Help: "Exchanges with Redis about sessions that failed.",
+			Name: "msrchat_session_cache_failures_total", Help: "Failed exchanges with Redis about sessions.",
 		}),
 	}
 }
@@ -59,7 +59,7 @@ func (c *cached) Collect(ch chan<- prometheus.Metric) {
 	c.failed.Collect(ch)
 }
 
-// entry is a Session in Redis; one without an id is a revocation.
+// entry is a Session in Redis; without an id it is a revocation.
 type entry struct {
 	ID      uint64 `json:"i"`
 	UserID  uint64 `json:"u"`
@@ -77,16 +77,16 @@ func key(hash []byte) string {
 	return b.String()
 }
 
-// get returns the remembered answer, nil if there is none and a zero Session
-// for a revocation, and whether Redis could be asked at all.
-func (c *cached) get(ctx context.Context, hash []byte) (_ *Session, asked bool) {
+// get returns the remembered answer (nil if there is none, a zero Session for a
+// revocation) and whether Redis answered.
+func (c *cached) get(ctx context.Context, hash []byte) (_ *Session, answered bool) {
 	if c.rdb == nil {
 		return nil, false
 	}
 	ctx, cancel := context.WithTimeout(ctx, cacheTimeout)
 	defer cancel()
 	value, err := c.rdb.Get(ctx, key(hash)).Bytes()
-	asked = err == nil || errors.Is(err, redis.Nil)
+	answered = err == nil || errors.Is(err, redis.Nil)
 	var e entry
 	if err == nil {
 		err = json.Unmarshal(value, &e)
@@ -96,13 +96,13 @@ func (c *cached) get(ctx context.Context, hash []byte) (_ *Session, asked bool) 
 			c.failed.Inc()
 		}
 		c.lookups.WithLabelValues("database").Inc()
-		return nil, asked
+		return nil, answered
 	}
 	c.lookups.WithLabelValues("cache").Inc()
 	return &Session{ID: e.ID, UserID: e.UserID, UserName: e.Name, Device: e.Device, ExpiresAt: time.UnixMilli(e.Expires)}, true
 }
 
-// put remembers a live session, never over a revocation.
+// put remembers a live session. It never replaces a revocation.
 func (c *cached) put(ctx context.Context, hash []byte, s Session, now time.Time) {
 	keep := min(c.keep, s.ExpiresAt.Sub(now))
 	if c.rdb == nil || keep < time.Second {
@@ -120,9 +120,8 @@ func (c *cached) put(ctx context.Context, hash []byte, s Session, now time.Time)
 	}
 }
 
-// revoke puts revocations in the place of remembered answers. It is called
-// after the commit and, since the row already tells, tries even when the
-// caller has gone.
+// revoke replaces remembered answers by revocations. It is called after the
+// commit, and so also when the caller is gone.
 func (c *cached) revoke(ctx context.Context, hashes ...[]byte) {
 	if c.rdb == nil || len(hashes) == 0 {
 		return

@@ -1,10 +1,10 @@
-// Package session issues the tokens that people are logged in with and tells
-// who a token belongs to.
+// Package session issues the tokens that people are logged in with and finds the
+// user of a token.
 //
 // MySQL is the truth: a row for every log-in, with the SHA-256 of its token.
 // Redis only remembers answers for some seconds, so that losing it logs nobody
-// out. A revocation is a time in the row; it also takes the place of the cached
-// answer, and whoever keeps sessions open for long asks MySQL with Revoked.
+// out. A revocation is a time in the row and replaces the cached answer; a server
+// that keeps connections open asks MySQL with Revoked from time to time.
 package session
 
 import (
@@ -25,22 +25,21 @@ import (
 	"github.com/msrchat/msrchat/shared/errs"
 )
 
-// TokenBytes is the length of a token: 256 random bits cannot be guessed, so
-// that their plain SHA-256 is a safe thing to store.
+// TokenBytes is the length of a token. 256 random bits cannot be guessed, so
+// storing their plain SHA-256 is safe.
 const TokenBytes = 32
 
 const (
 	// DefaultLifetime is how long a log-in lasts.
 	DefaultLifetime = 90 * 24 * time.Hour
 	// DefaultCacheTime is how long an answer is remembered, and so how long a
-	// revoked token may still be accepted when Redis was away at the revocation.
+	// revoked token may still be accepted if Redis was away at the revocation.
 	DefaultCacheTime = 30 * time.Second
 	// MaxDeviceRunes is what the column holds.
 	MaxDeviceRunes = 128
 )
 
-// NewToken returns a token that nobody has had before, and the hash of it that is
-// stored.
+// NewToken returns a new random token and its hash, which is what is stored.
 func NewToken() (token, hash []byte) {
 	token = make([]byte, TokenBytes)
 	_, _ = rand.Read(token) // never fails: the program would end
@@ -69,7 +68,7 @@ type Store struct {
 	now      func() time.Time
 }
 
-// Option changes a Store that is being made.
+// Option changes a new Store.
 type Option func(*Store)
 
 // WithLifetime sets how long new sessions last.
@@ -81,8 +80,8 @@ func WithCacheTime(d time.Duration) Option { return func(s *Store) { s.cache.kee
 // WithClock replaces time.Now.
 func WithClock(now func() time.Time) Option { return func(s *Store) { s.now = now } }
 
-// NewStore returns a store on a database that has the schema. rdb may be nil:
-// then every question goes to MySQL.
+// NewStore returns a store on a database that has the schema. Without rdb every
+// token is looked up in MySQL.
 func NewStore(db *sql.DB, rdb redis.UniversalClient, opts ...Option) *Store {
 	s := &Store{db: db, cache: newCached(rdb), lifetime: DefaultLifetime, now: time.Now}
 	for _, o := range opts {
@@ -91,8 +90,8 @@ func NewStore(db *sql.DB, rdb redis.UniversalClient, opts ...Option) *Store {
 	return s
 }
 
-// Device checks the name of a device: what a program calls the place it runs
-// on. Its errors are invalid and name the field.
+// Device checks the name of a device, which a client chooses for the machine that
+// it runs on. Its errors are invalid and name the field.
 func Device(name string) error {
 	switch {
 	case name == "":
@@ -103,16 +102,16 @@ func Device(name string) error {
 		return errs.New(errs.CodeInvalid, "the device is longer than %d characters", MaxDeviceRunes).In("device")
 	}
 	for _, r := range name {
-		if !unicode.IsPrint(r) { // control characters, and what turns text around
+		if !unicode.IsPrint(r) { // control characters, bidirectional ones included
 			return errs.New(errs.CodeInvalid, "the device has a character that cannot be shown").In("device")
 		}
 	}
 	return nil
 }
 
-// Create logs a user in on a device and returns the token, which exists nowhere
-// else. Older sessions of that user on that device are revoked. An unknown user
-// is not_found, a wrong device name invalid, a database that is away
+// Create logs a user in on a device and returns the token, which is stored
+// nowhere. It revokes older sessions of that user on that device. An unknown
+// user is not_found, a wrong device name invalid, a database that is away
 // unavailable.
 func (s *Store) Create(ctx context.Context, userID uint64, device string) (token []byte, _ Session, err error) {
 	if err := Device(device); err != nil {
@@ -122,7 +121,7 @@ func (s *Store) Create(ctx context.Context, userID uint64, device string) (token
 	var created Session
 	var replaced [][]byte
 	// The user's row is locked first, so that log-ins of one user take turns and
-	// cannot deadlock; contention is left over for whoever else holds that row.
+	// cannot deadlock. Contention is left with other transactions on that row.
 	for range 3 {
 		created, replaced, err = s.insert(ctx, userID, device, hash)
 		if !database.IsContention(err) {
@@ -189,8 +188,8 @@ func hashes(ctx context.Context, tx *sql.Tx, query string, args ...any) (all [][
 	return all, rows.Err()
 }
 
-// Verify tells whose token it is. An unknown, expired or revoked one is
-// unauthenticated; unavailable says that neither store could tell, and nothing
+// Verify finds the session of a token. An unknown, expired or revoked one is
+// unauthenticated; unavailable means that neither store answered and says nothing
 // about the token.
 func (s *Store) Verify(ctx context.Context, token []byte) (Session, error) {
 	if len(token) != TokenBytes {
@@ -198,7 +197,7 @@ func (s *Store) Verify(ctx context.Context, token []byte) (Session, error) {
 	}
 	hash := hashOf(token)
 	now := s.now()
-	remembered, asked := s.cache.get(ctx, hash)
+	remembered, answered := s.cache.get(ctx, hash)
 	if found := remembered; found != nil {
 		if found.ID == 0 {
 			return Session{}, errUnknown // a revocation
@@ -227,14 +226,13 @@ func (s *Store) Verify(ctx context.Context, token []byte) (Session, error) {
 	if !now.Before(found.ExpiresAt) {
 		return Session{}, errExpired
 	}
-	if asked { // a Redis that is away is not waited for twice
+	if answered { // do not wait a second time for a Redis that is away
 		s.cache.put(ctx, hash, found, now)
 	}
 	return found, nil
 }
 
-// The two answers say what to do, and an unknown token cannot be told from a
-// revoked one.
+// Both say what to do, and do not tell an unknown token from a revoked one.
 var (
 	errUnknown = errs.New(errs.CodeUnauthenticated, "this session does not exist or has been ended; log in again")
 	errExpired = errs.New(errs.CodeUnauthenticated, "this session has expired; log in again")
@@ -261,8 +259,8 @@ func (s *Store) Revoke(ctx context.Context, sessionID uint64) error {
 // revokedBatch bounds one statement of Revoked.
 const revokedBatch = 500
 
-// Revoked returns those of the ids that are no live session any more: revoked,
-// expired or unknown. It asks MySQL alone, once for 500 ids.
+// Revoked returns those of the ids that are not live sessions: revoked, expired
+// or unknown. It asks only MySQL, once for 500 ids.
 func (s *Store) Revoked(ctx context.Context, ids []uint64) (gone []uint64, err error) {
 	for len(ids) > 0 {
 		batch := ids[:min(len(ids), revokedBatch)]
@@ -305,8 +303,8 @@ func (s *Store) live(ctx context.Context, ids []uint64) (_ map[uint64]bool, err 
 	return live, rows.Err()
 }
 
-// outage turns what is not a domain error into unavailable, unless the server
-// answered: then the fault is in our statement.
+// outage turns a foreign error into unavailable, unless the database answered it:
+// then our statement is wrong.
 func outage(err error) error {
 	var domain *errs.Error
 	if errors.As(err, &domain) || database.Answered(err) && !database.IsContention(err) {
@@ -315,13 +313,14 @@ func outage(err error) error {
 	return errs.Wrap(errs.CodeUnavailable, err, "sessions cannot be checked at present; try again").Retry(time.Second)
 }
 
-// EncodeToken is how a token travels in HTTP: base64url without padding.
+// EncodeToken writes a token for HTTP, in base64url without padding.
 func EncodeToken(token []byte) string { return base64.RawURLEncoding.EncodeToString(token) }
 
-// ParseToken is the way back. Anything else is unauthenticated.
+// ParseToken reads what EncodeToken wrote. Anything else is unauthenticated.
 func ParseToken(s string) ([]byte, error) {
 	token, err := base64.RawURLEncoding.Strict().DecodeString(s)
-	// The decoder skips line ends; a token has one spelling.
+	// Compared as well, because the decoder skips line ends: a token has one
+	// form.
 	if err != nil || len(token) != TokenBytes || EncodeToken(token) != s {
 		return nil, errUnknown
 	}

@@ -83,8 +83,8 @@ func wantCode(t *testing.T, what string, err error, want errs.Code) {
 	}
 }
 
-// TestContract runs the same promises with a Redis that works, one that is
-// emptied before every step, one that is dead, and none.
+// TestContract runs the same steps with a Redis that works, one that is emptied
+// before every step, one that is dead, and none.
 func TestContract(t *testing.T) {
 	db := testenv.Open(t, testenv.MariaDB(t))
 	redisAddr := testenv.Redis(t)
@@ -145,7 +145,7 @@ func contract(t *testing.T, db *sql.DB, rdb redis.UniversalClient, user uint64, 
 		wantCode(t, fmt.Sprintf("token of %d bytes", len(bad)), err, errs.CodeUnauthenticated)
 	}
 
-	// A new log-in on the same device replaces the old one, and only that.
+	// A new log-in on the same device replaces the old one and no other.
 	step()
 	phone, onPhone := create(t, s, user, "phone")
 	step()
@@ -160,7 +160,7 @@ func contract(t *testing.T, db *sql.DB, rdb redis.UniversalClient, user uint64, 
 		}
 	}
 
-	// Revocation holds at once, though the answer had been remembered.
+	// A revocation takes effect at once, although the answer was remembered.
 	for range 2 {
 		step()
 		if err := s.Revoke(ctx, onPhone.ID); err != nil {
@@ -182,7 +182,7 @@ func contract(t *testing.T, db *sql.DB, rdb redis.UniversalClient, user uint64, 
 		t.Errorf("gone of none: %v, %v", gone, err)
 	}
 
-	// Time ends it to the millisecond.
+	// A session expires to the millisecond.
 	c.move(time.Hour - time.Millisecond)
 	step()
 	if _, err := s.Verify(ctx, again); err != nil {
@@ -204,7 +204,7 @@ func contract(t *testing.T, db *sql.DB, rdb redis.UniversalClient, user uint64, 
 	}
 }
 
-// Only hashes may be at rest, in either store.
+// Both stores have only hashes of tokens.
 func TestTokensAreNotStored(t *testing.T) {
 	db := testenv.Open(t, testenv.MariaDB(t))
 	rdb := openRedis(t, testenv.Redis(t))
@@ -236,7 +236,7 @@ func TestTokensAreNotStored(t *testing.T) {
 }
 
 // A Redis that dies, hangs, or comes back with old answers logs nobody out, and
-// keeps nobody in for longer than the cache time.
+// keeps nobody logged in for longer than the cache time.
 func TestRedisGoesAndComesBack(t *testing.T) {
 	db := testenv.Open(t, testenv.MariaDB(t))
 	server := testenv.StartRedis(t)
@@ -274,8 +274,8 @@ func TestRedisGoesAndComesBack(t *testing.T) {
 	server.Signal(t, syscall.SIGCONT)
 }
 
-// Without the database only what is remembered can be told; the rest is
-// unavailable, which must not read as "log in again".
+// Without the database only remembered sessions can be verified. The rest is
+// unavailable, which does not mean "log in again".
 func TestTheDatabaseGoes(t *testing.T) {
 	server := testenv.StartMariaDB(t)
 	db := testenv.Open(t, server.Database(t))
@@ -299,8 +299,9 @@ func TestTheDatabaseGoes(t *testing.T) {
 	wantCode(t, "create", err, errs.CodeUnavailable)
 }
 
-// holdPuts is a Redis hook that holds every remembered answer back until it is
-// released: the moment between reading the row and writing the cache.
+// holdPuts is a Redis hook that delays every write of an answer until it is
+// released. It stretches the moment between reading the row and writing the
+// cache.
 type holdPuts struct {
 	redis.Hook
 	reached, release chan struct{}
@@ -322,8 +323,8 @@ func (h holdPuts) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	}
 }
 
-// A Verify that read the row just before a revocation must not bring the old
-// answer back.
+// A Verify that read the row just before a revocation does not cache the old
+// answer after it.
 func TestAVerifyCannotUndoARevocation(t *testing.T) {
 	db := testenv.Open(t, testenv.MariaDB(t))
 	addr := testenv.Redis(t)

@@ -6,17 +6,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"testing"
 
 	"github.com/hashicorp/consul/api"
 )
-
-// ConsulAgent is a real single-node agent that keeps its data over a restart.
-type ConsulAgent struct {
-	Process
-	Addr string
-}
 
 const consulConfig = `
 server = true
@@ -31,47 +24,54 @@ performance { raft_multiplier = 1 }
 ports { http = %d  server = %d  serf_lan = %d  serf_wan = -1  dns = -1  grpc = -1  grpc_tls = -1 }
 `
 
+// ConsulProgram is a single empty agent that keeps its data in dir over a
+// restart.
+func ConsulProgram(dir string) (p Program, err error) {
+	if p.Path, err = Locate("consul"); err != nil {
+		return p, err
+	}
+	var ports [3]int
+	for i := range ports {
+		if ports[i], err = PickPort(); err != nil {
+			return p, err
+		}
+	}
+	file := filepath.Join(dir, "consul.hcl")
+	text := fmt.Sprintf(consulConfig, filepath.Join(dir, "data"), ports[0], ports[1], ports[2])
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		return p, err
+	}
+	p.Name, p.Args, p.Addr = "consul", []string{"agent", "-config-file=" + file}, address(ports[0])
+	// One client for all calls: each has connections of its own, and Consul bounds
+	// them.
+	client, err := api.NewClient(&api.Config{Address: p.Addr})
+	p.Ready = func(ctx context.Context) error { return consulReady(ctx, client) }
+	return p, err
+}
+
+func consulReady(ctx context.Context, client *api.Client) error {
+	q := (&api.QueryOptions{}).WithContext(ctx)
+	leader, err := client.Status().LeaderWithQueryOptions(q)
+	if err == nil && leader == "" {
+		err = errors.New("no leader yet")
+	}
+	if err != nil {
+		return err
+	}
+	nodes, _, err := client.Catalog().Nodes(q)
+	if err == nil && len(nodes) == 0 {
+		err = errors.New("the agent has not registered itself yet")
+	}
+	return err
+}
+
+// ConsulAgent is a real agent of a test.
+type ConsulAgent struct{ *Process }
+
 // StartConsul starts an empty agent that ends with the test.
 func StartConsul(t testing.TB) *ConsulAgent {
 	t.Helper()
-	path := Find(t, "consul")
-	dir, err := scratch()
-	if err != nil {
-		t.Fatal(err)
-	}
-	http := FreePort(t)
-	text := fmt.Sprintf(consulConfig, filepath.Join(dir, "data"), http, FreePort(t), FreePort(t))
-	file := filepath.Join(dir, "consul.hcl")
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	a := &ConsulAgent{Addr: "127.0.0.1:" + strconv.Itoa(http)}
-	a.name, a.path, a.dir, a.args = "consul", path, dir, []string{"agent", "-config-file=" + file}
-	client, err := api.NewClient(&api.Config{Address: a.Addr})
-	if err != nil {
-		t.Fatal(err)
-	}
-	a.ready = func(ctx context.Context) error {
-		q := (&api.QueryOptions{}).WithContext(ctx)
-		leader, err := client.Status().LeaderWithQueryOptions(q)
-		if err == nil && leader == "" {
-			err = errors.New("no leader yet")
-		}
-		if err != nil {
-			return err
-		}
-		nodes, _, err := client.Catalog().Nodes(q)
-		if err == nil && len(nodes) == 0 {
-			err = errors.New("the agent has not registered itself yet")
-		}
-		return err
-	}
-	t.Cleanup(func() {
-		a.Kill()
-		_ = os.RemoveAll(dir)
-	})
-	a.Start(t)
-	return a
+	return &ConsulAgent{start(t, ConsulProgram)}
 }
 
 // Consul starts an empty agent and returns its HTTP address.

@@ -2,7 +2,8 @@ package testenv
 
 import "syscall"
 
-// DieWithParent makes the kernel end a program when the test binary dies.
-func DieWithParent() *syscall.SysProcAttr {
-	return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+// dieWithParent makes the kernel end a program when this one ends. Its session is
+// its own, so that a terminal's Ctrl-C is left to this one.
+func dieWithParent() *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setsid: true}
 }

@@ -4,5 +4,5 @@ package testenv
 
 import "syscall"
 
-// DieWithParent has no equivalent here: a killed test binary leaves programs.
-func DieWithParent() *syscall.SysProcAttr { return nil }
+// dieWithParent cannot keep its word here: a killed test binary leaves programs.
+func dieWithParent() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setsid: true} }

@@ -3,6 +3,7 @@ package testenv
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -17,70 +18,97 @@ import (
 	"github.com/msrchat/msrchat/shared/schema"
 )
 
-// MariaDBServer is a real server with an empty data directory.
-type MariaDBServer struct {
-	Process
-	Addr string
+// MariaDBFiles says where a server keeps what.
+type MariaDBFiles struct {
+	// Dir has the socket and temporary files, Data the tables.
+	Dir, Data string
+	// Log is the size of InnoDB's log, which it takes from the start: a large one
+	// is faster.
+	Log string
+}
+
+// MariaDBProgram makes an empty data directory and is a server on it, whose root
+// needs no password.
+func MariaDBProgram(ctx context.Context, files MariaDBFiles) (p Program, err error) {
+	if p.Path, err = Locate("mariadbd"); err != nil {
+		return p, err
+	}
+	install, err := Locate("mariadb-install-db")
+	if err != nil {
+		return p, err
+	}
+	port, err := PickPort()
+	tmp := filepath.Join(files.Dir, "tmp")
+	if err := errors.Join(err, os.Mkdir(tmp, 0o700)); err != nil {
+		return p, err
+	}
+	user := "--user=" + strconv.Itoa(os.Getuid())
+	if os.Getuid() == 0 {
+		user = "--user=root"
+	}
+	making := exec.CommandContext(ctx, install, user, "--no-defaults", "--datadir="+files.Data, "--skip-test-db",
+		"--auth-root-authentication-method=normal", "--skip-name-resolve")
+	// A server that starts removes all temporary tables of the folder, those of
+	// another server as well.
+	making.Env = append(os.Environ(), "TMPDIR="+tmp)
+	if out, err := making.CombinedOutput(); err != nil {
+		return p, fmt.Errorf("mariadb-install-db: %w\n%s", err, out)
+	}
+	p.Name, p.Addr = "mariadbd", address(port)
+	p.Args = []string{
+		"--no-defaults", user, "--datadir=" + files.Data, "--tmpdir=" + tmp,
+		"--bind-address=127.0.0.1", "--port=" + strconv.Itoa(port),
+		"--socket=" + filepath.Join(files.Dir, "s"), "--pid-file=" + filepath.Join(files.Dir, "pid"),
+		"--innodb-flush-log-at-trx-commit=1", "--skip-log-bin", "--max-connections=500",
+		"--character-set-server=utf8mb4", "--collation-server=utf8mb4_bin", "--skip-name-resolve",
+		"--innodb-buffer-pool-size=256M", "--innodb-log-file-size=" + files.Log,
+	}
+	p.Ready = func(ctx context.Context) error {
+		db, err := database.Open(ctx, MariaDBConfig(address(port), "mysql"))
+		if err != nil {
+			return err
+		}
+		return db.Close()
+	}
+	return p, nil
+}
+
+// MariaDBConfig is a database of a server for its root.
+func MariaDBConfig(addr, name string) database.Config {
+	return database.Config{Addr: addr, User: "root", Name: name}
+}
+
+// CreateDatabase makes a database with the schema, unless it is there.
+func CreateDatabase(ctx context.Context, cfg database.Config) error {
+	root, err := database.Open(ctx, MariaDBConfig(cfg.Addr, "mysql"))
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	if _, err := root.ExecContext(ctx, "CREATE DATABASE IF NOT EXISTS "+cfg.Name); err != nil {
+		return err
+	}
+	db, err := database.Open(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	return schema.Migrate(ctx, db, slog.New(slog.DiscardHandler))
+}
+
+// MariaDBServer is a real server of a test.
+type MariaDBServer struct{ *Process }
+
+// mariaDB is the server's program, with all of its files in a folder.
+func mariaDB(dir string) (Program, error) {
+	return MariaDBProgram(context.Background(), MariaDBFiles{Dir: dir, Data: filepath.Join(dir, "data"), Log: "256M"})
 }
 
 // StartMariaDB starts a server of the test's own, to be killed and restarted.
 // It ends with the test.
 func StartMariaDB(t testing.TB) *MariaDBServer {
 	t.Helper()
-	s := newMariaDB(t)
-	t.Cleanup(func() {
-		s.Kill()
-		_ = os.RemoveAll(s.dir)
-	})
-	s.Start(t)
-	return s
-}
-
-func newMariaDB(t testing.TB) *MariaDBServer {
-	t.Helper()
-	daemon, install := Find(t, "mariadbd"), Find(t, "mariadb-install-db")
-	dir, err := scratch()
-	if err != nil {
-		t.Fatal(err)
-	}
-	data, tmp, port := filepath.Join(dir, "data"), filepath.Join(dir, "tmp"), FreePort(t)
-	if err := os.Mkdir(tmp, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	user := []string{"--user=" + strconv.Itoa(os.Getuid())}
-	if os.Getuid() == 0 {
-		user = []string{"--user=root"}
-	}
-	making := exec.Command(install, append(user, "--no-defaults", "--datadir="+data, "--skip-test-db",
-		"--auth-root-authentication-method=normal", "--skip-name-resolve")...)
-	// A server that starts removes all temporary tables of the folder, those of
-	// another server as well.
-	making.Env = append(os.Environ(), "TMPDIR="+tmp)
-	out, err := making.CombinedOutput()
-	if err != nil {
-		t.Fatalf("mariadb-install-db: %v\n%s", err, out)
-	}
-	s := &MariaDBServer{Addr: "127.0.0.1:" + strconv.Itoa(port)}
-	s.name, s.path, s.dir = "mariadbd", daemon, dir
-	s.args = append([]string{
-		"--no-defaults", "--datadir=" + data, "--tmpdir=" + tmp, "--bind-address=127.0.0.1", "--port=" + strconv.Itoa(port),
-		"--socket=" + filepath.Join(dir, "s"), "--pid-file=" + filepath.Join(dir, "pid"),
-		"--innodb-flush-log-at-trx-commit=1", "--skip-log-bin", "--max-connections=500",
-		"--character-set-server=utf8mb4", "--collation-server=utf8mb4_bin", "--skip-name-resolve",
-		"--innodb-buffer-pool-size=256M", "--innodb-log-file-size=256M",
-	}, user...)
-	s.ready = func(ctx context.Context) error {
-		db, err := database.Open(ctx, s.config("mysql"))
-		if err != nil {
-			return err
-		}
-		return db.Close()
-	}
-	return s
-}
-
-func (s *MariaDBServer) config(name string) database.Config {
-	return database.Config{Addr: s.Addr, User: "root", Name: name}
+	return &MariaDBServer{start(t, mariaDB)}
 }
 
 // databases numbers the databases of this test binary.
@@ -89,21 +117,8 @@ var databases atomic.Int64
 // Database makes a fresh, migrated database on the server.
 func (s *MariaDBServer) Database(t testing.TB) database.Config {
 	t.Helper()
-	ctx := context.Background()
-	name := fmt.Sprintf("test_%d", databases.Add(1))
-	root, err := database.Open(ctx, s.config("mysql"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer root.Close()
-	if _, err := root.ExecContext(ctx, "CREATE DATABASE "+name); err != nil {
-		t.Fatal(err)
-	}
-	cfg := s.config(name)
-	db := Open(t, cfg)
-	if err := schema.Migrate(ctx, db, slog.New(slog.DiscardHandler)); err != nil {
-		t.Fatal(err)
-	}
+	cfg := MariaDBConfig(s.Addr, fmt.Sprintf("test_%d", databases.Add(1)))
+	must(t, CreateDatabase(context.Background(), cfg))
 	return cfg
 }
 
@@ -111,9 +126,7 @@ func (s *MariaDBServer) Database(t testing.TB) database.Config {
 func Open(t testing.TB, cfg database.Config) *sql.DB {
 	t.Helper()
 	db, err := database.Open(context.Background(), cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	t.Cleanup(func() { _ = db.Close() })
 	return db
 }
@@ -132,9 +145,9 @@ func MariaDB(t testing.TB) database.Config {
 	shared.Lock()
 	defer shared.Unlock()
 	if shared.server == nil {
-		s := newMariaDB(t)
-		s.Start(t)
-		shared.server = s
+		p := prepare(t, mariaDB)
+		p.Start(t)
+		shared.server = &MariaDBServer{p}
 	}
 	return shared.server.Database(t)
 }

@@ -8,13 +8,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
-	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -28,100 +24,64 @@ const startLimit = 60 * time.Second
 // Process is one outside program that a test may kill and start again. Its
 // methods are for the test's goroutine; a mutex keeps the cleanup apart.
 type Process struct {
-	name string
-	path string
-	args []string
-	dir  string
-	// ready says whether the program answers.
-	ready func(ctx context.Context) error
+	Program
+	dir string // its folder
 
 	mu     sync.Mutex
 	cmd    *exec.Cmd
 	output *tail
-	exited chan struct{}
+	exited <-chan struct{}
 }
 
 // Find returns the program's path, or skips the test.
 func Find(t testing.TB, name string) string {
 	t.Helper()
 	path, err := Locate(name)
-	if err != nil {
-		t.Skipf("not run: %v", err)
-	}
+	must(t, err)
 	return path
 }
-
-// Locate returns the program's path, looking beyond PATH in the places where
-// packages and this project's set-up put it.
-func Locate(name string) (string, error) {
-	if path, err := exec.LookPath(name); err == nil {
-		return path, nil
-	}
-	places := []string{"/usr/sbin", "/usr/local/sbin", "/usr/bin"}
-	cache := os.Getenv("MSRCHAT_CACHE")
-	if cache == "" {
-		if dir, err := os.UserCacheDir(); err == nil {
-			cache = filepath.Join(dir, "msrchat")
-		}
-	}
-	for _, dir := range places {
-		if path, err := exec.LookPath(filepath.Join(dir, name)); err == nil {
-			return path, nil
-		}
-	}
-	built, _ := filepath.Glob(filepath.Join(cache, "bin", name+"-[0-9]*"))
-	slices.Sort(built)
-	for _, path := range slices.Backward(built) {
-		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
-			return path, nil
-		}
-	}
-	return "", fmt.Errorf("%s is not installed (./justw test brings it)", name)
-}
-
-// Ports for programs under test lie below those that the system gives to
-// outgoing connections (32768 and up), any of which may take a port between its
-// choice and its use.
-const (
-	firstPort = 20_000
-	ports     = 12_000
-)
-
-// given are the ports that this test binary has chosen; its mutex owns it.
-var given = struct {
-	sync.Mutex
-	ports map[int]bool
-}{ports: make(map[int]bool)}
 
 // FreePort returns a loopback port that nobody listened on a moment ago, and
 // that was not returned before.
 func FreePort(t testing.TB) int {
 	t.Helper()
 	port, err := PickPort()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return port
 }
 
-// PickPort is FreePort for programs.
-func PickPort() (int, error) {
-	given.Lock()
-	defer given.Unlock()
-	for range 1000 {
-		port := firstPort + rand.IntN(ports)
-		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
-		if err != nil || given.ports[port] {
-			if err == nil {
-				_ = l.Close()
-			}
-			continue
-		}
-		_ = l.Close()
-		given.ports[port] = true
-		return port, nil
+// must ends the test on an error: a program that is not installed skips it.
+func must(t testing.TB, err error) {
+	t.Helper()
+	if errors.Is(err, errNotInstalled) {
+		t.Skipf("not run: %v", err)
 	}
-	return 0, errors.New("no free port")
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// prepare gives a program a folder of its own.
+func prepare(t testing.TB, program func(dir string) (Program, error)) *Process {
+	t.Helper()
+	dir, err := scratch()
+	must(t, err)
+	p := &Process{dir: dir}
+	p.Program, err = program(dir)
+	must(t, err)
+	return p
+}
+
+// start starts a program that ends with the test.
+func start(t testing.TB, program func(dir string) (Program, error)) *Process {
+	t.Helper()
+	p := prepare(t, program)
+	t.Cleanup(func() {
+		p.Kill()
+		_ = os.RemoveAll(p.dir)
+	})
+	p.Start(t)
+	return p
 }
 
 // Start runs the program and waits until it answers. It fails the test when it
@@ -131,50 +91,33 @@ func (p *Process) Start(t testing.TB) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.cmd != nil {
-		t.Fatalf("%s runs already", p.name)
+		t.Fatalf("%s runs already", p.Name)
 	}
-	cmd := exec.Command(p.path, p.args...)
+	cmd := exec.Command(p.Path, p.Args...)
 	cmd.Dir = p.dir
-	cmd.SysProcAttr = DieWithParent()
 	out := &tail{}
 	cmd.Stdout, cmd.Stderr = out, out
-	exited, err := launch(cmd)
+	exited, err := Launch(cmd)
 	if err != nil {
-		t.Fatalf("start %s: %v", p.name, err)
+		t.Fatalf("start %s: %v", p.Name, err)
 	}
 	p.cmd, p.output, p.exited = cmd, out, exited
 	ctx, cancel := context.WithTimeout(context.Background(), startLimit)
 	defer cancel()
 	for {
-		err := p.ready(ctx)
+		err := p.Ready(ctx)
 		if err == nil {
 			return
 		}
 		select {
 		case <-exited:
 			p.cmd = nil
-			t.Fatalf("%s ended at once:\n%s", p.name, out)
+			t.Fatalf("%s ended at once:\n%s", p.Name, out)
 		case <-ctx.Done():
-			t.Fatalf("%s does not answer: %v\n%s", p.name, err, out)
+			t.Fatalf("%s does not answer: %v\n%s", p.Name, err, out)
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
-}
-
-// launch starts cmd from a thread that stays: the kernel's "die with your
-// parent" is tied to the thread that forked.
-func launch(cmd *exec.Cmd) (exited chan struct{}, err error) {
-	started, exited := make(chan error), make(chan struct{})
-	go func() {
-		runtime.LockOSThread()
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			_ = cmd.Wait() // however it ends, the test sees it in what follows
-		}
-		close(exited)
-	}()
-	return exited, <-started
 }
 
 // Signal sends a signal without waiting; SIGSTOP and SIGCONT are of use.
@@ -183,10 +126,10 @@ func (p *Process) Signal(t testing.TB, sig syscall.Signal) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.cmd == nil {
-		t.Fatalf("%s does not run", p.name)
+		t.Fatalf("%s does not run", p.Name)
 	}
 	if err := p.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		t.Fatalf("signal %s: %v", p.name, err)
+		t.Fatalf("signal %s: %v", p.Name, err)
 	}
 }
 
@@ -242,7 +185,8 @@ func scratch() (string, error) {
 	old, _ := filepath.Glob(filepath.Join(os.TempDir(), prefix+"*"))
 	for _, dir := range old {
 		var pid int
-		if n, _ := fmt.Sscanf(filepath.Base(dir), prefix+"%d-", &pid); n == 1 && errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
+		n, _ := fmt.Sscanf(filepath.Base(dir), prefix+"%d-", &pid)
+		if n == 1 && errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
 			_ = os.RemoveAll(dir)
 		}
 	}

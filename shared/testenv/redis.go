@@ -2,43 +2,42 @@ package testenv
 
 import (
 	"context"
-	"os"
 	"strconv"
 	"testing"
 
-	"github.com/redis/go-redis/v9"
+	"github.com/msrchat/msrchat/shared/cache"
 )
 
-// RedisServer is a real server that keeps an append-only file, so that it has
-// its data again after a restart.
-type RedisServer struct {
-	Process
-	Addr string
+// RedisProgram is an empty server that keeps an append-only file in dir, so that
+// it has its data again after a restart.
+func RedisProgram(dir string) (p Program, err error) {
+	if p.Path, err = Locate("redis-server"); err != nil {
+		return p, err
+	}
+	port, err := PickPort()
+	p.Name, p.Addr = "redis-server", address(port)
+	p.Args = []string{
+		"--bind", "127.0.0.1", "--port", strconv.Itoa(port), "--dir", dir, "--appendonly", "yes", "--save", "",
+		"--maxmemory-policy", "noeviction",
+	}
+	p.Ready = func(ctx context.Context) error {
+		c, err := cache.Open(cache.Config{Addrs: []string{address(port)}})
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		return c.Ping(ctx).Err()
+	}
+	return p, err
 }
+
+// RedisServer is a real server of a test.
+type RedisServer struct{ *Process }
 
 // StartRedis starts an empty server that ends with the test.
 func StartRedis(t testing.TB) *RedisServer {
 	t.Helper()
-	path := Find(t, "redis-server")
-	dir, err := scratch()
-	if err != nil {
-		t.Fatal(err)
-	}
-	port := strconv.Itoa(FreePort(t))
-	s := &RedisServer{Addr: "127.0.0.1:" + port}
-	s.name, s.path, s.dir = "redis-server", path, dir
-	s.args = []string{"--bind", "127.0.0.1", "--port", port, "--dir", dir, "--appendonly", "yes", "--save", "", "--maxmemory-policy", "noeviction"}
-	s.ready = func(ctx context.Context) error {
-		c := redis.NewClient(&redis.Options{Addr: s.Addr})
-		defer c.Close()
-		return c.Ping(ctx).Err()
-	}
-	t.Cleanup(func() {
-		s.Kill()
-		_ = os.RemoveAll(dir)
-	})
-	s.Start(t)
-	return s
+	return &RedisServer{start(t, RedisProgram)}
 }
 
 // Redis starts an empty server and returns its address.

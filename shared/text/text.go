@@ -15,7 +15,7 @@ import (
 	"github.com/msrchat/msrchat/shared/errs"
 )
 
-// Limits, told to clients in Welcome and in the OpenAPI document.
+// Limits, which clients read from Welcome and the OpenAPI document.
 const (
 	MinNameRunes = 2
 	MaxNameRunes = 32
@@ -28,8 +28,8 @@ const (
 	MaxMessageBytes = 4 * MaxMessageRunes
 )
 
-// Name checks a user name and returns it as shown (NFKC) and the key that is
-// unique: two names with the same key are the same name.
+// Name checks a user name and returns it as shown (NFKC) and its unique key: two
+// names with the same key are the same name.
 func Name(s string) (display, key string, err error) {
 	bad := func(format string, args ...any) (string, string, error) {
 		return "", "", errs.New(errs.CodeInvalid, format, args...).In("name")
@@ -60,8 +60,8 @@ func Name(s string) (display, key string, err error) {
 }
 
 // Email checks an address (without a display name) and returns it as given and
-// the key that is unique. The local part is folded too: no provider in use
-// tells Ann@ from ann@, and people type both.
+// its unique key. The local part is folded too: no provider in use
+// distinguishes Ann@ from ann@, and people type both.
 func Email(s string) (display, key string, err error) {
 	bad := func(message string) (string, string, error) {
 		return "", "", errs.New(errs.CodeInvalid, "%s", message).In("email")
@@ -80,7 +80,7 @@ func Email(s string) (display, key string, err error) {
 	return s, strings.ToLower(norm.NFKC.String(s)), nil
 }
 
-// Password checks a new password's length; what is in it is its owner's choice.
+// Password checks the length of a new password, and nothing else.
 func Password(s string) error {
 	switch {
 	case utf8.RuneCountInString(s) < MinPassword:
@@ -92,7 +92,7 @@ func Password(s string) error {
 }
 
 // Message checks a text message: valid UTF-8, not blank, within the limits, and
-// free of what could take over a terminal or turn the text around.
+// without characters that control a terminal or the writing direction.
 func Message(s string) error {
 	bad := func(code errs.Code, format string, args ...any) error {
 		return errs.New(code, format, args...).In("text")
@@ -113,7 +113,7 @@ func Message(s string) error {
 	return nil
 }
 
-// hidden says that a rune takes no place of its own on a screen.
+// hidden says that a rune is not visible on a screen.
 func hidden(r rune) bool {
 	return unicode.IsControl(r) || bidiControl(r) || unicode.Is(unicode.Cf, r)
 }

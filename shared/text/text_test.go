@@ -86,7 +86,7 @@ func TestMessages(t *testing.T) {
 	}
 }
 
-// A key must be stable: what is shown gives the same key again.
+// A key is stable: the shown form has the same key.
 func FuzzName(f *testing.F) {
 	for _, s := range []string{"Ann", "Straße", "ﬃ", "İstanbul", "王小明", "ᾳͅ", "\xff"} {
 		f.Add(s)

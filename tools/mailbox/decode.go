@@ -11,12 +11,13 @@ import (
 	"strings"
 )
 
-// maxDepth is how deep multiparts may lie in each other. Real mail has two or
-// three levels.
+// maxDepth is how deep multiparts may be nested. Real mail has two or three
+// levels.
 const maxDepth = 5
 
-// decode takes subject and plain text out of a mail. What is no proper mail is
-// shown as it came: the sender's author wants to see what is wrong with it.
+// decode returns the subject and plain text of a mail. A malformed mail is
+// shown as it is, so that the developer of the sender can see what is wrong
+// with it.
 func decode(raw []byte) (subject, text string) {
 	parsed, err := mail.ReadMessage(bytes.NewReader(raw))
 	if err != nil {
@@ -26,7 +27,8 @@ func decode(raw []byte) (subject, text string) {
 	if err != nil {
 		subject = parsed.Header.Get("Subject")
 	}
-	plain, other := readPart(partHeader{parsed.Header.Get("Content-Type"), parsed.Header.Get("Content-Transfer-Encoding")}, parsed.Body, 0)
+	header := partHeader{parsed.Header.Get("Content-Type"), parsed.Header.Get("Content-Transfer-Encoding")}
+	plain, other := readPart(header, parsed.Body, 0)
 	if plain == "" {
 		plain = other
 	}
@@ -40,7 +42,7 @@ type partHeader struct{ contentType, encoding string }
 func readPart(header partHeader, body io.Reader, depth int) (plain, other string) {
 	mediaType, params, err := mime.ParseMediaType(header.contentType)
 	if err != nil {
-		mediaType = "text/plain" // RFC 2045: what it is without a header
+		mediaType = "text/plain" // RFC 2045: the default
 	}
 	if strings.HasPrefix(mediaType, "multipart/") {
 		return readMultipart(multipart.NewReader(body, params["boundary"]), depth)
@@ -48,7 +50,7 @@ func readPart(header partHeader, body io.Reader, depth int) (plain, other string
 	if !strings.HasPrefix(mediaType, "text/") {
 		return "", ""
 	}
-	// A broken encoding still shows what could be read before the break.
+	// Of a broken encoding the part before the error is shown.
 	content, _ := io.ReadAll(decoded(header.encoding, body))
 	text := charset(params["charset"], content)
 	if mediaType == "text/plain" {
@@ -62,12 +64,14 @@ func readMultipart(reader *multipart.Reader, depth int) (plain, other string) {
 		return "", ""
 	}
 	for {
-		// Raw: NextPart would undo quoted-printable behind decoded's back.
+		// Raw, because NextPart would decode quoted-printable, which decoded
+		// does.
 		part, err := reader.NextRawPart()
 		if err != nil {
 			return plain, other
 		}
-		p, o := readPart(partHeader{part.Header.Get("Content-Type"), part.Header.Get("Content-Transfer-Encoding")}, part, depth+1)
+		header := partHeader{part.Header.Get("Content-Type"), part.Header.Get("Content-Transfer-Encoding")}
+		p, o := readPart(header, part, depth+1)
 		if plain == "" {
 			plain = p
 		}
@@ -88,7 +92,7 @@ func decoded(encoding string, body io.Reader) io.Reader {
 	return body
 }
 
-// charset makes UTF-8 of the few character sets that need no table.
+// charset converts the few character sets that need no table to UTF-8.
 func charset(name string, content []byte) string {
 	switch strings.ToLower(name) {
 	case "iso-8859-1", "latin1":

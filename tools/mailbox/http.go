@@ -20,12 +20,12 @@ func (m *Mailbox) messages(w http.ResponseWriter, r *http.Request) {
 	if text := r.FormValue("limit"); text != "" {
 		number, err := strconv.Atoi(text)
 		if err != nil || number < 1 {
-			http.Error(w, "limit: a number from 1 on is expected", http.StatusBadRequest)
+			http.Error(w, "limit: a number of at least 1 is expected", http.StatusBadRequest)
 			return
 		}
 		limit = number
 	}
 	w.Header().Set("Content-Type", "application/json")
-	// Nothing to tell a client that hung up while it was answered.
+	// On an error the client is gone.
 	_ = json.NewEncoder(w).Encode(m.store.find(r.FormValue("to"), limit))
 }

@@ -1,10 +1,10 @@
 // Package mailbox is a catch-all mail server for local use and for tests: it
-// takes every mail over SMTP, delivers none, and shows them over HTTP.
+// accepts all mail over SMTP, delivers none, and shows it over HTTP.
 //
-//	GET /messages?to=ADDRESS[&limit=N]   JSON, newest first; without to: of everybody
+//	GET /messages?to=ADDRESS[&limit=N]   JSON, newest first; without to: all
 //	GET /healthz                         200 while it runs
 //
-// What it holds is bounded in every direction and gone when it ends.
+// It keeps a bounded number of mails of bounded size, only in memory.
 package mailbox
 
 import (
@@ -20,9 +20,9 @@ import (
 )
 
 const (
-	// keep is how many mails are held; the oldest goes when one more comes.
+	// keep is how many mails are kept; beyond that the oldest is dropped.
 	keep = 1000
-	// maxBytes is the size of the largest mail taken. Ours have a few hundred.
+	// maxBytes is the size of the largest mail. Ours have a few hundred bytes.
 	maxBytes = 64 << 10
 	// maxRecipients of one mail.
 	maxRecipients = 50
@@ -31,18 +31,18 @@ const (
 	maxConns = 100
 	// idle is how long either side may be silent on a connection.
 	idle = 30 * time.Second
-	// goodbye is how long running deliveries may take when the mailbox ends.
-	goodbye = 2 * time.Second
+	// stopGrace is for deliveries in progress when the mailbox ends.
+	stopGrace = 2 * time.Second
 )
 
 // Config says where to listen. Port 0 picks a free one.
 type Config struct {
-	SMTPBind string // host:port that takes mail
+	SMTPBind string // host:port that accepts mail
 	HTTPBind string // host:port that shows it
 	Log      *slog.Logger
 }
 
-// Mailbox takes and shows mail. Its methods may be called from any goroutine.
+// Mailbox accepts and shows mail. Its methods may be called from any goroutine.
 type Mailbox struct {
 	log   *slog.Logger
 	store *store
@@ -68,13 +68,13 @@ func New(config Config) (*Mailbox, error) {
 	return &Mailbox{log: log, store: newStore(keep), smtp: smtpListener, http: httpListener}, nil
 }
 
-// SMTPAddr is the bound host:port that takes mail.
+// SMTPAddr is the bound host:port that accepts mail.
 func (m *Mailbox) SMTPAddr() string { return m.smtp.Addr().String() }
 
 // HTTPAddr is the bound host:port that shows it.
 func (m *Mailbox) HTTPAddr() string { return m.http.Addr().String() }
 
-// Newest returns the newest mail to the address; false when there is none.
+// Newest returns the newest mail to the address; false if there is none.
 func (m *Mailbox) Newest(address string) (Message, bool) {
 	if found := m.store.find(address, 1); len(found) > 0 {
 		return found[0], true
@@ -105,15 +105,15 @@ func (m *Mailbox) Run(ctx context.Context) error {
 	case <-ctx.Done():
 	case err = <-failed:
 	}
-	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), goodbye)
+	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopGrace)
 	defer cancel()
 	if smtpServer.Shutdown(ending) != nil {
-		_ = smtpServer.Close() // somebody held a connection open
+		_ = smtpServer.Close() // a client kept its connection open
 	}
 	if httpServer.Shutdown(ending) != nil {
 		_ = httpServer.Close()
 	}
-	// Should a server not have come to serve, its listener is still open.
+	// A server that did not begin to serve has not closed its listener.
 	_, _ = m.smtp.Close(), m.http.Close()
 	return err
 }
@@ -133,7 +133,7 @@ func (m *Mailbox) smtpServer() *smtp.Server {
 	return server
 }
 
-// smtpLog hands the library's remarks on: mostly clients that hung up.
+// smtpLog logs the library's messages, most of them about clients that hung up.
 type smtpLog struct{ log *slog.Logger }
 
 func (l smtpLog) Printf(format string, args ...any) {

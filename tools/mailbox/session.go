@@ -28,15 +28,17 @@ func (s *session) Rcpt(to string, _ *smtp.RcptOptions) error {
 	return nil
 }
 
-// Data takes the mail. The reader ends with the library's own error, which the
-// sender gets, when the mail is larger than allowed.
+// Data accepts the mail. If the mail is larger than allowed, the reader returns
+// the library's error for the sender.
 func (s *session) Data(in io.Reader) error {
 	raw, err := io.ReadAll(in)
 	if err != nil {
 		return err
 	}
 	subject, text := decode(raw)
-	m := s.mailbox.store.add(Message{From: s.from, To: s.to, Subject: subject, Text: text, Received: time.Now().UTC()})
-	s.mailbox.log.Info("mail taken", "id", m.ID, "from", m.From, "to", m.To, "bytes", len(raw))
+	m := s.mailbox.store.add(Message{
+		From: s.from, To: s.to, Subject: subject, Text: text, Received: time.Now().UTC(),
+	})
+	s.mailbox.log.Info("mail accepted", "id", m.ID, "from", m.From, "to", m.To, "bytes", len(raw))
 	return nil
 }

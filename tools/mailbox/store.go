@@ -7,11 +7,11 @@ import (
 	"time"
 )
 
-// Message is a mail as it was taken.
+// Message is an accepted mail.
 type Message struct {
 	ID       uint64    `json:"id"` // ascending in the order of arrival
 	From     string    `json:"from"`
-	To       []string  `json:"to"` // as the sender's envelope had them
+	To       []string  `json:"to"` // of the envelope
 	Subject  string    `json:"subject"`
 	Text     string    `json:"text"` // the plain text part, decoded
 	Received time.Time `json:"received"`
@@ -39,8 +39,8 @@ func (s *store) add(m Message) Message {
 	return m
 }
 
-// find returns up to limit messages to the address, newest first; to anybody
-// when the address is empty. Case is ignored: people type addresses.
+// find returns up to limit messages to the address, or to all if it is empty,
+// newest first. It ignores case, because people type addresses.
 func (s *store) find(address string, limit int) []Message {
 	s.mu.Lock()
 	defer s.mu.Unlock()

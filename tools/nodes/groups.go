@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// groupRoot is where the control groups are.
+// groupRoot is the mount point of the control groups.
 const groupRoot = "/sys/fs/cgroup"
 
 // allocations lists the ids of all allocations of the fleet in folder: Nomad
@@ -22,8 +22,8 @@ func allocations(folder string) []string {
 	return paths
 }
 
-// removeGroups removes the control groups of allocations, which a Nomad that was
-// killed leaves behind. Their processes have to be gone.
+// removeGroups removes the control groups of allocations, which a killed Nomad
+// leaves behind. Their processes must be gone.
 func removeGroups(allocations []string) error {
 	if len(allocations) == 0 {
 		return nil
@@ -34,7 +34,7 @@ func removeGroups(allocations []string) error {
 	var found []string
 	err := filepath.WalkDir(groupRoot, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {
-			return nil //nolint:nilerr // gone meanwhile, or not ours to see
+			return nil //nolint:nilerr // gone meanwhile, or not readable
 		}
 		if entry.IsDir() && (ours(entry.Name()) || len(found) > 0 && strings.HasPrefix(path, found[len(found)-1]+"/")) {
 			found = append(found, path)
@@ -45,7 +45,7 @@ func removeGroups(allocations []string) error {
 		return err
 	}
 	var errs []error
-	for _, path := range slices.Backward(found) { // inner ones come later
+	for _, path := range slices.Backward(found) { // inner ones first
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, err)
 		}

@@ -15,17 +15,17 @@ import (
 	"github.com/msrchat/msrchat/tools/internal/process"
 )
 
-// Crash is a power cut: the node says nothing more to anybody, and everything on
-// it is dead. Boot brings it back.
+// Crash is a power failure: the node sends nothing more, and everything on it
+// is dead. Boot starts it again.
 func (f *Fleet) Crash(ctx context.Context, node string) error {
-	if err := f.lan.Unplug(ctx, node); err != nil { // first: the dead do not close connections
+	if err := f.lan.Unplug(ctx, node); err != nil { // first, so that no connection is closed
 		return err
 	}
 	return kill(ctx, f.lan.Namespace(node))
 }
 
-// Boot starts a node that crashed and returns once it takes work. Its disk is as
-// it was; what it had mounted is not.
+// Boot starts a crashed node and returns once it accepts jobs. Its disk is as
+// it was, without its mounts.
 func (f *Fleet) Boot(ctx context.Context, node string) error {
 	dir, err := f.folder(node)
 	if err != nil {
@@ -40,14 +40,14 @@ func (f *Fleet) Boot(ctx context.Context, node string) error {
 	return f.boot(ctx, node)
 }
 
-// Unplug takes a node's cable out: everything on it goes on, alone.
+// Unplug disconnects a node from the network: everything on it goes on alone.
 func (f *Fleet) Unplug(ctx context.Context, node string) error { return f.lan.Unplug(ctx, node) }
 
 // Plug undoes Unplug.
 func (f *Fleet) Plug(ctx context.Context, node string) error { return f.lan.Plug(ctx, node) }
 
-// Cut lets everything be lost that a node and the others send each other; nobody
-// is told. Users is a possible other.
+// Cut drops everything that a node and the others send each other, without an
+// error. Users may be one of the others.
 func (f *Fleet) Cut(ctx context.Context, node string, others ...string) error {
 	var errs []error
 	for _, other := range others {
@@ -65,8 +65,8 @@ func (f *Fleet) Mend(ctx context.Context, node string, others ...string) error {
 	return errors.Join(errs...)
 }
 
-// Drain empties a node as `nomad node drain` does, and returns once nothing runs
-// on it. It gets no work again before Undrain.
+// Drain drains a node like `nomad node drain`, and returns once nothing runs on
+// it. It gets no jobs before Undrain.
 func (f *Fleet) Drain(ctx context.Context, node string) error {
 	id, err := f.nodeID(ctx, node)
 	if err != nil {
@@ -92,7 +92,7 @@ func (f *Fleet) Drain(ctx context.Context, node string) error {
 	}
 }
 
-// Undrain lets a drained node take work again.
+// Undrain makes a drained node accept jobs again.
 func (f *Fleet) Undrain(ctx context.Context, node string) error {
 	id, err := f.nodeID(ctx, node)
 	if err != nil {
@@ -104,8 +104,8 @@ func (f *Fleet) Undrain(ctx context.Context, node string) error {
 	return f.awaitNodes(ctx, node)
 }
 
-// Running lists the jobs of the allocations that run on a node, for all that
-// Nomad's servers know.
+// Running lists the jobs of the allocations that run on a node, as far as Nomad's
+// servers know.
 func (f *Fleet) Running(ctx context.Context, node string) ([]string, error) {
 	list, _, err := f.Nomad().Allocations().List((&nomad.QueryOptions{}).WithContext(ctx))
 	if err != nil {
@@ -130,11 +130,11 @@ func (f *Fleet) nodeID(ctx context.Context, name string) (string, error) {
 			return n.ID, nil
 		}
 	}
-	return "", fmt.Errorf("nomad knows no node %s", name)
+	return "", fmt.Errorf("nomad has no node %s", name)
 }
 
-// Signal sends a signal to the processes of a program on a node, and says to how
-// many.
+// Signal sends a signal to the processes of a program on a node, and returns to
+// how many.
 func (f *Fleet) Signal(node, program string, signal syscall.Signal) (n int) {
 	for _, pid := range lan.Processes(f.lan.Namespace(node)) {
 		p, ok := process.Find(pid)

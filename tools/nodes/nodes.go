@@ -1,10 +1,10 @@
-// Package nodes spreads a fleet over several nodes on this machine, to see what
-// becomes of it when one of them dies, is cut off or is emptied. A node is a
-// network namespace with a Consul and a Nomad agent of its own; what it runs are
-// the same jobs from nomad/ that run everywhere.
+// Package nodes runs a fleet on several nodes on this machine, to see what
+// happens when one of them dies, is cut off or is drained. A node is a network
+// namespace with a Consul and a Nomad agent of its own; it runs the same jobs
+// from nomad/ that run everywhere.
 //
 // The control node has the servers of Consul and Nomad and the databases, which
-// are what such a fleet cannot lose; everything else is on the others.
+// such a fleet cannot lose; everything else is on the others.
 package nodes
 
 import (
@@ -31,8 +31,8 @@ import (
 	"github.com/msrchat/msrchat/tools/internal/state"
 )
 
-// Control is the node that has to survive, Users the place of this machine
-// itself, where users are.
+// Control is the node that must survive, Users this machine itself, from which
+// users connect.
 const (
 	Control = "control"
 	Users   = lan.Users
@@ -43,13 +43,13 @@ func Workers() []string { return []string{"n1", "n2", "n3"} }
 
 func all() []string { return append([]string{Control}, Workers()...) }
 
-// Nomad's datacenters: jobs choose their nodes by them.
+// Nomad's datacenters, by which jobs choose their nodes.
 const (
 	controlDatacenter = "control"
 	workerDatacenter  = "workers"
 )
 
-// counts is how many instances there are of what is spread over the workers.
+// counts is how many instances each service on the workers has.
 var counts = map[string]int{"chat": 3, "status": 2, "gate": 2}
 
 // The limits of a start on two busy cores; an idle machine needs a fifth.
@@ -62,15 +62,15 @@ const (
 // Config says what to start. All fields are needed.
 type Config struct {
 	Root          string // the checkout
-	State         string // folder of the fleet; nothing else may be in it
+	State         string // folder of the fleet, for nothing else
 	Consul, Nomad string // the programs
-	// Heartbeat is that of the chat servers: users notice the loss of theirs
+	// Heartbeat is that of the chat servers. Users notice the loss of theirs
 	// after two.
 	Heartbeat time.Duration
 	Out       io.Writer // progress, for people
 }
 
-// Fleet is what runs. Its methods are for one goroutine.
+// Fleet is a running fleet. Its methods are for one goroutine.
 type Fleet struct {
 	cfg    Config
 	dir    state.Dir
@@ -80,14 +80,14 @@ type Fleet struct {
 	unlock func()
 }
 
-// Up starts a fleet and returns once every check passes. What an earlier one
-// left in the same folder is removed first. After an error nothing is left.
+// Up starts a fleet and returns once every check passes. It first removes what an
+// earlier one left in the same folder. After an error nothing is left.
 func Up(ctx context.Context, cfg Config) (*Fleet, error) {
 	dir, err := state.Open(cfg.State)
 	if err != nil {
 		return nil, err
 	}
-	// Held while the fleet lives, so that nobody takes it down beside its owner.
+	// Held while the fleet runs, so that only its owner takes it down.
 	unlock, err := dir.Lock()
 	if err != nil {
 		return nil, err
@@ -116,7 +116,7 @@ func (f *Fleet) start(ctx context.Context) (err error) {
 	if f.fleet, err = fleet.At(f.cfg.Root, f.dir, f.ports, f.Address(Control), f.cfg.Out); err != nil {
 		return err
 	}
-	built, err := f.fleet.Build(ctx) // takes minutes where nothing is in Go's cache
+	built, err := f.fleet.Build(ctx) // takes minutes if Go's cache is empty
 	if err != nil {
 		return err
 	}
@@ -141,11 +141,13 @@ func (f *Fleet) start(ctx context.Context) (err error) {
 
 func (f *Fleet) printf(format string, args ...any) { fmt.Fprintf(f.cfg.Out, format, args...) }
 
-// vars are the values that differ from those of the local fleet: where things
-// are, and how many.
+// vars are the values that differ from those of the local fleet: addresses and
+// counts.
 func (f *Fleet) vars() map[string]job.Vars {
 	at := func(port int) string { return fmt.Sprintf("%s:%d", f.Address(Control), port) }
-	databases := job.Vars{"mysql_addr": at(f.ports.MySQL()), "redis_addr": at(f.ports.Redis()), "smtp_addr": at(f.ports.MailSMTP())}
+	databases := job.Vars{
+		"mysql_addr": at(f.ports.MySQL()), "redis_addr": at(f.ports.Redis()), "smtp_addr": at(f.ports.MailSMTP()),
+	}
 	of := map[string]job.Vars{}
 	for _, j := range job.All() {
 		vars := job.Vars{"datacenters": fmt.Sprintf("[%q]", controlDatacenter)}
@@ -160,7 +162,7 @@ func (f *Fleet) vars() map[string]job.Vars {
 	}
 	of["chat"]["heartbeat"] = f.cfg.Heartbeat.String()
 	of["chat"]["probe"] = "false" // probes have connections of their own, and tests count connections
-	of["gate"]["gate_port"] = "0" // dynamic: two may come to share the node that is left
+	of["gate"]["gate_port"] = "0" // dynamic, because two may have to share the node that is left
 	return of
 }
 
@@ -173,20 +175,20 @@ func (f *Fleet) MySQL() string { return fmt.Sprintf("%s:%d", f.Address(Control),
 // Redis is host:port of Redis.
 func (f *Fleet) Redis() string { return fmt.Sprintf("%s:%d", f.Address(Control), f.ports.Redis()) }
 
-// Secret reads what the services share from Nomad: mysql_password and
+// Secret reads a secret of the services from Nomad: mysql_password or
 // redis_password.
 func (f *Fleet) Secret(ctx context.Context, key string) (string, error) {
 	return f.fleet.Secret(ctx, key)
 }
 
-// Consul asks the fleet's Consul server.
+// Consul is a client of the fleet's Consul server.
 func (f *Fleet) Consul() *consul.Client { return f.fleet.Consul() }
 
-// Nomad asks the fleet's Nomad server.
+// Nomad is a client of the fleet's Nomad server.
 func (f *Fleet) Nomad() *nomad.Client { return f.fleet.Nomad() }
 
-// Settled returns once every node takes work and each of the services that are
-// spread has as many instances as it should, in Nomad and in Consul, all of them
+// Settled returns once every node accepts jobs and each service on the workers
+// has as many instances as it should, in Nomad and in Consul, all of them
 // passing: nothing is missing, and nothing stale is left.
 func (f *Fleet) Settled(ctx context.Context) error {
 	if err := f.awaitNodes(ctx, all()...); err != nil {
@@ -207,7 +209,7 @@ func (f *Fleet) Settled(ctx context.Context) error {
 	}
 }
 
-// unsettled says what is missing or too much.
+// unsettled says what is missing or surplus.
 func (f *Fleet) unsettled(ctx context.Context) error {
 	for service, want := range counts {
 		allocs, _, err := f.Nomad().Jobs().Allocations(service, false, (&nomad.QueryOptions{}).WithContext(ctx))
@@ -237,18 +239,18 @@ func (f *Fleet) unsettled(ctx context.Context) error {
 	return nil
 }
 
-// Down ends everything; in the folder only the builds are left.
+// Down ends everything. Only the builds are left in the folder.
 func (f *Fleet) Down(ctx context.Context) error {
 	err := wipe(ctx, f.dir, f.lan)
 	f.unlock()
 	return err
 }
 
-// Folder is where such a fleet has its state, beside that of the local fleet.
+// Folder is the state folder of such a fleet, beside that of the local fleet.
 func Folder(state string) string { return filepath.Clean(state) + "-nodes" }
 
-// Down removes whatever is left of a fleet in a folder whose owner is gone. It
-// is no error when there is nothing; it is refused while the owner lives.
+// Down removes what is left of a fleet in a folder whose owner is gone. It is
+// refused while the owner runs.
 func Down(ctx context.Context, folder string) error {
 	if _, err := os.Stat(folder); errors.Is(err, os.ErrNotExist) {
 		return nil
@@ -265,7 +267,7 @@ func Down(ctx context.Context, folder string) error {
 	return wipe(ctx, dir, lan.New(dir.Path(), all()...))
 }
 
-// wipe kills without asking: nothing of such a fleet is to be kept.
+// wipe kills everything at once, because nothing of such a fleet is kept.
 func wipe(ctx context.Context, dir state.Dir, network *lan.LAN) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
@@ -283,7 +285,7 @@ func wipe(ctx context.Context, dir state.Dir, network *lan.LAN) error {
 	if err := network.Delete(ctx); err != nil {
 		return err
 	}
-	// The builds stay, as they do when a local fleet is taken down.
+	// The builds stay, as when a local fleet is taken down.
 	errs := []error{dir.Remove(false), os.RemoveAll(dir.Data())}
 	for _, node := range all() {
 		errs = append(errs, os.RemoveAll(filepath.Join(dir.Path(), node)))
@@ -291,8 +293,8 @@ func wipe(ctx context.Context, dir state.Dir, network *lan.LAN) error {
 	return errors.Join(errs...)
 }
 
-// kill kills whatever runs in a namespace until nothing does: what is killed may
-// have been starting something.
+// kill kills the processes in a namespace until there are none. It repeats,
+// because they may start others meanwhile.
 func kill(ctx context.Context, namespace string) error {
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
@@ -309,7 +311,7 @@ func kill(ctx context.Context, namespace string) error {
 	}
 }
 
-// node is what an agent has to know about a node.
+// node describes a node to its agents.
 func (f *Fleet) node(name string) agent.Node {
 	datacenter := workerDatacenter
 	if name == Control {
@@ -321,12 +323,12 @@ func (f *Fleet) node(name string) agent.Node {
 	}
 }
 
-// folder is a node's part of the state.
+// folder is a node's folder in the state folder.
 func (f *Fleet) folder(node string) (state.Dir, error) {
 	return state.Open(filepath.Join(f.dir.Path(), node))
 }
 
-// boot starts the agents of nodes, all at once, and waits until they take work.
+// boot starts the agents of nodes, all at once, and waits until they accept jobs.
 func (f *Fleet) boot(ctx context.Context, names ...string) error {
 	var group sync.WaitGroup
 	errs := make([]error, len(names))
@@ -351,7 +353,8 @@ func (f *Fleet) startAgents(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	client, err := consul.NewClient(&consul.Config{Address: fmt.Sprintf("%s:%d", node.Address, f.ports.ConsulHTTP())})
+	address := fmt.Sprintf("%s:%d", node.Address, f.ports.ConsulHTTP())
+	client, err := consul.NewClient(&consul.Config{Address: address})
 	if err != nil {
 		return fmt.Errorf("consul client: %w", err)
 	}
@@ -374,7 +377,7 @@ func (f *Fleet) startAgents(ctx context.Context, name string) error {
 	return err
 }
 
-// awaitNodes waits until Nomad's servers call the nodes ready.
+// awaitNodes waits until the nodes are ready according to Nomad's servers.
 func (f *Fleet) awaitNodes(ctx context.Context, names ...string) error {
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
@@ -391,7 +394,8 @@ func (f *Fleet) awaitNodes(ctx context.Context, names ...string) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("nodes %v do not take work (%w; nomad: %w; logs in %s)", missing, ctx.Err(), err, f.dir.Path())
+			return fmt.Errorf("nodes %v do not accept jobs (%w; nomad: %w; logs in %s)",
+				missing, ctx.Err(), err, f.dir.Path())
 		case <-tick.C:
 		}
 	}

@@ -15,14 +15,14 @@ import (
 	"github.com/msrchat/msrchat/shared/process"
 
 	"github.com/msrchat/msrchat/bench/assign"
-	"github.com/msrchat/msrchat/bench/people"
 	"github.com/msrchat/msrchat/bench/place"
 	"github.com/msrchat/msrchat/bench/report"
+	"github.com/msrchat/msrchat/bench/users"
 )
 
 func assignCommand() *cli.Command {
 	return &cli.Command{
-		Name: "assign", Usage: "ask for many assignments; measure how evenly they fall on the chat servers",
+		Name: "assign", Usage: "ask for many assignments; measure how evenly they are spread over the chat servers",
 		Description: "It asks all replicas of the status service in turn (--status, or found in Consul), or the\n" +
 			"gate (--by-gate, which needs the database for accounts). Nobody connects. Assignments that\n" +
 			"nobody used expire after some seconds, so that a second call begins with an even fleet.",
@@ -30,9 +30,12 @@ func assignCommand() *cli.Command {
 			&cli.IntFlag{Name: "count", Value: 10_000, Usage: "`NUMBER` of assignments"},
 			&cli.IntFlag{Name: "concurrent", Value: 16, Usage: "ask for this `NUMBER` at once"},
 			&cli.StringSliceFlag{Name: "status", Usage: "ask the status server at `HOST:PORT`; several in turn"},
-			&cli.StringFlag{Name: "consul-addr", Value: "127.0.0.1:7701", EnvVars: []string{"MSRCHAT_CONSUL_ADDR"}, Usage: "find the status servers in the catalog of the Consul agent at `HOST:PORT`"},
+			&cli.StringFlag{
+				Name: "consul-addr", Value: "127.0.0.1:7701", EnvVars: []string{"MSRCHAT_CONSUL_ADDR"},
+				Usage: "find the status servers in the catalog of the Consul agent at `HOST:PORT`",
+			},
 			&cli.BoolFlag{Name: "by-gate", Usage: "ask the gate instead"},
-			&cli.StringFlag{Name: "gate", Value: defaultGate, EnvVars: []string{"MSRCHAT_GATE"}, Usage: "`URL` of the gate"},
+			gateFlag("`URL` of the gate", ""),
 			&cli.BoolFlag{Name: "keep", Usage: "with --by-gate: leave the accounts in the database"},
 		}, outputFlags(), database.Flags()),
 		Action: runAssign,
@@ -61,13 +64,14 @@ func runAssign(c *cli.Context) error {
 		return fmt.Errorf("ask a status server for the fleet: %w", err)
 	}
 	r := &report.Report{
-		Command: program + " assign", Started: time.Now(), Machine: report.ThisMachine(process.Version()), Settings: cfg,
+		Command: program + " assign", Started: time.Now(),
+		Machine: report.ThisMachine(process.Version()), Settings: cfg,
 		What: fmt.Sprintf("%d assignments, %d at once, by %d status servers", cfg.Count, cfg.Concurrent, len(replicas)),
 	}
 	return finishAssign(c, cfg, assigners, servers, r)
 }
 
-// openReplicas takes the given ones, or those in Consul.
+// openReplicas opens the status servers that were given, or those in Consul.
 func openReplicas(c *cli.Context) (out []*assign.Replica, err error) {
 	addresses := c.StringSlice("status")
 	if len(addresses) == 0 {
@@ -98,7 +102,7 @@ func findStatus(ctx context.Context, consul string) (addresses []string, err err
 		addresses = append(addresses, e.Address)
 	}
 	if len(addresses) == 0 {
-		return nil, fmt.Errorf("Consul at %s knows no status server that passes its checks", consul) //nolint:staticcheck // a name
+		return nil, fmt.Errorf("no status server passes its checks in Consul at %s", consul)
 	}
 	return addresses, nil
 }
@@ -116,22 +120,26 @@ func assignByGate(c *cli.Context, cfg assign.Config) error {
 		return err
 	}
 	defer b.close()
-	p, err := b.people(askers)
+	u, err := b.users(askers)
 	if err != nil {
 		return err
 	}
-	defer b.remove(p)
-	return finishAssign(c, cfg, []assign.Assigner{byGate(choose, p)}, nil, &b.report)
+	defer b.remove(u)
+	return finishAssign(c, cfg, []assign.Assigner{byGate(choose, u)}, nil, &b.report)
 }
 
-func byGate(choose place.Chooser, p *people.People) assign.Assigner {
+func byGate(choose place.Chooser, u *users.Users) assign.Assigner {
 	return func(ctx context.Context, i int) (string, error) {
-		at, err := choose(ctx, i, p.Token(i%askers), nil)
-		return at.Instance, err
+		at, err := choose(ctx, i, u.Token(i%askers), nil)
+		return at.Server.GetInstance(), err
 	}
 }
 
-func finishAssign(c *cli.Context, cfg assign.Config, assigners []assign.Assigner, servers []string, r *report.Report) error {
+// finishAssign measures and prints. servers are the chat servers that could have
+// been assigned, as far as a status server said.
+func finishAssign(
+	c *cli.Context, cfg assign.Config, assigners []assign.Assigner, servers []string, r *report.Report,
+) error {
 	show := newProgress(c.Bool("quiet"))
 	var done atomic.Int64
 	stop := everySecond(func() { show.update("%d of %d assigned", done.Load(), cfg.Count) })

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"time"
 
@@ -14,14 +15,15 @@ import (
 
 	"github.com/msrchat/msrchat/shared/database"
 	"github.com/msrchat/msrchat/shared/process"
+	"github.com/msrchat/msrchat/shared/wire"
 
-	"github.com/msrchat/msrchat/proof/account"
+	"github.com/msrchat/msrchat/bench/dial"
 	"github.com/msrchat/msrchat/bench/floor"
-	"github.com/msrchat/msrchat/bench/people"
 	"github.com/msrchat/msrchat/bench/place"
 	"github.com/msrchat/msrchat/bench/proc"
 	"github.com/msrchat/msrchat/bench/report"
-	"github.com/msrchat/msrchat/bench/wire"
+	"github.com/msrchat/msrchat/bench/users"
+	"github.com/msrchat/msrchat/proof/account"
 )
 
 // Names of the groups of processes.
@@ -32,7 +34,7 @@ const (
 	groupFloor    = "floor"
 )
 
-// program is what servers are told.
+// program is the name of this program.
 const program = "msrchat-bench"
 
 const defaultGate = "http://127.0.0.1:7700"
@@ -50,15 +52,28 @@ func outputFlags() []cli.Flag {
 func fleetFlags() []cli.Flag {
 	const fleet, watch = "Fleet", "Processes to watch"
 	return append([]cli.Flag{
-		&cli.StringFlag{Name: "gate", Value: defaultGate, EnvVars: []string{"MSRCHAT_GATE"}, Usage: "go where the gate at this `URL` assigns", Category: fleet},
-		&cli.StringSliceFlag{Name: "server", Usage: "go to the chat server at `HOST:PORT` without asking the gate; several in turn", Category: fleet},
-		&cli.BoolFlag{Name: "keep", Usage: "leave the accounts and what they wrote in the database (see the command clean)", Category: fleet},
+		gateFlag("go where the gate at this `URL` assigns", fleet),
+		&cli.StringSliceFlag{
+			Name: "server", Category: fleet,
+			Usage: "go to the chat server at `HOST:PORT` without asking the gate; several in turn",
+		},
+		&cli.BoolFlag{
+			Name: "keep", Category: fleet,
+			Usage: "leave the accounts and what they wrote in the database (see the command clean)",
+		},
 		&cli.StringSliceFlag{Name: "pid", Usage: "measure what the process `NAME=PID` uses", Category: watch},
 		&cli.StringSliceFlag{
-			Name: "listener", EnvVars: []string{"MSRCHAT_BENCH_LISTENERS"}, Usage: "measure the process that listens on `NAME=HOST:PORT` of this machine;" +
-				" the chat servers, the database and the gate are found by themselves", Category: watch,
+			Name: "listener", EnvVars: []string{"MSRCHAT_BENCH_LISTENERS"}, Category: watch,
+			Usage: "measure the process that listens on `NAME=HOST:PORT` of this machine;" +
+				" the chat servers, the database and the gate are found by themselves",
 		},
 	}, database.Flags()...)
+}
+
+func gateFlag(usage, category string) cli.Flag {
+	return &cli.StringFlag{
+		Name: "gate", Value: defaultGate, EnvVars: []string{"MSRCHAT_GATE"}, Usage: usage, Category: category,
+	}
 }
 
 // bench is what the commands that connect share: the fleet's database, where to
@@ -68,7 +83,7 @@ type bench struct {
 	dbCfg  database.Config
 	db     *sql.DB
 	choose place.Chooser
-	dialer *wire.Dialer
+	dialer *wire.Dialer // its Keeper is closed by close
 	// others are the processes to watch besides chat servers and database.
 	others proc.Set
 	report report.Report
@@ -80,19 +95,18 @@ func open(c *cli.Context, settings any, what string) (*bench, error) {
 	if c.NArg() > 0 {
 		return nil, process.Usage(fmt.Errorf("unexpected argument %q", c.Args().First()))
 	}
-	b := &bench{cli: c, dialer: wire.NewDialer(program), show: newProgress(c.Bool("quiet"))}
+	b := &bench{cli: c, show: newProgress(c.Bool("quiet"))}
 	b.report = report.Report{
-		Command: program + " " + c.Command.Name, Started: time.Now(), Machine: report.ThisMachine(process.Version()), Settings: settings, What: what,
+		Command: program + " " + c.Command.Name, Started: time.Now(),
+		Machine: report.ThisMachine(process.Version()), Settings: settings, What: what,
 	}
-	err := b.configure()
-	if err != nil {
-		b.dialer.Close()
+	if err := b.configure(); err != nil {
 		return nil, process.Usage(err)
 	}
 	if err := b.openDatabase(c.Context); err != nil {
-		b.dialer.Close()
 		return nil, err
 	}
+	b.dialer = dial.New()
 	return b, nil
 }
 
@@ -137,34 +151,29 @@ func (b *bench) openDatabase(ctx context.Context) (err error) {
 
 // close releases what open took.
 func (b *bench) close() {
-	b.dialer.Close()
+	b.dialer.Keeper.Close()
 	_ = b.db.Close()
 }
 
-// people makes accounts.
-func (b *bench) people(n int) (*people.People, error) {
-	b.show.line("making %d accounts", n)
-	p, err := people.Make(b.cli.Context, b.db, n, b.dialer, b.choose)
-	if err != nil {
-		b.remove(p)
-		return nil, err
-	}
-	return p, nil
+// users makes accounts.
+func (b *bench) users(n int) (*users.Users, error) {
+	b.show.line("creating %d accounts", n)
+	return users.Make(b.cli.Context, b.db, n, b.dialer, b.choose)
 }
 
-// remove takes the accounts away, also after Ctrl-C.
-func (b *bench) remove(p *people.People) {
-	if p == nil || b.cli.Bool("keep") {
+// remove deletes the accounts, also after Ctrl-C.
+func (b *bench) remove(u *users.Users) {
+	if b.cli.Bool("keep") {
 		return
 	}
-	b.show.line("taking the accounts away")
-	if err := p.Remove(context.WithoutCancel(b.cli.Context), b.db); err != nil {
-		fmt.Fprintf(os.Stderr, "%s: the accounts are still there (%v); '%s clean' takes them away\n", program, err, program)
+	b.show.line("deleting the accounts")
+	if err := u.Remove(context.WithoutCancel(b.cli.Context), b.db); err != nil {
+		fmt.Fprintf(os.Stderr, "%s: the accounts are still there (%v); '%s clean' deletes them\n", program, err, program)
 	}
 }
 
-// watch lists the processes behind the system: the chat servers at the
-// addresses, the database, and the others that were named.
+// watch lists the system's processes: the chat servers at the addresses, the
+// database, and the others that were named.
 func (b *bench) watch(addresses []string) *proc.Set {
 	set := &proc.Set{}
 	for i, a := range addresses {
@@ -178,7 +187,7 @@ func (b *bench) watch(addresses []string) *proc.Set {
 	return set
 }
 
-// watchFloor lists those behind a floor.
+// watchFloor lists a floor's processes.
 func (b *bench) watchFloor(kind floor.Kind, child *floor.Child) *proc.Set {
 	set := &proc.Set{}
 	set.Add(proc.Process{Name: groupFloor, PID: child.PID})
@@ -208,21 +217,19 @@ func addresses(conns []*wire.Conn) []string {
 	return out
 }
 
-// note is remembered once.
+// note adds a note to the report, once.
 func (b *bench) note(format string, args ...any) {
 	text := fmt.Sprintf(format, args...)
-	for _, known := range b.report.Notes {
-		if known == text {
-			return
-		}
+	if !slices.Contains(b.report.Notes, text) {
+		b.report.Notes = append(b.report.Notes, text)
 	}
-	b.report.Notes = append(b.report.Notes, text)
 }
 
 // missing notes the processes that could not be found.
 func (b *bench) missing(set *proc.Set) {
 	for _, name := range set.Missing {
-		b.note("not measured: %s (its process was not found on this machine; --pid %s=PID names it)", name, proc.Group(name))
+		b.note("not measured: %s (its process was not found on this machine; --pid %s=PID names it)",
+			name, proc.Group(name))
 	}
 }
 
@@ -240,5 +247,6 @@ func printReport(c *cli.Context, r *report.Report) error {
 }
 
 func removedText(r account.Removed) string {
-	return fmt.Sprintf("removed %d accounts, %d sessions, %d conversations, %d messages", r.Users, r.Sessions, r.Conversations, r.Events)
+	return fmt.Sprintf("removed %d accounts, %d sessions, %d conversations, %d messages",
+		r.Users, r.Sessions, r.Conversations, r.Events)
 }

@@ -9,25 +9,29 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/msrchat/msrchat/shared/process"
+	"github.com/msrchat/msrchat/shared/retry"
+	"github.com/msrchat/msrchat/shared/wire"
 
 	"github.com/msrchat/msrchat/bench/crowd"
 	"github.com/msrchat/msrchat/bench/floor"
-	"github.com/msrchat/msrchat/bench/people"
 	"github.com/msrchat/msrchat/bench/proc"
 	"github.com/msrchat/msrchat/bench/report"
+	"github.com/msrchat/msrchat/bench/users"
 )
 
 func idleCommand() *cli.Command {
 	return &cli.Command{
-		Name: "idle", Usage: "hold many connections that say nothing; measure what each costs",
-		Description: "The memory of a connection is the growth of the chat servers' resident memory, by the\n" +
-			"number of clients. Measure on servers that have just started: memory that an earlier\n" +
-			"crowd has left behind is used again and would not be seen. One process holds as many\n" +
-			"clients as it may open files (ulimit -n); several may run at once.\n\n" +
+		Name: "idle", Usage: "hold many idle connections; measure what each costs",
+		Description: "The memory of a connection is the growth of the chat servers' resident memory, divided\n" +
+			"by the number of clients. Measure on servers that have just started: memory that an\n" +
+			"earlier crowd has left behind is used again and would not be seen. One process holds as\n" +
+			"many clients as it may open files (ulimit -n); several may run at once.\n\n" +
 			"--floor measures the relay of the command load with as many connections.",
 		Flags: append(append([]cli.Flag{
 			&cli.IntFlag{Name: "clients", Value: 10_000, Usage: "`NUMBER` of clients"},
-			&cli.Float64Flag{Name: "connect-rate", Value: 2000, Usage: "connect at most this `NUMBER` a second; 0 for as fast as it goes"},
+			&cli.Float64Flag{
+				Name: "connect-rate", Value: 2000, Usage: "connect at most this `NUMBER` a second; 0 for as fast as possible",
+			},
 			&cli.DurationFlag{Name: "duration", Value: 30 * time.Second, Usage: "hold them for this `DURATION`"},
 			&cli.BoolFlag{Name: "floor", Usage: "measure the relay too"},
 		}, outputFlags()...), fleetFlags()...),
@@ -58,7 +62,7 @@ func runIdle(c *cli.Context) error {
 	if err := s.validate(); err != nil {
 		return process.Usage(err)
 	}
-	b, err := open(c, s, fmt.Sprintf("%d clients that say nothing for %s", s.Clients, s.Duration))
+	b, err := open(c, s, fmt.Sprintf("%d clients that are idle for %s", s.Clients, s.Duration))
 	if err != nil {
 		return err
 	}
@@ -68,16 +72,16 @@ func runIdle(c *cli.Context) error {
 			return err
 		}
 	}
-	p, err := b.people(s.Clients)
+	u, err := b.users(s.Clients)
 	if err != nil {
 		return err
 	}
-	defer b.remove(p)
-	set, err := b.findServers(c.Context, p)
+	defer b.remove(u)
+	set, err := b.findServers(c.Context, u)
 	if err != nil {
 		return err
 	}
-	if err := measureIdle(c.Context, b, s, report.System, p.Connect, set); err != nil {
+	if err := measureIdle(c.Context, b, s, report.System, u.Connect, set); err != nil {
 		return err
 	}
 	return b.print()
@@ -88,32 +92,29 @@ func idleFloor(ctx context.Context, b *bench, s crowdSettings) error {
 	if err != nil {
 		return err
 	}
-	side := people.Floor{Address: child.Addr, Dialer: b.dialer}
-	return errors.Join(measureIdle(ctx, b, s, string(floor.Relay), side.Connect, b.watchFloor(floor.Relay, child)), child.Stop())
+	side := users.Floor{Address: child.Addr, Dialer: b.dialer}
+	err = measureIdle(ctx, b, s, string(floor.Relay), side.Connect, b.watchFloor(floor.Relay, child))
+	return errors.Join(err, child.Stop())
 }
 
-// scouts is how many connect to see which chat servers there are. With two
-// choices each, every server of a small fleet is met.
-const scouts = 16
+// samplers is how many connect to find the chat servers. Assignments go to the
+// least loaded, so sixteen find every server of a small fleet.
+const samplers = 16
 
-// findServers connects a few, so that all servers are known before the crowd
-// comes, and leaves.
-func (b *bench) findServers(ctx context.Context, p *people.People) (*proc.Set, error) {
-	var found []string
-	seen := make(map[string]bool)
-	for i := range min(scouts, p.Len()) {
-		c, err := p.Connect(ctx, i)
+// findServers connects a few and disconnects them, so that the processes to watch
+// are found before the crowd connects.
+func (b *bench) findServers(ctx context.Context, u *users.Users) (*proc.Set, error) {
+	var conns []*wire.Conn
+	for i := range min(samplers, u.Len()) {
+		c, err := u.Connect(ctx, i)
 		if err != nil {
 			return nil, fmt.Errorf("client %d: %w", i, err)
 		}
-		if a := c.Address(); !seen[a] {
-			seen[a] = true
-			found = append(found, a)
-		}
 		defer c.Close()
+		conns = append(conns, c)
 	}
-	p.Forget()
-	set := b.watch(found)
+	u.Forget()
+	set := b.watch(addresses(conns))
 	if len(b.cli.StringSlice("server")) == 0 {
 		b.watchGate(set)
 	}
@@ -121,8 +122,10 @@ func (b *bench) findServers(ctx context.Context, p *people.People) (*proc.Set, e
 	return set, nil
 }
 
-// measureIdle lets a crowd in, holds it and measures.
-func measureIdle(ctx context.Context, b *bench, s crowdSettings, target string, connect crowd.Connect, set *proc.Set) error {
+// measureIdle connects a crowd, holds it and measures.
+func measureIdle(
+	ctx context.Context, b *bench, s crowdSettings, target string, connect crowd.Connect, set *proc.Set,
+) error {
 	crowd := crowd.New(s.Clients, connect)
 	defer crowd.Close()
 	before, started := set.Snapshot(), time.Now()
@@ -133,10 +136,9 @@ func measureIdle(ctx context.Context, b *bench, s crowdSettings, target string, 
 		return err
 	}
 	connecting := time.Since(started).Seconds()
-	entered := set.Snapshot()
-	from := time.Now()
+	entered, from := set.Snapshot(), time.Now()
 	watch = b.watchCrowd(crowd, target+": idle", s.Clients)
-	held := wait(ctx, s.Duration)
+	held := retry.Sleep(ctx, s.Duration)
 	watch()
 	seconds := time.Since(from).Seconds()
 	after := set.Snapshot()
@@ -152,33 +154,24 @@ func measureIdle(ctx context.Context, b *bench, s crowdSettings, target string, 
 		if !ok {
 			continue
 		}
-		holding, _ := after.Since(entered, group)
-		if group == groupChat || group == groupFloor {
-			figures = append(figures, report.Measure("memory_kib_per_connection", "memory KiB per connection", float64(used.Growth)/1024/float64(s.Clients)))
-		}
 		name := group
 		if group == groupFloor {
 			name = groupChat // the same row
 		}
+		if name == groupChat {
+			each := float64(used.Growth) / 1024 / float64(s.Clients)
+			figures = append(figures, report.Measure("memory_kib_per_connection", "memory KiB per connection", each))
+		}
+		holding, _ := after.Since(entered, group)
 		figures = append(figures,
 			report.Measure("cpu_idle_"+name, "cores while idle: "+name, holding.CPU.Seconds()/seconds),
 			report.Count("rss_"+name+"_mb", "memory MB: "+name, used.RSS>>20))
 	}
 	figures = append(figures, report.Count("connections_lost", "connections lost", state.Lost))
-	b.report.Runs = append(b.report.Runs, report.Run{Target: target, Round: 1, Figures: figures, Errors: crowd.Errors()})
+	b.report.Runs = append(b.report.Runs, report.Run{
+		Target: target, Round: 1, Figures: figures, Errors: crowd.Errors(),
+	})
 	return nil
-}
-
-// wait lets time pass; false means that ctx ended.
-func wait(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }
 
 // watchCrowd shows how many are connected until the function that it returns is
@@ -187,6 +180,7 @@ func (b *bench) watchCrowd(c *crowd.Crowd, what string, size int) (stop func()) 
 	started := time.Now()
 	return everySecond(func() {
 		s := c.State()
-		b.show.update("%s %.0f s, %d of %d connected, %d synced, %d attempts", what, time.Since(started).Seconds(), s.Connected, size, s.Synced, s.Attempts)
+		b.show.update("%s %.0f s, %d of %d connected, %d synced, %d attempts",
+			what, time.Since(started).Seconds(), s.Connected, size, s.Synced, s.Attempts)
 	})
 }

@@ -11,36 +11,40 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/msrchat/msrchat/shared/process"
+	"github.com/msrchat/msrchat/shared/wire"
 
 	"github.com/msrchat/msrchat/bench/floor"
 	"github.com/msrchat/msrchat/bench/latency"
 	"github.com/msrchat/msrchat/bench/load"
-	"github.com/msrchat/msrchat/bench/people"
 	"github.com/msrchat/msrchat/bench/proc"
 	"github.com/msrchat/msrchat/bench/report"
-	"github.com/msrchat/msrchat/bench/wire"
+	"github.com/msrchat/msrchat/bench/users"
 )
 
 func loadCommand() *cli.Command {
 	return &cli.Command{
 		Name: "load", Usage: "let pairs of users talk; measure rate, latency and CPU, and that nothing is lost",
 		Description: "Of each two clients the first sends and the second receives. Without --rate it is a\n" +
-			"closed loop: each pair has --window messages outstanding; one is over when it was\n" +
+			"closed loop: each pair has --window messages outstanding; one is done when it was\n" +
 			"acknowledged and received. With --rate messages become due at a fixed rate, and times\n" +
 			"count from then on, so that a stall is charged for everything that waited.\n\n" +
 			"--floor measures, in turn with the system, servers that do less on the same database:\n" +
-			"relay stores nothing, db0 inserts bare rows in a group commit, schema does it with the\n" +
-			"real table. Ratios to them are of the same round; only those travel between machines.",
+			"relay stores nothing, db0 inserts bare rows with group commit, schema does so with the\n" +
+			"real table. Ratios to them are of the same round; only ratios compare between machines.",
 		Flags: append(append([]cli.Flag{
 			&cli.IntFlag{Name: "clients", Value: 200, Usage: "`NUMBER` of clients, even"},
 			&cli.IntFlag{Name: "window", Value: 1, Usage: "`NUMBER` of messages that each pair has outstanding (closed loop)"},
-			&cli.Float64Flag{Name: "rate", Usage: "`NUMBER` of messages that become due each second altogether (open loop)"},
+			&cli.Float64Flag{Name: "rate", Usage: "`NUMBER` of messages that become due each second in all (open loop)"},
 			&cli.StringFlag{Name: "size", Value: "128", Usage: "length of a text in `BYTES`, or MIN-MAX"},
 			&cli.DurationFlag{Name: "duration", Value: 10 * time.Second, Usage: "measure for this `DURATION`"},
-			&cli.DurationFlag{Name: "warmup", Value: 2 * time.Second, Usage: "count nothing for this `DURATION` before"},
-			&cli.DurationFlag{Name: "settle", Value: time.Minute, Usage: "wait at most this `DURATION` for what is under way at the end"},
+			&cli.DurationFlag{Name: "warmup", Value: 2 * time.Second, Usage: "measure nothing for this `DURATION` before"},
+			&cli.DurationFlag{
+				Name: "settle", Value: time.Minute, Usage: "wait at most this `DURATION` for what is under way at the end",
+			},
 			&cli.BoolFlag{Name: "floor", Usage: "measure the floors too"},
-			&cli.IntFlag{Name: "rounds", Usage: "measure this `NUMBER` of times and show medians (default: 1, with --floor 3)"},
+			&cli.IntFlag{
+				Name: "rounds", Usage: "measure this `NUMBER` of times and show medians (default: 1, with --floor 3)",
+			},
 		}, outputFlags()...), fleetFlags()...),
 		Action: runLoad,
 	}
@@ -84,7 +88,8 @@ func describeLoad(cfg load.Config, rounds int) string {
 	if cfg.MaxSize != cfg.MinSize {
 		size += "-" + strconv.Itoa(cfg.MaxSize)
 	}
-	return fmt.Sprintf("%d clients in pairs, %s, texts of %s bytes, median of %d × %s after %s", cfg.Clients, how, size, rounds, cfg.Duration, cfg.Warmup)
+	return fmt.Sprintf("%d clients in pairs, %s, texts of %s bytes, median of %d × %s after %s",
+		cfg.Clients, how, size, rounds, cfg.Duration, cfg.Warmup)
 }
 
 func runLoad(c *cli.Context) error {
@@ -107,13 +112,13 @@ func runLoad(c *cli.Context) error {
 		return err
 	}
 	defer b.close()
-	p, err := b.people(cfg.Clients)
+	u, err := b.users(cfg.Clients)
 	if err != nil {
 		return err
 	}
-	defer b.remove(p)
+	defer b.remove(u)
 	m := &loadMeter{bench: b, cfg: cfg, rounds: rounds}
-	err = m.all(c.Context, p, c.Bool("floor"))
+	err = m.all(c.Context, u, c.Bool("floor"))
 	if len(b.report.Runs) == 0 {
 		return err
 	}
@@ -130,7 +135,7 @@ type loadMeter struct {
 }
 
 // all returns the first failure, or what was broken.
-func (m *loadMeter) all(ctx context.Context, p *people.People, floors bool) error {
+func (m *loadMeter) all(ctx context.Context, u *users.Users, floors bool) error {
 	for round := 1; round <= m.rounds; round++ {
 		if floors {
 			for _, kind := range floor.Kinds() {
@@ -140,7 +145,7 @@ func (m *loadMeter) all(ctx context.Context, p *people.People, floors bool) erro
 			}
 		}
 		watch := func(conns []*wire.Conn) *proc.Set { return m.watch(addresses(conns)) }
-		if err := m.one(ctx, report.System, round, p, watch); err != nil {
+		if err := m.one(ctx, report.System, round, u, watch); err != nil {
 			return err
 		}
 	}
@@ -153,12 +158,14 @@ func (m *loadMeter) floor(ctx context.Context, kind floor.Kind, round int) error
 		return err
 	}
 	watch := func([]*wire.Conn) *proc.Set { return m.watchFloor(kind, child) }
-	err = m.one(ctx, string(kind), round, people.Floor{Address: child.Addr, Dialer: m.dialer}, watch)
+	err = m.one(ctx, string(kind), round, users.Floor{Address: child.Addr, Dialer: m.dialer}, watch)
 	return errors.Join(err, child.Stop())
 }
 
-// one measures one target once. watch tells which processes are behind it.
-func (m *loadMeter) one(ctx context.Context, target string, round int, side load.Side, watch func([]*wire.Conn) *proc.Set) error {
+// one measures one target once. watch lists its processes.
+func (m *loadMeter) one(
+	ctx context.Context, target string, round int, side load.Side, watch func([]*wire.Conn) *proc.Set,
+) error {
 	var before, after proc.Snapshot
 	result, err := load.Run(ctx, m.cfg, side, load.Hooks{
 		Connected: func(conns []*wire.Conn) { m.set = watch(conns) },
@@ -195,9 +202,14 @@ func loadFigures(r *load.Result, set *proc.Set, before, after proc.Snapshot) []r
 	out = append(out, latencyFigures("delivery", "send->delivered", r.Delivery)...)
 	out = append(out, cpuFigures(r.Measured, set, before, after)...)
 	return append(out,
-		report.Count("sent", "sent", r.Sent), report.Count("acked", "acknowledged", r.Acked), report.Count("delivered", "delivered", r.Delivered),
-		report.Count("pulled", "- by a pull", r.Pulled), report.Count("unanswered", "unanswered", r.Unanswered),
-		report.Count("lost", "lost", r.Lost), report.Count("doubled", "doubled", r.Doubled), report.Count("reordered", "out of order", r.Reordered),
+		report.Count("sent", "sent", r.Sent),
+		report.Count("acked", "acknowledged", r.Acked),
+		report.Count("delivered", "delivered", r.Delivered),
+		report.Count("pulled", "- by a pull", r.Pulled),
+		report.Count("unanswered", "unanswered", r.Unanswered),
+		report.Count("lost", "lost", r.Lost),
+		report.Count("doubled", "doubled", r.Doubled),
+		report.Count("reordered", "out of order", r.Reordered),
 		report.Count("misnumbered", "misnumbered", r.Misnumbered),
 	)
 }
@@ -217,8 +229,7 @@ func cpuFigures(messages int64, set *proc.Set, before, after proc.Snapshot) []re
 	servers = report.Measure("cpu_servers_s_per_million", "CPU s per million: servers", 0)
 	database = report.Missing("cpu_database_s_per_million", "CPU s per million: database")
 	total = report.Measure("cpu_s_per_million", "CPU s per million: all", 0)
-	var each []report.Figure
-	var memory []report.Figure
+	var each, memory []report.Figure
 	complete := messages > 0 && len(set.Missing) == 0
 	for _, group := range set.Groups() {
 		used, ok := after.Since(before, group)

@@ -1,6 +1,6 @@
 // Command msrchat-bench measures a fleet of msrChat: durable messages a second,
-// latency, what idle connections cost, how users come back after a server's
-// death, how evenly they are assigned.
+// latency, what idle connections cost, how users reconnect after a server's death,
+// how evenly they are assigned.
 package main
 
 import (
@@ -14,12 +14,12 @@ import (
 	"github.com/msrchat/msrchat/shared/database"
 	"github.com/msrchat/msrchat/shared/process"
 
-	"github.com/msrchat/msrchat/proof/account"
 	"github.com/msrchat/msrchat/bench/floor"
+	"github.com/msrchat/msrchat/proof/account"
 )
 
-// exitInterrupted is as shells have it for Ctrl-C: the report tells what was
-// measured until then.
+// exitInterrupted is a shell's code for Ctrl-C; the report has what was measured
+// until then.
 const exitInterrupted = 130
 
 func main() { os.Exit(run(context.Background(), os.Args)) }
@@ -39,19 +39,21 @@ func app() *cli.App {
 	return &cli.App{
 		Name: "msrchat-bench", Usage: "measure a fleet of msrChat", Version: process.Version(),
 		Description: "It makes accounts of its own in the fleet's database, past the gate, and so needs\n" +
-			"the database's password (MSRCHAT_MYSQL_PASSWORD). They are taken away at the end;\n" +
-			"'msrchat-bench clean' takes away what an earlier call left behind.\n" +
-			"Measure on a fleet without users: a load takes what it gets.\n\n" +
+			"the database's password (MSRCHAT_MYSQL_PASSWORD). They are deleted at the end;\n" +
+			"'msrchat-bench clean' deletes what an earlier call left behind.\n" +
+			"Measure on a fleet without users: a load takes all the capacity that there is.\n\n" +
 			"Exit codes: 0 measured; 1 failed, or a message was lost, doubled or out of order;\n" +
 			"2 wrong usage; 130 interrupted, with a report of what was measured until then.",
-		Commands: []*cli.Command{loadCommand(), idleCommand(), stormCommand(), assignCommand(), cleanCommand(), floorCommand()},
+		Commands: []*cli.Command{
+			loadCommand(), idleCommand(), stormCommand(), assignCommand(), cleanCommand(), floorCommand(),
+		},
 		Action: func(c *cli.Context) error {
 			return cli.ShowAppHelp(c)
 		},
 	}
 }
 
-// floorCommand is for this program alone: see package floor.
+// floorCommand is called by this program only: see package floor.
 func floorCommand() *cli.Command {
 	return &cli.Command{
 		Name: floor.Command, Hidden: true, Flags: database.Flags(),
@@ -67,7 +69,7 @@ func floorCommand() *cli.Command {
 
 func cleanCommand() *cli.Command {
 	return &cli.Command{
-		Name: "clean", Usage: "take away all accounts that measurements made, and what they wrote", Flags: database.Flags(),
+		Name: "clean", Usage: "delete all accounts that measurements made, and what they wrote", Flags: database.Flags(),
 		Action: func(c *cli.Context) error {
 			cfg, err := database.FromCLI(c)
 			if err != nil {

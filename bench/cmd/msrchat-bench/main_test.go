@@ -13,12 +13,12 @@ import (
 	"github.com/msrchat/msrchat/shared/process"
 	"github.com/msrchat/msrchat/shared/testenv"
 
+	"github.com/msrchat/msrchat/bench/dial"
 	"github.com/msrchat/msrchat/bench/floor"
 	"github.com/msrchat/msrchat/bench/load"
-	"github.com/msrchat/msrchat/bench/people"
 	"github.com/msrchat/msrchat/bench/proc"
 	"github.com/msrchat/msrchat/bench/report"
-	"github.com/msrchat/msrchat/bench/wire"
+	"github.com/msrchat/msrchat/bench/users"
 )
 
 // The program starts itself again as a floor, here the test's binary.
@@ -29,20 +29,19 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// A floor runs in a process of its own, which is measured, and leaves nothing.
-func TestFloorAsAChild(t *testing.T) {
+func TestAFloorRunsInAProcessThatIsMeasuredAndLeavesNothing(t *testing.T) {
 	cfg := testenv.MariaDB(t)
 	child, err := floor.Start(t.Context(), floor.DB0, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	dialer := wire.NewDialer("test")
-	defer dialer.Close()
+	dialer := dial.New()
+	defer dialer.Keeper.Close()
 	var set proc.Set
 	set.Add(proc.Process{Name: groupFloor, PID: child.PID})
 	before := set.Snapshot()
 	settings := load.Config{Clients: 4, Window: 2, MinSize: 10, MaxSize: 10, Duration: 200e6, Settle: testenv.Patience}
-	result, err := load.Run(t.Context(), settings, people.Floor{Address: child.Addr, Dialer: dialer}, load.Hooks{})
+	result, err := load.Run(t.Context(), settings, users.Floor{Address: child.Addr, Dialer: dialer}, load.Hooks{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,19 +61,18 @@ func TestFloorAsAChild(t *testing.T) {
 	}
 }
 
-func TestAChildThatCannotStart(t *testing.T) {
+func TestAFloorWithoutItsDatabaseDoesNotStart(t *testing.T) {
 	nowhere := database.Config{Addr: "127.0.0.1:" + strconv.Itoa(testenv.FreePort(t)), User: "nobody", Name: "none"}
 	if child, err := floor.Start(t.Context(), floor.Schema, nowhere); err == nil {
 		t.Errorf("without a database it runs: %+v", child)
 	}
 }
 
-// Mistakes are told as such, before anything is connected to.
-func TestUsage(t *testing.T) {
+func TestWrongUsageIsRefusedBeforeAnythingIsConnectedTo(t *testing.T) {
 	for _, args := range []string{
-		"nonsense", "load --clients 3", "load --window 300", "load --size x", "load --size 9-", "load --rate 5 --window 5",
-		"load --rounds -1", "load extra", "load --pid x", "load --listener x", "load --server nowhere", "load --gate ftp://x",
-		"idle --clients 0", "storm --clients -1", "assign --count 0",
+		"nonsense", "load --clients 3", "load --window 300", "load --size x", "load --size 9-",
+		"load --rate 5 --window 5", "load --rounds -1", "load extra", "load --pid x", "load --listener x",
+		"load --server nowhere", "load --gate ftp://x", "idle --clients 0", "storm --clients -1", "assign --count 0",
 	} {
 		if code := run(t.Context(), append([]string{program}, strings.Fields(args)...)); code != process.ExitUsage {
 			t.Errorf("%q exits with %d", args, code)
@@ -82,8 +80,7 @@ func TestUsage(t *testing.T) {
 	}
 }
 
-// What is told to be not measured is not shown as nothing.
-func TestMissingProcesses(t *testing.T) {
+func TestWhatWasNotMeasuredIsNotShownAsZero(t *testing.T) {
 	set := &proc.Set{Missing: []string{"chat 1"}}
 	for _, f := range cpuFigures(10, set, nil, nil) {
 		if !f.Absent {
@@ -98,7 +95,8 @@ func TestMissingProcesses(t *testing.T) {
 	}
 	b.report.Runs = []report.Run{{Target: report.System, Round: 1, Figures: cpuFigures(10, set, nil, nil)}}
 	var out bytes.Buffer
-	if err := b.report.WriteJSON(&out); err != nil || !json.Valid(out.Bytes()) || !strings.Contains(out.String(), `"cpu_s_per_million": null`) {
+	err := b.report.WriteJSON(&out)
+	if err != nil || !json.Valid(out.Bytes()) || !strings.Contains(out.String(), `"cpu_s_per_million": null`) {
 		t.Errorf("%v\n%s", err, out.String())
 	}
 }

@@ -6,15 +6,15 @@ import (
 	"time"
 )
 
-// plainEvery is how often progress is a line where it cannot be one that
-// changes.
+// plainEvery is how often progress is printed where it is no terminal.
 const plainEvery = 5 * time.Second
 
-// progress shows on standard error what is going on. It is for one goroutine.
+// progress shows on standard error how far a measurement is. It belongs to one
+// goroutine.
 type progress struct {
 	quiet, terminal bool
 	last            time.Time // of the last plain line
-	wide            int       // of what the terminal shows
+	wide            int       // the width of what the terminal shows
 }
 
 func newProgress(quiet bool) *progress {
@@ -22,7 +22,8 @@ func newProgress(quiet bool) *progress {
 	return &progress{quiet: quiet, terminal: err == nil && info.Mode()&os.ModeCharDevice != 0}
 }
 
-// update replaces the line on a terminal; elsewhere it is one line now and then.
+// update replaces the line on a terminal; elsewhere it prints one every
+// plainEvery.
 func (p *progress) update(format string, args ...any) {
 	if p.quiet {
 		return
@@ -39,7 +40,7 @@ func (p *progress) update(format string, args ...any) {
 	}
 }
 
-// line says what begins now.
+// line prints a line for what begins now.
 func (p *progress) line(format string, args ...any) {
 	if p.quiet {
 		return
@@ -49,7 +50,7 @@ func (p *progress) line(format string, args ...any) {
 	p.last = time.Now()
 }
 
-// clear removes the changing line.
+// clear removes the line of update.
 func (p *progress) clear() {
 	if p.terminal && p.wide > 0 {
 		fmt.Fprintf(os.Stderr, "\r%-*s\r", p.wide, "")

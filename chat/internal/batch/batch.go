@@ -1,5 +1,6 @@
-// Package batch makes one exchange of many: what is asked while an exchange is
-// under way goes together as the next one. Nothing ever waits for more to come.
+// Package batch puts many questions into one exchange: those that are asked while
+// an exchange is under way go together as the next one. No exchange waits for more
+// questions to come.
 package batch
 
 import (
@@ -9,8 +10,8 @@ import (
 	"time"
 )
 
-// Batcher asks for many at once. Ask may be called from any goroutine. How many
-// wait is bounded by their number, for each waits for its answer.
+// Batcher makes exchanges of many questions. Ask may be called from any goroutine.
+// The queue needs no bound: it holds one question for each caller that waits.
 type Batcher[Q, A any] struct {
 	// do answers questions in their order, in time or with an error.
 	do      func(ctx context.Context, questions []Q) ([]A, error)
@@ -29,14 +30,14 @@ type call[Q, A any] struct {
 	done     chan struct{} // closed when answer and err are set
 }
 
-// New returns a Batcher that puts at most so many questions into one exchange
-// and gives each exchange a time.
+// New returns a Batcher that puts at most most questions into one exchange, which
+// may take as long as timeout.
 func New[Q, A any](most int, timeout time.Duration, do func(context.Context, []Q) ([]A, error)) *Batcher[Q, A] {
 	return &Batcher[Q, A]{do: do, most: most, timeout: timeout}
 }
 
-// Ask waits for the answer: for the exchange that is under way, if there is one,
-// and for its own. The error is that exchange's, or ctx's when it ends before.
+// Ask waits for the answer: for the exchange that is under way, if there is one, and
+// for its own. The error is that of its own exchange, or that of ctx.
 func (b *Batcher[Q, A]) Ask(ctx context.Context, question Q) (A, error) {
 	c := &call[Q, A]{question: question, done: make(chan struct{})}
 	b.mu.Lock()
@@ -58,7 +59,7 @@ func (b *Batcher[Q, A]) Ask(ctx context.Context, question Q) (A, error) {
 // run takes what waits until nothing does.
 func (b *Batcher[Q, A]) run() {
 	for {
-		runtime.Gosched() // whoever is ready to run may have a question
+		runtime.Gosched() // goroutines that are ready to run may have a question
 		calls := b.take()
 		if len(calls) == 0 {
 			return

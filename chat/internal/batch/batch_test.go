@@ -16,10 +16,10 @@ import (
 
 func TestWhatWaitsGoesTogether(t *testing.T) {
 	const most, askers = 8, 21
-	begun, goOn := make(chan int), make(chan struct{})
+	begun, proceed := make(chan int), make(chan struct{})
 	b := batch.New(most, time.Minute, func(_ context.Context, questions []int) ([]string, error) {
 		begun <- len(questions)
-		<-goOn
+		<-proceed
 		var answers []string
 		for _, q := range questions {
 			answers = append(answers, strconv.Itoa(q))
@@ -38,29 +38,29 @@ func TestWhatWaitsGoesTogether(t *testing.T) {
 	}
 	ask(0)
 	if n := <-begun; n != 1 {
-		t.Errorf("the first exchange has %d questions, of one that was asked", n)
+		t.Errorf("the first exchange has %d questions, want the one that was asked", n)
 	}
 	for i := range askers {
 		ask(i + 1)
 	}
 	testenv.Until(t, "all ask", func() bool { return waiting.Load() == askers+1 })
-	goOn <- struct{}{}
+	proceed <- struct{}{}
 	sum := 0
 	for sum < askers {
 		n := <-begun
 		if sum += n; n > most {
 			t.Errorf("%d questions in one exchange, at most %d", n, most)
 		}
-		goOn <- struct{}{}
+		proceed <- struct{}{}
 	}
 	asking.Wait()
-	ask(100) // after a rest
+	ask(100) // after a pause
 	<-begun
-	goOn <- struct{}{}
+	proceed <- struct{}{}
 	asking.Wait()
 }
 
-func TestAFailureIsOfItsExchangeAlone(t *testing.T) {
+func TestAFailureAffectsItsExchangeOnly(t *testing.T) {
 	broken := errors.New("broken")
 	var fail atomic.Bool
 	fail.Store(true)
@@ -82,8 +82,8 @@ func TestAFailureIsOfItsExchangeAlone(t *testing.T) {
 	}
 }
 
-// Who gives up costs the others nothing.
-func TestAnAskerMayGiveUp(t *testing.T) {
+// A caller that gives up does not disturb the others.
+func TestACallerMayGiveUp(t *testing.T) {
 	hold := make(chan struct{})
 	b := batch.New(8, time.Minute, func(_ context.Context, questions []int) ([]int, error) {
 		<-hold

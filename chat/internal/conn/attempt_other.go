@@ -7,12 +7,13 @@ import (
 	"syscall"
 )
 
-// attempt is for systems whose sockets can be written without waiting.
+// attempt is not used here: see rawConn.
 type attempt struct{}
 
 func newAttempt() *attempt { return &attempt{} }
 
 func (*attempt) write(syscall.RawConn, []byte) (int, error) { return 0, nil }
 
-// rawConn returns nil: every write waits in a goroutine of its own.
+// rawConn returns nil, so that every write has a goroutine of its own, which may
+// block.
 func rawConn(net.Conn) syscall.RawConn { return nil }

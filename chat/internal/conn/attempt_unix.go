@@ -8,7 +8,8 @@ import (
 	"syscall"
 )
 
-// attempt writes as much as the kernel takes at once. It is for one goroutine.
+// attempt writes as much as the kernel takes without blocking. It is for one
+// goroutine.
 type attempt struct {
 	b   []byte
 	n   int
@@ -20,13 +21,13 @@ func newAttempt() *attempt {
 	a := &attempt{}
 	a.try = func(fd uintptr) bool {
 		a.n, a.err = syscall.Write(int(fd), a.b)
-		return true // whatever came of it: do not wait
+		return true // do not wait, whatever the result
 	}
 	return a
 }
 
-// write returns how many bytes were taken; fewer than all without an error mean
-// that the client is slow.
+// write returns how many bytes were taken. Fewer than all, without an error, mean
+// that the client reads slowly.
 func (a *attempt) write(raw syscall.RawConn, b []byte) (int, error) {
 	a.b = b
 	err := raw.Write(a.try)

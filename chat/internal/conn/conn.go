@@ -3,8 +3,8 @@
 //
 // A connection has one goroutine that reads and handles requests one after the
 // other, and at most one that writes. Nothing else touches the socket. An idle
-// connection holds no buffers: the reader borrows one when a frame has begun to
-// arrive, the writer exists only while it has something to write.
+// connection holds no buffers: the reader borrows one when a frame begins to
+// arrive, and the writer exists only while it has something to write.
 package conn
 
 import (
@@ -25,25 +25,26 @@ import (
 	"github.com/msrchat/msrchat/shared/session"
 )
 
-// lingerAfterGoodbye is how long the server waits, after its last frame, for
-// the client to close. Closing with unread bytes would make the kernel reset
-// the connection, and the client might never see the last frames.
+// lingerAfterGoodbye is how long the server waits after its last frame for the
+// client to close. If it closed with unread bytes, the kernel would reset the
+// connection, and the client might never see the last frames.
 const lingerAfterGoodbye = 2 * time.Second
 
 // Conn is one client's connection. Its methods may be called from any goroutine
-// and do not block; after the end they do nothing.
+// and do not block; after the connection has ended they do nothing.
 type Conn struct {
 	id      uint64
 	server  *Server
 	nc      net.Conn
 	session session.Session
 	since   int64 // when it was accepted, Unix nanoseconds
-	out     outbox
+	out     writeQueue
 	// unacknowledged counts sends that wait for their answer.
 	unacknowledged atomic.Int32
-	// leaving is set once the connection is to end when that count reaches 0.
-	leaving atomic.Pointer[chatv1.Goodbye]
-	turns   turns
+	// leaving is the Goodbye to send when that count reaches 0, nil unless the
+	// connection drains.
+	leaving  atomic.Pointer[chatv1.Goodbye]
+	refusals refusals
 }
 
 // ID is unique among all servers, and never 0.
@@ -59,7 +60,11 @@ func (c *Conn) Session() uint64 { return c.session.ID }
 func (c *Conn) Push(frames []byte) {
 	if !c.out.push(frames) {
 		c.server.metrics.slow.Inc()
-		c.Bye(&chatv1.Goodbye{Code: chatv1.GoodbyeCode_GOODBYE_CODE_SLOW, Text: "the client reads too slowly", Reconnect: true})
+		c.Bye(&chatv1.Goodbye{
+			Code:      chatv1.GoodbyeCode_GOODBYE_CODE_SLOW,
+			Text:      "the client reads too slowly",
+			Reconnect: true,
+		})
 	}
 }
 
@@ -101,41 +106,44 @@ func (c *Conn) refuse(request uint64, err error) {
 	}
 	c.server.metrics.refused.WithLabelValues(string(e.Code)).Inc()
 	c.answer(request, &chatv1.ServerFrame{Body: &chatv1.ServerFrame_Failure{Failure: &chatv1.Failure{
-		Code: string(e.Code), Text: e.Message, RetryAfterMs: uint32(e.RetryAfter.Milliseconds()),
+		Code:         string(e.Code),
+		Text:         e.Message,
+		RetryAfterMs: uint32(e.RetryAfter.Milliseconds()),
+		Field:        e.Field,
 	}}})
 }
 
-// settleTime is how long a client must say nothing until its reader hands over
-// to a new one, or half a heartbeat where that is shorter.
-const settleTime = time.Second
+// quietTime is how long a client must send nothing until its reader hands over to
+// a new one, or half a heartbeat if that is shorter.
+const quietTime = time.Second
 
-// read handles frames until the connection ends. ctx ends with the server; the
-// client has said nothing for as long as waited.
+// read handles frames until the connection ends. ctx ends with the server; waited
+// is how long the client has been silent already.
 //
-// Handling a frame makes a goroutine's stack grow, and the runtime does not
-// shrink it to the least again. Most connections wait most of the time, and
-// waiting needs little: so a goroutine whose client has become quiet hands over
-// to a new one, which halves what an idle connection costs.
+// Handling a frame makes a goroutine's stack grow, and the runtime does not shrink
+// it to its first size again. Most connections wait most of the time, which needs
+// little stack. So a reader whose client has become quiet hands over to a new
+// goroutine, which halves the memory of an idle connection.
 func (c *Conn) read(ctx context.Context, waited time.Duration) {
-	settle := min(settleTime, c.server.opts.Heartbeat/2)
+	quiet := min(quietTime, c.server.opts.Heartbeat/2)
 	err := c.next(ctx, 2*c.server.opts.Heartbeat-waited)
 	for err == nil {
-		if err = c.next(ctx, settle); errors.Is(err, errQuiet) && !c.out.ending() {
-			go c.read(ctx, settle)
+		if err = c.next(ctx, quiet); errors.Is(err, errQuiet) && !c.out.ending() {
+			go c.read(ctx, quiet)
 			return
 		}
 	}
 	c.ended(err)
-	c.server.left(c)
+	c.server.forget(c)
 }
 
-// errGone ends the reading of a connection that got its Goodbye.
-var errGone = errors.New("the connection was ended")
+// errEnded ends the reading of a connection that got its Goodbye.
+var errEnded = errors.New("the connection was ended")
 
 // errQuiet says that no frame began in time.
 var errQuiet = fmt.Errorf("quiet: %w", os.ErrDeadlineExceeded)
 
-// next waits for a frame to begin, and then handles it.
+// next waits for a frame to begin and handles it.
 func (c *Conn) next(ctx context.Context, silence time.Duration) error {
 	header, err := c.begin(silence)
 	if err != nil {
@@ -145,25 +153,24 @@ func (c *Conn) next(ctx context.Context, silence time.Duration) error {
 }
 
 // burst reads a frame and what has arrived behind it into a borrowed buffer, and
-// handles it, unless the connection got its Goodbye in the meantime: whoever
-// stays after that is not served.
+// handles it. After its Goodbye a connection is not served any more.
 //
-//go:noinline // an idle connection's stack, which waits in next, need not hold this
+//go:noinline // an idle connection waits in next, whose stack need not hold this
 func (c *Conn) burst(ctx context.Context, header [frame.HeaderLen]byte) (err error) {
 	buf := buffers.Get().(*[]byte)
 	defer release(buf)
 	if cap(*buf) < burstSize {
 		*buf = make([]byte, 0, burstSize)
 	}
-	r := punctual{conn: c}
+	r := deadlineReader{conn: c}
 	*buf, err = frame.Burst(&r, MaxFrame, append(*buf, header[:]...), func(body []byte) error {
-		r.due = true
+		r.frameEnded = true
 		f := &chatv1.ClientFrame{}
 		if err := proto.Unmarshal(body, f); err != nil {
 			return protocolError{errUndecodable}
 		}
 		if c.out.ending() {
-			return errGone
+			return errEnded
 		}
 		return c.handle(ctx, f)
 	})
@@ -176,26 +183,25 @@ func (c *Conn) burst(ctx context.Context, header [frame.HeaderLen]byte) (err err
 // burstSize is how much is read at a time: some dozen short messages.
 const burstSize = 4 << 10
 
-// punctual reads frames of which each, once begun, has two heartbeats.
-type punctual struct {
-	conn *Conn
-	due  bool // a frame has ended, so the next one's time begins
+// deadlineReader reads frames and gives each of them two heartbeats.
+type deadlineReader struct {
+	conn       *Conn
+	frameEnded bool // the next frame's deadline is to be set
 }
 
-func (p *punctual) Read(b []byte) (int, error) {
-	if p.due {
-		p.due = false
-		if err := p.conn.until(2 * p.conn.server.opts.Heartbeat); err != nil {
+func (r *deadlineReader) Read(b []byte) (int, error) {
+	if r.frameEnded {
+		r.frameEnded = false
+		if err := r.conn.setDeadline(2 * r.conn.server.opts.Heartbeat); err != nil {
 			return 0, err
 		}
 	}
-	return p.conn.nc.Read(b)
+	return r.conn.nc.Read(b)
 }
 
-// begin waits for a header. Once its first byte is there, the rest of the frame
-// has two heartbeats.
+// begin waits for a header. From its first byte on the frame has two heartbeats.
 func (c *Conn) begin(silence time.Duration) (header [frame.HeaderLen]byte, err error) {
-	if err := c.until(silence); err != nil {
+	if err := c.setDeadline(silence); err != nil {
 		return header, err
 	}
 	n, err := io.ReadFull(c.nc, header[:])
@@ -206,20 +212,20 @@ func (c *Conn) begin(silence time.Duration) (header [frame.HeaderLen]byte, err e
 	case err != nil && !late:
 		return header, err
 	}
-	if err := c.until(2 * c.server.opts.Heartbeat); err != nil {
+	if err := c.setDeadline(2 * c.server.opts.Heartbeat); err != nil {
 		return header, err
 	}
-	_, err = io.ReadFull(c.nc, header[n:]) // nothing, as a rule
+	_, err = io.ReadFull(c.nc, header[n:]) // as a rule nothing is left to read
 	return header, err
 }
 
-// until gives the client some time to say something.
-func (c *Conn) until(silence time.Duration) error {
+// setDeadline gives the client some time to send something.
+func (c *Conn) setDeadline(silence time.Duration) error {
 	if err := c.nc.SetReadDeadline(time.Now().Add(silence)); err != nil {
 		return err
 	}
-	if c.out.ending() { // asked behind the deadline, which would undo flushed's
-		return errGone
+	if c.out.ending() { // asked afterwards: this deadline replaces that of flushed
+		return errEnded
 	}
 	return nil
 }
@@ -243,20 +249,24 @@ func (c *Conn) body(header [frame.HeaderLen]byte, f *chatv1.ClientFrame) error {
 	return nil
 }
 
-// protocolError is a client's breach of the protocol; it ends the connection
+// protocolError is a client's violation of the protocol. It ends the connection
 // with a Goodbye that says so.
 type protocolError struct{ error }
 
-// ended says goodbye where there is still somebody to say it to, then lets the
-// client close first.
+// ended queues a Goodbye unless the client is away, then lets the client close
+// first.
 func (c *Conn) ended(err error) {
-	var breach protocolError
+	var violation protocolError
 	switch {
-	case errors.As(err, &breach):
-		c.Bye(&chatv1.Goodbye{Code: chatv1.GoodbyeCode_GOODBYE_CODE_PROTOCOL, Text: breach.Error()})
-	case errors.Is(err, errGone):
+	case errors.As(err, &violation):
+		c.Bye(&chatv1.Goodbye{Code: chatv1.GoodbyeCode_GOODBYE_CODE_PROTOCOL, Text: violation.Error()})
+	case errors.Is(err, errEnded):
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		ended := c.bye(&chatv1.Goodbye{Code: chatv1.GoodbyeCode_GOODBYE_CODE_SILENT, Text: "no sign of life", Reconnect: true})
+		ended := c.bye(&chatv1.Goodbye{
+			Code:      chatv1.GoodbyeCode_GOODBYE_CODE_SILENT,
+			Text:      "the client was silent for too long",
+			Reconnect: true,
+		})
 		if !ended && c.out.isClosed() {
 			return // the time after the Goodbye is over
 		}
@@ -270,18 +280,18 @@ func (c *Conn) ended(err error) {
 // flushed is called when the last byte was written or lost.
 func (c *Conn) flushed() {
 	if half, ok := c.nc.(interface{ CloseWrite() error }); ok {
-		_ = half.CloseWrite() // fails on a socket that is gone, as wanted
+		_ = half.CloseWrite() // on a closed socket it fails, which is fine
 	}
 	_ = c.nc.SetReadDeadline(time.Now().Add(lingerAfterGoodbye))
 }
 
-// linger reads and drops what the client still sends, for as long as the last
-// frames may take to be written, and a little more.
+// linger reads and drops what the client still sends, until lingerAfterGoodbye
+// after the last frames were written.
 func (c *Conn) linger() {
 	c.out.whileLocked(func(s state) {
 		limit := lingerAfterGoodbye
 		if s != closed {
-			limit += c.out.shared.timeout // flushed sets it anew
+			limit += c.out.shared.timeout // flushed shortens it again
 		}
 		_ = c.nc.SetReadDeadline(time.Now().Add(limit))
 	})

@@ -4,31 +4,33 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/msrchat/msrchat/chat/internal/msglog"
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
 	"github.com/msrchat/msrchat/shared/errs"
 	"github.com/msrchat/msrchat/shared/testenv"
 
 	"github.com/msrchat/msrchat/chat/internal/conn"
+	"github.com/msrchat/msrchat/chat/internal/encode"
 	"github.com/msrchat/msrchat/chat/internal/hub"
+	"github.com/msrchat/msrchat/chat/internal/msglog"
 )
 
-// byeAll ends all connections.
+// byeAll ends all connections with a Goodbye.
 func (w *world) byeAll(code chatv1.GoodbyeCode) {
 	w.hub.Each(func(_ uint64, c hub.Conn) { c.Bye(&chatv1.Goodbye{Code: code, Text: "x"}) })
 }
 
-// What was sent behind a message that is refused for now is refused as well.
+// Messages behind one that is refused for a reason that passes are refused too.
 func TestNoMessageOvertakesARefusedOne(t *testing.T) {
 	t.Parallel()
 	var calls atomic.Int64
 	w := newWorld(t, func(w *world, _ *conn.Options) {
-		w.audience = func(conversation uint64) error {
+		w.member = func(conversation uint64) error {
 			switch {
 			case conversation == 404:
 				return errs.New(errs.CodeNotFound, "no")
@@ -50,8 +52,8 @@ func TestNoMessageOvertakesARefusedOne(t *testing.T) {
 	refused(text(2, 1, "two"), errs.CodeUnavailable)
 	refused(text(3, 1, "three"), errs.CodeUnavailable)
 	c.write(text(4, 2, "elsewhere"))              // another conversation goes on
-	refused(text(5, 404, "x"), errs.CodeNotFound) // refused for good:
-	refused(text(6, 404, "y"), errs.CodeNotFound) // nothing to wait for
+	refused(text(5, 404, "x"), errs.CodeNotFound) // refused for good, so that it
+	refused(text(6, 404, "y"), errs.CodeNotFound) // holds nothing back
 	c.write(text(1, 1, "one"), text(2, 1, "two"), text(3, 1, "three"))
 	c.pong()
 	got := ""
@@ -63,7 +65,7 @@ func TestNoMessageOvertakesARefusedOne(t *testing.T) {
 	}
 }
 
-func TestWhoeverStaysAfterGoodbyeIsNotServed(t *testing.T) {
+func TestAClientThatStaysAfterGoodbyeIsNotServed(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	c := w.login(t, 1)
@@ -72,9 +74,9 @@ func TestWhoeverStaysAfterGoodbyeIsNotServed(t *testing.T) {
 		t.Fatalf("goodbye %v", g)
 	}
 	at := time.Now()
-	for n := byte(1); ; n++ { // it goes on as if nothing had been said
+	for n := byte(1); ; n++ { // it ignores the Goodbye
 		_ = c.nc.SetWriteDeadline(time.Now().Add(testenv.Patience))
-		if _, err := c.nc.Write(encode(t, text(n, 1, "still here"))); err != nil {
+		if _, err := c.nc.Write(encoded(t, text(n, 1, "still here"))); err != nil {
 			break
 		}
 		if time.Since(at) > 20*time.Second {
@@ -84,14 +86,14 @@ func TestWhoeverStaysAfterGoodbyeIsNotServed(t *testing.T) {
 	if n := len(w.sent()); n != 0 {
 		t.Errorf("%d messages were taken after Goodbye", n)
 	}
-	testenv.Until(t, "it is forgotten", func() bool { return w.hub.Len() == 0 })
+	testenv.Until(t, "the connection has ended", func() bool { return w.hub.Len() == 0 })
 }
 
 func TestASlowReaderIsDroppedWithGoodbyeLast(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	slow, other := w.login(t, 1), w.login(t, 2)
-	big := conn.EventFrame(&chatv1.Event{ConversationId: 1, Text: string(bytes.Repeat([]byte("x"), 16<<10))})
+	big := encode.EventFrame(&chatv1.Event{ConversationId: 1, Body: bytes.Repeat([]byte("x"), 16<<10)})
 	for range 1000 { // 16 MB, of which one may wait
 		w.hub.Deliver([]uint64{1}, 0, big)
 	}
@@ -110,7 +112,7 @@ func TestASlowReaderIsDroppedWithGoodbyeLast(t *testing.T) {
 		t.Errorf("the last frame is %v", last)
 	}
 	if events > 130 { // what was being written, and what waited behind it
-		t.Errorf("%d events of 16 KB were kept for it", events)
+		t.Errorf("%d events of 16 KB waited for the slow reader", events)
 	}
 	other.pong()
 }
@@ -119,12 +121,12 @@ func TestNothingFollowsGoodbye(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	c := w.login(t, 1)
-	w.hub.Deliver([]uint64{1}, 0, conn.HeadsFrames(nil))
+	w.hub.Deliver([]uint64{1}, 0, encode.HeadsFrames(nil))
 	w.byeAll(chatv1.GoodbyeCode_GOODBYE_CODE_DRAINING)
-	w.hub.Deliver([]uint64{1}, 0, conn.HeadsFrames(nil))
+	w.hub.Deliver([]uint64{1}, 0, encode.HeadsFrames(nil))
 	w.byeAll(chatv1.GoodbyeCode_GOODBYE_CODE_SLOW) // the first one counts
 	if f := c.read(); f.GetHeads() == nil {
-		t.Errorf("what was pushed before is lost: %v", f)
+		t.Errorf("the push before the Goodbye is lost: %v", f)
 	}
 	if g := c.goodbye(); g.GetCode() != chatv1.GoodbyeCode_GOODBYE_CODE_DRAINING {
 		t.Errorf("goodbye %v", g)
@@ -184,12 +186,12 @@ func TestTooManyMessagesUnderWay(t *testing.T) {
 func TestNeverMoreThanTheCapacity(t *testing.T) {
 	t.Parallel()
 	const capacity, storm = 5, 40
-	var inside atomic.Int64
+	var verifying atomic.Int64
 	together := make(chan struct{})
 	w := newWorld(t, func(w *world, o *conn.Options) {
 		o.Capacity = capacity
 		w.verify = func(context.Context) error { // all at once
-			if inside.Add(1) == storm {
+			if verifying.Add(1) == storm {
 				close(together)
 			}
 			<-together
@@ -219,9 +221,9 @@ func TestNeverMoreThanTheCapacity(t *testing.T) {
 	}
 }
 
-// Whoever is on the way in when the server begins to refuse everybody is asked
-// to leave like the others.
-func TestRefusedOnTheWayIn(t *testing.T) {
+// A client in its handshake when the server begins to refuse everybody is asked to
+// leave like the others.
+func TestRefusedInTheHandshake(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(w *world, _ *conn.Options) {
 		w.verify = func(context.Context) error {
@@ -236,7 +238,7 @@ func TestRefusedOnTheWayIn(t *testing.T) {
 	}
 }
 
-func TestCloseAllEndsThoseOnTheirWayIn(t *testing.T) {
+func TestCloseAllEndsHandshakes(t *testing.T) {
 	t.Parallel()
 	var verifying atomic.Int64
 	w := newWorld(t, func(w *world, _ *conn.Options) {
@@ -246,7 +248,7 @@ func TestCloseAllEndsThoseOnTheirWayIn(t *testing.T) {
 			return errs.Wrap(errs.CodeUnavailable, ctx.Err(), "x")
 		}
 	})
-	w.dial(t) // says nothing
+	w.dial(t) // sends nothing
 	w.dial(t).write(hello(1))
 	testenv.Until(t, "one is verified", func() bool { return verifying.Load() == 1 })
 	at := time.Now()
@@ -257,7 +259,7 @@ func TestCloseAllEndsThoseOnTheirWayIn(t *testing.T) {
 		t.Errorf("took %v", took)
 	}
 	if f, err := w.dial(t).next(); err == nil { // the listener is still open
-		t.Errorf("let in after the end: %v", f)
+		t.Errorf("admitted after the end: %v", f)
 	}
 }
 
@@ -265,7 +267,8 @@ func TestPagesAreBoundedInBytes(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(w *world, _ *conn.Options) {
 		for n := range uint64(100) {
-			w.events = append(w.events, msglog.Event{ConversationID: 1, Seq: n + 1, Entry: msglog.Entry{Body: bytes.Repeat([]byte("x"), 16<<10)}})
+			body := bytes.Repeat([]byte("x"), 16<<10)
+			w.events = append(w.events, msglog.Event{Conversation: 1, Seq: n + 1, Body: body})
 		}
 	})
 	c := w.login(t, 1)
@@ -282,43 +285,53 @@ func TestPagesAreBoundedInBytes(t *testing.T) {
 	} {
 		c.write(&chatv1.ClientFrame{RequestId: 1, Body: &chatv1.ClientFrame_History{History: ask.h}})
 		page := c.read().GetHistoryPage().GetEvents()
-		if len(page) == 0 || page[0].GetSeq() != ask.first || page[len(page)-1].GetSeq() != ask.last || uint64(len(page)) != ask.last-ask.first+1 {
-			t.Errorf("%s: %d events", ask.name, len(page))
+		var got []uint64
+		for _, e := range page {
+			got = append(got, e.GetSeq())
+		}
+		var want []uint64
+		for seq := ask.first; seq <= ask.last; seq++ {
+			want = append(want, seq)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: got %d, want %d", ask.name, got, want)
 		}
 	}
 }
 
-// hanging is a directory whose database accepts questions and answers none, as
-// behind a network that is cut, until it is let go.
+// hanging is a directory whose database accepts queries and answers none until
+// answer is closed, as behind a network that is cut.
 type hanging struct {
 	*world
-	let chan struct{}
+	answer chan struct{}
 }
 
 func (h hanging) OpenDirect(ctx context.Context, _ uint64, _ string) (*chatv1.Conversation, bool, error) {
 	select {
-	case <-h.let:
+	case <-h.answer:
 	case <-ctx.Done():
 	}
 	return &chatv1.Conversation{Id: 7}, false, ctx.Err()
 }
 
-// A server whose database hangs does not look like one that hangs: while it works
-// on a request it gives signs of life, and none afterwards.
+// A server whose database hangs does not look like one that hangs: it sends Pongs
+// while it works on a request, and none afterwards.
 func TestAHangingDatabaseDoesNotSilenceTheServer(t *testing.T) {
 	t.Parallel()
-	let := make(chan struct{})
+	answer := make(chan struct{})
 	w := newWorld(t, func(w *world, o *conn.Options) {
-		o.Directory, o.Heartbeat = hanging{w, let}, 200*time.Millisecond
+		o.Directory, o.Heartbeat = hanging{w, answer}, 200*time.Millisecond
 	})
 	c := w.login(t, 1)
-	c.write(&chatv1.ClientFrame{RequestId: 5, Body: &chatv1.ClientFrame_OpenDirect{OpenDirect: &chatv1.OpenDirect{PeerName: "x"}}})
+	c.write(&chatv1.ClientFrame{RequestId: 5, Body: &chatv1.ClientFrame_OpenDirect{
+		OpenDirect: &chatv1.OpenDirect{PeerName: "x"},
+	}})
 	for range 5 { // that is more than two heartbeats
 		if f := c.read(); f.GetPong() == nil || f.GetRequestId() != 0 {
-			t.Fatalf("no sign of life but %v", f)
+			t.Fatalf("no Pong but %v", f)
 		}
 	}
-	close(let)
+	close(answer)
 	for {
 		f := c.read()
 		if f.GetPong() != nil {

@@ -5,53 +5,54 @@ import (
 	"runtime"
 )
 
-// maxFlushing outboxes wait for their turn. Beyond it each gets a goroutine of
-// its own, as those do whose client is slow.
+// maxFlushing write queues wait for a flusher. Beyond it each gets a goroutine of
+// its own.
 const maxFlushing = 4096
 
 // flusher writes what was queued for many connections from few goroutines. What
-// is queued for a connection until its turn comes leaves in one write, and no
-// write, the largest part of what a message costs, needs a new goroutine.
+// is queued for a connection while it waits for its turn leaves in one write, and
+// no write needs a new goroutine. Writes are the largest part of what a message
+// costs.
 type flusher struct {
 	ctx context.Context
-	due chan *outbox
+	due chan *writeQueue
 }
 
 // newFlusher starts the goroutines, which end with ctx.
 func newFlusher(ctx context.Context) *flusher {
-	f := &flusher{ctx: ctx, due: make(chan *outbox, maxFlushing)}
+	f := &flusher{ctx: ctx, due: make(chan *writeQueue, maxFlushing)}
 	for range runtime.GOMAXPROCS(0) {
 		go f.run()
 	}
 	return f
 }
 
-// add gives an outbox its turn, now that something is queued and nobody writes
-// it. It does not block.
-func (f *flusher) add(o *outbox) {
-	if o.raw != nil && f.ctx.Err() == nil {
+// add schedules a queue that has something to write and no writer. It does not
+// block.
+func (f *flusher) add(q *writeQueue) {
+	if q.raw != nil && f.ctx.Err() == nil {
 		select {
-		case f.due <- o:
+		case f.due <- q:
 			return
 		default:
 		}
 	}
-	go o.write()
+	go q.write()
 }
 
 func (f *flusher) run() {
 	a := newAttempt()
 	for {
 		select {
-		case o := <-f.due:
-			// Whoever is ready to run goes first: they may have more for this
-			// connection. On an idle machine nobody is, and this costs nothing.
+		case q := <-f.due:
+			// Goroutines that are ready go first: they may have more for this
+			// connection. On an idle machine there are none, and this costs nothing.
 			runtime.Gosched()
-			o.flush(a)
-			for range len(f.due) { // the others take of these as well
+			q.flush(a)
+			for range len(f.due) { // the other flushers take of these as well
 				select {
-				case o := <-f.due:
-					o.flush(a)
+				case q := <-f.due:
+					q.flush(a)
 				default:
 				}
 			}
@@ -62,12 +63,12 @@ func (f *flusher) run() {
 	}
 }
 
-// stop leaves what is due to goroutines of their own.
+// stop starts a goroutine for each queue that still waits.
 func (f *flusher) stop() {
 	for {
 		select {
-		case o := <-f.due:
-			go o.write()
+		case q := <-f.due:
+			go q.write()
 		default:
 			return
 		}

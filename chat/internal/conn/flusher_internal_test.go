@@ -8,20 +8,20 @@ import (
 	"time"
 )
 
-// Where no flusher takes an outbox, because too many wait or the server stops,
-// it is written all the same.
+// A write queue that no flusher takes, because too many wait or the server stops,
+// is written all the same.
 func TestNothingIsLeftUnwritten(t *testing.T) {
 	stopped, stop := context.WithCancel(t.Context())
 	stop()
 	for name, f := range map[string]*flusher{
-		"too many wait":    {ctx: t.Context(), due: make(chan *outbox)}, // room for none
-		"stopped before":   {ctx: stopped, due: make(chan *outbox, 1)},
+		"too many wait":    {ctx: t.Context(), due: make(chan *writeQueue)}, // room for none
+		"stopped before":   {ctx: stopped, due: make(chan *writeQueue, 1)},
 		"one that flushes": newFlusher(t.Context()),
 	} {
 		t.Run(name, func(t *testing.T) {
 			server, client := sockets(t)
-			o := &outbox{nc: server, raw: rawConn(server), shared: &queues{timeout: time.Minute, flusher: f}, done: func() { _ = server.Close() }}
-			if !o.push([]byte("one")) || !o.last([]byte("two")) {
+			q := queueOn(server, f)
+			if !q.push([]byte("one")) || !q.last([]byte("two")) {
 				t.Fatal("there was no room")
 			}
 			if got, err := io.ReadAll(client); err != nil || string(got) != "onetwo" {
@@ -33,10 +33,10 @@ func TestNothingIsLeftUnwritten(t *testing.T) {
 
 func TestAFlusherThatStopsLeavesWhatIsDueToOthers(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
-	f := &flusher{ctx: ctx, due: make(chan *outbox, 1)}
+	f := &flusher{ctx: ctx, due: make(chan *writeQueue, 1)}
 	server, client := sockets(t)
-	o := &outbox{nc: server, raw: rawConn(server), shared: &queues{timeout: time.Minute, flusher: f}, done: func() { _ = server.Close() }}
-	o.last([]byte("one"))
+	q := queueOn(server, f)
+	q.last([]byte("one"))
 	if len(f.due) != 1 {
 		t.Fatal("nothing is due")
 	}
@@ -44,6 +44,16 @@ func TestAFlusherThatStopsLeavesWhatIsDueToOthers(t *testing.T) {
 	go f.run()
 	if got, err := io.ReadAll(client); err != nil || string(got) != "one" {
 		t.Errorf("the client got %q, %v", got, err)
+	}
+}
+
+// queueOn is a write queue on a socket, which it closes at the end.
+func queueOn(nc net.Conn, f *flusher) *writeQueue {
+	return &writeQueue{
+		nc:     nc,
+		raw:    rawConn(nc),
+		shared: &queueGroup{timeout: time.Minute, flusher: f},
+		done:   func() { _ = nc.Close() },
 	}
 }
 

@@ -9,14 +9,14 @@ import (
 	"time"
 
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
+	"github.com/msrchat/msrchat/shared/testenv"
 
 	"github.com/msrchat/msrchat/chat/internal/conn"
-	"github.com/msrchat/msrchat/shared/testenv"
 )
 
-// FuzzServer throws bytes at a server, before and after Hello. Whatever they
-// are, the answers are whole frames, nothing follows a Goodbye, the connection
-// is gone once its client is, and somebody else's is undisturbed.
+// FuzzServer throws bytes at a server, before and after Hello. Whatever they are,
+// the answers are whole frames, nothing follows a Goodbye, the connection ends
+// when its client leaves, and another client is not disturbed.
 func FuzzServer(f *testing.F) {
 	for _, frames := range [][]*chatv1.ClientFrame{
 		{hello(3)},
@@ -24,26 +24,44 @@ func FuzzServer(f *testing.F) {
 		{text(1, 1, "你好")},
 		{hello(3), text(1, 1, "x"), ping()},
 		{{}},
-		{{RequestId: 2, Body: &chatv1.ClientFrame_History{History: &chatv1.History{ConversationId: 1, After: 1, Limit: 1 << 31}}}},
-		{{RequestId: 2, Body: &chatv1.ClientFrame_History{History: &chatv1.History{ConversationId: 1, Before: 1 << 63}}}},
-		{{RequestId: 2, Body: &chatv1.ClientFrame_ListConversations{ListConversations: &chatv1.ListConversations{AfterId: 1 << 63}}}},
-		{{RequestId: 2, Body: &chatv1.ClientFrame_OpenDirect{OpenDirect: &chatv1.OpenDirect{PeerName: "\x00"}}}},
+		{{RequestId: 2, Body: &chatv1.ClientFrame_History{
+			History: &chatv1.History{ConversationId: 1, After: 1, Limit: 1 << 31},
+		}}},
+		{{RequestId: 2, Body: &chatv1.ClientFrame_History{
+			History: &chatv1.History{ConversationId: 1, Before: 1 << 63},
+		}}},
+		{{RequestId: 2, Body: &chatv1.ClientFrame_ListConversations{
+			ListConversations: &chatv1.ListConversations{AfterId: 1 << 63},
+		}}},
+		{{RequestId: 2, Body: &chatv1.ClientFrame_OpenDirect{
+			OpenDirect: &chatv1.OpenDirect{PeerName: "\x00"},
+		}}},
 	} {
 		var b []byte
 		for _, m := range frames {
-			b = append(b, encode(f, m)...)
+			b = append(b, encoded(f, m)...)
 		}
 		f.Add(b)
 	}
-	for _, b := range [][]byte{{}, {0, 0, 0, 0}, {0xff, 0xff, 0xff, 0xff}, {0, 0, 0, 9, 1}, []byte("GET / HTTP/1.1\r\n\r\n"), {0, 0, 0, 2, 0x22, 0}} {
+	for _, b := range [][]byte{
+		{},
+		{0, 0, 0, 0},
+		{0xff, 0xff, 0xff, 0xff},
+		{0, 0, 0, 9, 1},
+		[]byte("GET / HTTP/1.1\r\n\r\n"),
+		{0, 0, 0, 2, 0x22, 0},
+	} {
 		f.Add(b)
 	}
 	w := newWorld(f, func(w *world, o *conn.Options) { o.Heartbeat = time.Hour })
 	bystander := w.login(f, 1)
 	f.Fuzz(func(t *testing.T, b []byte) {
-		for _, in := range []func() *client{func() *client { return w.dial(t) }, func() *client { return w.login(t, 2) }} {
-			in().throw(t, b)
-			testenv.Until(t, "it is gone", func() bool { return w.hub.Len() == 1 })
+		for _, connect := range []func() *client{
+			func() *client { return w.dial(t) },
+			func() *client { return w.login(t, 2) },
+		} {
+			connect().throw(t, b)
+			testenv.Until(t, "only the bystander is left", func() bool { return w.hub.Len() == 1 })
 		}
 		bystander.t = t
 		bystander.pong()
@@ -68,7 +86,7 @@ func (c *client) throw(t *testing.T, b []byte) {
 				continue
 			case errors.As(err, &timeout):
 				t.Error("nothing happened")
-			case left.Load(): // perhaps in the middle of a frame
+			case left.Load(): // the end may cut a frame
 			case !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrClosedPipe):
 				t.Errorf("the answer is no frame: %v", err)
 			}
@@ -76,8 +94,8 @@ func (c *client) throw(t *testing.T, b []byte) {
 		}
 	}()
 	_ = c.nc.SetWriteDeadline(time.Now().Add(testenv.Patience))
-	// A frame that is never valid ends the connection behind whatever came, unless
-	// that waits for more.
+	// Behind the bytes comes a frame that is never valid. It ends the connection,
+	// unless the server takes it for the rest of a frame.
 	if _, err := c.nc.Write(append(b[:len(b):len(b)], 0, 0, 0, 0)); err != nil && !errors.Is(err, io.ErrClosedPipe) {
 		t.Error(err)
 	}

@@ -14,15 +14,15 @@ import (
 
 // handler serves one kind of request.
 type handler struct {
-	// waits: it may wait for the database, for as long as a request may take; the
-	// client hears signs of life meanwhile.
+	// waits: it may wait for the database, at most requestTimeout. Meanwhile the
+	// client gets Pongs.
 	waits bool
 	// serve answers the request, now or later, or returns why it is refused.
 	serve func(c *Conn, ctx context.Context, f *chatv1.ClientFrame) error
 }
 
-// handlers has a row for each request of chat.proto, by the field's number in
-// ClientFrame.
+// handlers has a row for each request of chat.proto, by the number of its field
+// in ClientFrame.
 var handlers = map[protoreflect.FieldNumber]handler{
 	3: {serve: (*Conn).ping},
 	4: {serve: (*Conn).send},
@@ -33,9 +33,11 @@ var handlers = map[protoreflect.FieldNumber]handler{
 	9: {waits: true, serve: (*Conn).readOwnStates},
 }
 
-// The fields of ClientFrame's oneof, and two that are no requests.
+// requests is the oneof of ClientFrame.
 var requests = (&chatv1.ClientFrame{}).ProtoReflect().Descriptor().Oneofs().ByName("body")
 
+// Fields of requests that have rules of their own: Hello comes once, and a Ping
+// needs no request id.
 const (
 	helloField = 2
 	pingField  = 3
@@ -46,7 +48,7 @@ var errUnknownRequest = errs.New(errs.CodeInvalid, "this server does not know th
 // handle answers one request. An error ends the connection.
 func (c *Conn) handle(ctx context.Context, f *chatv1.ClientFrame) error {
 	if c.leaving.Load() != nil {
-		return nil // said goodbye, or about to: the client repeats this elsewhere
+		return nil // the connection drains: the client repeats this elsewhere
 	}
 	var number protoreflect.FieldNumber
 	if field := f.ProtoReflect().WhichOneof(requests); field != nil {
@@ -58,10 +60,10 @@ func (c *Conn) handle(ctx context.Context, f *chatv1.ClientFrame) error {
 	case number == helloField:
 		return protocolError{errors.New("a second Hello")}
 	}
-	h, there := handlers[number]
+	h, ok := handlers[number]
 	var err error
 	switch {
-	case !there:
+	case !ok:
 		err = errUnknownRequest
 	case h.waits:
 		err = c.wait(ctx, func(ctx context.Context) error { return h.serve(c, ctx, f) })
@@ -83,21 +85,21 @@ func pong() *chatv1.ServerFrame {
 	return &chatv1.ServerFrame{Body: &chatv1.ServerFrame_Pong{Pong: &chatv1.Pong{}}}
 }
 
-// wait runs what may wait for the database, for as long as a request may take,
-// and gives signs of life meanwhile.
+// wait runs fn, which may wait for the database, for at most requestTimeout and
+// sends Pongs meanwhile.
 func (c *Conn) wait(ctx context.Context, fn func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	every := min(signOfLife, c.server.opts.Heartbeat/2)
-	defer time.AfterFunc(every, func() { c.live(ctx, every) }).Stop()
+	every := min(keepAliveInterval, c.server.opts.Heartbeat/2)
+	defer time.AfterFunc(every, func() { c.keepAlive(ctx, every) }).Stop()
 	return fn(ctx)
 }
 
-// live gives signs of life until ctx ends. While a request waits for the database
-// its client's pings wait behind it, and a database that hangs must not look like
-// a server that does: the client would leave, to one that waits as well.
-func (c *Conn) live(ctx context.Context, every time.Duration) {
-	sign, err := frame.Append(nil, pong())
+// keepAlive sends Pongs until ctx ends. The client's pings wait behind a request
+// that waits for the database. A database that hangs must not look like a server
+// that hangs: the client would leave for a server that waits as well.
+func (c *Conn) keepAlive(ctx context.Context, every time.Duration) {
+	encoded, err := frame.Append(nil, pong())
 	if err != nil {
 		c.server.log.Error("encode pong", "err", err)
 		return
@@ -105,7 +107,7 @@ func (c *Conn) live(ctx context.Context, every time.Duration) {
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()
 	for ctx.Err() == nil {
-		c.Push(sign)
+		c.Push(encoded)
 		select {
 		case <-ctx.Done():
 		case <-ticker.C:

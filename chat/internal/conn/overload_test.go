@@ -9,15 +9,16 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/msrchat/msrchat/chat/internal/msglog"
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
 	"github.com/msrchat/msrchat/shared/frame"
 	"github.com/msrchat/msrchat/shared/testenv"
 
 	"github.com/msrchat/msrchat/chat/internal/conn"
+	"github.com/msrchat/msrchat/chat/internal/encode"
+	"github.com/msrchat/msrchat/chat/internal/msglog"
 )
 
-// value reads a metric; with a label's value, that one's.
+// value reads a metric; a label's value, if not empty, selects one of several.
 func value(t *testing.T, reg *prometheus.Registry, name, label string) float64 {
 	t.Helper()
 	families, err := reg.Gather()
@@ -40,13 +41,13 @@ func value(t *testing.T, reg *prometheus.Registry, name, label string) float64 {
 func page(n int) []msglog.Event {
 	events := make([]msglog.Event, n)
 	for i := range events {
-		events[i] = msglog.Event{ConversationID: 1, Seq: uint64(i + 1), Entry: msglog.Entry{Body: bytes.Repeat([]byte("x"), 16<<10)}}
+		events[i] = msglog.Event{Conversation: 1, Seq: uint64(i + 1), Body: bytes.Repeat([]byte("x"), 16<<10)}
 	}
 	return events
 }
 
-// Who reads, however slowly, gets a page that takes longer than a client may
-// read nothing.
+// A client that reads, however slowly, gets a page that takes longer than a client
+// may read nothing.
 func TestAClientThatReadsSlowlyIsNotDropped(t *testing.T) {
 	t.Parallel()
 	const patience = 2 * time.Second
@@ -54,7 +55,9 @@ func TestAClientThatReadsSlowlyIsNotDropped(t *testing.T) {
 		w.events, o.WriteTimeout = page(16), patience
 	})
 	c := w.login(t, 1)
-	c.write(&chatv1.ClientFrame{RequestId: 1, Body: &chatv1.ClientFrame_History{History: &chatv1.History{ConversationId: 1}}})
+	c.write(&chatv1.ClientFrame{RequestId: 1, Body: &chatv1.ClientFrame_History{
+		History: &chatv1.History{ConversationId: 1},
+	}})
 	var got bytes.Buffer
 	began := time.Now()
 	ticker := time.NewTicker(50 * time.Millisecond)
@@ -69,29 +72,30 @@ func TestAClientThatReadsSlowlyIsNotDropped(t *testing.T) {
 		t.Fatalf("the page took %v: too quick to show anything", took)
 	}
 	f := &chatv1.ServerFrame{}
-	if _, err := frame.Read(io.MultiReader(&got, c.nc), 4<<20, nil, f); err != nil || len(f.GetHistoryPage().GetEvents()) != 16 {
-		t.Errorf("got %d events, %v", len(f.GetHistoryPage().GetEvents()), err)
+	_, err := frame.Read(io.MultiReader(&got, c.nc), 4<<20, nil, f)
+	if n := len(f.GetHistoryPage().GetEvents()); err != nil || n != 16 {
+		t.Errorf("got %d events, %v", n, err)
 	}
 	c.pong()
 }
 
-// Who reads nothing is dropped, and costs those who chat with it nothing.
+// A client that reads nothing is dropped and does not hold up others.
 func TestAClientThatNeverReadsIsDropped(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(_ *world, o *conn.Options) { o.WriteTimeout = 300 * time.Millisecond })
 	w.login(t, 1)
 	other := w.login(t, 2)
-	event := conn.EventFrame(&chatv1.Event{ConversationId: 1, Seq: 1, Text: "hi"})
+	event := encode.EventFrame(&chatv1.Event{ConversationId: 1, Seq: 1, Body: []byte("hi")})
 	w.hub.Deliver([]uint64{1, 2}, 0, event)
-	if other.read().GetEvent().GetText() != "hi" {
+	if string(other.read().GetEvent().GetBody()) != "hi" {
 		t.Error("the other one was held up")
 	}
-	testenv.Until(t, "it is gone", func() bool { return w.hub.Len() == 1 })
+	testenv.Until(t, "the silent one is dropped", func() bool { return w.hub.Len() == 1 })
 	other.pong()
 }
 
-// However many read nothing, what waits for all of them is bounded, and who
-// reads is served.
+// However many clients read nothing, what waits for all of them is bounded, and a
+// client that reads is served.
 func TestWhatWaitsForAllSlowReadersIsBounded(t *testing.T) {
 	t.Parallel()
 	const most, slow = 1 << 20, 50
@@ -106,8 +110,8 @@ func TestWhatWaitsForAllSlowReadersIsBounded(t *testing.T) {
 		users = append(users, uint64(n+10))
 	}
 	good := w.login(t, 1)
-	event := conn.EventFrame(&chatv1.Event{ConversationId: 1, Text: strings.Repeat("x", 16<<10)})
-	for range 20 { // 16 MB, of which one and the calm of each may wait
+	event := encode.EventFrame(&chatv1.Event{ConversationId: 1, Body: bytes.Repeat([]byte("x"), 16<<10)})
+	for range 20 { // 16 MB, of which 1 MB and the soft limit of each may wait
 		w.hub.Deliver(users, 0, event)
 		if n := value(t, reg, "msrchat_chat_queued_bytes", ""); n > most+16<<10 {
 			t.Fatalf("%v bytes wait, the bound is %d", n, most)
@@ -123,18 +127,20 @@ func TestWhatWaitsForAllSlowReadersIsBounded(t *testing.T) {
 	for _, c := range silent {
 		_ = c.nc.Close()
 	}
-	testenv.Until(t, "the slow ones are gone", func() bool { return w.hub.Len() == 1 })
-	testenv.Until(t, "nothing of theirs is left", func() bool { return value(t, reg, "msrchat_chat_queued_bytes", "") == 0 })
+	testenv.Until(t, "the slow ones have ended", func() bool { return w.hub.Len() == 1 })
+	testenv.Until(t, "no bytes of theirs are counted", func() bool {
+		return value(t, reg, "msrchat_chat_queued_bytes", "") == 0
+	})
 	good.pong()
 }
 
-// Connections that say nothing keep nobody out.
+// Connections that send nothing keep nobody out.
 func TestAFloodWithoutHelloKeepsNobodyOut(t *testing.T) {
 	t.Parallel()
-	const capacity, strangers, flood = 5, 3, 100
+	const capacity, handshaking, flood = 5, 3, 100
 	reg := prometheus.NewRegistry()
 	w := newWorld(t, func(_ *world, o *conn.Options) {
-		o.Capacity, o.Strangers, o.Registerer = capacity, strangers, reg
+		o.Capacity, o.Handshaking, o.Registerer = capacity, handshaking, reg
 	})
 	evicted := func() float64 { return value(t, reg, "msrchat_chat_accepts_total", "evicted") }
 	oldest := w.dial(t)
@@ -142,27 +148,29 @@ func TestAFloodWithoutHelloKeepsNobodyOut(t *testing.T) {
 		w.dial(t)
 	}
 	if _, err := oldest.next(); err == nil {
-		t.Error("the oldest was told something")
+		t.Error("the oldest got a frame")
 	}
-	testenv.Until(t, "the oldest ones make place", func() bool { return evicted() == flood+1-capacity-strangers })
-	guests := make([]*client, capacity)
-	for i := range guests {
-		guests[i] = w.login(t, byte(i+1)) // amid the flood
+	testenv.Until(t, "the oldest ones are evicted", func() bool {
+		return evicted() == flood+1-capacity-handshaking
+	})
+	admitted := make([]*client, capacity)
+	for i := range admitted {
+		admitted[i] = w.login(t, byte(i+1)) // amid the flood
 		w.dial(t)
 	}
 	for range flood {
 		w.dial(t)
 	}
-	for _, c := range guests {
+	for _, c := range admitted {
 		c.pong()
 	}
-	last := w.dial(t) // beside the guests there is still room for strangers
+	last := w.dial(t) // a full server still has room for handshakes
 	last.write(hello(9))
 	if g := last.goodbye(); g.GetCode() != chatv1.GoodbyeCode_GOODBYE_CODE_FULL {
 		t.Errorf("got %v", g)
 	}
 	if n := value(t, reg, "msrchat_chat_accepts_total", "overflow"); n != 0 {
-		t.Errorf("%v were turned away though others were silent", n)
+		t.Errorf("%v connections were closed though others were silent", n)
 	}
 }
 
@@ -176,16 +184,17 @@ func TestOneUserCannotFillAServer(t *testing.T) {
 	}
 	over := w.dial(t)
 	over.write(hello(1))
-	if g := over.goodbye(); g.GetCode() != chatv1.GoodbyeCode_GOODBYE_CODE_FULL || !g.GetReconnect() || g.GetReconnectAfterMs() == 0 {
+	g := over.goodbye()
+	if g.GetCode() != chatv1.GoodbyeCode_GOODBYE_CODE_FULL || !g.GetReconnect() || g.GetReconnectAfterMs() == 0 {
 		t.Errorf("got %v", g)
 	}
 	w.login(t, 2).pong()
 	_ = first.nc.Close()
-	testenv.Until(t, "one is gone", func() bool { return len(w.hub.Of(1)) == most-1 })
+	testenv.Until(t, "one has ended", func() bool { return len(w.hub.Of(1)) == most-1 })
 	w.login(t, 1).pong()
 }
 
-// What a client says of its assignment goes on to status, and so has a limit.
+// The id of a client's assignment is passed on to status, and so has a limit.
 func TestAnAssignmentThatIsNoneIsNotPassedOn(t *testing.T) {
 	t.Parallel()
 	used := make(chan string, 2)
@@ -196,7 +205,7 @@ func TestAnAssignmentThatIsNoneIsNotPassedOn(t *testing.T) {
 		c := w.dial(t)
 		c.write(h)
 		if c.read().GetWelcome() == nil {
-			t.Fatal("not let in")
+			t.Fatal("not admitted")
 		}
 	}
 	if got := <-used; got != "26 characters or so" || len(used) != 0 {

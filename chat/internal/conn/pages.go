@@ -41,7 +41,7 @@ func (c *Conn) history(ctx context.Context, f *chatv1.ClientFrame) error {
 	if err := c.server.opts.Directory.Check(ctx, id, c.session.UserID); err != nil {
 		return err
 	}
-	// The head first: a page then never reaches beyond it unseen.
+	// The head is read first: a page that is not cut off then reaches at least to it.
 	heads, err := c.server.opts.History.Heads(ctx, []uint64{id})
 	if err != nil {
 		return unavailable(err)
@@ -67,7 +67,7 @@ func (c *Conn) history(ctx context.Context, f *chatv1.ClientFrame) error {
 	return nil
 }
 
-// setOwnState changes the user's own state; what changed is told to the user's
+// setOwnState changes the user's own state and pushes the change to the user's
 // other connections.
 func (c *Conn) setOwnState(ctx context.Context, f *chatv1.ClientFrame) error {
 	state, changed, err := c.server.opts.OwnStates.Set(ctx, c.session.UserID, f.GetSetOwnState())
@@ -109,8 +109,8 @@ func pageLimit(asked uint32) int {
 	return int(min(asked, MaxPage))
 }
 
-// cutNewest drops events from the end of a page that is too long in bytes, but
-// never the first: a reader always gets on.
+// cutNewest drops events from the end of a page that is too long in bytes. It
+// keeps the first, so that a reader always makes progress.
 func cutNewest(events []msglog.Event) []msglog.Event {
 	size := 0
 	for i := range events {
@@ -121,7 +121,7 @@ func cutNewest(events []msglog.Event) []msglog.Event {
 	return events
 }
 
-// cutOldest does the same from the beginning.
+// cutOldest drops events from the beginning instead, and keeps the last.
 func cutOldest(events []msglog.Event) []msglog.Event {
 	size := 0
 	for i := len(events) - 1; i >= 0; i-- {

@@ -9,14 +9,14 @@ import (
 	"github.com/msrchat/msrchat/chat/internal/conn"
 )
 
-// The reader of a client that is quiet for a moment hands over to another; a
-// frame that begins about then, and comes in pieces, is served like any other.
+// The reader of a client that is quiet for a moment hands over to another. A frame
+// that begins about then and comes in pieces is served like any other.
 func TestAFrameInPiecesAfterQuiet(t *testing.T) {
 	t.Parallel()
-	const heartbeat = 4 * time.Second // of which a reader that hands over waits one
+	const heartbeat = 4 * time.Second // a reader hands over after one second
 	w := newWorld(t, func(_ *world, o *conn.Options) { o.Heartbeat = heartbeat })
 	c := w.login(t, 1)
-	ping := encode(t, &chatv1.ClientFrame{RequestId: 7, Body: &chatv1.ClientFrame_Ping{Ping: &chatv1.Ping{}}})
+	ping := encoded(t, &chatv1.ClientFrame{RequestId: 7, Body: &chatv1.ClientFrame_Ping{Ping: &chatv1.Ping{}}})
 	for _, cuts := range [][]int{{2}, {4}, {2, 5}} {
 		last := 0
 		for _, cut := range append(cuts, len(ping)) {

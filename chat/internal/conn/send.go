@@ -17,7 +17,7 @@ var (
 	errMessageID = errs.New(errs.CodeInvalid, "client_msg_id must have 16 bytes, not all zero").In("client_msg_id")
 )
 
-// send hands a message to its lane; the answer comes from there.
+// send hands a message to its conversation's lane, which answers it.
 func (c *Conn) send(ctx context.Context, f *chatv1.ClientFrame) error {
 	s := f.GetSend()
 	k, err := kind.Of(s.GetKind())
@@ -25,8 +25,12 @@ func (c *Conn) send(ctx context.Context, f *chatv1.ClientFrame) error {
 		return err
 	}
 	e := msglog.Event{
-		Conversation: s.GetConversationId(), Sender: c.session.UserID, Kind: k.Number, Body: s.GetBody(),
-		Uncounted: k.Uncounted, Connection: c.id,
+		Conversation: s.GetConversationId(),
+		Sender:       c.session.UserID,
+		Kind:         k.Number,
+		Body:         s.GetBody(),
+		Uncounted:    k.Uncounted,
+		Connection:   c.id,
 	}
 	if n := len(s.GetClientMsgId()); copy(e.ID[:], s.GetClientMsgId()) != n || n != len(e.ID) || e.ID == [16]byte{} {
 		return errMessageID
@@ -34,11 +38,11 @@ func (c *Conn) send(ctx context.Context, f *chatv1.ClientFrame) error {
 	if err := k.Check(s.GetBody()); err != nil {
 		return err
 	}
-	if err := c.turns.before(e.Conversation, e.ID); err != nil {
+	if err := c.refusals.check(e.Conversation, e.ID); err != nil {
 		return err
 	}
 	err = c.enqueue(ctx, f.GetRequestId(), e)
-	c.turns.refused(e.Conversation, e.ID, err)
+	c.refusals.add(e.Conversation, e.ID, err)
 	return err
 }
 
@@ -74,11 +78,15 @@ func (c *Conn) sent(request, conversation uint64, r msglog.Result) {
 		return
 	}
 	c.answer(request, &chatv1.ServerFrame{Body: &chatv1.ServerFrame_Sent{Sent: &chatv1.Sent{
-		ConversationId: conversation, Seq: r.Seq, Ordinal: r.Ordinal, CreatedAtMs: r.CreatedAt, Existing: r.Existing,
+		ConversationId: conversation,
+		Seq:            r.Seq,
+		Ordinal:        r.Ordinal,
+		CreatedAtMs:    r.CreatedAt,
+		Existing:       r.Existing,
 	}}})
 }
 
-// settled counts a send as answered; the last one lets a leaving connection go.
+// settled counts a send as answered. The last one ends a connection that drains.
 func (c *Conn) settled() {
 	if c.unacknowledged.Add(-1) == 0 {
 		if g := c.leaving.Load(); g != nil {
@@ -87,9 +95,9 @@ func (c *Conn) settled() {
 	}
 }
 
-// Drain ends the connection as soon as the messages that it has under way are
-// acknowledged. Requests that arrive from now on are dropped; the client makes
-// them again where it goes next.
+// Drain ends the connection as soon as its messages under way are acknowledged.
+// Requests that arrive from now on are dropped; the client repeats them at the
+// next server.
 func (c *Conn) Drain(g *chatv1.Goodbye) {
 	c.leaving.Store(g)
 	if c.unacknowledged.Load() == 0 {

@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/msrchat/msrchat/chat/internal/msglog"
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
 	"github.com/msrchat/msrchat/shared/errs"
 	"github.com/msrchat/msrchat/shared/frame"
@@ -20,12 +19,11 @@ import (
 
 	"github.com/msrchat/msrchat/chat/internal/conn"
 	"github.com/msrchat/msrchat/chat/internal/hub"
-	"github.com/msrchat/msrchat/chat/internal/lane"
+	"github.com/msrchat/msrchat/chat/internal/msglog"
 )
 
-// pipes is a listener whose connections hold no bytes: what one side writes
-// waits until the other reads, so that nothing depends on how much a kernel
-// buffers.
+// pipes is a listener whose connections buffer nothing: what one side writes waits
+// until the other reads. So nothing depends on the buffers of a kernel.
 type pipes struct {
 	conns  chan net.Conn
 	closed chan struct{}
@@ -50,16 +48,16 @@ func (p *pipes) Close() error {
 
 func (p *pipes) Addr() net.Addr { return &net.TCPAddr{} }
 
-// world is a server with everything around it made up. Its mutex owns sends.
+// world is a server and fakes of everything around it. Its mutex owns sends.
 type world struct {
 	*conn.Server
 	pipes *pipes
 	hub   *hub.Hub
 
-	verify   func(ctx context.Context) error
-	audience func(conversation uint64) error
-	refuse   atomic.Pointer[chatv1.Goodbye]
-	events   []msglog.Event
+	verify func(ctx context.Context) error
+	member func(conversation uint64) error
+	refuse atomic.Pointer[chatv1.Goodbye]
+	events []msglog.Event
 
 	mu    sync.Mutex
 	sends []send
@@ -76,10 +74,21 @@ func newWorld(t testing.TB, change ...func(*world, *conn.Options)) *world {
 	t.Helper()
 	w := &world{pipes: listen(), hub: hub.New()}
 	opts := conn.Options{
-		Instance: "test", Heartbeat: time.Minute, Capacity: 100, Epoch: func() uint64 { return 1 },
-		Sessions: w, Directory: w, History: history{w}, Lanes: w, Routes: w, Hub: w.hub, Dirty: func(uint64) {},
-		Alternates: func() []*chatv1.Endpoint { return nil }, Used: func(string) {}, Refuse: w.refuse.Load,
-		Log: slog.New(slog.DiscardHandler),
+		Instance:   "test",
+		Heartbeat:  time.Minute,
+		Capacity:   100,
+		Epoch:      func() uint64 { return 1 },
+		Sessions:   w,
+		Directory:  w,
+		History:    history{w},
+		Lanes:      w,
+		Routes:     w,
+		Hub:        w.hub,
+		MarkDirty:  func(uint64) {},
+		Alternates: func() []*chatv1.Endpoint { return nil },
+		Used:       func(string) {},
+		Refuse:     w.refuse.Load,
+		Log:        slog.New(slog.DiscardHandler),
 	}
 	for _, c := range change {
 		c(w, &opts)
@@ -117,16 +126,14 @@ func (w *world) Verify(ctx context.Context, token []byte) (session.Session, erro
 	return session.Session{ID: 1, UserID: uint64(token[0]), UserName: "u"}, nil
 }
 
-// Known knows nothing, so that every message asks.
-func (w *world) Known(uint64) []uint64 { return nil }
+// Knows is always false, so that every message is checked.
+func (w *world) Knows(uint64, uint64) bool { return false }
 
-func (w *world) Audience(_ context.Context, conversation, user uint64) ([]uint64, error) {
-	if w.audience != nil {
-		if err := w.audience(conversation); err != nil {
-			return nil, err
-		}
+func (w *world) Check(_ context.Context, conversation, _ uint64) error {
+	if w.member != nil {
+		return w.member(conversation)
 	}
-	return []uint64{user}, nil
+	return nil
 }
 
 func (w *world) OpenDirect(context.Context, uint64, string) (*chatv1.Conversation, bool, error) {
@@ -140,7 +147,7 @@ func (w *world) List(context.Context, uint64, uint64, int) ([]*chatv1.Conversati
 // OwnHeads are none.
 func (w *world) OwnHeads(context.Context, uint64) ([]*chatv1.Head, error) { return nil, nil }
 
-// history is the world's History, whose Heads is another one.
+// history is the world's History. Its Heads differs from the world's.
 type history struct{ *world }
 
 func (h history) After(_ context.Context, _, after uint64, limit int) ([]msglog.Event, error) {
@@ -153,12 +160,12 @@ func (h history) Before(_ context.Context, _, before uint64, limit int) ([]msglo
 	return below[max(len(below)-limit, 0):], nil
 }
 
-func (h history) Heads(context.Context, []uint64) (map[uint64]uint64, error) { return nil, nil }
+func (h history) Heads(context.Context, []uint64) (map[uint64]msglog.Head, error) { return nil, nil }
 
-func (w *world) Send(conversation uint64, _ []uint64, s lane.Send) error {
+func (w *world) Send(e msglog.Event, done func(msglog.Result)) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.sends = append(w.sends, send{conversation, string(s.Entry.Body), s.Done})
+	w.sends = append(w.sends, send{e.Conversation, string(e.Body), done})
 	return nil
 }
 
@@ -190,7 +197,9 @@ func (w *world) dial(t testing.TB) *client {
 func hello(user byte) *chatv1.ClientFrame {
 	token := make([]byte, session.TokenBytes)
 	token[0] = user
-	return &chatv1.ClientFrame{RequestId: 1, Body: &chatv1.ClientFrame_Hello{Hello: &chatv1.Hello{Protocol: conn.Protocol, Token: token}}}
+	return &chatv1.ClientFrame{RequestId: 1, Body: &chatv1.ClientFrame_Hello{
+		Hello: &chatv1.Hello{Protocol: conn.Protocol, Token: token},
+	}}
 }
 
 func (w *world) login(t testing.TB, user byte) *client {
@@ -206,7 +215,7 @@ func (w *world) login(t testing.TB, user byte) *client {
 	return c
 }
 
-func encode(t testing.TB, f *chatv1.ClientFrame) []byte {
+func encoded(t testing.TB, f *chatv1.ClientFrame) []byte {
 	t.Helper()
 	b, err := frame.Append(nil, f)
 	if err != nil {
@@ -219,7 +228,7 @@ func (c *client) write(frames ...*chatv1.ClientFrame) {
 	c.t.Helper()
 	for _, f := range frames {
 		_ = c.nc.SetWriteDeadline(time.Now().Add(testenv.Patience))
-		if _, err := c.nc.Write(encode(c.t, f)); err != nil {
+		if _, err := c.nc.Write(encoded(c.t, f)); err != nil {
 			c.t.Fatal(err)
 		}
 	}
@@ -262,18 +271,20 @@ func (c *client) goodbye() *chatv1.Goodbye {
 	return last.GetGoodbye()
 }
 
-// text is a message with an id of its own; request and id are both n.
+// text is a message whose request id and message id both are n.
 func text(n byte, conversation uint64, s string) *chatv1.ClientFrame {
 	id := make([]byte, 16)
 	id[0] = n
-	return &chatv1.ClientFrame{RequestId: uint64(n), Body: &chatv1.ClientFrame_Send{Send: &chatv1.Send{ConversationId: conversation, ClientMsgId: id, Text: s}}}
+	return &chatv1.ClientFrame{RequestId: uint64(n), Body: &chatv1.ClientFrame_Send{Send: &chatv1.Send{
+		ConversationId: conversation, ClientMsgId: id, Body: []byte(s),
+	}}}
 }
 
 func ping() *chatv1.ClientFrame {
 	return &chatv1.ClientFrame{Body: &chatv1.ClientFrame_Ping{Ping: &chatv1.Ping{}}}
 }
 
-// pong says whether the server still answers.
+// pong fails the test unless the server answers a Ping.
 func (c *client) pong() {
 	c.t.Helper()
 	c.write(ping())

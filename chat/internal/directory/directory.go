@@ -1,5 +1,5 @@
-// Package directory opens and lists people's conversations, and reads how far
-// their logs and own states have come.
+// Package directory opens and lists users' conversations, and reads the heads of
+// their logs and the numbers of their own states.
 package directory
 
 import (
@@ -21,8 +21,8 @@ import (
 	"github.com/msrchat/msrchat/chat/internal/member"
 )
 
-// When many users come in at once, so many read their heads by one statement,
-// which may take that long.
+// maxTogether users who connect at the same time share one query for their heads,
+// which may take headsLimit.
 const (
 	maxTogether = 200
 	headsLimit  = 5 * time.Second
@@ -32,7 +32,7 @@ const (
 // goroutine and block on the database.
 type Directory struct {
 	db *sql.DB
-	// own asks for the heads of users who come in.
+	// own reads the heads of users who connect.
 	own     *batch.Batcher[uint64, []*chatv1.Head]
 	members *member.Index
 }
@@ -56,12 +56,12 @@ func away(err error) error {
 	return errs.Wrap(errs.CodeUnavailable, err, "the database does not answer").Retry(time.Second)
 }
 
-// errNoConversation is also the answer to those who do not take part, so that
-// nobody learns which conversations exist.
+// errNoConversation is also the answer to users who are not members, so that nobody
+// learns which conversations exist.
 var errNoConversation = errs.New(errs.CodeNotFound, "there is no such conversation")
 
-// Check says whether a user takes part in a conversation: nil, or CodeNotFound.
-// What is remembered answers at once.
+// Check says whether a user is a member of a conversation: nil, or CodeNotFound. It
+// waits for the database only if Knows is false.
 func (d *Directory) Check(ctx context.Context, conversation, user uint64) error {
 	if d.Knows(conversation, user) {
 		return nil
@@ -73,15 +73,18 @@ func (d *Directory) Check(ctx context.Context, conversation, user uint64) error 
 	return err
 }
 
-// Knows is Check without asking the database: false may mean not known.
+// Knows says that a user is a member according to the cache. false may mean that the
+// conversation is not cached.
 func (d *Directory) Knows(conversation, user uint64) bool {
-	m, ok := d.members.Known(conversation)
+	m, ok := d.members.Cached(conversation)
 	return ok && m.Has(user)
 }
 
-// OpenDirect returns the direct conversation of a user with somebody, by name,
-// and makes it where there is none; created says so.
-func (d *Directory) OpenDirect(ctx context.Context, user uint64, peerName string) (c *chatv1.Conversation, created bool, err error) {
+// OpenDirect returns the direct conversation of a user with another, by name. If
+// there is none it is created.
+func (d *Directory) OpenDirect(
+	ctx context.Context, user uint64, peerName string,
+) (c *chatv1.Conversation, created bool, err error) {
 	_, key, err := text.Name(peerName)
 	if err != nil {
 		return nil, false, err
@@ -111,7 +114,8 @@ func (d *Directory) OpenDirect(ctx context.Context, user uint64, peerName string
 	d.members.PutDirect(id, low, high)
 	c = &chatv1.Conversation{Id: id, Peer: peer}
 	var end end
-	if err = d.db.QueryRowContext(ctx, "SELECT "+lastEvent+" FROM conversations c WHERE c.id = ?", id).Scan(&end); err != nil {
+	err = d.db.QueryRowContext(ctx, "SELECT "+lastEvent+" FROM conversations c WHERE c.id = ?", id).Scan(&end)
+	if err != nil {
 		return nil, false, away(err)
 	}
 	c.Head, c.Ordinal = end.seq, end.ordinal
@@ -119,14 +123,16 @@ func (d *Directory) OpenDirect(ctx context.Context, user uint64, peerName string
 }
 
 func (d *Directory) direct(ctx context.Context, low, high uint64) (id uint64, err error) {
-	err = d.db.QueryRowContext(ctx, "SELECT id FROM conversations WHERE low_user = ? AND high_user = ?", low, high).Scan(&id)
+	const query = "SELECT id FROM conversations WHERE low_user = ? AND high_user = ?"
+	err = d.db.QueryRowContext(ctx, query, low, high).Scan(&id)
 	return id, err
 }
 
-// lastEvent reads the end of a conversation's log as "seq ordinal", or "seq" where
-// an older server wrote the event; ” while it is empty. It takes one backward step
-// in the primary key, where MAX, or the index that the optimiser prefers, reads the
-// whole log; and one sub-query gives one column.
+// lastEvent reads the end of a conversation's log as "seq ordinal", as "seq" if an
+// older server wrote the event, and as an empty text if there is none. It takes one
+// backward step in the primary key. MAX, or the index that the optimiser prefers,
+// would read the whole log. Both numbers are in one text, because a sub-query gives
+// one column.
 const lastEvent = "COALESCE((SELECT CONCAT_WS(' ', e.seq, e.ordinal) FROM events e FORCE INDEX (PRIMARY)" +
 	" WHERE e.conversation_id = c.id ORDER BY e.seq DESC LIMIT 1), '')"
 
@@ -159,7 +165,9 @@ WHERE m.user_id = ? AND m.conversation_id > ? ORDER BY m.conversation_id LIMIT ?
 
 // List returns a page of a user's conversations above an id, and whether there
 // are more.
-func (d *Directory) List(ctx context.Context, user, afterID uint64, limit int) (page []*chatv1.Conversation, more bool, err error) {
+func (d *Directory) List(
+	ctx context.Context, user, afterID uint64, limit int,
+) (page []*chatv1.Conversation, more bool, err error) {
 	rows, err := d.db.QueryContext(ctx, list, user, afterID, limit+1)
 	if err != nil {
 		return nil, false, away(err)
@@ -183,13 +191,13 @@ func (d *Directory) List(ctx context.Context, user, afterID uint64, limit int) (
 	return page, false, nil
 }
 
-// OwnHeads is Heads for one user, read together with others who come in.
+// OwnHeads is Heads for one user, by one query for all who connect at the same time.
 func (d *Directory) OwnHeads(ctx context.Context, user uint64) ([]*chatv1.Head, error) {
 	return d.own.Ask(ctx, user)
 }
 
-// Heads reads how far every conversation of the users reaches, and the number of
-// their own state in it. Conversations with neither are left out.
+// Heads reads the head of every conversation of the users, and the number of their
+// own state in it. Conversations with neither are left out.
 func (d *Directory) Heads(ctx context.Context, users []uint64) (map[uint64][]*chatv1.Head, error) {
 	if len(users) == 0 {
 		return nil, nil

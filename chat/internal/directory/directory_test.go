@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"github.com/msrchat/msrchat/shared/testenv"
 
 	"github.com/msrchat/msrchat/chat/internal/directory"
+	"github.com/msrchat/msrchat/chat/internal/member"
 )
 
 // world is a directory on a real database.
@@ -25,13 +27,14 @@ type world struct {
 func open(t *testing.T) *world {
 	t.Helper()
 	db := testenv.Open(t, testenv.MariaDB(t))
-	return &world{directory.New(db), t, db}
+	return &world{directory.New(db, member.New(db)), t, db}
 }
 
 func (w *world) user(name string) uint64 {
 	w.t.Helper()
 	made, err := w.db.ExecContext(w.t.Context(),
-		"INSERT INTO users (name, name_key, email, email_key, password_hash, created_at) VALUES (?, ?, ?, ?, '', 1)", name, name, name+"@x", name+"@x")
+		"INSERT INTO users (name, name_key, email, email_key, password_hash, created_at) VALUES (?, ?, ?, ?, '', 1)",
+		name, name, name+"@x", name+"@x")
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -51,15 +54,15 @@ func (w *world) open(user uint64, peer string) uint64 {
 	return c.GetId()
 }
 
-// say writes events up to a number.
-func (w *world) say(conversation, sender, upTo uint64) {
+// write writes events up to a number.
+func (w *world) write(conversation, sender, upTo uint64) {
 	w.t.Helper()
+	const insert = "INSERT INTO events (conversation_id, seq, sender_id, client_msg_id, kind, body, created_at)" +
+		" VALUES (?, ?, ?, ?, 1, 'x', 1)"
 	for seq := range upTo {
 		id := make([]byte, 16)
 		id[0], id[1] = byte(seq+1), byte((seq+1)>>8)
-		if _, err := w.db.ExecContext(w.t.Context(),
-			"INSERT INTO events (conversation_id, seq, sender_id, client_msg_id, kind, body, created_at) VALUES (?, ?, ?, ?, 1, 'x', 1)",
-			conversation, seq+1, sender, id); err != nil {
+		if _, err := w.db.ExecContext(w.t.Context(), insert, conversation, seq+1, sender, id); err != nil {
 			w.t.Fatal(err)
 		}
 	}
@@ -72,47 +75,50 @@ func TestADirectConversationIsOneForBoth(t *testing.T) {
 	if err != nil || !created || c.GetPeer().GetId() != bob || c.GetPeer().GetName() != "bob" || c.GetHead() != 0 {
 		t.Fatalf("got %v, created %v, %v", c, created, err)
 	}
-	w.say(c.GetId(), ann, 3)
+	w.write(c.GetId(), ann, 3)
 	again, created, err := w.OpenDirect(t.Context(), bob, "ann")
 	if err != nil || created || again.GetId() != c.GetId() || again.GetHead() != 3 || again.GetPeer().GetId() != ann {
 		t.Errorf("from the other side: %v, created %v, %v", again, created, err)
 	}
-	for _, d := range []*directory.Directory{w.Directory, directory.New(w.db)} { // remembered, and read anew
-		members, err := d.Members(t.Context(), c.GetId())
-		slices.Sort(members)
-		if err != nil || !slices.Equal(members, []uint64{ann, bob}) {
-			t.Errorf("members %v, %v", members, err)
+	fresh := directory.New(w.db, member.New(w.db)) // with nothing cached
+	for _, d := range []*directory.Directory{w.Directory, fresh} {
+		for _, user := range []uint64{ann, bob} {
+			if err := d.Check(t.Context(), c.GetId(), user); err != nil || !d.Knows(c.GetId(), user) {
+				t.Errorf("%d is a member: %v", user, err)
+			}
 		}
-		if _, err := d.Audience(t.Context(), c.GetId(), bob); err != nil {
-			t.Errorf("bob takes part: %v", err)
-		}
-		// A stranger cannot tell a conversation of others from none.
-		_, others := d.Audience(t.Context(), c.GetId(), eve)
-		_, none := d.Audience(t.Context(), 1<<40, eve)
+		// A conversation of others looks like one that does not exist.
+		others, none := d.Check(t.Context(), c.GetId(), eve), d.Check(t.Context(), 1<<40, eve)
 		if errs.CodeOf(others) != errs.CodeNotFound || others.Error() != none.Error() {
-			t.Errorf("a stranger gets %v, and of none %v", others, none)
+			t.Errorf("another user gets %v, and %v if it does not exist", others, none)
 		}
 	}
-	for name, want := range map[string]errs.Code{"nobody": errs.CodeNotFound, "ann": errs.CodeInvalid, "\x00": errs.CodeInvalid, "": errs.CodeInvalid} {
+	for name, want := range map[string]errs.Code{
+		"nobody": errs.CodeNotFound,
+		"ann":    errs.CodeInvalid,
+		"\x00":   errs.CodeInvalid,
+		"":       errs.CodeInvalid,
+	} {
 		if _, _, err := w.OpenDirect(t.Context(), ann, name); errs.CodeOf(err) != want {
 			t.Errorf("with %q: %v, want %s", name, err, want)
 		}
 	}
 }
 
-func TestOfTwoWhoBeginAtOnceBothGetTheSame(t *testing.T) {
+func TestTwoUsersWhoBeginAtOnceGetTheSameConversation(t *testing.T) {
 	w := open(t)
 	ann, bob := w.user("ann"), w.user("bob")
 	const each = 8
 	ids := make([]uint64, 2*each)
 	var all sync.WaitGroup
 	for i := range each {
-		for side, who := range []struct {
+		for side, begin := range []struct {
 			user uint64
 			peer string
 		}{{ann, "bob"}, {bob, "ann"}} {
 			all.Go(func() {
-				c, _, err := directory.New(w.db).OpenDirect(t.Context(), who.user, who.peer)
+				d := directory.New(w.db, member.New(w.db))
+				c, _, err := d.OpenDirect(t.Context(), begin.user, begin.peer)
 				if err != nil {
 					t.Error(err)
 				}
@@ -125,7 +131,8 @@ func TestOfTwoWhoBeginAtOnceBothGetTheSame(t *testing.T) {
 		t.Errorf("they got %v", ids)
 	}
 	var rows int
-	if err := w.db.QueryRowContext(t.Context(), "SELECT COUNT(*) FROM members WHERE conversation_id = ?", ids[0]).Scan(&rows); err != nil || rows != 2 {
+	const count = "SELECT COUNT(*) FROM members WHERE conversation_id = ?"
+	if err := w.db.QueryRowContext(t.Context(), count, ids[0]).Scan(&rows); err != nil || rows != 2 {
 		t.Errorf("%d members, %v", rows, err)
 	}
 }
@@ -137,7 +144,7 @@ func TestPagesAndHeads(t *testing.T) {
 	for n := range uint64(7) {
 		peer := w.user(fmt.Sprintf("peer%d", n))
 		id := w.open(ann, fmt.Sprintf("peer%d", n))
-		w.say(id, peer, n)
+		w.write(id, peer, n)
 		want[id] = n
 	}
 	seen, after := map[uint64]uint64{}, uint64(0)
@@ -160,18 +167,41 @@ func TestPagesAndHeads(t *testing.T) {
 	if len(seen) != len(want) {
 		t.Errorf("listed %v, want %v", seen, want)
 	}
+	// Two events of one log are not counted, as a later release would write it. An
+	// empty conversation has an own state.
+	last := slices.Max(slices.Collect(maps.Keys(want)))
+	empty := slices.Min(slices.Collect(maps.Keys(want)))
+	for _, change := range []string{
+		fmt.Sprintf("UPDATE events SET ordinal = 4 WHERE conversation_id = %d AND seq = 6", last),
+		fmt.Sprintf("UPDATE members SET own_state = 3 WHERE conversation_id = %d AND user_id = %d", empty, ann),
+	} {
+		if _, err := w.db.ExecContext(t.Context(), change); err != nil {
+			t.Fatal(err)
+		}
+	}
 	heads, err := w.Heads(t.Context(), []uint64{ann, loner})
-	if err != nil || len(heads[ann]) != 6 || len(heads[loner]) != 0 { // an empty conversation has no head
+	if err != nil || len(heads[ann]) != 7 || len(heads[loner]) != 0 {
 		t.Fatalf("heads %v, %v", heads, err)
 	}
 	for _, h := range heads[ann] {
 		if h.GetSeq() != want[h.GetConversationId()] || seen[h.GetConversationId()] != h.GetSeq() {
-			t.Errorf("conversation %d reaches %d, want %d", h.GetConversationId(), h.GetSeq(), want[h.GetConversationId()])
+			t.Errorf("the head of conversation %d is %d, want %d",
+				h.GetConversationId(), h.GetSeq(), want[h.GetConversationId()])
+		}
+		ordinal, own := h.GetSeq(), uint64(0)
+		switch h.GetConversationId() {
+		case last:
+			ordinal = 4
+		case empty:
+			own = 3
+		}
+		if h.GetOrdinal() != ordinal || h.GetOwnState() != own {
+			t.Errorf("conversation %d: %v, want ordinal %d and own state %d", h.GetConversationId(), h, ordinal, own)
 		}
 	}
 	var reading sync.WaitGroup
 	for range 50 { // together
-		for user, n := range map[uint64]int{ann: 6, loner: 0} {
+		for user, n := range map[uint64]int{ann: 7, loner: 0} {
 			reading.Go(func() {
 				if own, err := w.OwnHeads(t.Context(), user); err != nil || len(own) != n {
 					t.Errorf("own heads %v, %v, want %d", own, err, n)
@@ -185,30 +215,30 @@ func TestPagesAndHeads(t *testing.T) {
 	}
 }
 
-// What is remembered is answered without the database; the rest says when to
-// try again.
+// What is cached is answered without the database. Other errors say when to try
+// again.
 func TestTheDatabaseIsAway(t *testing.T) {
 	w := open(t)
 	ann := w.user("ann")
 	w.user("bob")
-	known := w.open(ann, "bob")
-	gone, cancel := context.WithCancel(t.Context())
+	cached := w.open(ann, "bob")
+	ended, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := w.Audience(gone, known, ann); err != nil {
-		t.Errorf("a conversation that is known: %v", err)
+	if err := w.Check(ended, cached, ann); err != nil {
+		t.Errorf("a cached conversation: %v", err)
 	}
-	_, members := w.Members(gone, known+1)
-	_, _, opened := w.OpenDirect(gone, ann, "bob")
-	_, _, listed := w.List(gone, ann, 0, 10)
-	for what, err := range map[string]error{"members": members, "open": opened, "list": listed} {
+	checked := w.Check(ended, cached+1, ann)
+	_, _, opened := w.OpenDirect(ended, ann, "bob")
+	_, _, listed := w.List(ended, ann, 0, 10)
+	for what, err := range map[string]error{"check": checked, "open": opened, "list": listed} {
 		if e := errs.From(err); e == nil || e.Code != errs.CodeUnavailable || e.RetryAfter != time.Second {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	if _, err := w.Heads(gone, []uint64{ann}); err == nil {
+	if _, err := w.Heads(ended, []uint64{ann}); err == nil {
 		t.Error("heads without a database")
 	}
-	if _, err := w.OwnHeads(gone, ann); err == nil {
+	if _, err := w.OwnHeads(ended, ann); err == nil {
 		t.Error("own heads without a database")
 	}
 }

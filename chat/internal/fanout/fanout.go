@@ -1,8 +1,8 @@
-// Package fanout brings what was committed to its readers: to the connections
-// on this server, and to the other servers where readers are connected, one
-// delivery per event and server. Each server finds the readers on it by itself.
+// Package fanout brings committed events to their readers: to the connections on
+// this server, and to the other servers where readers are connected, one delivery
+// per event and server. Each server finds its own connections of the readers.
 //
-// It only saves time. What it drops is found by package repair.
+// It only saves time. Package repair makes up for what it drops.
 package fanout
 
 import (
@@ -25,7 +25,7 @@ import (
 	"github.com/msrchat/msrchat/chat/internal/route"
 )
 
-// maxWaiting batches may wait, of maxWaitingBytes together; beyond it events are
+// maxWaiting batches may wait, of maxWaitingBytes together. Beyond it events are
 // dropped.
 const (
 	maxWaiting      = 1024
@@ -35,12 +35,12 @@ const (
 // maxTogether bounds how many events share one look-up of routes.
 const maxTogether = 2048
 
-// maxUnread deliveries of peers may wait for their conversation's members to be
-// read; beyond it they are dropped and all users here are compared with the log.
-// readLimit bounds one reading.
+// maxUnresolved deliveries of peers may wait until the members of their
+// conversation are read. Beyond it they are dropped, and all users of this server
+// are compared with the log. readLimit bounds one query.
 const (
-	maxUnread = 4096
-	readLimit = 2 * time.Second
+	maxUnresolved = 4096
+	readLimit     = 2 * time.Second
 )
 
 // Hub is this server's connections.
@@ -54,12 +54,12 @@ type Peers interface {
 	Send(instance string, deliveries ...*relayv1.Delivery) bool
 }
 
-// Routes says where users are connected.
+// Routes has the servers where users are connected; see package route.
 type Routes interface {
 	Lookup(ctx context.Context, users []uint64, peers []string) (at map[uint64][]route.Place, unlinked map[uint64]bool)
 }
 
-// Members says who takes part in conversations; see package member.
+// Members has the members of conversations; see package member.
 type Members interface {
 	AtLeast(conversation, number uint64) (member.Members, bool)
 	LoadAll(ctx context.Context, conversations []uint64) (map[uint64]member.Members, error)
@@ -71,7 +71,7 @@ type Options struct {
 	Peers   Peers
 	Routes  Routes
 	Members Members
-	// Missed is called when what a peer sent for users here was dropped.
+	// Missed is called when deliveries of a peer were dropped.
 	Missed func()
 	// Drop is a hook for tests: an event for which it returns true is not pushed
 	// to anybody. nil drops nothing.
@@ -84,22 +84,25 @@ type Fanout struct {
 	opts    Options
 	waiting chan []msglog.Event
 	bytes   atomic.Int64 // of what waits or is being delivered
-	// unread are deliveries of peers whose conversation's members are not known.
-	unread  chan *relayv1.Delivery
-	dropped prometheus.Counter
-	pushed  prometheus.Counter
+	// unresolved are deliveries of peers that wait for their members.
+	unresolved chan *relayv1.Delivery
+	dropped    prometheus.Counter
+	pushed     prometheus.Counter
 }
 
 // New returns a Fanout.
 func New(opts Options) *Fanout {
 	f := &Fanout{
-		opts: opts, waiting: make(chan []msglog.Event, maxWaiting), unread: make(chan *relayv1.Delivery, maxUnread),
+		opts:       opts,
+		waiting:    make(chan []msglog.Event, maxWaiting),
+		unresolved: make(chan *relayv1.Delivery, maxUnresolved),
 		dropped: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "msrchat_fanout_dropped_total",
 			Help: "Events not pushed because too many waited; readers pull them.",
 		}),
 		pushed: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "msrchat_fanout_events_total", Help: "Events pushed to their readers.",
+			Name: "msrchat_fanout_events_total",
+			Help: "Events pushed to their readers.",
 		}),
 	}
 	if opts.Registerer != nil {
@@ -108,7 +111,7 @@ func New(opts Options) *Fanout {
 	return f
 }
 
-// Committed queues what was committed; it does not block. It is for
+// Committed queues events that were committed. It does not block. It is for
 // msglog.Options.
 func (f *Fanout) Committed(batch []msglog.Event) {
 	size := weight(batch)
@@ -123,7 +126,7 @@ func (f *Fanout) Committed(batch []msglog.Event) {
 	f.dropped.Add(float64(len(batch)))
 }
 
-// weight is about what a batch keeps in memory, in bytes.
+// weight is about the memory of a batch in bytes.
 func weight(batch []msglog.Event) (n int64) {
 	const each = 128 // the event itself
 	for i := range batch {
@@ -132,7 +135,7 @@ func weight(batch []msglog.Event) (n int64) {
 	return n
 }
 
-// Run delivers until ctx ends, and then what still waits.
+// Run delivers until ctx ends, and then the rest.
 func (f *Fanout) Run(ctx context.Context) error {
 	var reader sync.WaitGroup
 	defer reader.Wait()
@@ -159,7 +162,7 @@ func (f *Fanout) flush() {
 	}
 }
 
-// together adds what waits.
+// together appends the batches that wait.
 func (f *Fanout) together(batch []msglog.Event) []msglog.Event {
 	for len(batch) < maxTogether {
 		select {
@@ -172,9 +175,9 @@ func (f *Fanout) together(batch []msglog.Event) []msglog.Event {
 	return batch
 }
 
-// deliver pushes to the readers on this server at once, and to the others when
-// Redis has said where they are. The connection that an event came in on is left
-// out: its acknowledgement says the same.
+// deliver pushes to the readers on this server at once, and to the others after
+// Redis has answered where they are. The connection that sent an event is left out,
+// because its acknowledgement says the same.
 func (f *Fanout) deliver(ctx context.Context, batch []msglog.Event) {
 	defer f.bytes.Add(-weight(batch))
 	members := f.members(ctx, batch)
@@ -196,7 +199,7 @@ func (f *Fanout) deliver(ctx context.Context, batch []msglog.Event) {
 	if len(peers) == 0 {
 		return
 	}
-	at, _ := f.opts.Routes.Lookup(ctx, once(users), peers)
+	at, _ := f.opts.Routes.Lookup(ctx, unique(users), peers)
 	remote := make(map[string][]*relayv1.Delivery)
 	for i, event := range events {
 		if event == nil {
@@ -204,7 +207,9 @@ func (f *Fanout) deliver(ctx context.Context, batch []msglog.Event) {
 		}
 		m, sender := members[batch[i].Conversation], batch[i].Connection
 		d := &relayv1.Delivery{
-			What: &relayv1.Delivery_Event{Event: event}, ExceptConnection: sender, MembersNumber: m.Number,
+			What:             &relayv1.Delivery_Event{Event: event},
+			ExceptConnection: sender,
+			MembersNumber:    m.Number,
 		}
 		for _, instance := range instances(m.Users, sender, at) {
 			remote[instance] = append(remote[instance], d)
@@ -219,15 +224,15 @@ func (f *Fanout) send(remote map[string][]*relayv1.Delivery) {
 	}
 }
 
-// members are those of the batch's conversations. What is not remembered is read
-// from the database, which has just committed the batch; where that fails the
-// events are not pushed, and repair tells the heads.
+// members are those of the batch's conversations. Those that are not cached are
+// read from the database, which has just committed the batch. If that fails, the
+// events are not pushed, and repair announces the heads.
 func (f *Fanout) members(ctx context.Context, batch []msglog.Event) map[uint64]member.Members {
 	out := make(map[uint64]member.Members, len(batch))
 	var unknown []uint64
 	for i := range batch {
 		id := batch[i].Conversation
-		if _, there := out[id]; there {
+		if _, ok := out[id]; ok {
 			continue
 		}
 		m, ok := f.opts.Members.AtLeast(id, 0)
@@ -239,7 +244,7 @@ func (f *Fanout) members(ctx context.Context, batch []msglog.Event) map[uint64]m
 	return out
 }
 
-// load adds the members of conversations as the database has them.
+// load adds the members of conversations from the database.
 func (f *Fanout) load(ctx context.Context, unknown []uint64, out map[uint64]member.Members) {
 	if len(unknown) == 0 {
 		return
@@ -250,58 +255,61 @@ func (f *Fanout) load(ctx context.Context, unknown []uint64, out map[uint64]memb
 	maps.Copy(out, read)
 }
 
-// Telling is a head that readers are to learn.
-type Telling struct {
+// Announcement is a head that its readers are to learn.
+type Announcement struct {
 	Head *chatv1.Head
-	// User is the only reader of an own state's number; 0: all members.
+	// User is the only reader of an own state's number; 0 means all members.
 	User uint64
 }
 
-// Heads tells readers, wherever they are, how far their conversations reach: by
-// one look-up of routes and one message to each other server. For each telling
-// it says whether all could be told; false means that the members could not be
-// read, or that one of them is connected to a server without a link to here.
-func (f *Fanout) Heads(ctx context.Context, tellings []Telling) (complete []bool) {
-	members := f.readers(ctx, tellings)
+// Announce sends heads to their readers on all servers, by one look-up of routes
+// and one message to each other server. complete says of each whether all readers
+// could be reached; false means that the members could not be read, or that one of
+// them is connected to a server that is not linked.
+func (f *Fanout) Announce(ctx context.Context, announcements []Announcement) (complete []bool) {
+	members := f.readers(ctx, announcements)
 	var users []uint64
-	for i := range tellings {
+	for i := range announcements {
 		users = append(users, members[i].Users...)
 	}
-	at, unlinked := f.opts.Routes.Lookup(ctx, once(users), f.opts.Peers.Instances())
-	complete = make([]bool, len(tellings))
+	at, unlinked := f.opts.Routes.Lookup(ctx, unique(users), f.opts.Peers.Instances())
+	complete = make([]bool, len(announcements))
 	remote := make(map[string][]*relayv1.Delivery)
-	for i, t := range tellings {
+	for i, a := range announcements {
 		readers := members[i].Users
-		f.opts.Hub.Deliver(readers, 0, encode.HeadsFrames(t.Head))
+		f.opts.Hub.Deliver(readers, 0, encode.HeadsFrames(a.Head))
 		d := &relayv1.Delivery{
-			What: &relayv1.Delivery_Head{Head: t.Head}, MembersNumber: members[i].Number, UserId: t.User,
+			What:          &relayv1.Delivery_Head{Head: a.Head},
+			MembersNumber: members[i].Number,
+			UserId:        a.User,
 		}
 		for _, instance := range instances(readers, 0, at) {
 			remote[instance] = append(remote[instance], d)
 		}
-		complete[i] = len(readers) > 0 && !slices.ContainsFunc(readers, func(user uint64) bool { return unlinked[user] })
+		complete[i] = len(readers) > 0 &&
+			!slices.ContainsFunc(readers, func(user uint64) bool { return unlinked[user] })
 	}
 	f.send(remote)
 	return complete
 }
 
-// readers are the members that tellings are for, in their order.
-func (f *Fanout) readers(ctx context.Context, tellings []Telling) []member.Members {
-	known := make(map[uint64]member.Members)
+// readers are the members of each announcement.
+func (f *Fanout) readers(ctx context.Context, announcements []Announcement) []member.Members {
+	found := make(map[uint64]member.Members)
 	var unknown []uint64
-	for _, t := range tellings {
-		id := t.Head.GetConversationId()
+	for _, a := range announcements {
+		id := a.Head.GetConversationId()
 		if m, ok := f.opts.Members.AtLeast(id, 0); ok {
-			known[id] = m
-		} else if t.User == 0 {
+			found[id] = m
+		} else if a.User == 0 {
 			unknown = append(unknown, id)
 		}
 	}
-	f.load(ctx, once(unknown), known)
-	out := make([]member.Members, len(tellings))
-	for i, t := range tellings {
-		if out[i] = known[t.Head.GetConversationId()]; t.User != 0 {
-			out[i].Users = []uint64{t.User}
+	f.load(ctx, unique(unknown), found)
+	out := make([]member.Members, len(announcements))
+	for i, a := range announcements {
+		if out[i] = found[a.Head.GetConversationId()]; a.User != 0 {
+			out[i].Users = []uint64{a.User}
 		}
 	}
 	return out
@@ -321,26 +329,27 @@ func (f *Fanout) OwnState(ctx context.Context, user uint64, s *chatv1.OwnState, 
 	at, _ := f.opts.Routes.Lookup(ctx, []uint64{user}, peers)
 	for _, instance := range instances([]uint64{user}, except, at) {
 		f.opts.Peers.Send(instance, &relayv1.Delivery{
-			What: &relayv1.Delivery_OwnState{OwnState: s}, ExceptConnection: except, UserId: user,
+			What:             &relayv1.Delivery_OwnState{OwnState: s},
+			ExceptConnection: except,
+			UserId:           user,
 		})
 	}
 }
 
-// Received hands on what a peer sent for readers on this server. It does not
-// wait: where the members are not known, or only as they were before, they are
-// read by Run.
+// Received pushes what a peer sent for readers on this server. It does not block:
+// members that are not cached, or older than the delivery's, are read by Run.
 func (f *Fanout) Received(deliveries []*relayv1.Delivery) {
 	for _, d := range deliveries {
 		if user := d.GetUserId(); user != 0 {
-			f.hand([]uint64{user}, d)
+			f.push([]uint64{user}, d)
 			continue
 		}
 		if m, ok := f.opts.Members.AtLeast(conversation(d), d.GetMembersNumber()); ok {
-			f.hand(m.Users, d)
+			f.push(m.Users, d)
 			continue
 		}
 		select {
-		case f.unread <- d:
+		case f.unresolved <- d:
 		default:
 			f.dropped.Inc()
 			f.opts.Missed()
@@ -353,8 +362,8 @@ func conversation(d *relayv1.Delivery) uint64 {
 	return max(d.GetEvent().GetConversationId(), d.GetHead().GetConversationId(), d.GetOwnState().GetConversationId())
 }
 
-// hand pushes a delivery to users of this server.
-func (f *Fanout) hand(users []uint64, d *relayv1.Delivery) {
+// push pushes a delivery to users of this server.
+func (f *Fanout) push(users []uint64, d *relayv1.Delivery) {
 	switch what := d.GetWhat().(type) {
 	case *relayv1.Delivery_Event:
 		f.opts.Hub.Deliver(users, d.GetExceptConnection(), encode.EventFrame(what.Event))
@@ -365,20 +374,20 @@ func (f *Fanout) hand(users []uint64, d *relayv1.Delivery) {
 	}
 }
 
-// readMembers serves the deliveries of unread until ctx ends, those that wait
-// together by one statement.
+// readMembers serves the unresolved deliveries until ctx ends, those that wait
+// together by one query.
 func (f *Fanout) readMembers(ctx context.Context) {
 	for {
 		var together []*relayv1.Delivery
 		select {
-		case d := <-f.unread:
+		case d := <-f.unresolved:
 			together = append(together, d)
 		case <-ctx.Done():
 			return
 		}
 		for more := true; more && len(together) < maxTogether; {
 			select {
-			case d := <-f.unread:
+			case d := <-f.unresolved:
 				together = append(together, d)
 			default:
 				more = false
@@ -389,12 +398,12 @@ func (f *Fanout) readMembers(ctx context.Context) {
 			ids = append(ids, conversation(d))
 		}
 		members := make(map[uint64]member.Members)
-		f.load(ctx, once(ids), members)
+		f.load(ctx, unique(ids), members)
 		missed := false
 		for _, d := range together {
 			m, ok := members[conversation(d)]
 			missed = missed || !ok
-			f.hand(m.Users, d)
+			f.push(m.Users, d)
 		}
 		if missed && ctx.Err() == nil {
 			f.opts.Missed()
@@ -402,12 +411,13 @@ func (f *Fanout) readMembers(ctx context.Context) {
 	}
 }
 
-func once(ids []uint64) []uint64 {
+// unique sorts ids in place and returns each once.
+func unique(ids []uint64) []uint64 {
 	slices.Sort(ids)
 	return slices.Compact(ids)
 }
 
-// instances are the servers where users have a connection besides one, 0 for
+// instances are the servers where users have a connection other than except, 0 for
 // none.
 func instances(users []uint64, except uint64, at map[uint64][]route.Place) []string {
 	var out []string

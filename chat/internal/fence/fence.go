@@ -1,7 +1,7 @@
-// Package fence notices that this server is cut off. Without the database it
-// keeps its connections and holds their sends; without database and Consul for
-// a while it must assume that it is the one who is cut off, and lets its users
-// go to servers that are not, so that it keeps no ghosts.
+// Package fence notices that this server is cut off. While only the database is
+// away, the server keeps its connections and holds their sends. When neither the
+// database nor Consul has answered for a while, the server must be cut off itself,
+// and its users are sent to other servers.
 package fence
 
 import (
@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	// period is how often each side is asked, limit how long an answer may take.
+	// period is how often both are asked, limit how long an answer may take.
 	period = time.Second
 	limit  = 2 * time.Second
 	// DefaultPatience is how long both must be away.
@@ -24,18 +24,19 @@ type Options struct {
 	// Database and Consul return an error when they do not answer.
 	Database, Consul func(ctx context.Context) error
 	Patience         time.Duration
-	// Cut is called when the server finds itself cut off, Healed when not any more.
+	// Cut is called when the server is found to be cut off, Healed when one of the
+	// two answers again.
 	Cut, Healed func()
 	Logger      *slog.Logger
 }
 
-// Fence watches. Run is its goroutine.
+// Fence watches the database and Consul. Run is its goroutine.
 type Fence struct {
 	opts Options
 	cut  atomic.Bool
 }
 
-// New returns a Fence that is open.
+// New returns a Fence. It is not cut off before Run finds so.
 func New(opts Options) *Fence {
 	if opts.Patience == 0 {
 		opts.Patience = DefaultPatience
@@ -43,18 +44,19 @@ func New(opts Options) *Fence {
 	return &Fence{opts: opts}
 }
 
-// IsCut says that nobody should be served here. Any goroutine may ask.
+// IsCut says that the server is cut off, so that it should serve nobody. It may be
+// called from any goroutine.
 func (f *Fence) IsCut() bool { return f.cut.Load() }
 
-// Run watches until ctx ends. The patience counts from the last answer, or from
-// the start: how long the questions take that nobody answers is part of it.
+// Run watches until ctx ends. The patience counts from the time of the last question
+// that was answered, or from the start.
 func (f *Fence) Run(ctx context.Context) error {
 	ticker := time.NewTicker(period)
 	defer ticker.Stop()
 	for last := time.Now(); ; {
 		asked := time.Now()
 		switch {
-		case f.anybody(ctx):
+		case f.reachable(ctx):
 			last = asked
 			if f.cut.CompareAndSwap(true, false) {
 				f.opts.Logger.Warn("no longer cut off")
@@ -74,8 +76,8 @@ func (f *Fence) Run(ctx context.Context) error {
 	}
 }
 
-// anybody asks both at once and tells whether one of them answered in time.
-func (f *Fence) anybody(ctx context.Context) bool {
+// reachable asks both at once and says whether one of them answered in time.
+func (f *Fence) reachable(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	answers := make(chan error, 2)

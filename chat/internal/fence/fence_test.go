@@ -20,7 +20,7 @@ func TestCutOnlyWhenBothAreAway(t *testing.T) {
 		database, consul bool // away
 		want             bool
 	}{
-		{"both are there", false, false, false},
+		{"both answer", false, false, false},
 		{"no database", true, false, false},
 		{"no Consul", false, true, false},
 		{"neither", true, true, true},
@@ -41,14 +41,18 @@ func TestCutOnlyWhenBothAreAway(t *testing.T) {
 				}
 			}
 			f := fence.New(fence.Options{
-				Database: ask(&database), Consul: ask(&consul), Patience: 100 * time.Millisecond, Logger: slog.New(slog.DiscardHandler),
-				Cut: func() { cuts.Add(1) }, Healed: func() { heals.Add(1) },
+				Database: ask(&database),
+				Consul:   ask(&consul),
+				Patience: 100 * time.Millisecond,
+				Logger:   slog.New(slog.DiscardHandler),
+				Cut:      func() { cuts.Add(1) },
+				Healed:   func() { heals.Add(1) },
 			})
 			ctx, cancel := context.WithCancel(t.Context())
 			ended := make(chan error)
 			go func() { ended <- f.Run(ctx) }()
 			before := asked.Load()
-			testenv.Until(t, "it was asked some times", func() bool { return asked.Load() >= before+6 })
+			testenv.Until(t, "it was asked several times", func() bool { return asked.Load() >= before+6 })
 			if f.IsCut() != c.want || cuts.Load() > 1 {
 				t.Errorf("cut: %v, %d times", f.IsCut(), cuts.Load())
 			}
@@ -64,18 +68,22 @@ func TestCutOnlyWhenBothAreAway(t *testing.T) {
 	}
 }
 
-func TestAShortOutageIsWaitedOut(t *testing.T) {
+func TestAShortOutageCutsNobodyOff(t *testing.T) {
 	t.Parallel()
 	var asked atomic.Int64
 	ask := func(context.Context) error {
-		if n := asked.Add(1); n > 2 && n <= 4 { // both, once: they are asked together
+		if n := asked.Add(1); n > 2 && n <= 4 { // both fail once, since they are asked together
 			return errors.New("away")
 		}
 		return nil
 	}
 	f := fence.New(fence.Options{
-		Database: ask, Consul: ask, Patience: 5 * time.Second, Logger: slog.New(slog.DiscardHandler),
-		Cut: func() { t.Error("cut after one failure") }, Healed: func() { t.Error("healed what was not cut") },
+		Database: ask,
+		Consul:   ask,
+		Patience: 5 * time.Second,
+		Logger:   slog.New(slog.DiscardHandler),
+		Cut:      func() { t.Error("cut after one failure") },
+		Healed:   func() { t.Error("healed and was not cut") },
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error)
@@ -87,7 +95,7 @@ func TestAShortOutageIsWaitedOut(t *testing.T) {
 	}
 }
 
-// One that hangs is as good as one that refuses, and does not hang the fence.
+// One that hangs counts like one that refuses, and the fence does not hang with it.
 func TestOneThatHangsIsAway(t *testing.T) {
 	t.Parallel()
 	hang := func(ctx context.Context) error {
@@ -96,7 +104,11 @@ func TestOneThatHangsIsAway(t *testing.T) {
 	}
 	cut := make(chan struct{})
 	f := fence.New(fence.Options{
-		Database: hang, Consul: hang, Patience: time.Millisecond, Logger: slog.New(slog.DiscardHandler), Cut: func() { close(cut) },
+		Database: hang,
+		Consul:   hang,
+		Patience: time.Millisecond,
+		Logger:   slog.New(slog.DiscardHandler),
+		Cut:      func() { close(cut) },
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error)
@@ -108,8 +120,8 @@ func TestOneThatHangsIsAway(t *testing.T) {
 	}
 }
 
-// Two that hang are waited for once, not one after the other: nobody is kept
-// longer than the patience and one look.
+// The fence waits for two that hang at the same time, so that a server is cut off no
+// later than the patience and one question after the last answer.
 func TestThePatienceCountsFromTheLastAnswer(t *testing.T) {
 	t.Parallel()
 	var hanging atomic.Bool
@@ -125,7 +137,11 @@ func TestThePatienceCountsFromTheLastAnswer(t *testing.T) {
 	const patience = 3 * time.Second
 	cut := make(chan struct{})
 	f := fence.New(fence.Options{
-		Database: ask, Consul: ask, Patience: patience, Logger: slog.New(slog.DiscardHandler), Cut: func() { close(cut) },
+		Database: ask,
+		Consul:   ask,
+		Patience: patience,
+		Logger:   slog.New(slog.DiscardHandler),
+		Cut:      func() { close(cut) },
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error)
@@ -134,7 +150,8 @@ func TestThePatienceCountsFromTheLastAnswer(t *testing.T) {
 	hanging.Store(true)
 	began := time.Now()
 	<-cut
-	// A look takes two seconds at most, and one begins each second or at once.
+	// A question takes two seconds at most, and the next one begins a second after it
+	// or at once.
 	if took := time.Since(began); took < patience-time.Second || took > patience+4*time.Second {
 		t.Errorf("cut after %v, want about %v", took, patience)
 	}

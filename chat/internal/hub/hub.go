@@ -1,4 +1,4 @@
-// Package hub knows which connections of this server belong to which user.
+// Package hub is the registry of this server's connections by user.
 package hub
 
 import (
@@ -7,20 +7,20 @@ import (
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
 )
 
-// Conn is a connection as others see it. None of its methods blocks.
+// Conn is what other packages use of a connection. None of its methods blocks.
 type Conn interface {
 	// ID is unique among all servers, and never 0.
 	ID() uint64
 	// Session is the session that the connection was opened with.
 	Session() uint64
-	// Push queues encoded frames. They are dropped on a connection that closes.
+	// Push queues encoded frames. A connection that closes drops them.
 	Push(frames []byte)
 	// Bye queues a Goodbye as the last frame and closes after it was written.
 	Bye(*chatv1.Goodbye)
 }
 
-// Hub is the registry. Its mutex owns everything; all methods may be called
-// from any goroutine and none blocks for long.
+// Hub is the registry. Its mutex owns everything. All methods may be called from any
+// goroutine and none blocks.
 type Hub struct {
 	mu    sync.RWMutex
 	users map[uint64][]Conn
@@ -38,7 +38,7 @@ func (h *Hub) Add(user uint64, c Conn) {
 	h.conns++
 }
 
-// Remove forgets a connection; one that is not there is ignored.
+// Remove removes a connection. One that is not registered is ignored.
 func (h *Hub) Remove(user uint64, c Conn) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -52,15 +52,15 @@ func (h *Hub) Remove(user uint64, c Conn) {
 			delete(h.users, user)
 			return
 		}
-		// A copy: Deliver may be walking over the old slice.
-		rest := make([]Conn, 0, len(conns)-1)
-		h.users[user] = append(append(rest, conns[:i]...), conns[i+1:]...)
+		// A copy, because Deliver may be iterating over the old slice.
+		others := make([]Conn, 0, len(conns)-1)
+		h.users[user] = append(append(others, conns[:i]...), conns[i+1:]...)
 		return
 	}
 }
 
-// Deliver pushes encoded frames to every connection of the users but one, 0 for
-// none, and returns to how many.
+// Deliver pushes encoded frames to every connection of the users except one, 0 for
+// none, and returns the number of these connections.
 func (h *Hub) Deliver(users []uint64, except uint64, frames []byte) int {
 	n := 0
 	for _, user := range users {
@@ -88,7 +88,7 @@ func (h *Hub) Len() int {
 	return h.conns
 }
 
-// Users lists who is connected.
+// Users lists the connected users.
 func (h *Hub) Users() []uint64 {
 	h.mu.RLock()
 	defer h.mu.RUnlock()

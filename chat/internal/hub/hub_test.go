@@ -11,7 +11,7 @@ import (
 	"github.com/msrchat/msrchat/chat/internal/hub"
 )
 
-// conn counts what it was pushed.
+// conn counts its pushes.
 type conn struct {
 	id     uint64
 	pushed atomic.Int64
@@ -39,16 +39,18 @@ func TestConnectionsOfUsers(t *testing.T) {
 	before := h.Of(7)
 	h.Remove(7, phone)
 	h.Remove(7, phone) // again
-	h.Remove(8, phone) // somebody else's
-	h.Remove(9, phone) // nobody
+	h.Remove(8, phone) // another user's
+	h.Remove(9, phone) // no such user
 	if len(before) != 2 || before[0] != phone {
 		t.Error("a list that was handed out has changed")
 	}
 	if n := h.Deliver([]uint64{7, 8}, 0, []byte("x")); n != 2 || phone.pushed.Load() != 1 || laptop.pushed.Load() != 2 {
 		t.Errorf("delivered to %d; the phone got %d, the laptop %d", n, phone.pushed.Load(), laptop.pushed.Load())
 	}
-	if n := h.Deliver([]uint64{7, 8}, 2, []byte("x")); n != 1 || laptop.pushed.Load() != 2 || other.pushed.Load() != 3 {
-		t.Errorf("delivered to %d but the laptop, which got %d, the other %d", n, laptop.pushed.Load(), other.pushed.Load())
+	n := h.Deliver([]uint64{7, 8}, laptop.id, []byte("x"))
+	if n != 1 || laptop.pushed.Load() != 2 || other.pushed.Load() != 3 {
+		t.Errorf("delivered to %d; the laptop, left out, got %d, the other %d",
+			n, laptop.pushed.Load(), other.pushed.Load())
 	}
 	seen := map[uint64]uint64{}
 	h.Each(func(user uint64, c hub.Conn) {
@@ -60,8 +62,8 @@ func TestConnectionsOfUsers(t *testing.T) {
 	}
 }
 
-// What comes and goes while others deliver is neither lost nor doubled.
-func TestComingAndGoingAtOnce(t *testing.T) {
+// While connections are added and removed, others get each delivery once.
+func TestAddingAndRemovingWhileOthersDeliver(t *testing.T) {
 	h := hub.New()
 	const users, rounds = 8, 200
 	stays := make([]*conn, users)
@@ -77,7 +79,7 @@ func TestComingAndGoingAtOnce(t *testing.T) {
 				h.Add(user, c)
 				h.Deliver([]uint64{user}, 0, nil)
 				if c.pushed.Load() == 0 {
-					t.Error("a connection that is there got nothing")
+					t.Error("a registered connection got nothing")
 				}
 				h.Remove(user, c)
 			}

@@ -1,6 +1,6 @@
-// Package kind is the table of what events can be: for each kind of content how
-// it is checked, and whether it counts as an unread message. A new kind is a
-// field of Content in chat.proto and a row here.
+// Package kind is the table of the kinds of content: how each is checked, and
+// whether it counts as an unread message. A new kind is a field of Content in
+// chat.proto and a row here.
 package kind
 
 import (
@@ -11,16 +11,16 @@ import (
 
 // Kind is one row.
 type Kind struct {
-	// Number is that of the field in Content.
+	// Number and Name are those of the field in Content.
 	Number uint8
 	Name   string
 	// Check says what is wrong with a body, as an *errs.Error, nil for nothing.
 	Check func(body []byte) error
-	// Uncounted events are no unread messages.
+	// Uncounted events are not counted as unread messages.
 	Uncounted bool
 }
 
-// Text is what people write.
+// Text is a message that a person wrote.
 const Text = content.Text
 
 var table = []Kind{
@@ -29,7 +29,7 @@ var table = []Kind{
 
 var errUnknown = errs.New(errs.CodeInvalid, "this server does not know that kind of content").In("kind")
 
-// Of returns the row of a number; 0 is a text, as clients of revision 0 send it.
+// Of returns the row of a number. Clients of revision 0 send 0 for a text.
 func Of(number uint32) (Kind, error) {
 	if number == 0 {
 		number = Text

@@ -1,23 +1,24 @@
-// Package lane keeps messages in order on their way into the log: one lane per
-// conversation, in which at most one append is under way. What arrives in the
-// meantime goes together as the next one. So a change of the conversation's
-// owner, or an append whose outcome is unknown, can never let a later message
-// overtake an earlier one.
+// Package lane keeps messages in order on their way into the log. A lane is this
+// server's queue for one conversation, in which at most one append is under way.
+// Messages that arrive meanwhile go together as the next one. So a change of the
+// conversation's owner, or an append whose outcome is unknown, never lets a later
+// message overtake an earlier one.
 package lane
 
 import (
 	"cmp"
 	"context"
 	"log/slog"
-	"math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/msrchat/msrchat/chat/internal/msglog"
 	"github.com/msrchat/msrchat/shared/errs"
 	"github.com/msrchat/msrchat/shared/planted"
+	"github.com/msrchat/msrchat/shared/retry"
+
+	"github.com/msrchat/msrchat/chat/internal/msglog"
 )
 
 // Appender appends events, in order, to a conversation. An error leaves their
@@ -26,22 +27,22 @@ type Appender interface {
 	Append(ctx context.Context, conversation uint64, events []msglog.Event) ([]msglog.Result, error)
 }
 
-// Bounds. While the database is away sends are held here; beyond
-// DefaultMaxWaiting, or maxWaitingBytes (four thousand of the longest), they are
-// refused with a time to retry, and stay in the client's outbox.
+// Bounds. While the database is away, sends wait here. Beyond DefaultMaxWaiting,
+// or maxWaitingBytes (four thousand of the longest), they are refused with a time
+// to retry, and stay in the client's outbox.
 const (
 	DefaultMaxWaiting = 20_000
 
 	maxWaitingBytes = 64 << 20
-	// sendBytes is about what a send keeps in memory beside its text.
+	// sendBytes is about the memory of a send beside its body.
 	sendBytes    = 256
 	maxPerAppend = 64
 	maxBytes     = 128 << 10
-	// attemptLimit is how long one attempt may take, give or take a tenth, before
-	// the owner is chosen anew.
+	// attemptLimit is how long one attempt may take, less up to a tenth, before the
+	// events are offered again to the owner of that time.
 	attemptLimit = 15 * time.Second
-	// maxIdle goroutines wait for the next lane: more than a busy small machine has
-	// at work, and half a megabyte.
+	// maxIdle goroutines wait for the next lane: more than work at once on a busy
+	// small machine. They keep half a megabyte.
 	maxIdle = 64
 )
 
@@ -54,9 +55,8 @@ type Lanes struct {
 	ctx      context.Context // ends when the lanes give up
 	cancel   context.CancelFunc
 	running  sync.WaitGroup
-	waiting  atomic.Int64
-	bytes    atomic.Int64
-	sends    atomic.Int64
+	// waiting and bytes are what is held now, sends counts what was settled.
+	waiting, bytes, sends atomic.Int64
 
 	period atomic.Pointer[period] // of the attempts that begin now
 	// next hands a new lane to an idle goroutine; idle counts those.
@@ -68,45 +68,53 @@ type Lanes struct {
 	closed bool
 }
 
-// lane is a conversation with messages under way; it exists only while it has
-// some. The mutex of Lanes owns queue.
+// lane exists only while its conversation has messages under way. The mutex of
+// Lanes owns queue.
 type lane struct {
 	queue []waiting
 }
 
-// waiting is an event in a lane, and who wants its result.
+// waiting is an event in a lane with the callback for its result.
 type waiting struct {
 	event msglog.Event
 	done  func(msglog.Result)
 }
 
-// New returns lanes that append through a and hold at most so many sends, 0 for
-// the default.
+// New returns lanes that append through a and hold at most most sends, 0 for the
+// default.
 func New(a Appender, most int, log *slog.Logger) *Lanes {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Lanes{
-		appender: a, most: int64(cmp.Or(most, DefaultMaxWaiting)), log: log, ctx: ctx, cancel: cancel,
-		lanes: make(map[uint64]*lane), next: make(chan uint64),
+		appender: a,
+		most:     int64(cmp.Or(most, DefaultMaxWaiting)),
+		log:      log,
+		ctx:      ctx,
+		cancel:   cancel,
+		lanes:    make(map[uint64]*lane),
+		next:     make(chan uint64),
 	}
 }
+
+// retries are the waits before an append is offered again.
+var retries = retry.Policy{Min: 10 * time.Millisecond, Max: 500 * time.Millisecond}
 
 var (
 	errFull   = errs.New(errs.CodeExhausted, "too many messages wait for the database").Retry(time.Second)
 	errClosed = errs.New(errs.CodeUnavailable, "the server is stopping").Retry(time.Second)
 )
 
-// Send queues an event for its conversation; it does not block. done is called
+// Send queues an event for its conversation. It does not block. done is called
 // once, from the lane's goroutine, and must not block. An error means that the
 // event was not taken and done is never called.
 func (l *Lanes) Send(e msglog.Event, done func(msglog.Result)) error {
 	if l.hold(&e); l.waiting.Load() > l.most || l.bytes.Load() > maxWaitingBytes {
-		l.letGo(&e)
+		l.release(&e)
 		return errFull
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
-		l.letGo(&e)
+		l.release(&e)
 		return errClosed
 	}
 	if busy, ok := l.lanes[e.Conversation]; ok {
@@ -122,8 +130,8 @@ func (l *Lanes) Send(e msglog.Event, done func(msglog.Result)) error {
 	return nil
 }
 
-// work runs a lane and then others. A goroutine that stays spares the next lane
-// the growing of its stack, a tenth of what a message costs.
+// work runs a lane and then others. A new goroutine for the next lane would have to
+// grow its stack again, a tenth of what a message costs.
 func (l *Lanes) work(conversation uint64) {
 	for more := true; more; {
 		l.run(conversation)
@@ -136,25 +144,25 @@ func (l *Lanes) work(conversation uint64) {
 	}
 }
 
-// hold and letGo count what is under way.
+// hold and release count what is under way.
 func (l *Lanes) hold(e *msglog.Event) {
 	l.waiting.Add(1)
 	l.bytes.Add(int64(sendBytes + len(e.Body)))
 }
 
-func (l *Lanes) letGo(e *msglog.Event) {
+func (l *Lanes) release(e *msglog.Event) {
 	l.waiting.Add(-1)
 	l.bytes.Add(-int64(sendBytes + len(e.Body)))
 }
 
-// Waiting is how many messages are under way, Sent how many were ever settled.
+// Waiting is how many messages are under way.
 func (l *Lanes) Waiting() int { return int(l.waiting.Load()) }
 
 // Sent is how many messages were settled since the start.
 func (l *Lanes) Sent() int64 { return l.sends.Load() }
 
-// Close takes no more messages and waits for those under way until ctx ends;
-// the rest is then answered as unavailable.
+// Close takes no more messages and waits for those under way until ctx ends. The
+// rest is then answered as unavailable.
 func (l *Lanes) Close(ctx context.Context) {
 	l.mu.Lock()
 	if !l.closed {
@@ -182,14 +190,13 @@ func (l *Lanes) run(conversation uint64) {
 		results := l.append(conversation, events)
 		for i := range batch {
 			batch[i].done(results[i])
-			l.letGo(&events[i])
+			l.release(&events[i])
 		}
 		l.sends.Add(int64(len(batch)))
 	}
 }
 
-// take removes the next events to append; it removes the lane when there are
-// none.
+// take removes the next events to append, or the lane when there are none.
 func (l *Lanes) take(conversation uint64) []waiting {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -211,8 +218,8 @@ func (l *Lanes) take(conversation uint64) []waiting {
 	return batch
 }
 
-// attempt is the context of one attempt. All that begin within a few seconds
-// share it: a timer for each message would cost more than it is worth.
+// attempt is the context of one attempt. Attempts that begin within a tenth of
+// attemptLimit share it, which saves a timer for each message.
 func (l *Lanes) attempt() context.Context {
 	now := time.Now()
 	if p := l.period.Load(); p != nil && now.Sub(p.began) < attemptLimit/10 {
@@ -224,7 +231,7 @@ func (l *Lanes) attempt() context.Context {
 	return ctx
 }
 
-// period is a time in which attempts begin that end together.
+// period is a span of time. Attempts that begin in it have the same deadline.
 type period struct {
 	ctx   context.Context
 	began time.Time
@@ -233,8 +240,9 @@ type period struct {
 // append tries until the outcome is known or the lanes are closed.
 func (l *Lanes) append(conversation uint64, events []msglog.Event) []msglog.Result {
 	for attempt := 0; ; attempt++ {
-		// After the end nothing is offered any more: what was before it in the lane
-		// may still be on its way into the log, by another owner, and be overtaken.
+		// Once the lanes have given up, nothing more is offered: earlier events may
+		// still be on their way into the log through another owner, and these events
+		// would overtake them.
 		if l.ctx.Err() != nil {
 			return failed(len(events), errClosed)
 		}
@@ -243,20 +251,14 @@ func (l *Lanes) append(conversation uint64, events []msglog.Event) []msglog.Resu
 			return results
 		}
 		if l.ctx.Err() != nil {
-			continue // for the last time
+			continue // which fails
 		}
-		if code := errs.CodeOf(err); code != errs.CodeUnavailable && code != errs.CodeExhausted {
+		if !errs.MayPass(err) || errs.CodeOf(err) == errs.CodeInternal {
 			l.log.Error("append refused", "conversation", conversation, "err", err)
 			return failed(len(events), err)
 		}
 		l.log.Debug("append again", "conversation", conversation, "attempt", attempt, "err", err)
-		pause := min(10*time.Millisecond<<min(attempt, 6), 500*time.Millisecond)
-		timer := time.NewTimer(pause/2 + rand.N(pause/2+1))
-		select {
-		case <-timer.C:
-		case <-l.ctx.Done():
-			timer.Stop()
-		}
+		retries.Wait(l.ctx, attempt+1)
 	}
 }
 

@@ -12,29 +12,28 @@ import (
 	"testing"
 	"time"
 
-	"github.com/msrchat/msrchat/chat/internal/msglog"
 	"github.com/msrchat/msrchat/shared/errs"
 	"github.com/msrchat/msrchat/shared/testenv"
 
 	"github.com/msrchat/msrchat/chat/internal/lane"
+	"github.com/msrchat/msrchat/chat/internal/msglog"
 )
 
-// appender is a function.
-type appender func(ctx context.Context, conversation uint64, entries []msglog.Entry) ([]msglog.Result, error)
+type appender func(ctx context.Context, conversation uint64, events []msglog.Event) ([]msglog.Result, error)
 
-func (a appender) Append(ctx context.Context, conversation uint64, _ []uint64, entries []msglog.Entry) ([]msglog.Result, error) {
-	return a(ctx, conversation, entries)
+func (a appender) Append(ctx context.Context, conversation uint64, events []msglog.Event) ([]msglog.Result, error) {
+	return a(ctx, conversation, events)
 }
 
 func lanes(a appender) *lane.Lanes { return lane.New(a, 0, slog.New(slog.DiscardHandler)) }
 
-// book is a log in memory that knows what it has; its mutex owns it.
-type book struct {
+// memoryLog is a log in memory that stores each text once. Its mutex owns logs.
+type memoryLog struct {
 	mu   sync.Mutex
 	logs map[uint64][]string
 }
 
-func (b *book) append(conversation uint64, entries []msglog.Entry) []msglog.Result {
+func (b *memoryLog) append(conversation uint64, entries []msglog.Event) []msglog.Result {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.logs == nil {
@@ -54,7 +53,9 @@ func (b *book) append(conversation uint64, entries []msglog.Entry) []msglog.Resu
 	return results
 }
 
-func entry(text string) msglog.Entry { return msglog.Entry{SenderID: 1, Body: []byte(text)} }
+func entry(conversation uint64, text string) msglog.Event {
+	return msglog.Event{Conversation: conversation, Sender: 1, Body: []byte(text)}
+}
 
 func closed(t *testing.T, l *lane.Lanes) {
 	t.Helper()
@@ -66,13 +67,13 @@ func closed(t *testing.T, l *lane.Lanes) {
 	}
 }
 
-// An append may fail, work and yet seem to fail, or be refused for lack of
-// room: whatever happens, the log has everything once, in the order sent.
+// An append may fail, succeed without an answer, or be refused for lack of room.
+// In every case the log has every message once, in the order sent.
 func TestOrderIsKeptWhateverHappens(t *testing.T) {
 	t.Parallel()
-	var b book
+	var b memoryLog
 	var under [4]atomic.Int64
-	l := lanes(func(_ context.Context, conversation uint64, entries []msglog.Entry) ([]msglog.Result, error) {
+	l := lanes(func(_ context.Context, conversation uint64, entries []msglog.Event) ([]msglog.Result, error) {
 		if under[conversation].Add(1) > 1 {
 			t.Error("two appends of a conversation at once")
 		}
@@ -82,7 +83,7 @@ func TestOrderIsKeptWhateverHappens(t *testing.T) {
 			return nil, errs.New(errs.CodeUnavailable, "not done")
 		case 1:
 			b.append(conversation, entries)
-			return nil, errs.New(errs.CodeUnavailable, "done, and nobody knows")
+			return nil, errs.New(errs.CodeUnavailable, "done, without an answer")
 		case 2:
 			return nil, errs.New(errs.CodeExhausted, "no room")
 		}
@@ -92,11 +93,11 @@ func TestOrderIsKeptWhateverHappens(t *testing.T) {
 	var wrong atomic.Int64
 	for i := range n {
 		for conversation := range uint64(4) {
-			err := l.Send(conversation, nil, lane.Send{Entry: entry(fmt.Sprint(i)), Done: func(r msglog.Result) {
+			err := l.Send(entry(conversation, fmt.Sprint(i)), func(r msglog.Result) {
 				if r.Err != nil || r.Seq != uint64(i+1) {
 					wrong.Add(1)
 				}
-			}})
+			})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -119,13 +120,13 @@ func TestWhatArrivesMeanwhileGoesTogether(t *testing.T) {
 	t.Parallel()
 	first := make(chan struct{})
 	var sizes []int
-	l := lanes(func(_ context.Context, _ uint64, entries []msglog.Entry) ([]msglog.Result, error) {
+	l := lanes(func(_ context.Context, _ uint64, entries []msglog.Event) ([]msglog.Result, error) {
 		<-first
 		sizes = append(sizes, len(entries)) // one lane: one goroutine
 		return make([]msglog.Result, len(entries)), nil
 	})
 	send := func(size int) {
-		if err := l.Send(1, nil, lane.Send{Entry: msglog.Entry{Body: make([]byte, size)}, Done: func(msglog.Result) {}}); err != nil {
+		if err := l.Send(msglog.Event{Conversation: 1, Body: make([]byte, size)}, func(msglog.Result) {}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -137,7 +138,7 @@ func TestWhatArrivesMeanwhileGoesTogether(t *testing.T) {
 	for range 3 {
 		send(60 << 10)
 	}
-	send(1 << 20) // alone, and yet it goes
+	send(1 << 20) // larger than an append may be: it goes alone
 	close(first)
 	closed(t, l)
 	total := 0
@@ -154,13 +155,13 @@ func TestWhatArrivesMeanwhileGoesTogether(t *testing.T) {
 func TestTooManyWaiting(t *testing.T) {
 	t.Parallel()
 	release := make(chan struct{})
-	l := lanes(func(_ context.Context, _ uint64, entries []msglog.Entry) ([]msglog.Result, error) {
+	l := lanes(func(_ context.Context, _ uint64, entries []msglog.Event) ([]msglog.Result, error) {
 		<-release
 		return make([]msglog.Result, len(entries)), nil
 	})
 	var answered atomic.Int64
 	send := func(i int) error {
-		return l.Send(uint64(i%10), nil, lane.Send{Done: func(msglog.Result) { answered.Add(1) }})
+		return l.Send(msglog.Event{Conversation: uint64(i % 10)}, func(msglog.Result) { answered.Add(1) })
 	}
 	const most = 20_000
 	for i := range most {
@@ -186,12 +187,12 @@ func TestTooManyWaiting(t *testing.T) {
 func TestTooManyBytesWaiting(t *testing.T) {
 	t.Parallel()
 	release := make(chan struct{})
-	l := lanes(func(_ context.Context, _ uint64, entries []msglog.Entry) ([]msglog.Result, error) {
+	l := lanes(func(_ context.Context, _ uint64, entries []msglog.Event) ([]msglog.Result, error) {
 		<-release
 		return make([]msglog.Result, len(entries)), nil
 	})
 	send := func(i int) error {
-		return l.Send(uint64(i%10), nil, lane.Send{Entry: msglog.Entry{Body: make([]byte, 64<<10)}, Done: func(msglog.Result) {}})
+		return l.Send(msglog.Event{Conversation: uint64(i % 10), Body: make([]byte, 64<<10)}, func(msglog.Result) {})
 	}
 	taken := 0
 	for ; send(taken) == nil; taken++ {
@@ -213,9 +214,9 @@ func TestTooManyBytesWaiting(t *testing.T) {
 	closed(t, l)
 }
 
-func TestARefusalThatDoesNotPassIsTold(t *testing.T) {
+func TestAPermanentRefusalIsAnswered(t *testing.T) {
 	t.Parallel()
-	l := lanes(func(_ context.Context, conversation uint64, entries []msglog.Entry) ([]msglog.Result, error) {
+	l := lanes(func(_ context.Context, conversation uint64, entries []msglog.Event) ([]msglog.Result, error) {
 		if conversation == 1 {
 			return nil, errs.New(errs.CodeInternal, "broken")
 		}
@@ -225,7 +226,7 @@ func TestARefusalThatDoesNotPassIsTold(t *testing.T) {
 	})
 	for conversation, want := range map[uint64]errs.Code{1: errs.CodeInternal, 2: errs.CodeConflict} {
 		answer := make(chan msglog.Result, 1)
-		if err := l.Send(conversation, nil, lane.Send{Done: func(r msglog.Result) { answer <- r }}); err != nil {
+		if err := l.Send(msglog.Event{Conversation: conversation}, func(r msglog.Result) { answer <- r }); err != nil {
 			t.Fatal(err)
 		}
 		if r := <-answer; errs.CodeOf(r.Err) != want {
@@ -237,18 +238,18 @@ func TestARefusalThatDoesNotPassIsTold(t *testing.T) {
 
 func TestCloseAnswersEverybody(t *testing.T) {
 	t.Parallel()
-	l := lanes(func(ctx context.Context, _ uint64, _ []msglog.Entry) ([]msglog.Result, error) {
+	l := lanes(func(ctx context.Context, _ uint64, _ []msglog.Event) ([]msglog.Result, error) {
 		<-ctx.Done() // a database that is away
 		return nil, errs.Wrap(errs.CodeUnavailable, ctx.Err(), "x")
 	})
 	const n = 500
 	var unavailable atomic.Int64
 	for i := range n {
-		if err := l.Send(uint64(i%7), nil, lane.Send{Done: func(r msglog.Result) {
+		if err := l.Send(msglog.Event{Conversation: uint64(i % 7)}, func(r msglog.Result) {
 			if errs.CodeOf(r.Err) == errs.CodeUnavailable {
 				unavailable.Add(1)
 			}
-		}}); err != nil {
+		}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -262,28 +263,28 @@ func TestCloseAnswersEverybody(t *testing.T) {
 	if unavailable.Load() != n {
 		t.Errorf("%d of %d got their answer", unavailable.Load(), n)
 	}
-	err := l.Send(1, nil, lane.Send{Done: func(msglog.Result) { t.Error("answered what was not taken") }})
+	err := l.Send(msglog.Event{Conversation: 1}, func(msglog.Result) { t.Error("answered what was not taken") })
 	if errs.CodeOf(err) != errs.CodeUnavailable {
 		t.Errorf("after Close: %v", err)
 	}
 }
 
-// A lane that is given up offers nothing more: what was offered before may still
-// be on its way into the log, and what was sent behind it would overtake it.
+// Once the lanes have given up, they offer nothing more: what was offered before
+// may still be on its way into the log, and later messages would overtake it.
 func TestNothingIsOfferedBehindAnUnknownOutcome(t *testing.T) {
 	var offered atomic.Int32
 	begun := make(chan struct{})
-	l := lanes(func(ctx context.Context, _ uint64, _ []msglog.Entry) ([]msglog.Result, error) {
+	l := lanes(func(ctx context.Context, _ uint64, _ []msglog.Event) ([]msglog.Result, error) {
 		if offered.Add(1) == 1 {
 			close(begun)
-			<-ctx.Done() // the database stands still
+			<-ctx.Done() // the database hangs
 		}
-		return nil, errs.New(errs.CodeUnavailable, "nobody knows")
+		return nil, errs.New(errs.CodeUnavailable, "no answer")
 	})
 	answered := make(chan error, 2)
 	send := func(text string) {
 		t.Helper()
-		if err := l.Send(1, nil, lane.Send{Entry: entry(text), Done: func(r msglog.Result) { answered <- r.Err }}); err != nil {
+		if err := l.Send(entry(1, text), func(r msglog.Result) { answered <- r.Err }); err != nil {
 			t.Fatal(err)
 		}
 	}

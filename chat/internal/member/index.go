@@ -1,6 +1,6 @@
-// Package member knows who takes part in which conversations. What it remembers
-// is bounded and may be old: whoever sends a delivery says with which number the
-// members last changed, and a reader that knows less reads them anew.
+// Package member caches the members of conversations. The cache is bounded and may
+// be stale: each delivery carries the number of the last change of the members, and
+// a server whose members are older reads them anew.
 package member
 
 import (
@@ -21,31 +21,31 @@ import (
 )
 
 const (
-	// maxCached conversations are remembered, some 10 MB. Beyond it all are
-	// forgotten; to read one again costs a part of one statement.
+	// maxCached conversations are cached, some 10 MB. Beyond it the cache is emptied.
+	// All that a batch lacks are read again by one statement.
 	maxCached = 100_000
 	// maxTogether conversations are read by one statement, which may take loadLimit.
 	maxTogether = 500
 	loadLimit   = 5 * time.Second
 )
 
-// directNumber is the number of a direct conversation's members, which were set
-// once, when it was made.
+// directNumber is the Number of all direct conversations, whose members never
+// change.
 const directNumber = 1
 
 // Members are the people of a conversation.
 type Members struct {
-	// Number rises with each change of the members; 0: nothing is known.
+	// Number rises with each change of the members. 0 means that there are none.
 	Number uint64
 	// Users must not be changed.
 	Users []uint64
 }
 
-// Has says whether a user takes part.
+// Has says whether a user is a member.
 func (m Members) Has(user uint64) bool { return slices.Contains(m.Users, user) }
 
-// Index remembers members. Its methods may be called from any goroutine; those
-// with a context may wait for the database.
+// Index is the cache. Its methods may be called from any goroutine. Those with a
+// context may wait for the database.
 type Index struct {
 	db    *sql.DB
 	loads *batch.Batcher[uint64, Members]
@@ -68,32 +68,32 @@ func New(db *sql.DB) *Index {
 	return x
 }
 
-// Known returns the members as they are remembered; it never waits.
-func (x *Index) Known(id uint64) (Members, bool) {
+// Cached returns the cached members. It never waits.
+func (x *Index) Cached(id uint64) (Members, bool) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	m, ok := x.cached[id]
 	return m, ok
 }
 
-// AtLeast returns the members if they are remembered as of a number or a later
-// one; it never waits.
+// AtLeast returns the cached members if they have at least this number. It never
+// waits.
 func (x *Index) AtLeast(id, number uint64) (Members, bool) {
-	m, ok := x.Known(id)
+	m, ok := x.Cached(id)
 	if planted.Has(planted.StaleMembers) {
 		return m, ok
 	}
 	return m, ok && m.Number >= number
 }
 
-// Put remembers the members of a conversation, unless newer ones are known. None
-// is not remembered: the conversation may be made at any moment.
+// Put caches the members of a conversation, unless newer ones are cached. That a
+// conversation does not exist is not cached, because it may be created at any moment.
 func (x *Index) Put(id uint64, m Members) {
 	if m.Number == 0 {
 		return
 	}
 	if planted.Has(planted.StaleMembers) {
-		m.Users = m.Users[:1] // as before the last one joined
+		m.Users = m.Users[:1] // as before the last member joined
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -106,14 +106,13 @@ func (x *Index) Put(id uint64, m Members) {
 	x.cached[id] = m
 }
 
-// PutDirect remembers the two people of a direct conversation.
+// PutDirect caches the two members of a direct conversation.
 func (x *Index) PutDirect(id, a, b uint64) {
 	x.Put(id, Members{Number: directNumber, Users: []uint64{min(a, b), max(a, b)}})
 }
 
-// Load reads the members of a conversation anew, together with others that are
-// asked for at the same time. Members without a number: there is no such
-// conversation.
+// Load reads the members of a conversation anew, by one query for all that are asked
+// for at the same time. If the conversation does not exist, their Number is 0.
 func (x *Index) Load(ctx context.Context, id uint64) (Members, error) {
 	m, err := x.loads.Ask(ctx, id)
 	if err != nil {
@@ -122,8 +121,8 @@ func (x *Index) Load(ctx context.Context, id uint64) (Members, error) {
 	return m, nil
 }
 
-// LoadAll reads the members of several conversations anew. A conversation that
-// does not exist is missing from the result.
+// LoadAll reads the members of several conversations anew. The result has none for a
+// conversation that does not exist.
 func (x *Index) LoadAll(ctx context.Context, ids []uint64) (map[uint64]Members, error) {
 	out := make(map[uint64]Members, len(ids))
 	for part := range slices.Chunk(ids, maxTogether) {
@@ -136,7 +135,7 @@ func (x *Index) LoadAll(ctx context.Context, ids []uint64) (map[uint64]Members, 
 	return out, nil
 }
 
-// read asks the database and remembers what it says.
+// read queries the database and caches the result.
 func (x *Index) read(ctx context.Context, ids []uint64) (map[uint64]Members, error) {
 	query := []byte("SELECT id, low_user, high_user FROM conversations WHERE kind = ? AND id IN (")
 	for i, id := range ids {

@@ -14,17 +14,18 @@ import (
 	"testing"
 	"time"
 
-	"github.com/msrchat/msrchat/chat/internal/msglog"
 	"github.com/msrchat/msrchat/shared/database"
 	"github.com/msrchat/msrchat/shared/testenv"
+
+	"github.com/msrchat/msrchat/chat/internal/msglog"
 )
 
-// BenchmarkLog measures durable messages per second on a real MariaDB beside a
-// floor taken in the same run: the same rows inserted bare, by one connection,
-// a batch taking what waits. Each figure is the median of rounds; the ratio is
-// what may be compared between machines.
+// BenchmarkLog measures durable messages per second on a real MariaDB. It also
+// measures a floor in the same run: the same rows inserted by one connection without
+// a log, each batch taking what waits. Each figure is the median of the rounds. Only
+// the ratio may be compared between machines.
 //
-//	go test -run '^$' -bench Log -benchtime 1x ./msglog
+//	go test -run '^$' -bench Log -benchtime 1x ./internal/msglog
 const (
 	benchWindow   = 1500 * time.Millisecond
 	benchRounds   = 3
@@ -116,14 +117,15 @@ func benchFloor(b *testing.B, outstanding int) float64 {
 			}
 			if err == nil {
 				var text []byte
-				text = append(text, "INSERT INTO events (conversation_id,seq,sender_id,client_msg_id,kind,body,created_at) VALUES "...)
+				text = append(text, "INSERT INTO events"+
+					" (conversation_id,seq,sender_id,client_msg_id,kind,body,created_at) VALUES "...)
 				for at, i := range batch {
 					for k := range outstanding {
 						if at+k > 0 {
 							text = append(text, ',')
 						}
 						id := id(i.conversation, uint64(i.n+k))
-						text = fmt.Appendf(text, "(%d,%d,1,x'%s',1,x'", i.conversation, i.n+k+1, hex.EncodeToString(id[:]))
+						text = fmt.Appendf(text, "(%d,%d,1,x'%x',1,x'", i.conversation, i.n+k+1, id)
 						text = append(hex.AppendEncode(text, body), "',1)"...)
 					}
 				}
@@ -161,7 +163,8 @@ func benchProcesses(b *testing.B, processes, outstanding int) float64 {
 	var workers []worker
 	for p := range processes {
 		cmd := exec.Command(os.Args[0])
-		cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s %s %s %d %d", workerEnv, cfg.Addr, cfg.User, cfg.Name, p+1, outstanding))
+		settings := fmt.Sprintf("%s %s %s %d %d", cfg.Addr, cfg.User, cfg.Name, p+1, outstanding)
+		cmd.Env = append(os.Environ(), workerEnv+"="+settings)
 		cmd.Stderr = os.Stderr
 		stdout, err := cmd.StdoutPipe()
 		if err != nil {
@@ -181,7 +184,7 @@ func benchProcesses(b *testing.B, processes, outstanding int) float64 {
 		workers = append(workers, w)
 	}
 	for _, w := range workers {
-		_ = w.in.Close() // the starting shot
+		_ = w.in.Close() // starts them together
 	}
 	var sum float64
 	for _, w := range workers {
@@ -201,7 +204,9 @@ func benchProcesses(b *testing.B, processes, outstanding int) float64 {
 		}
 	}
 	var gaps int
-	if err := testenv.Open(b, cfg).QueryRow("SELECT COUNT(*) FROM (SELECT 1 FROM events GROUP BY conversation_id HAVING COUNT(*) <> MAX(seq)) g").Scan(&gaps); err != nil || gaps != 0 {
+	err := testenv.Open(b, cfg).QueryRow("SELECT COUNT(*) FROM (SELECT 1 FROM events GROUP BY conversation_id" +
+		" HAVING COUNT(*) <> MAX(seq)) g").Scan(&gaps)
+	if err != nil || gaps != 0 {
 		b.Fatalf("%d conversations with gaps, %v", gaps, err)
 	}
 	return sum
@@ -236,11 +241,11 @@ func benchWorker() error {
 	fmt.Println("ready")
 	_, _ = os.Stdin.Read(make([]byte, 1)) // ends when the parent closes it
 	rate, err := senders(outstanding, func(conversation uint64, first, n int) error {
-		entries := make([]msglog.Entry, n)
+		entries := make([]msglog.Event, n)
 		for i := range entries {
-			entries[i] = msglog.Entry{SenderID: sender, ClientMsgID: id(sender, uint64(first+i)), Kind: 1, Body: body}
+			entries[i] = msglog.Event{Sender: sender, ID: id(sender, uint64(first+i)), Kind: 1, Body: body}
 		}
-		_, err := l.Append(ctx, conversation, nil, entries)
+		_, err := l.Append(ctx, conversation, entries)
 		return err
 	})
 	if err != nil {

@@ -6,12 +6,12 @@ import (
 	"time"
 )
 
-// maxHeads bounds the remembered heads (about 10 MB). Beyond it
-// all are dropped; reading a cold one costs part of one query per batch.
+// maxHeads bounds the cached heads (about 10 MB). Beyond it all are dropped. All
+// heads that a batch lacks are read by one query.
 const maxHeads = 200_000
 
 // contention is how long after a conflict a conversation goes straight to the
-// locked path. Longer than a change of owner takes, short enough that a single
+// locked path: longer than a change of owner takes, and short enough that a single
 // conflict costs little.
 const contention = 500 * time.Millisecond
 
@@ -19,14 +19,13 @@ const contention = 500 * time.Millisecond
 // event.
 type Head struct{ Seq, Ordinal uint64 }
 
-// head is the end of a conversation as far as the writer knows; it may be too
-// low, never too high.
+// head is a cached end of a conversation. It may be too low, never too high.
 type head struct {
 	Head
 	contendedUntil time.Time
 }
 
-// heads are what the writer remembers. Owned by the writer's goroutine.
+// heads are the cached ends by conversation. Owned by the writer's goroutine.
 type heads map[uint64]head
 
 // contended says whether any of the rows' conversations had a conflict lately.
@@ -72,9 +71,9 @@ func (h heads) advance(rows []*row) {
 	}
 	for i, r := range rows {
 		if i == len(rows)-1 || rows[i+1].req.conversation != r.req.conversation {
-			known := h[r.req.conversation]
-			known.Head = Head{r.seq, r.ordinal}
-			h[r.req.conversation] = known
+			end := h[r.req.conversation]
+			end.Head = Head{r.seq, r.ordinal}
+			h[r.req.conversation] = end
 		}
 	}
 }
@@ -86,7 +85,7 @@ func (h heads) forget(rows []*row) {
 	}
 }
 
-// conversations lists the rows' conversations once each; rows are sorted.
+// conversations lists the rows' conversations once each. The rows are sorted.
 func conversations(rows []*row) []uint64 {
 	var ids []uint64
 	for i, r := range rows {
@@ -97,11 +96,11 @@ func conversations(rows []*row) []uint64 {
 	return ids
 }
 
-// loadHeads reads the heads that are not remembered.
+// loadHeads reads the heads that are not cached.
 func (w *writer) loadHeads(ctx context.Context, rows []*row) error {
 	var cold []uint64
 	for _, id := range conversations(rows) {
-		if _, known := w.heads[id]; !known {
+		if _, ok := w.heads[id]; !ok {
 			cold = append(cold, id)
 		}
 	}

@@ -1,26 +1,27 @@
 // Package msglog is the message log: for each conversation an append-only
 // sequence of events in MySQL, numbered 1, 2, 3 … without a gap.
 //
-// Why it is dense, single and durable, whoever else writes:
+// Why a log is dense, has each message once and keeps it, with any number of
+// writers:
 //
 //   - The committed rows of a conversation are always 1..h. A writer inserts
-//     c+1..c+k in one atomic statement, where c is a head that it knows to be
-//     committed, never one from an attempt with an unknown outcome; so c <= h.
-//     With c < h the primary key refuses the whole statement, with c = h the rows
-//     become h+1..h+k.
-//   - A unique key on (conversation, sender, client message id) lets only one
-//     copy of a message commit; every other copy finds that one's number.
+//     c+1..c+k in one atomic statement. It takes for c only a head that it knows to
+//     be committed, never one from an attempt with an unknown outcome; so c <= h. If
+//     c < h, the primary key refuses the whole statement. If c = h, the rows become
+//     h+1..h+k.
+//   - A unique key on (conversation, sender, client message id) lets only one copy
+//     of a message commit. Every other copy gets the number of that one.
 //   - A result is given only after the commit was confirmed. When a connection
 //     breaks during a commit, the events are looked up before they are offered
 //     again.
 //
-// No lease, clock or single writer is needed for this. That one process owns a
-// conversation only saves conflicts; see settle.go for what one costs.
+// This needs no lease, no clock and no single writer. Ownership of a conversation by
+// one process only saves conflicts; settle.go says what a conflict costs.
 //
-// The invariant needs heads that never fall: the last row of a conversation is
-// never deleted (a policy may remove its beginning, see first_seq), and all
-// remembered heads are dropped whenever a connection breaks, because the next
-// one may lead to another primary.
+// The proof needs heads that never decrease. So the last row of a conversation is
+// never deleted (a policy may remove its beginning, see first_seq). And all cached
+// heads are dropped when a connection breaks, because the next one may lead to
+// another primary.
 package msglog
 
 import (
@@ -37,8 +38,8 @@ import (
 	"github.com/msrchat/msrchat/shared/errs"
 )
 
-// Limits of one batch (measured: beyond 512 rows little is gained), and how
-// many requests may wait for the writer before Append blocks.
+// Limits of one batch, which gains little beyond 512 rows (measured), and how many
+// requests may wait for the writer before Append blocks.
 const (
 	maxBatchRows  = 512
 	maxBatchBytes = 1 << 20
@@ -57,13 +58,13 @@ type Event struct {
 	Ordinal   uint64
 	CreatedAt int64 // Unix milliseconds
 	Sender    uint64
-	ID        [16]byte // chosen by the client: sent twice is stored once
-	// Kind and Body are the content, see chat.proto; nobody here looks into it.
+	ID        [16]byte // chosen by the client; an event sent twice is stored once
+	// Kind and Body are the content, see chat.proto. The log does not look into it.
 	Kind uint8
 	Body []byte
 	// Uncounted events leave the ordinal as it is. Set only on the way in.
 	Uncounted bool
-	// Connection is where the event came in, 0 for nowhere. It is handed to
+	// Connection is the one that sent the event, 0 for none. It is handed to
 	// Options.Committed and not stored.
 	Connection uint64
 }
@@ -77,16 +78,16 @@ type Result struct {
 	// Existing says that the event was in the log already.
 	Existing bool
 	// Err is an *errs.Error when this event was refused: CodeConflict for an id
-	// that was used with another body, CodeInvalid for what the database does
-	// not take. The other events of the request are not affected.
+	// that was used with another body, CodeInvalid for a value that the database
+	// refuses. The other events of the request are not affected.
 	Err error
 }
 
 // Options configure a Log.
 type Options struct {
 	// Committed is called by the writer after each batch, before the requests are
-	// answered, with all its events that are in the log now, in log order. It must
-	// not block: the writer waits for it. May be nil.
+	// answered, with all events of the batch that are in the log, in log order. It
+	// must not block, because the writer waits for it. It may be nil.
 	Committed func([]Event)
 	Logger    *slog.Logger
 	// Registerer gets the log's metrics; nil means none.
@@ -99,8 +100,8 @@ type Log struct {
 	db      *sql.DB
 	opts    Options
 	metrics *metrics
-	// writer is the only one: with two, batches were half as large, and a batch
-	// costs more than the rows in it.
+	// There is one writer, because with two the batches were half as large, and a
+	// batch costs more than the rows in it.
 	writer *writer
 
 	// offered counts the rows, for planted.DropThousandth alone.
@@ -138,12 +139,12 @@ type request struct {
 	done         chan struct{}
 }
 
-// Append appends events, in order, to one conversation and returns a result
-// for each after the commit. It blocks until then; while the database is away
-// it goes on trying. The events must not be changed afterwards.
+// Append appends events, in order, to one conversation and returns a result for
+// each after the commit. It blocks until then, also while the database is away. The
+// events must not be changed afterwards.
 //
 // An error (ctx ended, the log closed) means that the outcome of all events is
-// unknown: to offer the same events again is safe and finds it.
+// unknown. The same events may safely be offered again, which tells the outcome.
 func (l *Log) Append(ctx context.Context, conversation uint64, events []Event) ([]Result, error) {
 	if len(events) == 0 {
 		return nil, nil
@@ -186,10 +187,10 @@ func (l *Log) enqueue(ctx context.Context, r *request) error {
 	}
 }
 
-// Close lets queued appends finish until ctx ends, then gives up on the rest,
-// whose outcome is unknown. Later calls of Append fail.
+// Close lets queued appends finish until ctx ends and then gives up the rest, whose
+// outcome is unknown. Later calls of Append fail.
 func (l *Log) Close(ctx context.Context) error {
-	context.AfterFunc(ctx, l.cancel) // also frees an Append that waits in enqueue
+	context.AfterFunc(ctx, l.cancel) // also ends an Append that waits in enqueue
 	l.mu.Lock()
 	already := l.closed
 	if !already {
@@ -208,9 +209,9 @@ func (l *Log) Close(ctx context.Context) error {
 // QueueDelay is how long the oldest append has been waiting, 0 when none is.
 func (l *Log) QueueDelay() time.Duration { return sinceMicro(l.writer.oldest.Load()) }
 
-// Stalled is how long the present batch has been worked on, 0 when there is
-// none. However many appends wait, a batch takes some milliseconds where the
-// database can be reached.
+// Stalled is how long the present batch has been worked on, 0 when there is none.
+// While the database can be reached that is some milliseconds, however many appends
+// wait.
 func (l *Log) Stalled() time.Duration { return sinceMicro(l.writer.began.Load()) }
 
 // sinceMicro is the time since some Unix microseconds, 0 for none.

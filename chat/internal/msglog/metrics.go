@@ -6,7 +6,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// metrics counts what an operator wants to know of the log.
 type metrics struct {
 	rows, conflicts, existing, locked, lost, queueFull prometheus.Counter
 	batchRows, batchSeconds                            prometheus.Histogram
@@ -22,17 +21,21 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		existing:  counter("existing_total", "Entries that were in the log already."),
 		locked:    counter("locked_total", "Transactions that took locks because of a conflict."),
 		lost:      counter("lost_connections_total", "Connections that broke under a statement."),
-		queueFull: counter("queue_full_total", "Appends that had to wait for a place in the queue."),
+		queueFull: counter("queue_full_total", "Appends that had to wait for room in the queue."),
 		batchRows: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "msrchat_log_batch_rows", Help: "Entries per batch.", Buckets: prometheus.ExponentialBuckets(1, 2, 10),
+			Name:    "msrchat_log_batch_rows",
+			Help:    "Entries per batch.",
+			Buckets: prometheus.ExponentialBuckets(1, 2, 10),
 		}),
 		batchSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "msrchat_log_batch_seconds", Help: "Time from taking a batch to its commit.",
+			Name:    "msrchat_log_batch_seconds",
+			Help:    "Time from taking a batch to its commit.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14),
 		}),
 	}
 	if reg != nil {
-		reg.MustRegister(m.rows, m.conflicts, m.existing, m.locked, m.lost, m.queueFull, m.batchRows, m.batchSeconds)
+		reg.MustRegister(
+			m.rows, m.conflicts, m.existing, m.locked, m.lost, m.queueFull, m.batchRows, m.batchSeconds)
 	}
 	return m
 }

@@ -6,20 +6,20 @@ import (
 	"time"
 )
 
-// What follows runs only where package planted has planted a bug.
+// What follows runs only when package planted has planted a bug.
 
-// insertLater is for planted.AckBeforeCommit: what ends the process within
-// this time loses the statement, whose rows are acknowledged already.
+// insertLater is for planted.AckBeforeCommit: if the process ends within this time,
+// the statement is lost, and its rows are acknowledged already.
 func (w *writer) insertLater(statement string) {
 	const later = 300 * time.Millisecond
 	time.AfterFunc(later, func() { _, _ = w.log.db.ExecContext(context.Background(), statement) })
 }
 
-// renamed is for planted.DedupeOff: rows that may be in the log get new ids, so
-// that the unique key cannot know them.
+// renamed is for planted.DedupeOff: rows that may be in the log get new ids, which
+// the unique key does not refuse.
 func renamed(rows []*row) []*row {
 	for _, r := range rows {
-		_, _ = rand.Read(r.event().ID[:]) // never fails: the program would end
+		_, _ = rand.Read(r.event().ID[:]) // returns no error
 	}
 	return rows
 }
@@ -38,7 +38,7 @@ func (w *writer) dropThousandth(rows []*row) (kept, dropped []*row) {
 	return kept, dropped
 }
 
-// pretend gives rows that are nowhere the next numbers.
+// pretend gives the next numbers to rows that are not stored.
 func (w *writer) pretend(rows []*row) {
 	for _, r := range rows {
 		*r.result() = Result{Seq: w.heads[r.req.conversation].Seq + 1, CreatedAt: time.Now().UnixMilli()}

@@ -43,7 +43,7 @@ func (l *Log) page(ctx context.Context, conversation uint64, query string, bound
 	return events, nil
 }
 
-// Heads reads the ends of conversations; an empty one is missing from the result.
+// Heads reads the ends of conversations. The result has none for an empty one.
 func (l *Log) Heads(ctx context.Context, ids []uint64) (map[uint64]Head, error) {
 	if len(ids) == 0 {
 		return nil, nil

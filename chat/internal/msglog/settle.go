@@ -14,18 +14,17 @@ import (
 	"github.com/msrchat/msrchat/shared/planted"
 )
 
-// settle brings rows to a result where the fast path could not or would not:
-// another writer was faster, or may be, a message was there already, a
-// connection broke, or the database refuses something. Each round looks up
-// which rows are in the log, except that the first one skips this when nothing
-// hints at it, then appends the rest under locks that keep other writers of the
-// same conversations out until the commit.
+// settle is the slow path to a result: there is, or lately was, another writer, a
+// message is in the log already, a connection broke, or the database refuses a
+// value. Each round looks up which rows are in the log; the first round does so only
+// if suspect says that some may be. Then it appends the rest under locks that keep
+// other writers of the same conversations out until the commit.
 //
-// Plain retries would starve: the winner of a conflict knows the next number
-// before the loser has read the head again.
+// Without locks the loser of a conflict would starve: the winner knows the next
+// number before the loser has read the head again.
 func (w *writer) settle(ctx context.Context, rows []*row, suspect bool) {
 	for attempt := 0; len(rows) > 0; attempt++ {
-		if attempt > 0 && !pause(ctx, attempt-1) {
+		if !retries.Wait(ctx, attempt) {
 			break
 		}
 		if err := w.connect(ctx); err != nil {
@@ -53,7 +52,7 @@ func (w *writer) settle(ctx context.Context, rows []*row, suspect bool) {
 		}
 		w.failed(rows, err)
 		if database.IsDuplicate(err) || database.IsContention(err) {
-			attempt = min(attempt, 2) // somebody else made progress: stay quick
+			attempt = min(attempt, 2) // another writer made progress: keep the waits short
 		}
 	}
 	for _, r := range rows {
@@ -73,15 +72,14 @@ func (w *writer) bisect(ctx context.Context, rows []*row) {
 	w.settle(ctx, rows[half:], true)
 }
 
-// isData says that the server refused a value, as opposed to being unable to
-// store anything.
+// isData says that the server refused a value and can store others.
 func isData(err error) bool {
 	var e *mysql.MySQLError
 	return errors.As(err, &e) && slices.Contains([]uint16{1048, 1153, 1264, 1292, 1366, 1406, 3140}, e.Number)
 }
 
-// lookUp gives the rows that are in the log already their result and returns
-// the others, in order.
+// lookUp sets the results of the rows that are in the log and returns the others in
+// order.
 func (w *writer) lookUp(ctx context.Context, rows []*row) (missing []*row, err error) {
 	if planted.Has(planted.DedupeOff) {
 		return renamed(rows), nil
@@ -101,7 +99,9 @@ func (w *writer) lookUp(ctx context.Context, rows []*row) (missing []*row, err e
 		var id, body []byte
 		var kind uint8
 		var result Result
-		if err := found.Scan(&k.conversation, &k.sender, &id, &result.Seq, &result.Ordinal, &kind, &body, &result.CreatedAt); err != nil {
+		err := found.Scan(
+			&k.conversation, &k.sender, &id, &result.Seq, &result.Ordinal, &kind, &body, &result.CreatedAt)
+		if err != nil {
 			return nil, err
 		}
 		copy(k.id[:], id)
@@ -125,11 +125,12 @@ func (w *writer) lookUp(ctx context.Context, rows []*row) (missing []*row, err e
 	return missing, nil
 }
 
-// appendLocked appends rows in a transaction that holds the conversations and
-// the ends of their logs. The conversations' rows put those who come this way
-// in line without deadlocks; the locks on the ends keep out those who do not.
-// Those are gap locks, which want REPEATABLE READ. The light form goes without
-// them: in a contended conversation nearly everybody comes this way.
+// appendLocked appends rows in a transaction that locks the conversations and the
+// ends of their logs. The locks on the conversations' rows serialise the writers on
+// the slow path without deadlocks. The locks on the ends keep out writers on the
+// fast path; they are gap locks, which need REPEATABLE READ. The light form does
+// without them, because in a contended conversation nearly all writers are on the
+// slow path.
 func (w *writer) appendLocked(ctx context.Context, rows []*row, light bool) (err error) {
 	w.log.metrics.locked.Inc()
 	isolation, endsOf := sql.LevelRepeatableRead, appendLockEnds
@@ -142,8 +143,8 @@ func (w *writer) appendLocked(ctx context.Context, rows []*row, light bool) (err
 	}
 	defer func() {
 		if err != nil {
-			// 1205 undoes the statement only. A rollback that fails leaves a broken
-			// connection, whose locks end with it.
+			// Error 1205 undoes only the statement. If the rollback fails, the connection
+			// is broken, and its locks end with it.
 			if rollback := tx.Rollback(); rollback != nil && database.Answered(err) {
 				w.lose(rollback)
 			}

@@ -5,14 +5,15 @@ import (
 	"strconv"
 )
 
-// The statements are built as text, because their shape differs with every
-// batch and a prepared statement would cost two more round trips. Every value
-// is a decimal number or a hexadecimal literal: there is nothing to escape.
+// The statements are built as text, because their shape differs with every batch,
+// and a prepared statement would cost two more round trips. Every value is a decimal
+// number or a hexadecimal literal, so there is nothing to escape.
 
 const (
-	insertHead = "INSERT INTO events (conversation_id,seq,ordinal,sender_id,client_msg_id,kind,body,created_at) VALUES "
-	lookUpHead = "SELECT conversation_id,sender_id,client_msg_id,seq,COALESCE(ordinal,seq),kind,body,created_at FROM events" +
-		" WHERE (conversation_id,sender_id,client_msg_id) IN ("
+	insertHead = "INSERT INTO events" +
+		" (conversation_id,seq,ordinal,sender_id,client_msg_id,kind,body,created_at) VALUES "
+	lookUpHead = "SELECT conversation_id,sender_id,client_msg_id,seq,COALESCE(ordinal,seq),kind,body,created_at" +
+		" FROM events WHERE (conversation_id,sender_id,client_msg_id) IN ("
 )
 
 func appendInsert(b []byte, rows []*row, now int64) []byte {
@@ -50,12 +51,12 @@ func appendLookUp(b []byte, rows []*row) []byte {
 	return append(b, ')')
 }
 
-// appendEnds asks for each conversation's last event: one backward step in the
-// primary key each. GROUP BY may read whole conversations, and so does the
-// optimiser's own choice here, the narrower idempotency index.
+// appendEnds asks for the last event of each conversation, which is one backward
+// step in the primary key. GROUP BY may read whole conversations, and so does the
+// index that the optimiser would choose, the narrower idempotency index.
 func appendEnds(b []byte, ids []uint64) []byte { return appendEachEnd(b, ids, "") }
 
-// appendLockEnds does the same and keeps others from appending.
+// appendLockEnds also keeps other writers from appending.
 func appendLockEnds(b []byte, ids []uint64) []byte { return appendEachEnd(b, ids, " FOR UPDATE") }
 
 func appendEachEnd(b []byte, ids []uint64, lock string) []byte {
@@ -63,7 +64,8 @@ func appendEachEnd(b []byte, ids []uint64, lock string) []byte {
 		if i > 0 {
 			b = append(b, " UNION ALL "...)
 		}
-		b = append(b, "(SELECT conversation_id,seq,COALESCE(ordinal,seq) FROM events FORCE INDEX (PRIMARY) WHERE conversation_id="...)
+		b = append(b, "(SELECT conversation_id,seq,COALESCE(ordinal,seq) FROM events FORCE INDEX (PRIMARY)"+
+			" WHERE conversation_id="...)
 		b = strconv.AppendUint(b, id, 10)
 		b = append(b, " ORDER BY seq DESC LIMIT 1"...)
 		b = append(append(b, lock...), ')')

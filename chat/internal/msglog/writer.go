@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
-	"math/rand/v2"
 	"runtime"
 	"slices"
 	"sync/atomic"
@@ -13,10 +12,11 @@ import (
 	"github.com/msrchat/msrchat/shared/database"
 	"github.com/msrchat/msrchat/shared/errs"
 	"github.com/msrchat/msrchat/shared/planted"
+	"github.com/msrchat/msrchat/shared/retry"
 )
 
-// writer runs one transaction after the other. Its goroutine owns everything but queue
-// and the atomics.
+// writer runs one transaction after the other. Its goroutine owns all fields but
+// queue and the atomics.
 type writer struct {
 	log     *Log
 	queue   chan *request
@@ -33,17 +33,17 @@ type writer struct {
 	seen  map[key]*row
 }
 
-// key is what makes a message the same message.
+// key identifies a message.
 type key struct {
 	conversation, sender uint64
 	id                   [16]byte
 }
 
-// row is the place of one event in a batch.
+// row is one event of a batch.
 type row struct {
 	req   *request
 	index int
-	// seq and ordinal are those that the statement under way gives it.
+	// seq and ordinal are the event's in the statement under way.
 	seq, ordinal uint64
 	// first is the row of the same batch that this one repeats.
 	first *row
@@ -56,15 +56,15 @@ func (r *row) key() key {
 	return key{r.req.conversation, e.Sender, e.ID}
 }
 
-// same says whether two events with one key say the same.
+// same says whether the event has this content.
 func (r *row) same(kind uint8, body []byte) bool {
 	return r.event().Kind == kind && slices.Equal(r.event().Body, body)
 }
 
-// repeat takes over the outcome of the first.
+// repeat takes over the outcome of first.
 func (r *row) repeat() {
 	if err := r.first.req.err; err != nil {
-		r.req.err = err // nobody knows
+		r.req.err = err // the outcome is unknown
 		return
 	}
 	*r.result() = *r.first.result()
@@ -79,13 +79,16 @@ func (r *row) repeat() {
 
 func newWriter(l *Log) *writer {
 	return &writer{
-		log: l, queue: make(chan *request, queueLen), stopped: make(chan struct{}),
-		heads: heads{}, seen: make(map[key]*row),
+		log:     l,
+		queue:   make(chan *request, queueLen),
+		stopped: make(chan struct{}),
+		heads:   heads{},
+		seen:    make(map[key]*row),
 	}
 }
 
-// run takes what waits, commits it, and takes what waits then; it never waits
-// for more to come.
+// run takes what waits, commits it, and takes what waits then. It never waits for
+// more to come.
 func (w *writer) run(ctx context.Context) {
 	defer close(w.stopped)
 	defer w.disconnect()
@@ -110,8 +113,8 @@ func (w *writer) take(batch []*request) ([]*request, bool) {
 	if !ok {
 		return nil, false
 	}
-	// Goroutines that are ready to run go first, for they may have more: nine rows a
-	// batch where there were seven, on a busy machine. On an idle one none is ready.
+	// Goroutines that are ready to run go first, because they may have more: nine rows
+	// a batch instead of seven on a busy machine. On an idle machine none is ready.
 	runtime.Gosched()
 	batch = append(batch, first)
 	rows, size := len(first.events), first.size()
@@ -141,8 +144,8 @@ func (r *request) size() (n int) {
 // process brings every row of a batch to a result and answers the requests.
 func (w *writer) process(ctx context.Context, batch []*request) {
 	started := time.Now()
-	// Sorted, so that the writers of several servers take their locks in the same order. Stable,
-	// so that one device's messages keep theirs.
+	// Sorted, so that the writers of several servers take their locks in the same
+	// order; stable, so that one device's messages keep their order.
 	slices.SortStableFunc(batch, func(a, b *request) int { return cmp.Compare(a.conversation, b.conversation) })
 	rows, repeats := w.rows(batch)
 	for at := 0; at < len(rows); at += maxBatchRows {
@@ -166,9 +169,9 @@ var (
 	errTooLong   = errs.New(errs.CodeTooLarge, "the message is longer than %d bytes", MaxBody)
 )
 
-// rows flattens a batch, leaving out what cannot be stored and what repeats an
-// earlier row of the same batch (which inside one statement could never be
-// committed).
+// rows flattens a batch. It leaves out events that are too long and those that
+// repeat an earlier one of the batch, because the unique key would refuse the whole
+// statement.
 func (w *writer) rows(batch []*request) (rows, repeats []*row) {
 	clear(w.seen)
 	for _, req := range batch {
@@ -178,7 +181,7 @@ func (w *writer) rows(batch []*request) (rows, repeats []*row) {
 				r.result().Err = errTooLong
 				continue
 			}
-			if first, again := w.seen[r.key()]; again {
+			if first, ok := w.seen[r.key()]; ok {
 				r.first = first
 				repeats = append(repeats, r)
 				continue
@@ -196,7 +199,8 @@ func committed(batch []*request) []Event {
 		for i, result := range req.results {
 			if req.err == nil && result.Err == nil {
 				e := req.events[i]
-				e.Conversation, e.Seq, e.Ordinal, e.CreatedAt = req.conversation, result.Seq, result.Ordinal, result.CreatedAt
+				e.Conversation, e.CreatedAt = req.conversation, result.CreatedAt
+				e.Seq, e.Ordinal = result.Seq, result.Ordinal
 				out = append(out, e)
 			}
 		}
@@ -204,8 +208,8 @@ func committed(batch []*request) []Event {
 	return out
 }
 
-// commit brings rows to a result: at once where nobody interferes, else by
-// settle. It returns only when it is done or ctx ended.
+// commit brings rows to a result, by insert if no other writer interferes, else by
+// settle. It returns when all rows have a result or ctx has ended.
 func (w *writer) commit(ctx context.Context, rows []*row) {
 	if planted.Has(planted.DropThousandth) {
 		var dropped []*row
@@ -225,7 +229,7 @@ func (w *writer) commit(ctx context.Context, rows []*row) {
 	}
 }
 
-// insert is the fast path: one statement at remembered heads.
+// insert is the fast path: one statement behind the cached heads.
 func (w *writer) insert(ctx context.Context, rows []*row) error {
 	if err := w.connect(ctx); err != nil {
 		return err
@@ -273,7 +277,8 @@ func (w *writer) disconnect() {
 	}
 }
 
-// failed draws the consequences of an error for what is remembered.
+// failed drops what an error makes doubtful: the heads of the rows, or the
+// connection.
 func (w *writer) failed(rows []*row, err error) {
 	switch {
 	case database.IsDuplicate(err):
@@ -286,8 +291,8 @@ func (w *writer) failed(rows []*row, err error) {
 	}
 }
 
-// lose gives up the connection, and with it all remembered heads: none outlives
-// the connection that it was learned on.
+// lose gives up the connection and all cached heads, which were read or written on
+// it.
 func (w *writer) lose(err error) {
 	w.log.metrics.lost.Inc()
 	w.log.opts.Logger.Warn("message log lost its connection", "err", err)
@@ -295,21 +300,5 @@ func (w *writer) lose(err error) {
 	w.disconnect()
 }
 
-// Pauses between attempts while the database is away.
-const (
-	minPause = 20 * time.Millisecond
-	maxPause = time.Second
-)
-
-// pause waits a jittered, growing time; false means that ctx ended.
-func pause(ctx context.Context, attempt int) bool {
-	d := min(minPause<<min(attempt, 10), maxPause)
-	timer := time.NewTimer(d/2 + rand.N(d/2+1))
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
-	}
-}
+// retries are the waits between attempts while the database is away.
+var retries = retry.Policy{Min: 20 * time.Millisecond, Max: time.Second}

@@ -1,7 +1,7 @@
-// Package ownstate keeps what people set for themselves in their conversations:
-// how far they have read, and what they have begun to write. All devices of a
-// person see the same, because each change gives the state a greater number, and
-// the number is told beside the heads of the logs.
+// Package ownstate stores what users set for themselves in their conversations: how
+// far they have read, and the draft of their next message. All devices of a user see
+// the same, because each change gives the state a greater number, and the numbers
+// are announced beside the heads of the logs.
 package ownstate
 
 import (
@@ -23,12 +23,12 @@ const (
 	// maxTogether changes share one transaction, which may take setLimit.
 	maxTogether = 100
 	setLimit    = 5 * time.Second
-	// maxAttempts is how often a transaction is tried that another server's locks
-	// got in the way of.
+	// maxAttempts is how often a transaction is tried that conflicts with another
+	// server's locks.
 	maxAttempts = 4
 	// MaxDraft is the longest draft in bytes: that of the longest text.
 	MaxDraft = text.MaxMessageBytes
-	// maxPageBytes keeps an answer with drafts well below the outgoing queue.
+	// maxPageBytes keeps an answer with drafts well below the bound of a write queue.
 	maxPageBytes = 256 << 10
 )
 
@@ -40,7 +40,7 @@ type Store struct {
 	sets *batch.Batcher[change, outcome]
 }
 
-// key names an own state.
+// key identifies an own state.
 type key struct{ user, conversation uint64 }
 
 // change is a request to change an own state.
@@ -49,8 +49,8 @@ type change struct {
 	set *chatv1.SetOwnState
 }
 
-// outcome is what came of a change: the state afterwards, and whether it is
-// another than before; err refuses this change alone.
+// outcome is the result of one change: the state afterwards, and whether it differs
+// from before. err refuses this change only.
 type outcome struct {
 	state   *chatv1.OwnState
 	changed bool
@@ -71,8 +71,8 @@ var (
 	errDraftText      = errs.New(errs.CodeInvalid, "the draft is not valid UTF-8").In("draft")
 )
 
-// Set changes a user's own state and returns it as it is afterwards, and whether
-// it changed. A user who does not take part gets CodeNotFound.
+// Set changes a user's own state. It returns the state afterwards and whether it
+// changed. A user who is not a member gets CodeNotFound.
 func (s *Store) Set(ctx context.Context, user uint64, set *chatv1.SetOwnState) (*chatv1.OwnState, bool, error) {
 	switch draft := set.GetDraft().GetText(); {
 	case len(draft) > MaxDraft:
@@ -92,7 +92,7 @@ func away(err error) error {
 	return errs.Wrap(errs.CodeUnavailable, err, "the database does not answer").Retry(time.Second)
 }
 
-// setAll makes changes in one transaction, again where locks got in its way.
+// setAll makes changes in one transaction, and again after a conflict of locks.
 func (s *Store) setAll(ctx context.Context, changes []change) ([]outcome, error) {
 	for attempt := 1; ; attempt++ {
 		out, err := s.transact(ctx, changes)
@@ -130,8 +130,8 @@ func (s *Store) transact(ctx context.Context, changes []change) ([]outcome, erro
 	return out, tx.Commit()
 }
 
-// row is a member's row under its lock, with the draft. joined is there because
-// a row is written back as a whole.
+// row is a member's locked row with the draft. It has joined because the whole row is
+// written back.
 type row struct {
 	key
 	joined            int64
@@ -139,18 +139,18 @@ type row struct {
 	changed, newDraft bool
 }
 
-// place is an event of a log.
+// place is that of an event in a log.
 type place struct{ conversation, seq uint64 }
 
-// apply changes a row that is locked, nil where the user does not take part.
+// apply changes a locked row, which is nil if the user is not a member.
 func apply(r *row, set *chatv1.SetOwnState, ordinals map[place]uint64, now int64) outcome {
 	if r == nil {
 		return outcome{err: errNoConversation}
 	}
 	changed := false
 	if seq := set.GetReadSeq(); seq > r.state.GetReadSeq() {
-		ordinal, there := ordinals[place{r.conversation, seq}]
-		if !there {
+		ordinal, ok := ordinals[place{r.conversation, seq}]
+		if !ok {
 			return outcome{err: errReadTooFar}
 		}
 		r.state.ReadSeq, r.state.ReadOrdinal = seq, ordinal
@@ -158,7 +158,9 @@ func apply(r *row, set *chatv1.SetOwnState, ordinals map[place]uint64, now int64
 	}
 	if d := set.GetDraft(); d != nil && wins(d, set.GetBaseNumber(), r.state.GetDraft(), now) {
 		r.state.Draft = &chatv1.Draft{
-			Text: d.GetText(), EditedAtMs: min(d.GetEditedAtMs(), now), Number: r.state.GetNumber() + 1,
+			Text:       d.GetText(),
+			EditedAtMs: min(d.GetEditedAtMs(), now),
+			Number:     r.state.GetNumber() + 1,
 		}
 		r.newDraft, changed = true, true
 	}
@@ -169,8 +171,8 @@ func apply(r *row, set *chatv1.SetOwnState, ordinals map[place]uint64, now int64
 	return outcome{state: snapshot(&r.state), changed: changed}
 }
 
-// wins says whether a draft replaces the present one: its device knew that one,
-// or else it was changed later. A text that is there already changes nothing.
+// wins says whether a draft replaces the present one: its device had seen that one,
+// or it was edited later. The same text changes nothing.
 func wins(d *chatv1.Draft, base uint64, present *chatv1.Draft, now int64) bool {
 	if d.GetText() == present.GetText() {
 		return false
@@ -179,7 +181,7 @@ func wins(d *chatv1.Draft, base uint64, present *chatv1.Draft, now int64) bool {
 }
 
 // Read returns own states of a user in the order asked, as many as fit into an
-// answer; where there is none the number is 0.
+// answer. A state that was never set has the number 0.
 func (s *Store) Read(ctx context.Context, user uint64, conversations []uint64) ([]*chatv1.OwnState, error) {
 	found, err := readAll(ctx, s.db, user, conversations)
 	if err != nil {

@@ -16,11 +16,12 @@ import (
 // The statements are built as text: every value is a decimal number or a
 // hexadecimal literal, so there is nothing to escape.
 
-// lock reads the members' rows that changes are about and keeps other
-// transactions from them. All servers lock in the order of the primary key.
+// lock reads and locks the members' rows of changes. All servers lock in the order
+// of the primary key, which avoids deadlocks; the optimiser would choose the order of
+// the conversations.
 func lock(ctx context.Context, tx *sql.Tx, changes []change) (map[key]*row, error) {
-	query := []byte("SELECT user_id, conversation_id, joined_at, own_state, read_seq, read_ordinal FROM members" +
-		" WHERE (user_id, conversation_id) IN (")
+	query := []byte("SELECT user_id, conversation_id, joined_at, own_state, read_seq, read_ordinal" +
+		" FROM members FORCE INDEX (PRIMARY) WHERE (user_id, conversation_id) IN (")
 	for i, c := range changes {
 		query = appendTuple(query, i, c.user, c.conversation)
 	}
@@ -102,7 +103,7 @@ func readOrdinals(ctx context.Context, tx *sql.Tx, changes []change) (map[place]
 	return out, found.Err()
 }
 
-// write stores what changed, by one statement for each table.
+// write stores the changed rows, by one statement for each table.
 func write(ctx context.Context, tx *sql.Tx, rows map[key]*row) error {
 	changed := make([]*row, 0, len(rows))
 	for _, r := range rows {
@@ -116,12 +117,14 @@ func write(ctx context.Context, tx *sql.Tx, rows map[key]*row) error {
 	if len(changed) == 0 {
 		return nil
 	}
-	members := []byte("INSERT INTO members (user_id, conversation_id, joined_at, own_state, read_seq, read_ordinal) VALUES ")
+	members := []byte("INSERT INTO members" +
+		" (user_id, conversation_id, joined_at, own_state, read_seq, read_ordinal) VALUES ")
 	drafts := []byte("INSERT INTO drafts (user_id, conversation_id, edited_at, number, body) VALUES ")
 	n := 0
 	for i, r := range changed {
 		s := &r.state
-		members = appendTuple(members, i, r.user, r.conversation, uint64(r.joined), s.GetNumber(), s.GetReadSeq(), s.GetReadOrdinal())
+		members = appendTuple(members, i,
+			r.user, r.conversation, uint64(r.joined), s.GetNumber(), s.GetReadSeq(), s.GetReadOrdinal())
 		if !r.newDraft {
 			continue
 		}
@@ -148,13 +151,15 @@ func write(ctx context.Context, tx *sql.Tx, rows map[key]*row) error {
 }
 
 // readAll reads the own states of one user.
-func readAll(ctx context.Context, db *sql.DB, user uint64, conversations []uint64) (map[uint64]*chatv1.OwnState, error) {
+func readAll(
+	ctx context.Context, db *sql.DB, user uint64, conversations []uint64,
+) (map[uint64]*chatv1.OwnState, error) {
 	out := make(map[uint64]*chatv1.OwnState, len(conversations))
 	if len(conversations) == 0 {
 		return out, nil
 	}
 	query := []byte("SELECT m.conversation_id, m.own_state, m.read_seq, m.read_ordinal," +
-		" COALESCE(d.body, ''), COALESCE(d.edited_at, 0), COALESCE(d.number, 0) FROM members m" +
+		" COALESCE(d.body, ''), COALESCE(d.edited_at, 0), COALESCE(d.number, 0) FROM members m FORCE INDEX (PRIMARY)" +
 		" LEFT JOIN drafts d ON d.user_id = m.user_id AND d.conversation_id = m.conversation_id" +
 		" WHERE (m.user_id, m.conversation_id) IN (")
 	for i, id := range conversations {
@@ -180,10 +185,10 @@ func readAll(ctx context.Context, db *sql.DB, user uint64, conversations []uint6
 	return out, found.Err()
 }
 
-// snapshot is a copy that later changes leave alone.
+// snapshot is a copy that later changes do not affect.
 func snapshot(s *chatv1.OwnState) *chatv1.OwnState { return proto.Clone(s).(*chatv1.OwnState) }
 
-// appendTuple appends "(1,2,3)", behind a comma unless it is the first.
+// appendTuple appends "(1,2,3)", preceded by a comma unless it is the first.
 func appendTuple(b []byte, i int, values ...uint64) []byte {
 	if i > 0 {
 		b = append(b, ',')

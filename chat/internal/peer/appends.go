@@ -6,9 +6,10 @@ import (
 	"fmt"
 	"sync"
 
-	"github.com/msrchat/msrchat/chat/internal/msglog"
 	relayv1 "github.com/msrchat/msrchat/proto/msrchat/relay/v1"
 	"github.com/msrchat/msrchat/shared/errs"
+
+	"github.com/msrchat/msrchat/chat/internal/msglog"
 )
 
 // appends is one Append stream with the requests that wait for their answer.
@@ -27,12 +28,12 @@ func newAppends(stream relayv1.RelayService_AppendClient) *appends {
 	return &appends{stream: stream, waiting: make(map[uint64]chan *relayv1.AppendResponse)}
 }
 
-// errNonsense is an answer that is none.
-var errNonsense = errors.New("the conversation's owner answered something else")
+// errBadAnswer is an answer that does not fit the request.
+var errBadAnswer = errors.New("the conversation's owner gave an answer that does not fit")
 
-// append offers events to the peer and waits for its answer. An error leaves
-// the outcome unknown, but for one that the peer gave as its answer; errNonsense
-// will be the answer again.
+// append offers events to the peer and waits for its answer. An error leaves the
+// outcome unknown, unless it is the peer's answer. After errBadAnswer another try
+// would be answered the same.
 func (l *link) append(ctx context.Context, conversation uint64, events []msglog.Event) ([]msglog.Result, error) {
 	l.mu.Lock()
 	calls := l.appends
@@ -44,8 +45,12 @@ func (l *link) append(ctx context.Context, conversation uint64, events []msglog.
 	for i := range events {
 		e := &events[i]
 		request.Entries[i] = &relayv1.Entry{
-			SenderId: e.Sender, ClientMsgId: e.ID[:], Kind: uint32(e.Kind), Body: e.Body,
-			Connection: e.Connection, Uncounted: e.Uncounted,
+			SenderId:    e.Sender,
+			ClientMsgId: e.ID[:],
+			Kind:        uint32(e.Kind),
+			Body:        e.Body,
+			Connection:  e.Connection,
+			Uncounted:   e.Uncounted,
 		}
 	}
 	if l.revision.Load() == 0 {
@@ -63,12 +68,15 @@ func results(response *relayv1.AppendResponse, n int) ([]msglog.Result, error) {
 		return nil, errs.New(errs.Known(errs.Code(code)), "%s", response.GetErrorText())
 	}
 	if len(response.GetResults()) != n {
-		return nil, fmt.Errorf("%w: %d results for %d entries", errNonsense, len(response.GetResults()), n)
+		return nil, fmt.Errorf("%w: %d results for %d entries", errBadAnswer, len(response.GetResults()), n)
 	}
 	out := make([]msglog.Result, n)
 	for i, r := range response.GetResults() {
 		out[i] = msglog.Result{
-			Seq: r.GetSeq(), Ordinal: r.GetOrdinal(), CreatedAt: r.GetCreatedAtMs(), Existing: r.GetExisting(),
+			Seq:       r.GetSeq(),
+			Ordinal:   r.GetOrdinal(),
+			CreatedAt: r.GetCreatedAtMs(),
+			Existing:  r.GetExisting(),
 		}
 		if code := r.GetErrorCode(); code != "" {
 			out[i].Err = errs.New(errs.Known(errs.Code(code)), "%s", r.GetErrorText())
@@ -110,12 +118,12 @@ func (a *appends) call(ctx context.Context, request *relayv1.AppendRequest) (*re
 	}
 }
 
-// listen hands out the answers until the stream ends.
-func (a *appends) listen() error {
+// receive hands out the answers until the stream ends.
+func (a *appends) receive() error {
 	for {
 		response, err := a.stream.Recv()
 		if err != nil {
-			return fmt.Errorf("append answers: %w", err)
+			return fmt.Errorf("receive answers to appends: %w", err)
 		}
 		a.mu.Lock()
 		answer, ok := a.waiting[response.GetRequestId()]
@@ -127,7 +135,7 @@ func (a *appends) listen() error {
 	}
 }
 
-// fail ends all that wait; their outcome is unknown.
+// fail ends all calls that wait. Their outcome is unknown.
 func (a *appends) fail(err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

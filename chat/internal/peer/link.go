@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,30 +13,33 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	relayv1 "github.com/msrchat/msrchat/proto/msrchat/relay/v1"
+	"github.com/msrchat/msrchat/shared/retry"
 )
 
-// A link says something every signOfLife; a peer that is silent for silence is
-// gone: its appends are offered elsewhere and its readers repair. With this a
-// stopped server holds up a sender for three seconds at most.
+// Both sides of a link send something every keepAliveInterval. A peer that is silent
+// for silenceLimit is away: what was offered to it is offered elsewhere, and this
+// server repairs what it may have missed. So a server that hangs holds up a sender
+// for three seconds at most.
 const (
-	signOfLife = time.Second
-	silence    = 3 * time.Second
-	// dialLimit and the pauses bound the work for a peer that is away.
+	keepAliveInterval = time.Second
+	silenceLimit      = 3 * time.Second
+	// dialLimit bounds one attempt to reach a peer.
 	dialLimit = 2 * time.Second
-	minPause  = 50 * time.Millisecond
-	maxPause  = 2 * time.Second
 	// forgetAfter is how long an unlisted peer is dialled before it is forgotten.
 	forgetAfter = 5 * time.Second
 )
 
+// redials are the waits between attempts to reach a peer.
+var redials = retry.Policy{Min: 50 * time.Millisecond, Max: 2 * time.Second}
+
 // Bounds of the outgoing side.
 const (
 	// maxQueued deliveries wait for a link, of maxQueuedBytes together (twice what
-	// that many short texts take). Beyond it they are dropped, and the counter
-	// skips, so that the receiver repairs.
+	// that many short texts take). Beyond it they are dropped, and the counter skips
+	// a number, so that the receiver repairs.
 	maxQueued      = 8192
 	maxQueuedBytes = 4 << 20
-	// maxPerFrame deliveries travel together: whatever waits, until there are
+	// A frame takes the deliveries that wait, up to maxPerFrame, until it has
 	// maxFrameBytes.
 	maxPerFrame   = 256
 	maxFrameBytes = 1 << 20
@@ -52,31 +54,35 @@ type link struct {
 	hash     uint64
 	cancel   context.CancelFunc
 	ctx      context.Context
-	// alive is set while both streams work and the peer takes part.
+	// alive is set while both streams work and the peer does not drain.
 	alive atomic.Bool
-	// stuck is set while the peer says that its log makes no progress.
-	stuck atomic.Bool
-	// revision is what the peer says that it understands.
+	// stalled is set while the peer reports that its log makes no progress.
+	stalled atomic.Bool
+	// revision is that of the protocol at the peer.
 	revision atomic.Uint32
 	woken    chan struct{}
-	// linked is set once a connection stood. Owned by run.
+	// linked is set once the streams worked. Owned by run.
 	linked bool
 
 	mu      sync.Mutex // owns the fields below
 	address string
 	queue   []*relayv1.Delivery
 	bytes   int // of queue
-	// counter numbers the frames; a drop skips one.
+	// counter numbers the frames with deliveries. It skips a number after a drop.
 	counter uint64
 	dropped bool
-	// appends is the stream for messages while the link is up.
+	// appends is the stream for messages, nil while the link is down.
 	appends *appends
 }
 
 func newLink(p *Peers, instance, address string) *link {
 	return &link{
-		peers: p, instance: instance, hash: xxhash.Sum64String(instance), address: address,
-		woken: make(chan struct{}, 1), cancel: func() {},
+		peers:    p,
+		instance: instance,
+		hash:     xxhash.Sum64String(instance),
+		address:  address,
+		woken:    make(chan struct{}, 1),
+		cancel:   func() {},
 	}
 }
 
@@ -103,7 +109,7 @@ func (l *link) wake() {
 	}
 }
 
-// deliverySize is about what a delivery takes, in memory and on the wire.
+// deliverySize is about the size of a delivery, in memory and on the wire.
 func deliverySize(d *relayv1.Delivery) int {
 	const each = 96
 	return each + len(d.GetEvent().GetBody()) + len(d.GetOwnState().GetDraft().GetText())
@@ -129,16 +135,16 @@ func (l *link) send(deliveries []*relayv1.Delivery) {
 	l.wake()
 }
 
-// lose notes that something for the peer's users is lost.
-func (l *link) lose() {
+// makeGap makes the counter skip a number.
+func (l *link) makeGap() {
 	l.mu.Lock()
 	l.dropped = true
 	l.mu.Unlock()
 	l.wake()
 }
 
-// take returns the next frame, a sign of life when nothing waits, and whether
-// there is more to send.
+// take returns the next frame, a keepalive when nothing waits, and whether there is
+// more to send.
 func (l *link) take() (f *relayv1.DeliverRequest, more bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -166,10 +172,13 @@ func (l *link) take() (f *relayv1.DeliverRequest, more bool) {
 	return f, len(l.queue) > 0
 }
 
-// frame is a sign of life. It needs the lock.
+// frame is a keepalive. It needs the lock.
 func (l *link) frame() *relayv1.DeliverRequest {
 	return &relayv1.DeliverRequest{
-		Instance: l.peers.opts.Instance, BootId: l.peers.opts.Boot, Counter: l.counter, Draining: l.peers.isDraining(),
+		Instance: l.peers.opts.Instance,
+		BootId:   l.peers.opts.Boot,
+		Counter:  l.counter,
+		Draining: l.peers.isDraining(),
 	}
 }
 
@@ -182,7 +191,7 @@ func (l *link) run(parent context.Context) {
 	l.peers.mu.Unlock()
 	defer l.cancel()
 	var since time.Time // when an unlisted peer was first found away
-	for pause := minPause; ctx.Err() == nil; {
+	for failures := 1; ctx.Err() == nil; failures++ {
 		started := time.Now()
 		l.linked = false
 		err := l.serve(ctx)
@@ -190,9 +199,10 @@ func (l *link) run(parent context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		if time.Since(started) > 2*silence {
-			pause = minPause
+		if time.Since(started) > 2*silenceLimit {
+			failures = 1
 		}
+		pause := redials.After(failures)
 		l.peers.opts.Logger.Info("link ended", "peer", l.instance, "err", err, "again_in", pause)
 		switch {
 		case l.peers.isListed(l.instance):
@@ -203,13 +213,7 @@ func (l *link) run(parent context.Context) {
 			l.peers.drop(l)
 			return
 		}
-		timer := time.NewTimer(pause/2 + rand.N(pause/2+1))
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-		case <-timer.C:
-		}
-		pause = min(2*pause, maxPause)
+		retry.Sleep(ctx, pause)
 	}
 }
 
@@ -225,10 +229,10 @@ func (l *link) serve(parent context.Context) error {
 	defer cc.Close()
 	client := relayv1.NewRelayServiceClient(cc)
 	ctx = metadata.AppendToOutgoingContext(ctx, addressee, l.instance)
-	// The streams live as long as ctx; only opening them is limited.
+	// The streams last as long as ctx. Opening them has a limit and ends with parent.
 	limit := time.AfterFunc(dialLimit, cancel)
-	unwanted := context.AfterFunc(parent, cancel)
-	defer unwanted()
+	release := context.AfterFunc(parent, cancel)
+	defer release()
 	deliver, err := client.Deliver(ctx)
 	if err != nil {
 		return fmt.Errorf("open deliver: %w", err)
@@ -245,9 +249,9 @@ func (l *link) serve(parent context.Context) error {
 	}
 	first, err := deliver.Recv()
 	if err != nil {
-		return fmt.Errorf("first sign of life: %w", err)
+		return fmt.Errorf("first keepalive: %w", err)
 	}
-	if !limit.Stop() || !unwanted() {
+	if !limit.Stop() || !release() {
 		return errDown
 	}
 	if first.GetInstance() != l.instance {
@@ -263,13 +267,13 @@ func (l *link) serve(parent context.Context) error {
 	l.peers.opts.Logger.Info("link up", "peer", l.instance, "draining", first.GetDraining())
 
 	ended := make(chan error, 3)
-	go func() { ended <- l.listen(deliver, cancel) }()
+	go func() { ended <- l.watch(deliver, cancel) }()
 	go func() { ended <- l.pump(parent, ctx, deliver) }()
-	go func() { ended <- calls.listen() }()
+	go func() { ended <- calls.receive() }()
 	err = <-ended
-	if err == nil { // the pump took leave; the peer answers by closing
-		farewell := time.AfterFunc(signOfLife, cancel)
-		defer farewell.Stop()
+	if err == nil { // the pump sent the rest and closed its side; the peer closes next
+		late := time.AfterFunc(keepAliveInterval, cancel)
+		defer late.Stop()
 	} else {
 		cancel()
 	}
@@ -280,30 +284,30 @@ func (l *link) serve(parent context.Context) error {
 	if err == nil {
 		_ = stream.CloseSend() // the peer then ends the stream
 	}
-	others := []error{<-ended, <-ended} // which end for the same reason
+	others := []error{<-ended, <-ended} // they end for the same reason
 	l.peers.opts.Logger.Debug("link's streams ended", "peer", l.instance, "others", others)
 	return err
 }
 
-// listen watches the peer's signs of life; cancel is called when they stop.
-func (l *link) listen(stream relayv1.RelayService_DeliverClient, cancel func()) error {
-	quiet := time.AfterFunc(silence, cancel)
-	defer quiet.Stop()
+// watch takes the peer's keepalives and calls cancel when they stop.
+func (l *link) watch(stream relayv1.RelayService_DeliverClient, cancel func()) error {
+	silent := time.AfterFunc(silenceLimit, cancel)
+	defer silent.Stop()
 	for {
-		sign, err := stream.Recv()
+		response, err := stream.Recv()
 		if err != nil {
-			return fmt.Errorf("listen: %w", err)
+			return fmt.Errorf("receive keepalives: %w", err)
 		}
-		quiet.Reset(silence)
-		l.stuck.Store(sign.GetStuck())
-		l.alive.Store(!sign.GetDraining())
+		silent.Reset(silenceLimit)
+		l.stalled.Store(response.GetStuck())
+		l.alive.Store(!response.GetDraining())
 	}
 }
 
-// pump sends what is queued and a sign of life when there is nothing. When
-// parent ends it sends the rest, closes its side and returns nil.
+// pump sends what is queued, and a keepalive when nothing is. When parent ends it
+// sends the rest, closes its side and returns nil.
 func (l *link) pump(parent, ctx context.Context, stream relayv1.RelayService_DeliverClient) error {
-	ticker := time.NewTicker(signOfLife)
+	ticker := time.NewTicker(keepAliveInterval)
 	defer ticker.Stop()
 	for leaving := false; ; {
 		select {

@@ -14,7 +14,7 @@ import (
 	"github.com/msrchat/msrchat/shared/testenv"
 )
 
-// counting is a context that never ends and counts what waits for that.
+// counting is a context that never ends and counts what waits for its end.
 type counting struct {
 	context.Context
 	done    chan struct{}

@@ -12,12 +12,12 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
-	"github.com/msrchat/msrchat/chat/internal/msglog"
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
 	relayv1 "github.com/msrchat/msrchat/proto/msrchat/relay/v1"
 	"github.com/msrchat/msrchat/shared/discovery"
 	"github.com/msrchat/msrchat/shared/testenv"
 
+	"github.com/msrchat/msrchat/chat/internal/msglog"
 	"github.com/msrchat/msrchat/chat/internal/peer"
 )
 
@@ -29,14 +29,14 @@ type node struct {
 	catalog           chan []discovery.Instance
 	srv               *grpc.Server
 	kill              func() // ends everything at once
-	leave             func() // ends Run and waits for it; the port stays open
+	stop              func() // ends Run and waits for it; the port stays open
 
 	mu        sync.Mutex
 	delivered []*relayv1.Delivery
 	appended  []uint64 // conversations
-	entries   []msglog.Entry
+	entries   []msglog.Event
 	hold      chan struct{} // if set, appends do not end before it is closed
-	stalled   time.Duration // as the log says
+	stalled   time.Duration // the answer of the log's Stalled
 }
 
 // start starts a node at an address, "127.0.0.1:0" for any.
@@ -48,8 +48,13 @@ func start(t *testing.T, instance, at string, boot uint64) *node {
 	}
 	n := &node{instance: instance, address: l.Addr().String(), catalog: make(chan []discovery.Instance)}
 	n.Peers = peer.New(peer.Options{
-		Instance: instance, Boot: boot, Log: logOf{n}, Logger: slog.New(slog.DiscardHandler), Dial: insecurely(),
-		Missed: func(string) { n.missed.Add(1) },
+		Instance: instance,
+		Boot:     boot,
+		Log:      logOf{n},
+		Logger:   slog.New(slog.DiscardHandler),
+		Dial:     insecurely(),
+		Missed:   func(string) { n.missed.Add(1) },
+		Members:  func(conversation uint64) []uint64 { return []uint64{conversation, conversation + 1} },
 		Deliver: func(d []*relayv1.Delivery) {
 			n.mu.Lock()
 			defer n.mu.Unlock()
@@ -78,13 +83,13 @@ func start(t *testing.T, instance, at string, boot uint64) *node {
 			}
 		})
 	}()
-	n.leave = func() {
+	n.stop = func() {
 		cancel()
 		<-ran
 	}
 	n.kill = func() {
 		n.srv.Stop() // cuts the streams, so that nothing is sent any more
-		n.leave()
+		n.stop()
 		<-served
 	}
 	t.Cleanup(n.kill)
@@ -95,7 +100,7 @@ func insecurely() []grpc.DialOption {
 	return []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())}
 }
 
-// logOf is a node's log.
+// logOf is the log of a node.
 type logOf struct{ *node }
 
 func (l logOf) Stalled() time.Duration {
@@ -111,7 +116,7 @@ func (n *node) stall(d time.Duration) {
 	n.stalled = d
 }
 
-func (l logOf) Append(ctx context.Context, conversation uint64, _ []uint64, entries []msglog.Entry) ([]msglog.Result, error) {
+func (l logOf) Append(ctx context.Context, conversation uint64, entries []msglog.Event) ([]msglog.Result, error) {
 	n := l.node
 	n.mu.Lock()
 	first := uint64(len(n.entries))
@@ -143,7 +148,11 @@ func (n *node) list(others ...*node) {
 }
 
 func at(instance, address string) discovery.Instance {
-	return discovery.Instance{ID: instance, Address: "client-of-" + instance, Meta: map[string]string{discovery.MetaRelay: address}}
+	return discovery.Instance{
+		ID:      instance,
+		Address: "client-of-" + instance,
+		Meta:    map[string]string{discovery.MetaRelay: address},
+	}
 }
 
 // linked says whether a node has a link to an instance that it lists.
@@ -179,13 +188,13 @@ func (n *node) appends() int {
 }
 
 func event(seq uint64) *relayv1.Delivery {
-	return &relayv1.Delivery{UserIds: []uint64{1}, What: &relayv1.Delivery_Event{Event: &chatv1.Event{ConversationId: 1, Seq: seq}}}
+	return &relayv1.Delivery{What: &relayv1.Delivery_Event{Event: &chatv1.Event{ConversationId: 1, Seq: seq}}}
 }
 
-func entries(texts ...string) []msglog.Entry {
-	out := make([]msglog.Entry, len(texts))
+func entries(texts ...string) []msglog.Event {
+	out := make([]msglog.Event, len(texts))
 	for i, s := range texts {
-		out[i] = msglog.Entry{SenderID: 1, ClientMsgID: [16]byte{byte(i + 1)}, Kind: 1, Body: []byte(s)}
+		out[i] = msglog.Event{Sender: 1, ID: [16]byte{byte(i + 1)}, Kind: 1, Body: []byte(s)}
 	}
 	return out
 }

@@ -1,9 +1,10 @@
-// Package peer connects this chat server with the others: a link to each, on
-// which events travel to their readers and messages to the server that owns
-// their conversation.
+// Package peer connects this chat server with the others. A link is the connection
+// between two chat servers. On it events travel to the servers of their readers, and
+// messages to the server that owns their conversation.
 //
-// Who owns a conversation is computed from who is linked: it saves conflicts in
-// the log and decides nothing else, so two servers may disagree for a while.
+// The owner of a conversation is computed from the links that are up. Ownership
+// saves conflicts in the log and decides nothing else, so two servers may disagree
+// for a while.
 package peer
 
 import (
@@ -21,10 +22,11 @@ import (
 	"golang.org/x/sync/semaphore"
 	"google.golang.org/grpc"
 
-	"github.com/msrchat/msrchat/chat/internal/msglog"
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
 	relayv1 "github.com/msrchat/msrchat/proto/msrchat/relay/v1"
 	"github.com/msrchat/msrchat/shared/discovery"
+
+	"github.com/msrchat/msrchat/chat/internal/msglog"
 )
 
 // Log appends on this server.
@@ -40,10 +42,9 @@ type Options struct {
 	Instance string
 	Boot     uint64
 	Log      Log
-	// Members are those of a conversation as far as they are remembered, for peers
-	// of revision 0.
+	// Members are the cached members of a conversation, for peers of revision 0.
 	Members func(conversation uint64) []uint64
-	// Deliver takes what a peer sends for users of this server. It must not block.
+	// Deliver takes what a peer sent for users of this server. It must not block.
 	Deliver func([]*relayv1.Delivery)
 	// Missed is called when something that a peer sent may be lost.
 	Missed func(peer string)
@@ -59,34 +60,39 @@ type Peers struct {
 	metrics *metrics
 	hash    uint64
 
-	// draining is read under locks of links, so it must not need mu.
+	// draining is read under the mutexes of links, so it must not need mu.
 	draining atomic.Bool
-	// left is closed when draining is set.
-	left      chan struct{}
-	leaveOnce sync.Once
-	// offered are the appends that peers offered, room the bytes that they may
+	// drainBegan is closed when draining is set.
+	drainBegan chan struct{}
+	drainOnce  sync.Once
+	// offered counts the appends that peers offered, room the bytes that these may
 	// take together.
-	offered *door
+	offered *inflight
 	room    *semaphore.Weighted
 
-	// mu owns the fields below. It may be held when a link's mutex is taken,
-	// never the other way round.
+	// mu owns the fields below. A link's mutex may be taken while it is held, never
+	// the other way round.
 	mu    sync.RWMutex
 	links map[string]*link
 	// listed are the instances in the catalog.
 	listed map[string]discovery.Instance
 	ctx    context.Context
 	wg     sync.WaitGroup
-	// heard remembers what came in from each peer.
-	heard map[string]*ear
+	// inbound is what came in from each peer.
+	inbound map[string]*inbound
 }
 
-// New returns peers that link to nobody before Run.
+// New returns Peers. Before Run there are no links.
 func New(opts Options) *Peers {
 	p := &Peers{
-		opts: opts, metrics: newMetrics(opts.Registerer), hash: xxhash.Sum64String(opts.Instance),
-		links: make(map[string]*link), heard: make(map[string]*ear),
-		left: make(chan struct{}), offered: newDoor(), room: semaphore.NewWeighted(maxOffered),
+		opts:       opts,
+		metrics:    newMetrics(opts.Registerer),
+		hash:       xxhash.Sum64String(opts.Instance),
+		drainBegan: make(chan struct{}),
+		offered:    newInflight(),
+		room:       semaphore.NewWeighted(maxOffered),
+		links:      make(map[string]*link),
+		inbound:    make(map[string]*inbound),
 	}
 	if opts.Registerer != nil {
 		opts.Registerer.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
@@ -96,7 +102,7 @@ func New(opts Options) *Peers {
 	return p
 }
 
-// up counts the links that work.
+// up counts the links that are up.
 func (p *Peers) up() int {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
@@ -109,9 +115,8 @@ func (p *Peers) up() int {
 	return n
 }
 
-// Run keeps links to the instances that watch reports until ctx ends. watch
-// calls back with the whole catalog whenever it changes, and returns when its
-// context ends.
+// Run keeps links to the instances in the catalog until ctx ends. watch calls back
+// with the whole catalog whenever it changes, and returns when its context ends.
 func (p *Peers) Run(ctx context.Context, watch func(context.Context, func([]discovery.Instance)) error) error {
 	p.mu.Lock()
 	p.ctx = ctx
@@ -127,19 +132,20 @@ func (p *Peers) Run(ctx context.Context, watch func(context.Context, func([]disc
 	return err
 }
 
-// update starts links to new instances. A row that is gone ends nothing: a link
-// ends when its peer says so or is silent and unlisted.
+// update starts links to new instances. An instance that is not in the catalog any
+// more keeps its link until it closes its streams, or is silent.
 func (p *Peers) update(catalog []discovery.Instance) {
-	for _, instance := range p.take(catalog) {
-		p.opts.Logger.Info("peer gone without a farewell", "peer", instance)
+	for _, instance := range p.setCatalog(catalog) {
+		p.opts.Logger.Info("peer is away without an orderly end", "peer", instance)
 		p.missed(instance)
 	}
 }
 
-// take takes over a catalog and returns the peers that it says are gone, as far
-// as no stream of theirs tells, or told, what they left behind. Such a peer may
-// have died with messages committed that it could not send us.
-func (p *Peers) take(catalog []discovery.Instance) (gone []string) {
+// setCatalog replaces the catalog and returns the peers that vanished from it or
+// began to fail there. It leaves out those with an open stream, whose end will show
+// whether something is missing, and those that ended it in order. The others may have
+// died with committed messages that they could not send.
+func (p *Peers) setCatalog(catalog []discovery.Instance) (vanished []string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	before := p.listed
@@ -150,7 +156,7 @@ func (p *Peers) take(catalog []discovery.Instance) (gone []string) {
 			continue
 		}
 		p.listed[i.ID] = i
-		if l, known := p.links[i.ID]; known {
+		if l, ok := p.links[i.ID]; ok {
 			l.setAddress(address)
 			continue
 		}
@@ -160,13 +166,13 @@ func (p *Peers) take(catalog []discovery.Instance) (gone []string) {
 	}
 	for id, was := range before {
 		now, listed := p.listed[id]
-		e := p.heard[id]
-		tells := e != nil && (e.open > 0 || e.farewell)
-		if (!listed || was.Passing && !now.Passing) && !tells {
-			gone = append(gone, id)
+		in := p.inbound[id]
+		covered := in != nil && (in.open > 0 || in.orderly)
+		if (!listed || was.Passing && !now.Passing) && !covered {
+			vanished = append(vanished, id)
 		}
 	}
-	return gone
+	return vanished
 }
 
 // isListed says whether the catalog still has an instance.
@@ -177,22 +183,22 @@ func (p *Peers) isListed(instance string) bool {
 	return ok
 }
 
-// drop removes a link that gave up; it is called from the link's goroutine.
+// drop removes a link that gave up. It is called from the link's goroutine.
 func (p *Peers) drop(l *link) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if _, listed := p.listed[l.instance]; !listed && p.links[l.instance] == l {
 		delete(p.links, l.instance)
-		p.forget(l.instance)
+		p.forgetInbound(l.instance)
 		l.stop()
 	}
 }
 
-// Drain tells the peers that this server leaves: from now on it owns nothing.
+// Drain tells the peers that this server drains: from now on it owns nothing.
 func (p *Peers) Drain() {
-	p.leaveOnce.Do(func() {
+	p.drainOnce.Do(func() {
 		p.draining.Store(true)
-		close(p.left)
+		close(p.drainBegan)
 	})
 	p.mu.RLock()
 	links := p.all()
@@ -205,8 +211,8 @@ func (p *Peers) Drain() {
 func (p *Peers) isDraining() bool { return p.draining.Load() }
 
 // EndAppends refuses what peers offer from now on, and waits until what they
-// offered before is through or ctx ends. What is committed after a server's
-// fan-out has stopped would reach nobody in time, so this comes before.
+// offered before is appended or ctx ends. It must come before the fan-out stops,
+// which would not push what is committed later.
 func (p *Peers) EndAppends(ctx context.Context) { p.offered.close(ctx) }
 
 // all needs the lock.
@@ -218,7 +224,7 @@ func (p *Peers) all() []*link {
 	return out
 }
 
-// Instances are the peers that this server knows, linked or not.
+// Instances are all peers, whether their link is up or not.
 func (p *Peers) Instances() []string {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
@@ -229,10 +235,10 @@ func (p *Peers) Instances() []string {
 	return out
 }
 
-// Apart says that there is a peer which serves users, by its checks in Consul,
-// and to which there is no link: what either appends does not reach the other's
+// Partitioned says that a peer passes its checks in Consul, so that it serves users,
+// and has no link that is up: what either server appends does not reach the other's
 // readers in time.
-func (p *Peers) Apart() bool {
+func (p *Peers) Partitioned() bool {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
 	for id, i := range p.listed {
@@ -244,7 +250,7 @@ func (p *Peers) Apart() bool {
 }
 
 // Alternates are the addresses where this server's clients may go: three of the
-// peers whose links are up, chosen anew each time, in the order of their ids.
+// peers whose links are up, chosen at random each time and sorted by id.
 func (p *Peers) Alternates() []*chatv1.Endpoint {
 	const most = 3
 	p.mu.RLock()
@@ -253,40 +259,44 @@ func (p *Peers) Alternates() []*chatv1.Endpoint {
 	for id, l := range p.links {
 		i, listed := p.listed[id]
 		if listed && l.up() && len(out) < most {
-			out = append(out, &chatv1.Endpoint{Instance: id, Address: i.Address, TlsServerName: i.Meta[discovery.MetaTLSServerName]})
+			out = append(out, &chatv1.Endpoint{
+				Instance:      id,
+				Address:       i.Address,
+				TlsServerName: i.Meta[discovery.MetaTLSServerName],
+			})
 		}
 	}
 	slices.SortFunc(out, func(a, b *chatv1.Endpoint) int { return cmp.Compare(a.GetInstance(), b.GetInstance()) })
 	return out
 }
 
-// owner returns the link to a conversation's owner, nil when that is this
-// server: rendezvous hashing over those that are up and whose logs make progress,
-// or over all that are up where no log does.
+// owner returns the link to a conversation's owner, nil when that is this server:
+// rendezvous hashing over the servers that are up and whose logs make progress, or
+// over all that are up if every log is stalled.
 func (p *Peers) owner(conversation uint64) *link {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
 	var owner *link
 	var best uint64
-	stuck := true // whether the best so far is
+	stalled := true // whether the best so far is
 	if !p.isDraining() {
-		best, stuck = weight(p.hash, conversation), p.stuck()
+		best, stalled = weight(p.hash, conversation), p.stalled()
 	}
 	for _, l := range p.links {
 		if !l.up() {
 			continue
 		}
-		w, itIs := weight(l.hash, conversation), l.stuck.Load()
-		if stuck && !itIs || stuck == itIs && w > best {
-			owner, best, stuck = l, w, itIs
+		w, s := weight(l.hash, conversation), l.stalled.Load()
+		if stalled && !s || stalled == s && w > best {
+			owner, best, stalled = l, w, s
 		}
 	}
 	return owner
 }
 
-// stuck says that this server's log makes no progress, perhaps because it alone
-// of all servers cannot reach the database.
-func (p *Peers) stuck() bool { return p.opts.Log.Stalled() > silence }
+// stalled says that this server's log makes no progress, perhaps because it is the
+// only server that cannot reach the database.
+func (p *Peers) stalled() bool { return p.opts.Log.Stalled() > silenceLimit }
 
 // weight mixes an instance with a conversation (the finaliser of splitmix64).
 func weight(instance, conversation uint64) uint64 {
@@ -296,15 +306,15 @@ func weight(instance, conversation uint64) uint64 {
 	return x ^ x>>31
 }
 
-// Append appends events where their conversation is owned: here or at a peer.
-// It is lane.Appender. Events that a peer answers with nonsense are appended
-// here, as any server may: their id keeps them single.
+// Append appends events at the owner of their conversation: here or at a peer. It
+// implements lane.Appender. If a peer's answer cannot be understood, the events are
+// appended here, as any server may; the log stores each id once.
 func (p *Peers) Append(ctx context.Context, conversation uint64, events []msglog.Event) ([]msglog.Result, error) {
 	if l := p.owner(conversation); l != nil {
 		started := time.Now()
 		results, err := l.append(ctx, conversation, events)
 		p.metrics.forwardSeconds.Observe(time.Since(started).Seconds())
-		if !errors.Is(err, errNonsense) {
+		if !errors.Is(err, errBadAnswer) {
 			return results, err
 		}
 		p.opts.Logger.Error("append not understood", "peer", l.instance, "err", err)
@@ -312,8 +322,8 @@ func (p *Peers) Append(ctx context.Context, conversation uint64, events []msglog
 	return p.opts.Log.Append(ctx, conversation, events)
 }
 
-// Send queues deliveries for an instance; it does not block. false means that
-// there is no link to it.
+// Send queues deliveries for an instance. It does not block. false means that there
+// is no link to it.
 func (p *Peers) Send(instance string, deliveries ...*relayv1.Delivery) bool {
 	p.mu.RLock()
 	l := p.links[instance]
@@ -325,12 +335,12 @@ func (p *Peers) Send(instance string, deliveries ...*relayv1.Delivery) bool {
 	return true
 }
 
-// Lost tells all peers that something for their users is lost, so that they
-// compare them with the log. It does not block.
+// Lost makes a gap in the count of every link, so that all peers compare their
+// users with the log. It does not block.
 func (p *Peers) Lost() {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
 	for _, l := range p.links {
-		l.lose()
+		l.makeGap()
 	}
 }

@@ -1,16 +1,20 @@
 package peer_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
-	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/msrchat/msrchat/shared/discovery"
 	"github.com/msrchat/msrchat/shared/errs"
 	"github.com/msrchat/msrchat/shared/testenv"
+
+	"github.com/msrchat/msrchat/chat/internal/msglog"
 )
 
 func TestDeliveriesArriveInOrderOnceEach(t *testing.T) {
@@ -32,7 +36,7 @@ func TestDeliveriesArriveInOrderOnceEach(t *testing.T) {
 		t.Error("a link to nobody")
 	}
 	if a.missed.Load()+b.missed.Load() != 0 {
-		t.Error("something was reported missing where all is well")
+		t.Error("something was reported missing though nothing was lost")
 	}
 }
 
@@ -43,7 +47,7 @@ func TestBothAgreeWhoOwnsWhat(t *testing.T) {
 	for id := range uint64(conversations) {
 		atA := a.appends()
 		for _, n := range []*node{a, b} {
-			got, err := n.Append(t.Context(), id, []uint64{1, 2}, entries("x", "y"))
+			got, err := n.Append(t.Context(), id, entries("x", "y"))
 			if err != nil || len(got) != 2 || got[1].Seq != got[0].Seq+1 || got[0].CreatedAt != 7 {
 				t.Fatalf("append gave %v, %v", got, err)
 			}
@@ -55,8 +59,9 @@ func TestBothAgreeWhoOwnsWhat(t *testing.T) {
 	if n := a.appends(); n < conversations/2 || n > conversations*3/2 {
 		t.Errorf("a got %d of %d appends", n, 2*conversations)
 	}
-	if e := b.entries; len(e) == 0 || e[0].SenderID != 1 || string(e[0].Body) != "x" || e[0].ClientMsgID != [16]byte{1} || e[0].Kind != 1 {
-		t.Errorf("the owner got %+v", e)
+	want := msglog.Event{Sender: 1, ID: [16]byte{1}, Kind: 1, Body: []byte("x"), Conversation: b.appended[0]}
+	if diff := cmp.Diff(want, b.entries[0]); diff != "" {
+		t.Error("the owner got", diff)
 	}
 }
 
@@ -64,12 +69,12 @@ func TestADrainingServerOwnsNothing(t *testing.T) {
 	t.Parallel()
 	a, b := pair(t)
 	a.Drain()
-	a.Drain() // again is fine
-	testenv.Until(t, "b sees it", func() bool { return !b.linked("a") })
+	a.Drain() // a second time does nothing
+	testenv.Until(t, "b sees that a drains", func() bool { return !b.linked("a") })
 	before := a.appends()
 	for id := range uint64(50) {
 		for _, n := range []*node{a, b} {
-			if _, err := n.Append(t.Context(), id, nil, entries("x")); err != nil {
+			if _, err := n.Append(t.Context(), id, entries("x")); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -80,17 +85,17 @@ func TestADrainingServerOwnsNothing(t *testing.T) {
 	a.Send("b", event(1)) // what it has is still delivered
 	testenv.Until(t, "the last delivery arrives", func() bool { return len(b.got()) == 1 })
 	a.Send("b", event(2))
-	a.leave()
-	testenv.Until(t, "what was queued at the farewell arrives", func() bool { return len(b.got()) == 2 })
+	a.stop()
+	testenv.Until(t, "what was queued at the end arrives", func() bool { return len(b.got()) == 2 })
 	a.kill()
 	if b.missed.Load() != 0 {
-		t.Error("a server that took leave was reported as missing something")
+		t.Error("something was reported missing after an orderly end")
 	}
 }
 
-// Of all servers one alone may be cut off from the database: nobody's messages
-// are to wait for it. Where all are, each conversation keeps its owner.
-func TestAServerWhoseLogDoesNotGetOnOwnsNothing(t *testing.T) {
+// One server alone may be cut off from the database: no messages may wait for it. If
+// all servers are, each conversation keeps its owner.
+func TestAServerWhoseLogIsStalledOwnsNothing(t *testing.T) {
 	t.Parallel()
 	a, b := pair(t)
 	const conversations = 50
@@ -99,7 +104,7 @@ func TestAServerWhoseLogDoesNotGetOnOwnsNothing(t *testing.T) {
 		before := a.appends()
 		for id := range uint64(conversations) {
 			for _, n := range []*node{a, b} {
-				if _, err := n.Append(t.Context(), id, nil, entries("x")); err != nil {
+				if _, err := n.Append(t.Context(), id, entries("x")); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -113,20 +118,19 @@ func TestAServerWhoseLogDoesNotGetOnOwnsNothing(t *testing.T) {
 	a.stall(time.Minute)
 	testenv.Until(t, "b appends all", func() bool { return share() == 0 })
 	b.stall(time.Minute)
-	testenv.Until(t, "all is as it was", func() bool { return share() == before })
+	testenv.Until(t, "both append their share", func() bool { return share() == before })
 	a.stall(0)
 	testenv.Until(t, "a appends all", func() bool { return share() == 2*conversations })
-	b.stall(time.Second) // no reason to worry
-	testenv.Until(t, "all is as it was", func() bool { return share() == before })
+	b.stall(time.Second) // not long enough to count
+	testenv.Until(t, "both append their share", func() bool { return share() == before })
 }
 
-// A server may die with messages committed that it never sent here: because it
-// had no link to this server yet, or any more. The catalog then says that it is
-// gone, and nothing else does.
+// A server without a link to this one may die with committed messages that it never
+// sent here. Only the catalog says that it is away.
 func TestAPeerThatDiesUnlinkedIsNoticedByTheCatalog(t *testing.T) {
 	t.Parallel()
 	listed := func(passing bool) []discovery.Instance {
-		i := at("x", "127.0.0.1:1") // out of reach
+		i := at("x", "127.0.0.1:1") // nothing listens there
 		i.Passing = passing
 		return []discovery.Instance{i}
 	}
@@ -139,7 +143,7 @@ func TestAPeerThatDiesUnlinkedIsNoticedByTheCatalog(t *testing.T) {
 		{"vanishes", [][]discovery.Instance{listed(true), nil}, 1},
 		{"fails its checks", [][]discovery.Instance{listed(true), listed(false)}, 1},
 		{"fails, then vanishes", [][]discovery.Instance{listed(true), listed(false), nil}, 2},
-		{"is gone once", [][]discovery.Instance{listed(true), nil, nil}, 1},
+		{"vanishes once", [][]discovery.Instance{listed(true), nil, nil}, 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -147,7 +151,7 @@ func TestAPeerThatDiesUnlinkedIsNoticedByTheCatalog(t *testing.T) {
 			for _, catalog := range c.catalogs {
 				n.catalog <- catalog
 			}
-			n.kill() // all is through
+			n.kill() // waits until the catalogs are worked on
 			if got := n.missed.Load(); got != c.want {
 				t.Errorf("missed %d times, want %d", got, c.want)
 			}
@@ -155,41 +159,41 @@ func TestAPeerThatDiesUnlinkedIsNoticedByTheCatalog(t *testing.T) {
 	}
 }
 
-// Where the peer's own stream tells, the catalog's word means nothing.
-func TestAPeerThatTalksIsNotBelievedGone(t *testing.T) {
+// The catalog means nothing for a peer whose stream is open or ended in order.
+func TestAPeerWithAStreamIsNotMissedByTheCatalog(t *testing.T) {
 	t.Parallel()
 	a, b := pair(t)
-	a.list(a) // b is not there any more
+	a.list(a) // without b
 	a.Send("b", event(1))
 	testenv.Until(t, "the link works", func() bool { return len(b.got()) == 1 })
 	a.list(a, b)
 	b.Drain()
-	testenv.Until(t, "a sees that b leaves", func() bool { return !a.linked("b") })
+	testenv.Until(t, "a sees that b drains", func() bool { return !a.linked("b") })
 	b.kill()
 	a.list(a)
 	a.kill()
 	if n := a.missed.Load(); n != 0 {
-		t.Errorf("missed %d times by a peer that took leave", n)
+		t.Errorf("missed %d times after an orderly end", n)
 	}
 }
 
-// Alone, a draining server appends at home: there is nobody else.
+// A draining server without peers appends itself.
 func TestTheLastServerAppendsWhileItDrains(t *testing.T) {
 	t.Parallel()
 	a := start(t, "a", "127.0.0.1:0", 1)
 	a.Drain()
-	if _, err := a.Append(t.Context(), 1, nil, entries("x")); err != nil || a.appends() != 1 {
+	if _, err := a.Append(t.Context(), 1, entries("x")); err != nil || a.appends() != 1 {
 		t.Errorf("got %v", err)
 	}
 }
 
-func TestALinkThatIsFullDropsAndTellsTheReceiver(t *testing.T) {
+func TestAFullLinkDropsAndTheReceiverNotices(t *testing.T) {
 	t.Parallel()
 	b := start(t, "b", "127.0.0.1:0", 2)
 	b.kill() // keeps the address
 	a := start(t, "a", "127.0.0.1:0", 1)
 	a.list(a, b)
-	testenv.Until(t, "a knows b", func() bool { return len(a.Instances()) == 1 })
+	testenv.Until(t, "a has b in its catalog", func() bool { return len(a.Instances()) == 1 })
 	const sent, room = 10_000, 8192
 	for i := range uint64(sent) {
 		a.Send("b", event(i+1))
@@ -197,15 +201,15 @@ func TestALinkThatIsFullDropsAndTellsTheReceiver(t *testing.T) {
 	again := start(t, "b", b.address, 3)
 	again.list(a)
 	testenv.Until(t, "b gets what was queued", func() bool { return len(again.got()) >= room })
-	testenv.Until(t, "b is told that it missed something", func() bool { return again.missed.Load() > 0 })
+	testenv.Until(t, "b notices the gap", func() bool { return again.missed.Load() > 0 })
 	if got := again.got(); len(got) != room || got[room-1].GetEvent().GetSeq() != room {
 		t.Errorf("b got %d", len(got))
 	}
-	told := again.missed.Load()
-	a.Send("b", event(sent+1)) // and all is well again
+	before := again.missed.Load()
+	a.Send("b", event(sent+1)) // for which there is room again
 	testenv.Until(t, "the link works", func() bool { return len(again.got()) == room+1 })
-	if again.missed.Load() != told {
-		t.Error("told again without need")
+	if again.missed.Load() != before {
+		t.Error("b noticed a gap where nothing was lost")
 	}
 }
 
@@ -215,16 +219,16 @@ func TestALinkIsBoundedInBytes(t *testing.T) {
 	b.kill() // keeps the address
 	a := start(t, "a", "127.0.0.1:0", 1)
 	a.list(a, b)
-	testenv.Until(t, "a knows b", func() bool { return len(a.Instances()) == 1 })
+	testenv.Until(t, "a has b in its catalog", func() bool { return len(a.Instances()) == 1 })
 	const sent, room = 200, 4 << 20 / (64 << 10)
 	for i := range uint64(sent) {
 		long := event(i + 1)
-		long.GetEvent().Text = strings.Repeat("x", 64<<10)
+		long.GetEvent().Body = bytes.Repeat([]byte("x"), 64<<10)
 		a.Send("b", long)
 	}
 	again := start(t, "b", b.address, 3)
 	again.list(a)
-	testenv.Until(t, "b is told that it missed something", func() bool { return again.missed.Load() > 0 })
+	testenv.Until(t, "b notices the gap", func() bool { return again.missed.Load() > 0 })
 	testenv.Until(t, "there is room again, and b gets what follows", func() bool {
 		a.Send("b", event(sent+1))
 		got := again.got()
@@ -246,8 +250,8 @@ func TestAServerThatDiesIsMissedAndFoundAgainElsewhere(t *testing.T) {
 	a, b := pair(t)
 	b.kill()
 	testenv.Until(t, "a notices", func() bool { return !a.linked("b") && a.missed.Load() == 1 })
-	for id := range uint64(20) { // what b owned is a's now
-		if _, err := a.Append(t.Context(), id, nil, entries("x")); err != nil {
+	for id := range uint64(20) { // a owns all of them now
+		if _, err := a.Append(t.Context(), id, entries("x")); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -259,7 +263,7 @@ func TestAServerThatDiesIsMissedAndFoundAgainElsewhere(t *testing.T) {
 	again.Send("a", event(2))
 	testenv.Until(t, "both deliver", func() bool { return len(again.got()) == 1 && len(a.got()) == 1 })
 	if n := a.missed.Load(); n != 1 {
-		t.Errorf("a was told %d times that something is missing, once would do", n)
+		t.Errorf("a noticed %d times that something may be missing, want once", n)
 	}
 }
 
@@ -273,7 +277,7 @@ func TestAServerThatIsNotListedButAliveStaysLinked(t *testing.T) {
 		a.mu.Lock()
 		a.appended = nil
 		a.mu.Unlock()
-		if _, err := a.Append(t.Context(), owned, nil, entries("x")); err != nil {
+		if _, err := a.Append(t.Context(), owned, entries("x")); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -289,7 +293,7 @@ func TestAServerThatIsNotListedButAliveStaysLinked(t *testing.T) {
 	}
 }
 
-// The catalog changes while links are busy: none may wait for the other.
+// The catalog changes while links are busy: neither may wait for the other.
 func TestTheCatalogChangesUnderLoad(t *testing.T) {
 	t.Parallel()
 	a, b := pair(t)
@@ -310,14 +314,14 @@ func TestTheCatalogChangesUnderLoad(t *testing.T) {
 		for i := range uint64(n) {
 			a.Send("b", event(i+1))
 			if i%100 == 0 {
-				_, _ = a.Append(ctx, i, nil, entries("x"))
+				_, _ = a.Append(ctx, i, entries("x"))
 			}
 		}
 	})
 	select {
 	case <-sent:
 	case <-time.After(testenv.Patience):
-		t.Error("stuck")
+		t.Error("the sender waits for the catalog")
 	}
 	testenv.Until(t, "the link works", func() bool { // the last of many may have been dropped
 		a.Send("b", event(n+1))
@@ -328,18 +332,18 @@ func TestTheCatalogChangesUnderLoad(t *testing.T) {
 	wg.Wait()
 }
 
-// A peer that was given up may still talk to us; its signs of life are no gaps.
-func TestAPeerThatHearsNothingIsStillHeard(t *testing.T) {
+// A peer may have a link to this server when this server has none to it.
+func TestAPeerWithoutALinkFromHereStillDelivers(t *testing.T) {
 	t.Parallel()
 	a, b := start(t, "a", "127.0.0.1:0", 1), start(t, "b", "127.0.0.1:0", 2)
 	free := fmt.Sprintf("127.0.0.1:%d", testenv.FreePort(t))
-	a.catalog <- []discovery.Instance{at("b", free)} // where nobody is
+	a.catalog <- []discovery.Instance{at("b", free)} // nothing listens there
 	b.list(a)
 	testenv.Until(t, "b links", func() bool { return b.linked("a") })
 	a.catalog <- nil
 	testenv.Until(t, "a gives up", func() bool { return len(a.Instances()) == 0 })
 	b.Send("a", event(1))
-	testenv.Until(t, "b is heard", func() bool { return len(a.got()) == 1 })
+	testenv.Until(t, "a gets it", func() bool { return len(a.got()) == 1 })
 	b.Send("a", event(2))
 	testenv.Until(t, "and again", func() bool { return len(a.got()) == 2 })
 	if n := a.missed.Load(); n != 0 {
@@ -347,13 +351,13 @@ func TestAPeerThatHearsNothingIsStillHeard(t *testing.T) {
 	}
 }
 
-// Behind an address that was used again stands another server: it is not taken
-// for the one that was listed, and its count of our frames stays right.
+// An address may be used again by another server. It is not taken for the listed
+// one, and its count of our frames stays right.
 func TestAnotherServerAtTheAddress(t *testing.T) {
 	t.Parallel()
 	a, b := pair(t)
 	a.catalog <- []discovery.Instance{at("b", b.address), at("x", b.address)}
-	testenv.Until(t, "a knows x", func() bool { return len(a.Instances()) == 2 })
+	testenv.Until(t, "a has x in its catalog", func() bool { return len(a.Instances()) == 2 })
 	deadline := time.Now().Add(time.Second) // time for several attempts
 	for i := uint64(1); time.Now().Before(deadline); i++ {
 		a.Send("b", event(i))
@@ -365,13 +369,13 @@ func TestAnotherServerAtTheAddress(t *testing.T) {
 	}
 }
 
-func TestNoAppendOfAPeerEndsBehindTheEnd(t *testing.T) {
+func TestEndAppendsWaitsForThoseUnderWayAndRefusesOthers(t *testing.T) {
 	t.Parallel()
 	a, b := pair(t)
 	owned := uint64(0)
 	for b.appends() == 0 {
 		owned++
-		if _, err := a.Append(t.Context(), owned, nil, entries("x")); err != nil {
+		if _, err := a.Append(t.Context(), owned, entries("x")); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -381,7 +385,7 @@ func TestNoAppendOfAPeerEndsBehindTheEnd(t *testing.T) {
 	b.mu.Unlock()
 	result := make(chan error, 1)
 	go func() {
-		_, err := a.Append(context.WithoutCancel(t.Context()), owned, nil, entries("under way"))
+		_, err := a.Append(context.WithoutCancel(t.Context()), owned, entries("under way"))
 		result <- err
 	}()
 	testenv.Until(t, "it is under way", func() bool { return b.appends() == 2 })
@@ -391,7 +395,7 @@ func TestNoAppendOfAPeerEndsBehindTheEnd(t *testing.T) {
 	if short.Err() == nil {
 		t.Fatal("did not wait for the append under way")
 	}
-	if _, err := a.Append(t.Context(), owned, nil, entries("too late")); errs.CodeOf(err) != errs.CodeUnavailable {
+	if _, err := a.Append(t.Context(), owned, entries("too late")); errs.CodeOf(err) != errs.CodeUnavailable {
 		t.Errorf("a late append got %v, want unavailable", err)
 	}
 	close(hold)
@@ -404,9 +408,9 @@ func TestNoAppendOfAPeerEndsBehindTheEnd(t *testing.T) {
 	}
 }
 
-// A peer that passes its checks and has no link is one from which the network
-// keeps this server; one that fails them, or has left, is just away.
-func TestApart(t *testing.T) {
+// A peer that passes its checks and cannot be reached is partitioned from this
+// server. One that fails its checks, or has left the catalog, is away.
+func TestPartitioned(t *testing.T) {
 	t.Parallel()
 	a, b := pair(t)
 	passing := func(address string, yes bool) []discovery.Instance {
@@ -415,13 +419,13 @@ func TestApart(t *testing.T) {
 		return []discovery.Instance{i}
 	}
 	a.catalog <- passing(b.address, true)
-	testenv.Until(t, "linked", func() bool { return a.linked("b") && !a.Apart() })
+	testenv.Until(t, "linked", func() bool { return a.linked("b") && !a.Partitioned() })
 	b.kill()
-	testenv.Until(t, "the link is gone, the catalog believes in it", a.Apart)
+	testenv.Until(t, "the link is down, and the catalog lists it as passing", a.Partitioned)
 	a.catalog <- passing(b.address, false)
-	testenv.Until(t, "it fails its checks", func() bool { return !a.Apart() })
+	testenv.Until(t, "it fails its checks", func() bool { return !a.Partitioned() })
 	a.catalog <- passing(b.address, true)
-	testenv.Until(t, "it passes them again", a.Apart)
+	testenv.Until(t, "it passes them again", a.Partitioned)
 	a.catalog <- nil
-	testenv.Until(t, "it left", func() bool { return !a.Apart() })
+	testenv.Until(t, "it left", func() bool { return !a.Partitioned() })
 }

@@ -12,48 +12,47 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
-	"github.com/msrchat/msrchat/chat/internal/msglog"
 	relayv1 "github.com/msrchat/msrchat/proto/msrchat/relay/v1"
 	"github.com/msrchat/msrchat/shared/errs"
+
+	"github.com/msrchat/msrchat/chat/internal/msglog"
 )
 
-// MaxMessage bounds a gRPC message between servers: a frame of the longest
-// deliveries, with room.
+// MaxMessage bounds a gRPC message between servers. It is larger than a frame of
+// the longest deliveries.
 const MaxMessage = 16 << 20
 
 // Bounds on what one request of a peer may hold.
 const (
 	maxEntries = 1024
-	// maxAppends requests of one stream are worked on at once, and of all streams
-	// maxOffered bytes; beyond it a stream is not read, which holds up its peer
-	// only.
+	// maxAppends requests of one stream are worked on at once, and maxOffered bytes
+	// of all streams. Beyond it a stream is not read, which holds up its peer only.
 	maxAppends = 1024
 	maxOffered = 64 << 20
 )
 
-// ear is what was heard from one peer. The mutex of Peers owns it. It stays
-// while the peer is known or talks to us.
-type ear struct {
+// inbound is what came in from one peer. The mutex of Peers owns it. It stays while
+// there is a link to the peer or an open stream from it.
+type inbound struct {
 	boot    uint64
 	counter uint64
-	stream  uint64 // the newest stream; an older one's end means nothing
+	stream  uint64 // the newest stream; the end of an older one means nothing
 	open    int    // streams that have not ended
-	// farewell: the newest stream ended with the peer taking leave.
-	farewell bool
+	// orderly: the newest stream ended in order, by a peer that drained and sent all.
+	orderly bool
 }
 
-// addressee names, in a stream's metadata, who is meant: behind an address that
-// was used again stands another server, whose count of our frames must not be
-// disturbed.
+// addressee is the metadata key of a stream's receiver. An address may be used again
+// by another server, whose count of our frames must not be disturbed.
 const addressee = "msrchat-to"
 
-// meant says whether a stream is for this server.
-func (p *Peers) meant(ctx context.Context) bool {
+// isAddressee says whether a stream is for this server.
+func (p *Peers) isAddressee(ctx context.Context) bool {
 	to := metadata.ValueFromIncomingContext(ctx, addressee)
 	return len(to) == 0 || to[0] == p.opts.Instance
 }
 
-// Service is the side of Peers that serves the others.
+// Service is the gRPC service of Peers.
 type Service struct {
 	relayv1.UnimplementedRelayServiceServer
 	peers *Peers
@@ -62,11 +61,11 @@ type Service struct {
 // Service returns what to register with a gRPC server.
 func (p *Peers) Service() *Service { return &Service{peers: p} }
 
-// Deliver takes a peer's frames. It ends when the peer is silent, so that a
-// peer that hangs is noticed as one that died is.
+// Deliver takes a peer's frames. It also ends when the peer is silent, because a
+// peer that hangs must be noticed like one that died.
 func (s *Service) Deliver(stream relayv1.RelayService_DeliverServer) error {
 	p := s.peers
-	if !p.meant(stream.Context()) {
+	if !p.isAddressee(stream.Context()) {
 		return status.Errorf(codes.FailedPrecondition, "this is %s", p.opts.Instance)
 	}
 	ctx, cancel := context.WithCancel(stream.Context())
@@ -88,88 +87,92 @@ func (s *Service) Deliver(stream relayv1.RelayService_DeliverServer) error {
 			}
 		}
 	}()
-	ticker := time.NewTicker(signOfLife)
+	ticker := time.NewTicker(keepAliveInterval)
 	defer ticker.Stop()
-	quiet := time.NewTimer(silence)
-	defer quiet.Stop()
+	silent := time.NewTimer(silenceLimit)
+	defer silent.Stop()
 	var from string
 	var number uint64
-	draining, farewell := false, false
+	draining, orderly := false, false
 	defer func() {
 		if from != "" {
-			p.finish(from, number, farewell)
+			p.endStream(from, number, orderly)
 		}
 	}()
-	left := p.left
+	drainBegan := p.drainBegan
 	for {
 		select {
 		case f, ok := <-frames:
 			if !ok {
-				// A peer that leaves sends what it has, then closes its side. One that
-				// dies while it leaves does not.
-				farewell = draining && errors.Is(ended, io.EOF)
+				// A peer that drains sends what it has, then closes its side. One that
+				// dies while it drains does not.
+				orderly = draining && errors.Is(ended, io.EOF)
 				return nil
 			}
 			if f.GetInstance() == "" || from != "" && f.GetInstance() != from {
 				return status.Error(codes.InvalidArgument, "a frame must name its sender")
 			}
-			quiet.Reset(silence)
+			silent.Reset(silenceLimit)
 			if from == "" {
 				from = f.GetInstance()
-				number = p.begin(f)
-				if err := s.sign(stream); err != nil {
+				number = p.beginStream(f)
+				if err := s.keepAlive(stream); err != nil {
 					return err
 				}
 			}
 			draining = f.GetDraining()
-			p.hear(f)
-		case <-left: // tell at once, so that the peer offers its messages elsewhere
-			left = nil
+			p.receive(f)
+		case <-drainBegan: // say so at once, so that the peer offers its messages elsewhere
+			drainBegan = nil
 			if from == "" {
 				continue // the answer to its first frame will say it
 			}
-			if err := s.sign(stream); err != nil {
+			if err := s.keepAlive(stream); err != nil {
 				return err
 			}
 		case <-ticker.C:
-			if err := s.sign(stream); err != nil {
+			if err := s.keepAlive(stream); err != nil {
 				return err
 			}
-		case <-quiet.C:
-			return status.Error(codes.DeadlineExceeded, "no sign of life")
+		case <-silent.C:
+			return status.Error(codes.DeadlineExceeded, "the peer was silent for too long")
 		case <-stream.Context().Done():
 			return status.FromContextError(stream.Context().Err()).Err()
 		}
 	}
 }
 
-func (s *Service) sign(stream relayv1.RelayService_DeliverServer) error {
+func (s *Service) keepAlive(stream relayv1.RelayService_DeliverServer) error {
 	p := s.peers
 	return stream.Send(&relayv1.DeliverResponse{
-		Instance: p.opts.Instance, BootId: p.opts.Boot, Draining: p.isDraining(), Stuck: p.stuck(), Revision: Revision,
+		Instance: p.opts.Instance,
+		BootId:   p.opts.Boot,
+		Draining: p.isDraining(),
+		Stuck:    p.stalled(),
+		Revision: Revision,
 	})
 }
 
-// begin notes a new stream of a peer and numbers it.
-func (p *Peers) begin(f *relayv1.DeliverRequest) uint64 {
+// beginStream notes a new stream of a peer and numbers it.
+func (p *Peers) beginStream(f *relayv1.DeliverRequest) uint64 {
 	p.mu.Lock()
-	e := p.heard[f.GetInstance()]
-	if e == nil {
-		e = &ear{boot: f.GetBootId()}
-		p.heard[f.GetInstance()] = e
+	in := p.inbound[f.GetInstance()]
+	if in == nil {
+		in = &inbound{boot: f.GetBootId()}
+		p.inbound[f.GetInstance()] = in
 	}
 	gap := false
-	if e.boot != f.GetBootId() {
-		// A process that counts from the start has sent us nothing yet. What an
-		// earlier process under this name left behind is noticed at the end of its
-		// stream, unless that comes after this beginning.
-		gap = e.open > 0
-		e.boot, e.counter = f.GetBootId(), 0
+	if in.boot != f.GetBootId() {
+		// A new process counts from the start. What the earlier process of this
+		// instance did not send is noticed at the end of its stream. If that stream is
+		// still open, it is not the newest any more, so the gap is noticed now.
+		gap = in.open > 0
+		in.boot, in.counter = f.GetBootId(), 0
 	}
-	e.stream++
-	e.open++
-	e.farewell = false
-	number := e.stream
+	in.stream++
+	in.open++
+	in.orderly = false
+	number := in.stream
 	p.mu.Unlock()
 	if gap {
 		p.missed(f.GetInstance())
@@ -177,24 +180,24 @@ func (p *Peers) begin(f *relayv1.DeliverRequest) uint64 {
 	return number
 }
 
-// missed is for what may never come.
+// missed reports that something from a peer may be lost.
 func (p *Peers) missed(instance string) {
 	p.metrics.gaps.Inc()
 	p.opts.Missed(instance)
 }
 
-// hear checks the counter and hands on what came.
-func (p *Peers) hear(f *relayv1.DeliverRequest) {
+// receive checks the counter and hands on the deliveries.
+func (p *Peers) receive(f *relayv1.DeliverRequest) {
 	expected := uint64(0)
 	if len(f.GetDeliveries()) > 0 {
 		expected = 1
 	}
 	p.mu.Lock()
-	e := p.heard[f.GetInstance()]
+	in := p.inbound[f.GetInstance()]
 	// A frame of an earlier process, read late, must not disturb the count.
-	gap := f.GetBootId() == e.boot && f.GetCounter() != e.counter+expected
-	if f.GetBootId() == e.boot {
-		e.counter = f.GetCounter()
+	gap := f.GetBootId() == in.boot && f.GetCounter() != in.counter+expected
+	if f.GetBootId() == in.boot {
+		in.counter = f.GetCounter()
 	}
 	p.mu.Unlock()
 	if gap {
@@ -205,35 +208,34 @@ func (p *Peers) hear(f *relayv1.DeliverRequest) {
 	}
 }
 
-// finish is called when a stream ended. Where the peer did not take leave, what
-// it had committed and not yet sent may never come.
-func (p *Peers) finish(instance string, number uint64, farewell bool) {
+// endStream is called when a stream ended. Unless it ended in order, what the peer
+// committed and did not send yet may never come.
+func (p *Peers) endStream(instance string, number uint64, orderly bool) {
 	p.mu.Lock()
-	e := p.heard[instance]
-	e.open--
-	newest := e.stream == number
-	e.farewell = farewell && newest
+	in := p.inbound[instance]
+	in.open--
+	newest := in.stream == number
+	in.orderly = orderly && newest
 	if p.links[instance] == nil {
-		p.forget(instance)
+		p.forgetInbound(instance)
 	}
 	p.mu.Unlock()
-	if newest && !farewell {
+	if newest && !orderly {
 		p.missed(instance)
 	}
 }
 
-// forget drops what was heard from a peer that no longer talks. It needs the
+// forgetInbound removes the inbound of a peer without open streams. It needs the
 // lock.
-func (p *Peers) forget(instance string) {
-	if e := p.heard[instance]; e != nil && e.open == 0 {
-		delete(p.heard, instance)
+func (p *Peers) forgetInbound(instance string) {
+	if in := p.inbound[instance]; in != nil && in.open == 0 {
+		delete(p.inbound, instance)
 	}
 }
 
-// Append appends what a peer sends. Requests are worked on at once, since each
-// conversation has only one under way at each peer. A request that makes no
-// sense is answered as such: an end of the stream would have the peer offer it
-// again, for ever.
+// Append appends what a peer sends. Requests are worked on in parallel, since a
+// peer has at most one under way for each conversation. A bad request is refused in
+// its answer: if the stream ended, the peer would offer it again, for ever.
 func (s *Service) Append(stream relayv1.RelayService_AppendServer) error {
 	var sending sync.Mutex
 	answer := func(response *relayv1.AppendResponse) {
@@ -247,7 +249,7 @@ func (s *Service) Append(stream relayv1.RelayService_AppendServer) error {
 	for {
 		request, err := stream.Recv()
 		if err != nil {
-			return nil // the peer closed, or broke off: it offers again what is open
+			return nil // the peer offers again what was not answered
 		}
 		if err := check(request); err != nil {
 			s.peers.opts.Logger.Warn("append refused", "conversation", request.GetConversationId(), "err", err)
@@ -287,7 +289,7 @@ func check(r *relayv1.AppendRequest) *errs.Error {
 	return nil
 }
 
-// requestSize is about what a request takes, in bytes.
+// requestSize is about the size of a request in bytes.
 func requestSize(r *relayv1.AppendRequest) int64 {
 	const each = 128
 	n := 0
@@ -301,14 +303,14 @@ func refusal(request *relayv1.AppendRequest, e *errs.Error) *relayv1.AppendRespo
 	return &relayv1.AppendResponse{RequestId: request.GetRequestId(), ErrorCode: string(e.Code), ErrorText: e.Message}
 }
 
-var errLeaving = errs.New(errs.CodeUnavailable, "the server is stopping")
+var errStopping = errs.New(errs.CodeUnavailable, "the server is stopping")
 
 // answer appends what a peer sent, unless the server stops.
 func (s *Service) answer(ctx context.Context, request *relayv1.AppendRequest) *relayv1.AppendResponse {
-	if !s.peers.offered.enter() {
-		return refusal(request, errLeaving)
+	if !s.peers.offered.begin() {
+		return refusal(request, errStopping)
 	}
-	defer s.peers.offered.leave()
+	defer s.peers.offered.end()
 	return s.append(ctx, request)
 }
 
@@ -316,8 +318,12 @@ func (s *Service) append(ctx context.Context, request *relayv1.AppendRequest) *r
 	events := make([]msglog.Event, len(request.GetEntries()))
 	for i, e := range request.GetEntries() {
 		events[i] = msglog.Event{
-			Conversation: request.GetConversationId(), Sender: e.GetSenderId(), Kind: uint8(e.GetKind()), Body: e.GetBody(),
-			Connection: e.GetConnection(), Uncounted: e.GetUncounted(),
+			Conversation: request.GetConversationId(),
+			Sender:       e.GetSenderId(),
+			Kind:         uint8(e.GetKind()),
+			Body:         e.GetBody(),
+			Connection:   e.GetConnection(),
+			Uncounted:    e.GetUncounted(),
 		}
 		copy(events[i].ID[:], e.GetClientMsgId())
 	}
@@ -325,14 +331,14 @@ func (s *Service) append(ctx context.Context, request *relayv1.AppendRequest) *r
 	if err != nil {
 		return refusal(request, errs.From(err))
 	}
-	response := &relayv1.AppendResponse{RequestId: request.GetRequestId(), Results: make([]*relayv1.Appended, len(results))}
+	appended := make([]*relayv1.Appended, len(results))
 	for i, r := range results {
 		a := &relayv1.Appended{Seq: r.Seq, Ordinal: r.Ordinal, CreatedAtMs: r.CreatedAt, Existing: r.Existing}
 		if r.Err != nil {
 			e := errs.From(r.Err)
 			a.ErrorCode, a.ErrorText = string(e.Code), e.Message
 		}
-		response.Results[i] = a
+		appended[i] = a
 	}
-	return response
+	return &relayv1.AppendResponse{RequestId: request.GetRequestId(), Results: appended}
 }

@@ -1,14 +1,15 @@
-// Package repair finds what the pushes missed. A push is a hint that may be
-// lost anywhere; a reader that learns of a higher head pulls. So it is enough
-// that every reader learns every head, and repair sees to that in four ways. The
-// numbers of own states are told the same way, to one person each.
+// Package repair makes up for lost pushes. A push is a hint that may be lost
+// anywhere, and a reader that learns of a higher head pulls. So it is enough that
+// every reader learns every head, in one of four ways. The numbers of own states
+// are announced the same way, to one user each.
 //
-//   - a conversation that has been quiet for half a heartbeat has its head told
-//     once more to all its readers, by routes read anew;
-//   - users are checked against the log when something from another server, or
-//     a route in Redis, may have been missed;
-//   - all users are checked in turn, slowly;
-//   - (and package conn tells all heads when a client connects).
+//   - The head of a conversation that has been quiet for half a heartbeat is
+//     announced to all its readers, by routes read anew.
+//   - Users are compared with the log (their clients are sent all heads) when
+//     something from another server, or a route in Redis, may have been missed, and
+//     twice a heartbeat while another server with users cannot be reached.
+//   - The periodic check compares every user once in thirty heartbeats.
+//   - Package conn sends all heads when a client connects.
 package repair
 
 import (
@@ -28,31 +29,30 @@ import (
 )
 
 const (
-	// maxRecent conversations are remembered for telling their head once more.
-	// When half of that is used all are told at once; what finds no room is not
-	// remembered, and everybody on every server is compared with the log instead.
+	// maxRecent conversations and own states are remembered for their announcement.
+	// From half of that on all are announced at once. What finds no room is not
+	// remembered; instead all users of every server are compared with the log.
 	maxRecent = 100_000
-	// tellAtOnce heads are told by one look-up of routes.
-	tellAtOnce = 500
-	// maxDirty users are remembered one by one; more of them are everybody.
+	// maxTogether announcements share one look-up of routes.
+	maxTogether = 500
+	// maxDirty users are remembered one by one. Beyond it all users are compared.
 	maxDirty = 50_000
-	// usersPerQuery are checked together, within checkLimit.
+	// usersPerQuery are compared by one query, within compareLimit.
 	usersPerQuery = 100
-	checkLimit    = 5 * time.Second
-	// sweepTurns heartbeats pass until the slow sweep has seen everybody.
-	sweepTurns = 30
-	// maxTries is how often a head is told while a reader's server is not linked:
-	// such a route is that of a server just started, or of one that died, whose
-	// routes expire.
+	compareLimit  = 5 * time.Second
+	// checkPeriod is how many heartbeats the periodic check takes for all users.
+	checkPeriod = 30
+	// maxTries is how often a head is announced while a reader's server is not
+	// linked: that server has just started, or it died and its routes expire.
 	maxTries = 8
 )
 
 // Options are what Repair is made of.
 type Options struct {
 	Heartbeat time.Duration
-	// Tell tells readers how far conversations reach, and says of each whether
-	// all could be told.
-	Tell func(ctx context.Context, tellings []fanout.Telling) (complete []bool)
+	// Announce sends heads to their readers, and says of each whether all readers
+	// could be reached.
+	Announce func(ctx context.Context, announcements []fanout.Announcement) (complete []bool)
 	// Heads reads all heads of users from the log.
 	Heads func(ctx context.Context, users []uint64) (map[uint64][]*chatv1.Head, error)
 	// Deliver pushes frames to users of this server.
@@ -61,23 +61,26 @@ type Options struct {
 	Users func() []uint64
 	// Lost is called when heads for the readers on other servers are lost. It must
 	// not block.
-	Lost       func()
-	Logger     *slog.Logger
-	Registerer prometheus.Registerer
+	Lost func()
+	// Partitioned says that a server with users cannot be reached; nil means never.
+	Partitioned func() bool
+	Logger      *slog.Logger
+	Registerer  prometheus.Registerer
 }
 
-// Repair remembers what may have been missed. Run is its goroutine; the other
-// methods may be called from any and do not block, but for Flush.
+// Repair remembers what may have been missed. Run is its goroutine. The other
+// methods may be called from any goroutine and, except Flush, do not block.
 type Repair struct {
-	opts                Options
-	told, checked, lost prometheus.Counter
+	opts                      Options
+	announced, compared, lost prometheus.Counter
 
 	mu     sync.Mutex // owns the fields below
 	recent map[subject]*recent
-	// due are those of recent that have become quiet and are to be told.
-	due            []*recent
-	dirty          map[uint64]struct{}
-	everybodyDirty bool
+	// due was moved here from recent and is announced next.
+	due []*recent
+	// dirty users are to be compared with the log.
+	dirty    map[uint64]struct{}
+	allDirty bool
 }
 
 // subject is what a number is about: a conversation's log, or, with a user, that
@@ -93,44 +96,49 @@ type recent struct {
 	tries   int
 }
 
-// telling is what its readers learn.
-func (c *recent) telling() fanout.Telling {
+func (c *recent) announcement() fanout.Announcement {
 	head := &chatv1.Head{ConversationId: c.conversation}
 	if c.user != 0 {
 		head.OwnState = c.number
 	} else {
 		head.Seq, head.Ordinal = c.number, c.ordinal
 	}
-	return fanout.Telling{Head: head, User: c.user}
+	return fanout.Announcement{Head: head, User: c.user}
 }
 
 // New returns a Repair.
 func New(opts Options) *Repair {
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Name: "msrchat_repair_" + name, Help: help})
+	}
 	r := &Repair{
-		opts: opts, recent: make(map[subject]*recent), dirty: make(map[uint64]struct{}),
-		told:    prometheus.NewCounter(prometheus.CounterOpts{Name: "msrchat_repair_told_total", Help: "Heads told once more to their readers."}),
-		checked: prometheus.NewCounter(prometheus.CounterOpts{Name: "msrchat_repair_checked_total", Help: "Users compared with the log."}),
-		lost:    prometheus.NewCounter(prometheus.CounterOpts{Name: "msrchat_repair_lost_total", Help: "Heads that found no room; everybody is compared with the log for them."}),
+		opts:      opts,
+		recent:    make(map[subject]*recent),
+		dirty:     make(map[uint64]struct{}),
+		announced: counter("told_total", "Heads announced once more to their readers."),
+		compared:  counter("checked_total", "Users compared with the log."),
+		lost:      counter("lost_total", "Heads that found no room; all users are compared with the log instead."),
 	}
 	if opts.Registerer != nil {
-		opts.Registerer.MustRegister(r.told, r.checked, r.lost)
+		opts.Registerer.MustRegister(r.announced, r.compared, r.lost)
 	}
 	return r
 }
 
-// Committed remembers what was committed. It is for msglog.Options.
+// Committed remembers events that were committed. It is for msglog.Options.
 func (r *Repair) Committed(batch []msglog.Event) {
 	now := time.Now()
 	r.mu.Lock()
 	lost := 0
 	for i := range batch {
 		e := &batch[i]
-		if !r.remember(recent{subject: subject{conversation: e.Conversation}, number: e.Seq, ordinal: e.Ordinal, at: now}) {
+		c := recent{subject: subject{conversation: e.Conversation}, number: e.Seq, ordinal: e.Ordinal, at: now}
+		if !r.remember(c) {
 			lost++
 		}
 	}
 	r.mu.Unlock()
-	r.missing(lost)
+	r.noRoom(lost)
 }
 
 // OwnState remembers the new number of a user's own state.
@@ -139,53 +147,53 @@ func (r *Repair) OwnState(user uint64, s *chatv1.OwnState) {
 		return
 	}
 	r.mu.Lock()
-	there := r.remember(recent{
+	ok := r.remember(recent{
 		subject: subject{s.GetConversationId(), user}, number: s.GetNumber(), at: time.Now(),
 	})
 	r.mu.Unlock()
-	if !there {
-		r.missing(1)
+	if !ok {
+		r.noRoom(1)
 	}
 }
 
-// missing makes up for numbers that found no room.
-func (r *Repair) missing(n int) {
+// noRoom makes up for numbers that could not be remembered.
+func (r *Repair) noRoom(n int) {
 	if n > 0 {
 		r.lost.Add(float64(n))
-		r.Everybody()
+		r.MarkAllDirty()
 		r.opts.Lost()
 	}
 }
 
 // remember says whether there was room. It needs the lock.
 func (r *Repair) remember(c recent) bool {
-	known := r.recent[c.subject]
-	if known == nil {
+	old := r.recent[c.subject]
+	if old == nil {
 		if len(r.recent)+len(r.due) >= maxRecent {
 			return false
 		}
 		r.recent[c.subject] = &c
 		return true
 	}
-	if c.number > known.number {
-		known.number, known.ordinal = c.number, c.ordinal
+	if c.number > old.number {
+		old.number, old.ordinal = c.number, c.ordinal
 	}
-	known.at, known.tries = c.at, 0
+	old.at, old.tries = c.at, 0
 	return true
 }
 
-// Dirty asks that a user of this server be compared with the log.
-func (r *Repair) Dirty(user uint64) {
+// MarkDirty has a user of this server compared with the log.
+func (r *Repair) MarkDirty(user uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.markDirty([]uint64{user})
+	r.addDirty([]uint64{user})
 }
 
-// markDirty needs the lock.
-func (r *Repair) markDirty(users []uint64) {
+// addDirty needs the lock.
+func (r *Repair) addDirty(users []uint64) {
 	if len(r.dirty)+len(users) > maxDirty {
 		clear(r.dirty)
-		r.everybodyDirty = true
+		r.allDirty = true
 		return
 	}
 	for _, user := range users {
@@ -193,19 +201,19 @@ func (r *Repair) markDirty(users []uint64) {
 	}
 }
 
-// Everybody asks it of all who are connected.
-func (r *Repair) Everybody() {
+// MarkAllDirty has all users of this server compared with the log.
+func (r *Repair) MarkAllDirty() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.everybodyDirty = true
+	r.allDirty = true
 }
 
 // Run repairs until ctx ends.
 func (r *Repair) Run(ctx context.Context) error {
-	turn := r.opts.Heartbeat / 10
-	ticker := time.NewTicker(turn)
+	interval := r.opts.Heartbeat / 10
+	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
-	for n := 0; ; n++ {
+	for n, partitioned := 0, false; ; n++ {
 		select {
 		case <-ctx.Done():
 			return nil
@@ -215,31 +223,51 @@ func (r *Repair) Run(ctx context.Context) error {
 			continue
 		}
 		now := time.Now()
-		r.quiet(now.Add(-r.opts.Heartbeat/2 + turn))
+		r.makeDue(now.Add(-r.opts.Heartbeat/2 + interval))
 		if n%10 == 0 {
-			r.sweep(n / 10)
+			r.periodicCheck(n / 10)
 		}
-		r.work(ctx, now.Add(turn))
+		if n%5 == 0 {
+			partitioned = r.checkPartition(partitioned)
+		}
+		r.work(ctx, now.Add(interval))
 	}
 }
 
-// work tells heads and compares users, some of each in turn, so that neither
+// checkPartition marks all users dirty while another server with users cannot be
+// reached: the network between two servers may be cut while both reach the database
+// and their own users. The log keeps each conversation one, and this keeps its
+// readers less than a heartbeat behind, the time that comparing takes included.
+func (r *Repair) checkPartition(before bool) (partitioned bool) {
+	if r.opts.Partitioned == nil {
+		return false
+	}
+	if partitioned = r.opts.Partitioned(); partitioned != before {
+		r.opts.Logger.Warn("peers out of reach", "partitioned", partitioned)
+	}
+	if partitioned || before { // and once more afterwards, for the last events before its end
+		r.MarkAllDirty()
+	}
+	return partitioned
+}
+
+// work announces heads and compares users, some of each in turn, so that neither
 // waits for the other, until nothing is left or its time is over.
 func (r *Repair) work(ctx context.Context, until time.Time) {
 	for away := false; ctx.Err() == nil && time.Now().Before(until); {
-		told, compared := r.tell(ctx), false
-		if !away { // who became dirty meanwhile is compared in this turn, too
-			compared, away = r.check(ctx)
+		announced, compared := r.announce(ctx), false
+		if !away { // users that became dirty meanwhile are compared now, too
+			compared, away = r.compare(ctx)
 		}
-		if !told && !compared {
+		if !announced && !compared {
 			return
 		}
 	}
 }
 
-// quiet makes due the conversations that were last appended to before a time,
-// and all while there are many.
-func (r *Repair) quiet(before time.Time) {
+// makeDue moves what was last changed before a time to due, and everything while
+// there is much.
+func (r *Repair) makeDue(before time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	many := len(r.recent)+len(r.due) > maxRecent/2
@@ -251,40 +279,39 @@ func (r *Repair) quiet(before time.Time) {
 	}
 }
 
-// next takes what is told next.
-func (r *Repair) next() []*recent {
+func (r *Repair) takeDue() []*recent {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	n := min(len(r.due), tellAtOnce)
+	n := min(len(r.due), maxTogether)
 	batch := r.due[:n:n]
 	if r.due = r.due[n:]; len(r.due) == 0 {
-		r.due = nil // or the array would hold on to what was told
+		r.due = nil // or the array would keep what was announced in memory
 	}
 	return batch
 }
 
-// tell tells some heads and says whether there may be more.
-func (r *Repair) tell(ctx context.Context) (more bool) {
-	batch := r.next()
+// announce announces some heads and says whether there may be more.
+func (r *Repair) announce(ctx context.Context) (more bool) {
+	batch := r.takeDue()
 	if len(batch) == 0 {
 		return false
 	}
-	tellings := make([]fanout.Telling, len(batch))
+	announcements := make([]fanout.Announcement, len(batch))
 	for i, c := range batch {
-		tellings[i] = c.telling()
+		announcements[i] = c.announcement()
 	}
-	complete := r.opts.Tell(ctx, tellings)
-	r.told.Add(float64(len(batch)))
+	complete := r.opts.Announce(ctx, announcements)
+	r.announced.Add(float64(len(batch)))
 	for i, c := range batch {
 		if c.tries++; !complete[i] && c.tries < maxTries {
-			r.again(c)
+			r.requeue(c)
 		}
 	}
 	return true
 }
 
-// again puts a conversation back, unless it was appended to meanwhile.
-func (r *Repair) again(c *recent) {
+// requeue puts a change back, unless there was a newer one meanwhile.
+func (r *Repair) requeue(c *recent) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.recent[c.subject] == nil {
@@ -293,20 +320,20 @@ func (r *Repair) again(c *recent) {
 	}
 }
 
-// Flush tells all remembered heads now: for a server that leaves. It blocks
+// Flush announces all remembered heads now, for a server that stops. It blocks
 // until that is done or ctx ends.
 func (r *Repair) Flush(ctx context.Context) {
-	r.quiet(time.Now().Add(time.Hour))
+	r.makeDue(time.Now().Add(time.Hour))
 	for more := true; more && ctx.Err() == nil; {
-		more = r.tell(ctx)
+		more = r.announce(ctx)
 	}
 }
 
-// sweep marks the users whose turn it is.
-func (r *Repair) sweep(turn int) {
+// periodicCheck marks the users whose turn it is in this heartbeat.
+func (r *Repair) periodicCheck(beat int) {
 	for _, user := range r.opts.Users() {
-		if user%sweepTurns == uint64(turn)%sweepTurns {
-			r.Dirty(user)
+		if user%checkPeriod == uint64(beat)%checkPeriod {
+			r.MarkDirty(user)
 		}
 	}
 }
@@ -315,8 +342,8 @@ func (r *Repair) sweep(turn int) {
 func (r *Repair) takeDirty() []uint64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.everybodyDirty {
-		r.everybodyDirty = false
+	if r.allDirty {
+		r.allDirty = false
 		clear(r.dirty)
 		for _, user := range r.opts.Users() {
 			r.dirty[user] = struct{}{}
@@ -333,26 +360,26 @@ func (r *Repair) takeDirty() []uint64 {
 	return users
 }
 
-// check compares some users with the log, if there are any. Those whose heads
-// cannot be read stay dirty: the database is away.
-func (r *Repair) check(ctx context.Context) (compared, away bool) {
+// compare compares some dirty users with the log. They stay dirty while the
+// database is away.
+func (r *Repair) compare(ctx context.Context) (compared, away bool) {
 	users := r.takeDirty()
 	if len(users) == 0 {
 		return false, false
 	}
-	ctx, cancel := context.WithTimeout(ctx, checkLimit)
+	ctx, cancel := context.WithTimeout(ctx, compareLimit)
 	defer cancel()
 	heads, err := r.opts.Heads(ctx, users)
 	if err != nil {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		r.markDirty(users)
+		r.addDirty(users)
 		r.opts.Logger.Warn("repair waits for the database", "users", len(r.dirty), "err", err)
 		return false, true
 	}
-	for _, user := range users { // also who has none: a client may wait to be told so
+	for _, user := range users { // also those without heads: a new client waits for a frame
 		r.opts.Deliver([]uint64{user}, encode.HeadsFrames(heads[user]...))
 	}
-	r.checked.Add(float64(len(users)))
+	r.compared.Add(float64(len(users)))
 	return true, false
 }

@@ -6,17 +6,18 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/msrchat/msrchat/chat/internal/msglog"
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
 	"github.com/msrchat/msrchat/shared/frame"
 	"github.com/msrchat/msrchat/shared/testenv"
 
 	"github.com/msrchat/msrchat/chat/internal/fanout"
+	"github.com/msrchat/msrchat/chat/internal/msglog"
 	"github.com/msrchat/msrchat/chat/internal/repair"
 )
 
@@ -24,22 +25,23 @@ const heartbeat = 500 * time.Millisecond
 
 // world is everything around a Repair; its mutex owns all fields.
 type world struct {
-	mu       sync.Mutex
-	told     []telling
-	calls    []int         // how many each call of Tell told
-	hold     chan struct{} // keeps Tell waiting
-	refuse   int           // so many tellings are incomplete
-	lost     int
-	users    []uint64
-	away     bool // the database
-	asked    [][]uint64
-	heads    map[uint64][]*chatv1.Head
-	received map[uint64][]uint64 // by user, the seqs of all heads
+	mu          sync.Mutex
+	announced   []announcement
+	calls       []int         // how many heads each call of Announce had
+	hold        chan struct{} // keeps Announce waiting
+	incomplete  int           // how many announcements do not reach all readers
+	lost        int
+	partitioned bool
+	users       []uint64
+	away        bool // the database
+	queries     [][]uint64
+	heads       map[uint64][]*chatv1.Head
+	received    map[uint64][]uint64 // by user, the seqs of all heads
 }
 
-type telling struct {
+type announcement struct {
 	conversation, seq uint64
-	users             []uint64
+	user              uint64
 	at                time.Time
 }
 
@@ -47,8 +49,17 @@ func start(t *testing.T, w *world, beat time.Duration) *repair.Repair {
 	t.Helper()
 	w.received = make(map[uint64][]uint64)
 	r := repair.New(repair.Options{
-		Heartbeat: beat, Tell: w.tell, Heads: w.read, Deliver: w.deliver, Logger: slog.New(slog.DiscardHandler),
-		Lost: func() { w.change(func() { w.lost++ }) },
+		Heartbeat: beat,
+		Announce:  w.announce,
+		Heads:     w.read,
+		Deliver:   w.deliver,
+		Lost:      func() { w.change(func() { w.lost++ }) },
+		Logger:    slog.New(slog.DiscardHandler),
+		Partitioned: func() bool {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return w.partitioned
+		},
 		Users: func() []uint64 {
 			w.mu.Lock()
 			defer w.mu.Unlock()
@@ -67,18 +78,20 @@ func start(t *testing.T, w *world, beat time.Duration) *repair.Repair {
 	return r
 }
 
-func (w *world) tell(_ context.Context, tellings []fanout.Telling) []bool {
+func (w *world) announce(_ context.Context, batch []fanout.Announcement) []bool {
 	if w.hold != nil {
 		<-w.hold
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.calls = append(w.calls, len(tellings))
-	complete := make([]bool, len(tellings))
-	for i, t := range tellings {
-		w.told = append(w.told, telling{t.Head.GetConversationId(), t.Head.GetSeq(), t.Users, time.Now()})
-		if complete[i] = w.refuse == 0; !complete[i] {
-			w.refuse--
+	w.calls = append(w.calls, len(batch))
+	complete := make([]bool, len(batch))
+	for i, a := range batch {
+		w.announced = append(w.announced, announcement{
+			a.Head.GetConversationId(), max(a.Head.GetSeq(), a.Head.GetOwnState()), a.User, time.Now(),
+		})
+		if complete[i] = w.incomplete == 0; !complete[i] {
+			w.incomplete--
 		}
 	}
 	return complete
@@ -87,7 +100,7 @@ func (w *world) tell(_ context.Context, tellings []fanout.Telling) []bool {
 func (w *world) read(_ context.Context, users []uint64) (map[uint64][]*chatv1.Head, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.asked = append(w.asked, slices.Clone(users))
+	w.queries = append(w.queries, slices.Clone(users))
 	if w.away {
 		return nil, errors.New("away")
 	}
@@ -114,10 +127,10 @@ func (w *world) deliver(users []uint64, frames []byte) int {
 	}
 }
 
-func (w *world) tellings() []telling {
+func (w *world) announcements() []announcement {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return slices.Clone(w.told)
+	return slices.Clone(w.announced)
 }
 
 // change changes a world that is in use.
@@ -127,12 +140,12 @@ func (w *world) change(fn func()) {
 	fn()
 }
 
-// checked are the users that were compared with the log.
-func (w *world) checked() map[uint64]int {
+// compared counts how often each user was compared with the log.
+func (w *world) compared() map[uint64]int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	out := make(map[uint64]int)
-	for _, users := range w.asked {
+	for _, users := range w.queries {
 		for _, user := range users {
 			out[user]++
 		}
@@ -141,32 +154,51 @@ func (w *world) checked() map[uint64]int {
 }
 
 func commit(r *repair.Repair, conversation, seq uint64) {
-	r.Committed([]msglog.Committed{{ConversationID: conversation, Audience: []uint64{1, 2}, Result: msglog.Result{Seq: seq}}})
+	r.Committed([]msglog.Event{{Conversation: conversation, Seq: seq}})
 }
 
-func TestAQuietConversationIsToldOnce(t *testing.T) {
+func TestAQuietConversationIsAnnouncedOnce(t *testing.T) {
 	t.Parallel()
 	w := &world{}
 	r := start(t, w, heartbeat)
 	at := time.Now()
 	commit(r, 7, 2)
-	commit(r, 7, 1) // a repeat, found in the log, is no step back
-	testenv.Until(t, "it is told", func() bool { return len(w.tellings()) > 0 })
-	got := w.tellings()[0]
+	commit(r, 7, 1) // a repeated message, found in the log, does not lower the head
+	testenv.Until(t, "it is announced", func() bool { return len(w.announcements()) > 0 })
+	got := w.announcements()[0]
 	if took := got.at.Sub(at); took < heartbeat/4 || took > heartbeat {
-		t.Errorf("told after %v, a heartbeat is %v", took, heartbeat)
+		t.Errorf("announced after %v, a heartbeat is %v", took, heartbeat)
 	}
-	if got.conversation != 7 || got.seq != 2 || !slices.Equal(got.users, []uint64{1, 2}) {
-		t.Errorf("told %+v", got)
+	if got.conversation != 7 || got.seq != 2 || got.user != 0 {
+		t.Errorf("announced %+v", got)
 	}
 	commit(r, 8, 1)
-	testenv.Until(t, "another one is told", func() bool { return len(w.tellings()) > 1 })
-	if all := w.tellings(); len(all) != 2 || all[1].conversation != 8 {
-		t.Errorf("told %+v", all)
+	testenv.Until(t, "another one is announced", func() bool { return len(w.announcements()) > 1 })
+	if all := w.announcements(); len(all) != 2 || all[1].conversation != 8 {
+		t.Errorf("announced %+v", all)
 	}
 }
 
-func TestABusyConversationIsNotTold(t *testing.T) {
+// The number of an own state is announced like a head, to its user alone.
+func TestAnOwnStateIsAnnouncedOnceToItsUser(t *testing.T) {
+	t.Parallel()
+	w := &world{}
+	r := start(t, w, heartbeat)
+	r.OwnState(5, &chatv1.OwnState{ConversationId: 7, Number: 3})
+	r.OwnState(5, &chatv1.OwnState{ConversationId: 7, Number: 2}) // overtaken on its way here
+	r.OwnState(6, &chatv1.OwnState{ConversationId: 7, Number: 1})
+	commit(r, 7, 9)
+	testenv.Until(t, "all are announced", func() bool { return len(w.announcements()) == 3 })
+	got := make(map[uint64]uint64)
+	for _, a := range w.announcements() {
+		got[a.user] = a.seq
+	}
+	if want := map[uint64]uint64{0: 9, 5: 3, 6: 1}; !maps.Equal(got, want) {
+		t.Errorf("announced %v, want %v", got, want)
+	}
+}
+
+func TestABusyConversationIsNotAnnounced(t *testing.T) {
 	t.Parallel()
 	w := &world{}
 	r := start(t, w, heartbeat)
@@ -177,47 +209,62 @@ func TestABusyConversationIsNotTold(t *testing.T) {
 		seq++
 		commit(r, 7, seq)
 	}
-	testenv.Until(t, "it is told at the end", func() bool { all := w.tellings(); return len(all) > 0 && all[len(all)-1].seq == seq })
-	if n := len(w.tellings()); n > 2 { // one, and one for a machine that stood still
-		t.Errorf("told %d times", n)
+	testenv.Until(t, "it is announced at the end", func() bool {
+		all := w.announcements()
+		return len(all) > 0 && all[len(all)-1].seq == seq
+	})
+	if n := len(w.announcements()); n > 2 { // one, and one more if the machine stood still
+		t.Errorf("announced %d times", n)
 	}
 }
 
-func TestAReaderOnAnUnknownServerIsToldAgain(t *testing.T) {
+func TestAHeadIsAnnouncedAgainToAReaderOnAnUnlinkedServer(t *testing.T) {
 	t.Parallel()
-	w := &world{refuse: 2}
+	w := &world{incomplete: 2}
 	r := start(t, w, heartbeat)
 	commit(r, 7, 1)
-	testenv.Until(t, "told until it is complete", func() bool { return len(w.tellings()) == 3 })
-	w.change(func() { w.told, w.refuse = nil, 1000 })
+	testenv.Until(t, "announced until it is complete", func() bool { return len(w.announcements()) == 3 })
+	w.change(func() { w.announced, w.incomplete = nil, 1000 })
 	commit(r, 8, 1)
 	const most = 8
-	testenv.Until(t, "told again and again", func() bool { return len(w.tellings()) == most })
-	commit(r, 9, 1) // is told later than a ninth time would be
-	testenv.Until(t, "the next one is told", func() bool {
-		return slices.ContainsFunc(w.tellings(), func(t telling) bool { return t.conversation == 9 })
+	testenv.Until(t, "announced again and again", func() bool { return len(w.announcements()) == most })
+	commit(r, 9, 1) // is announced later than 8 would be for a ninth time
+	testenv.Until(t, "the next one is announced", func() bool {
+		return slices.ContainsFunc(w.announcements(), func(a announcement) bool { return a.conversation == 9 })
 	})
 	n := 0
-	for _, t := range w.tellings() {
-		if t.conversation == 8 {
+	for _, a := range w.announcements() {
+		if a.conversation == 8 {
 			n++
 		}
 	}
 	if n != most {
-		t.Errorf("told %d times in all, want %d", n, most)
+		t.Errorf("announced %d times in all, want %d", n, most)
 	}
 }
 
-func TestFlushTellsAtOnce(t *testing.T) {
+func TestFlushAnnouncesAtOnce(t *testing.T) {
 	t.Parallel()
 	w := &world{}
 	r := start(t, w, time.Hour)
 	commit(r, 7, 1)
 	commit(r, 8, 1)
 	r.Flush(t.Context())
-	if n := len(w.tellings()); n != 2 {
-		t.Errorf("told %d of 2", n)
+	if n := len(w.announcements()); n != 2 {
+		t.Errorf("announced %d of 2", n)
 	}
+}
+
+// While a server with users cannot be reached, all users are compared, and once
+// more when it can be.
+func TestAllUsersAreComparedWhileServersArePartitioned(t *testing.T) {
+	t.Parallel()
+	w := &world{users: []uint64{3}, partitioned: true}
+	start(t, w, heartbeat)
+	testenv.Until(t, "compared again and again", func() bool { return w.compared()[3] > 2 })
+	w.change(func() { w.partitioned = false })
+	before := w.compared()[3]
+	testenv.Until(t, "compared once more", func() bool { return w.compared()[3] > before })
 }
 
 // room is how many conversations are remembered.
@@ -225,24 +272,24 @@ const room = 100_000
 
 // commitAll commits to as many conversations, in batches as a log has them.
 func commitAll(r *repair.Repair, from, n uint64) {
-	var batch []msglog.Committed
+	var batch []msglog.Event
 	for id := from; id < from+n; id++ {
-		batch = append(batch, msglog.Committed{ConversationID: id, Audience: []uint64{1, 2}, Result: msglog.Result{Seq: 1}})
+		batch = append(batch, msglog.Event{Conversation: id, Seq: 1})
 	}
 	for part := range slices.Chunk(batch, 512) {
 		r.Committed(part)
 	}
 }
 
-func TestManyConversationsAreToldEarlyAndTogether(t *testing.T) {
+func TestManyConversationsAreAnnouncedEarlyAndTogether(t *testing.T) {
 	t.Parallel()
 	w := &world{}
-	r := start(t, w, 10*time.Second) // a turn is one second
+	r := start(t, w, 10*time.Second) // an interval is one second
 	commitAll(r, 0, room)
 	at := time.Now()
-	testenv.Until(t, "all are told", func() bool { return len(w.tellings()) == room })
-	if took := w.tellings()[0].at.Sub(at); took > 4*time.Second {
-		t.Errorf("the first one is told after %v", took)
+	testenv.Until(t, "all are announced", func() bool { return len(w.announcements()) == room })
+	if took := w.announcements()[0].at.Sub(at); took > 4*time.Second {
+		t.Errorf("the first one is announced after %v", took)
 	}
 	w.change(func() {
 		if w.lost != 0 || len(w.calls) > room/500 {
@@ -251,18 +298,18 @@ func TestManyConversationsAreToldEarlyAndTogether(t *testing.T) {
 	})
 }
 
-// However many heads wait, and however slowly they are told, users are compared
-// with the log in between.
-func TestTellingManyHoldsUpNoRepair(t *testing.T) {
+// However many heads wait, and however slowly they are announced, users are
+// compared with the log in between.
+func TestManyAnnouncementsHoldUpNoComparison(t *testing.T) {
 	t.Parallel()
 	w := &world{hold: make(chan struct{}), users: []uint64{1}}
 	r := start(t, w, time.Second)
 	commitAll(r, 0, 5000)
-	w.hold <- struct{}{} // they are being told
-	r.Dirty(7)
-	w.hold <- struct{}{} // one more may have begun before
+	w.hold <- struct{}{} // the announcements have begun
+	r.MarkDirty(7)
+	w.hold <- struct{}{} // the next one may have begun before
 	testenv.Until(t, "the user is compared", func() bool {
-		if w.checked()[7] > 0 {
+		if w.compared()[7] > 0 {
 			return true
 		}
 		select {
@@ -271,15 +318,15 @@ func TestTellingManyHoldsUpNoRepair(t *testing.T) {
 		}
 		return false
 	})
-	if n := len(w.tellings()); n > 2500 {
-		t.Errorf("%d heads were told before", n)
+	if n := len(w.announcements()); n > 2500 {
+		t.Errorf("%d heads were announced before", n)
 	}
 	close(w.hold)
-	testenv.Until(t, "all are told", func() bool { return len(w.tellings()) == 5000 })
+	testenv.Until(t, "all are announced", func() bool { return len(w.announcements()) == 5000 })
 }
 
-// What cannot be remembered is not forgotten: everybody is compared with the
-// log, here and, by the call of Lost, on the other servers.
+// Instead of announcing what cannot be remembered, all users are compared with the
+// log: here and, by the call of Lost, on the other servers.
 func TestMoreConversationsThanAreRemembered(t *testing.T) {
 	t.Parallel()
 	w := &world{hold: make(chan struct{}), users: []uint64{3, 4}}
@@ -293,15 +340,17 @@ func TestMoreConversationsThanAreRemembered(t *testing.T) {
 	commitAll(r, room, 1000)
 	w.change(func() {
 		if w.lost != 2 {
-			t.Errorf("the other servers were told %d times, want once for each batch", w.lost)
+			t.Errorf("Lost was called %d times, want once for each batch", w.lost)
 		}
 	})
-	commit(r, 5, 9) // one that is remembered has its place
+	commit(r, 5, 9) // one that is remembered needs no more room
 	close(w.hold)
-	testenv.Until(t, "all users of this server are compared", func() bool { return w.checked()[3] > 0 && w.checked()[4] > 0 })
-	testenv.Until(t, "the rest is told", func() bool { return len(w.tellings()) >= room })
-	if n := len(w.tellings()); n > room+500 {
-		t.Errorf("told %d of %d remembered", n, room)
+	testenv.Until(t, "all users of this server are compared", func() bool {
+		return w.compared()[3] > 0 && w.compared()[4] > 0
+	})
+	testenv.Until(t, "the rest is announced", func() bool { return len(w.announcements()) >= room })
+	if n := len(w.announcements()); n > room+500 {
+		t.Errorf("announced %d of %d remembered", n, room)
 	}
 }
 
@@ -310,42 +359,42 @@ func TestMoreDirtyUsersThanAreRemembered(t *testing.T) {
 	w := &world{away: true, users: []uint64{3}}
 	r := start(t, w, 100*time.Millisecond)
 	for user := range uint64(60_000) { // log-ins while the database is away
-		r.Dirty(user + 1000)
+		r.MarkDirty(user + 1000)
 	}
 	w.change(func() { w.away = false })
-	testenv.Until(t, "all who are connected are compared", func() bool { return w.checked()[3] > 0 })
-	if n := len(w.checked()); n > 55_000 {
+	testenv.Until(t, "all connected users are compared", func() bool { return w.compared()[3] > 0 })
+	if n := len(w.compared()); n > 55_000 {
 		t.Errorf("%d users were remembered", n)
 	}
 }
 
-func TestTheDirtyAreComparedWithTheLog(t *testing.T) {
+func TestDirtyUsersAreComparedWithTheLog(t *testing.T) {
 	t.Parallel()
 	w := &world{heads: map[uint64][]*chatv1.Head{1: {{ConversationId: 7, Seq: 5}, {ConversationId: 8, Seq: 6}}}}
 	r := start(t, w, heartbeat)
 	w.change(func() { w.away = true })
 	at := time.Now()
-	r.Dirty(1)
-	r.Dirty(2)
-	testenv.Until(t, "tried, with the database away", func() bool { return w.checked()[1] > 0 })
+	r.MarkDirty(1)
+	r.MarkDirty(2)
+	testenv.Until(t, "tried, with the database away", func() bool { return w.compared()[1] > 0 })
 	if took := time.Since(at); took > heartbeat {
 		t.Errorf("took %v", took)
 	}
 	w.change(func() { w.away = false })
-	testenv.Until(t, "told when it is back", func() bool {
+	testenv.Until(t, "the heads arrive when it is back", func() bool {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		return slices.Equal(w.received[1], []uint64{5, 6})
 	})
-	before := w.checked()[1]
-	r.Dirty(3)
-	testenv.Until(t, "the next one is checked", func() bool { return w.checked()[3] > 0 })
-	if w.checked()[1] != before {
-		t.Error("checked again without need")
+	before := w.compared()[1]
+	r.MarkDirty(3)
+	testenv.Until(t, "the next one is compared", func() bool { return w.compared()[3] > 0 })
+	if w.compared()[1] != before {
+		t.Error("compared again without need")
 	}
 }
 
-func TestEverybodyIsCompared(t *testing.T) {
+func TestAllUsersAreCompared(t *testing.T) {
 	t.Parallel()
 	w := &world{}
 	const users = 250
@@ -354,21 +403,21 @@ func TestEverybodyIsCompared(t *testing.T) {
 	}
 	r := start(t, w, 2*time.Second)
 	at := time.Now()
-	r.Everybody()
-	testenv.Until(t, "all are checked", func() bool { return len(w.checked()) == users })
+	r.MarkAllDirty()
+	testenv.Until(t, "all are compared", func() bool { return len(w.compared()) == users })
 	if took := time.Since(at); took > 2*time.Second {
 		t.Errorf("took %v", took)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, part := range w.asked {
+	for _, part := range w.queries {
 		if len(part) > 100 {
 			t.Errorf("%d users in one query", len(part))
 		}
 	}
 }
 
-func TestTheSweepFindsEverybody(t *testing.T) {
+func TestThePeriodicCheckFindsAllUsers(t *testing.T) {
 	t.Parallel()
 	w := &world{}
 	const users = 90
@@ -377,12 +426,12 @@ func TestTheSweepFindsEverybody(t *testing.T) {
 	}
 	const beat = 100 * time.Millisecond
 	start(t, w, beat)
-	testenv.Until(t, "all are checked", func() bool { return len(w.checked()) == users })
+	testenv.Until(t, "all are compared", func() bool { return len(w.compared()) == users })
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, part := range w.asked {
+	for _, part := range w.queries {
 		if len(part) > users/30 {
-			t.Errorf("%d users in one turn", len(part))
+			t.Errorf("%d users in one heartbeat", len(part))
 		}
 	}
 }

@@ -11,9 +11,8 @@ import (
 	statusv1 "github.com/msrchat/msrchat/proto/msrchat/status/v1"
 )
 
-// Meter measures the process: cores in use and sends per second, each over the
-// time since the meter was read last but at least half an interval. Its mutex
-// owns all fields.
+// Meter measures the cores in use and the sends per second. Both are over the time
+// since the last reading, but at least half an interval. Its mutex owns all fields.
 type Meter struct {
 	mu    sync.Mutex
 	at    time.Time
@@ -23,7 +22,7 @@ type Meter struct {
 	rate  float64
 }
 
-// Fill fills in a load from the process and the number of sends so far.
+// Fill reads the meter into a load. sends counts all sends so far.
 func (m *Meter) Fill(l *statusv1.Load, sends int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -47,7 +46,7 @@ func cpuTime() time.Duration {
 	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
 
-// resident is the process's memory in RAM, 0 where the system does not tell.
+// resident is the process's memory in RAM, 0 if the system does not say.
 func resident() uint64 {
 	statm, err := os.ReadFile("/proc/self/statm")
 	if err != nil {

@@ -19,9 +19,9 @@ func TestMeter(t *testing.T) {
 	if first.GetCpu() != 0 || first.GetSendRate() != 0 || first.GetMemoryBytes() < 1<<20 {
 		t.Errorf("at first %v", &first)
 	}
-	m.Fill(&between, 5000) // too soon to say anything new, as when several replicas ask
+	m.Fill(&between, 5000) // less than half an interval later, as for a second replica
 	if between.GetSendRate() != 0 {
-		t.Errorf("a rate of %v out of no time", between.GetSendRate())
+		t.Errorf("a rate of %v over almost no time", between.GetSendRate())
 	}
 	busy := 0
 	testenv.Until(t, "half an interval has passed, with work", func() bool {
@@ -40,6 +40,6 @@ func TestMeter(t *testing.T) {
 	}
 	m.Fill(&between, 9000)
 	if between.GetSendRate() != second.GetSendRate() {
-		t.Error("the second reader got another answer at once")
+		t.Error("the next reading, at once, gave another rate")
 	}
 }

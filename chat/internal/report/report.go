@@ -1,11 +1,10 @@
-// Package report tells every status replica how this server is doing, once a
-// second over a stream of its own.
+// Package report sends the load of this server to every status replica, once a
+// second, over one stream for each.
 package report
 
 import (
 	"context"
 	"log/slog"
-	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -13,20 +12,24 @@ import (
 
 	statusv1 "github.com/msrchat/msrchat/proto/msrchat/status/v1"
 	"github.com/msrchat/msrchat/shared/discovery"
+	"github.com/msrchat/msrchat/shared/retry"
 )
 
+// retries are the waits before a replica whose stream ended is called again.
+var retries = retry.Policy{Min: 100 * time.Millisecond, Max: 2 * time.Second}
+
 const (
-	// Interval is how often a report is sent; status believes one for three.
+	// Interval is how often a report is sent. To status a report is fresh for three
+	// intervals.
 	Interval = time.Second
-	// soonest is how soon after a report the next one follows when assignments
-	// arrived, so that all replicas know of them before they hand out many more.
-	soonest = 50 * time.Millisecond
-	// sendLimit is how long a replica may keep a report from being sent.
+	// leastGap is the shortest time between two reports. The next one follows so soon
+	// when assignments were used, so that all replicas know of them before they hand
+	// out many more.
+	leastGap = 50 * time.Millisecond
+	// sendLimit is how long a replica may take to accept a report.
 	sendLimit = 3 * time.Second
-	minPause  = 100 * time.Millisecond
-	maxPause  = 2 * time.Second
-	// maxUsed bounds the assignments to be told at the next report; one that is
-	// left out expires at the replica by itself.
+	// maxUsed bounds the used assignments in the next report. One that is left out
+	// expires at the replica.
 	maxUsed = 10_000
 )
 
@@ -40,7 +43,7 @@ type Options struct {
 	Logger     *slog.Logger
 }
 
-// Reporter reports. Used may be called from any goroutine.
+// Reporter sends the reports. Used and Now may be called from any goroutine.
 type Reporter struct {
 	opts Options
 
@@ -48,7 +51,7 @@ type Reporter struct {
 	replicas map[string]*replica
 }
 
-// replica is one status server; the mutex of Reporter owns used.
+// replica is one status server. The mutex of Reporter owns used.
 type replica struct {
 	address string
 	cancel  context.CancelFunc
@@ -56,12 +59,12 @@ type replica struct {
 	now     chan struct{}
 }
 
-// New returns a Reporter that reports to nobody before Run.
+// New returns a Reporter. It sends nothing before Run.
 func New(opts Options) *Reporter {
 	return &Reporter{opts: opts, replicas: make(map[string]*replica)}
 }
 
-// Used notes an assignment that arrived.
+// Used notes an assignment that a client came with.
 func (r *Reporter) Used(assignment string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -69,28 +72,29 @@ func (r *Reporter) Used(assignment string) {
 		if len(to.used) < maxUsed {
 			to.used = append(to.used, assignment)
 		}
-		to.hurry()
+		to.reportNow()
 	}
 }
 
-// hurry asks for a report before its time.
-func (to *replica) hurry() {
+// reportNow asks for a report before the interval is over.
+func (to *replica) reportNow() {
 	select {
 	case to.now <- struct{}{}:
 	default:
 	}
 }
 
-// Now sends a report to everybody without waiting for the next turn.
+// Now sends a report to all replicas before the interval is over.
 func (r *Reporter) Now() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, to := range r.replicas {
-		to.hurry()
+		to.reportNow()
 	}
 }
 
-// Run reports to the replicas that watch tells of until ctx ends.
+// Run reports to the replicas in the catalog until ctx ends. watch calls back with
+// the whole catalog whenever it changes.
 func (r *Reporter) Run(ctx context.Context, watch func(context.Context, func([]discovery.Instance)) error) error {
 	var running sync.WaitGroup
 	defer running.Wait()
@@ -104,10 +108,10 @@ func (r *Reporter) Run(ctx context.Context, watch func(context.Context, func([]d
 				continue
 			}
 			to := &replica{address: i.Address, now: make(chan struct{}, 1)}
-			var its context.Context
-			its, to.cancel = context.WithCancel(ctx)
+			var listedCtx context.Context
+			listedCtx, to.cancel = context.WithCancel(ctx)
 			r.replicas[i.Address] = to
-			running.Go(func() { r.keep(its, to) })
+			running.Go(func() { r.keep(listedCtx, to) })
 		}
 		for address, to := range r.replicas {
 			if !listed[address] {
@@ -120,22 +124,18 @@ func (r *Reporter) Run(ctx context.Context, watch func(context.Context, func([]d
 
 // keep reports to one replica over one stream after another.
 func (r *Reporter) keep(ctx context.Context, to *replica) {
-	for pause := minPause; ctx.Err() == nil; pause = min(2*pause, maxPause) {
+	for failures := 1; ctx.Err() == nil; failures++ {
 		started := time.Now()
 		err := r.stream(ctx, to)
 		if ctx.Err() != nil {
 			return
 		}
-		if time.Since(started) > maxPause {
-			pause = minPause
+		if time.Since(started) > retries.Max {
+			failures = 1
 		}
+		pause := retries.After(failures)
 		r.opts.Logger.Info("reports interrupted", "status", to.address, "err", err, "again_in", pause)
-		timer := time.NewTimer(pause/2 + rand.N(pause/2+1))
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-		case <-timer.C:
-		}
+		retry.Sleep(ctx, pause)
 	}
 }
 
@@ -171,11 +171,11 @@ func (r *Reporter) stream(parent context.Context, to *replica) error {
 	for {
 		limit.Reset(sendLimit)
 		if err := stream.Send(r.next(to)); err != nil {
-			return <-ended // Recv knows why
+			return <-ended // the error of Recv says why
 		}
 		limit.Stop()
-		hurry := (<-chan struct{})(nil)
-		rest := time.NewTimer(soonest)
+		now := (<-chan struct{})(nil) // to.now, when leastGap is over
+		gap := time.NewTimer(leastGap)
 		for again := true; again; {
 			again = false
 			select {
@@ -184,12 +184,12 @@ func (r *Reporter) stream(parent context.Context, to *replica) error {
 			case err := <-ended:
 				return err
 			case <-ticker.C:
-			case <-rest.C:
-				hurry, again = to.now, true
-			case <-hurry:
+			case <-gap.C:
+				now, again = to.now, true
+			case <-now:
 			}
 		}
-		rest.Stop()
+		gap.Stop()
 	}
 }
 

@@ -20,8 +20,8 @@ import (
 	"github.com/msrchat/msrchat/chat/internal/report"
 )
 
-// replica is a status server that keeps what it is told. Its mutex owns the
-// fields below.
+// replica is a status server that keeps the reports. Its mutex owns the fields
+// below.
 type replica struct {
 	statusv1.UnimplementedStatusServiceServer
 	addr string
@@ -32,7 +32,7 @@ type replica struct {
 	used    []string
 	streams int    // opened
 	open    int    // not ended yet
-	order   uint32 // to give with every answer
+	order   uint32 // the KeepAtMost of every answer
 	refuse  bool
 }
 
@@ -56,7 +56,7 @@ func startReplica(t *testing.T, at string) *replica {
 	return r
 }
 
-// change looks at a replica that is in use, or changes it.
+// change reads or changes a replica that is in use.
 func (r *replica) change(fn func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -140,11 +140,11 @@ func startReporter(t *testing.T) *world {
 	return w
 }
 
-func TestEveryReplicaIsToldEverythingOnce(t *testing.T) {
+func TestEveryReplicaGetsEachAssignmentOnce(t *testing.T) {
 	t.Parallel()
 	a, b := startReplica(t, "127.0.0.1:0"), startReplica(t, "127.0.0.1:0")
 	w := startReporter(t)
-	w.Used("nobody is there yet")
+	w.Used("before there are replicas")
 	w.catalog <- []string{a.addr, b.addr}
 	for _, r := range []*replica{a, b} {
 		r.until(t, "a report", func() bool { return r.reports > 0 })
@@ -158,17 +158,17 @@ func TestEveryReplicaIsToldEverythingOnce(t *testing.T) {
 		r.until(t, "reports go on", func() bool { return r.reports > n+1 })
 		r.change(func() {
 			if len(r.used) != 2 || r.streams != 1 {
-				t.Errorf("told %v over %d streams", r.used, r.streams)
+				t.Errorf("got %v over %d streams", r.used, r.streams)
 			}
 		})
 	}
 	w.catalog <- []string{b.addr}
-	a.until(t, "the one that left is not told any more", func() bool { return a.open == 0 })
+	a.until(t, "the stream to the one that left has ended", func() bool { return a.open == 0 })
 	w.stop()
-	b.until(t, "nor is anybody at the end", func() bool { return b.open == 0 })
+	b.until(t, "the other stream has ended too", func() bool { return b.open == 0 })
 }
 
-func TestAReplicaThatBreaksOffIsFoundAgain(t *testing.T) {
+func TestAReplicaThatEndsTheStreamIsCalledAgain(t *testing.T) {
 	t.Parallel()
 	a := startReplica(t, "127.0.0.1:0")
 	a.refuse = true
@@ -176,10 +176,10 @@ func TestAReplicaThatBreaksOffIsFoundAgain(t *testing.T) {
 	w.catalog <- []string{a.addr}
 	a.until(t, "tried again", func() bool { return a.streams > 1 })
 	a.change(func() { a.refuse = false })
-	a.until(t, "it stays", func() bool { return a.open == 1 && a.reports > a.streams })
+	a.until(t, "the stream stays open", func() bool { return a.open == 1 && a.reports > a.streams })
 	a.srv.Stop()
 	again := startReplica(t, a.addr)
-	again.until(t, "the new process is told", func() bool { return again.reports > 0 })
+	again.until(t, "the new process gets reports", func() bool { return again.reports > 0 })
 }
 
 func TestOrdersAreObeyed(t *testing.T) {
@@ -203,20 +203,20 @@ func TestOrdersAreObeyed(t *testing.T) {
 	}
 }
 
-// For a replica that is away so many assignments are kept, and no more.
+// The assignments that wait for a replica that is away are bounded.
 func TestAssignmentsForAReplicaThatIsAwayAreBounded(t *testing.T) {
 	t.Parallel()
 	const most = 10_000
 	w := startReporter(t)
 	address := fmt.Sprintf("127.0.0.1:%d", testenv.FreePort(t))
 	w.catalog <- []string{address}
-	w.catalog <- []string{address} // the first one is taken over
+	w.catalog <- []string{address} // when this is received, the first one is in use
 	for n := range most + 5000 {
 		w.Used(fmt.Sprint(n))
 	}
 	a := startReplica(t, address)
 	a.until(t, "they arrive", func() bool { return len(a.used) > 0 })
-	// Attempts to reach the replica may have used some up.
+	// Attempts to reach the replica may have taken some.
 	a.change(func() {
 		if len(a.used) > most {
 			t.Errorf("%d were kept", len(a.used))

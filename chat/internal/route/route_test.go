@@ -43,9 +43,13 @@ func startAt(t *testing.T, address, instance string) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &server{client: client, registry: prometheus.NewRegistry(), others: slices.DeleteFunc([]string{"a", "b", "c"}, func(other string) bool { return other == instance })}
+	others := slices.DeleteFunc([]string{"a", "b", "c"}, func(other string) bool { return other == instance })
+	s := &server{client: client, registry: prometheus.NewRegistry(), others: others}
 	s.Table = route.New(route.Options{
-		Instance: instance, Redis: client, Logger: slog.New(slog.DiscardHandler), Missed: func() { s.missed.Add(1) },
+		Instance:   instance,
+		Redis:      client,
+		Logger:     slog.New(slog.DiscardHandler),
+		Missed:     func() { s.missed.Add(1) },
 		Registerer: s.registry,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
@@ -77,18 +81,18 @@ func (s *server) failures(t *testing.T) float64 {
 	return 0
 }
 
-// at is where a server believes a user to be, out of the two others.
+// at is where a server would send for a user, out of the two others.
 func (s *server) at(t *testing.T, user uint64) (instances []string, complete bool) {
 	t.Helper()
-	found, astray := s.Lookup(t.Context(), []uint64{user}, s.others)
+	found, unlinked := s.Lookup(t.Context(), []uint64{user}, s.others)
 	for _, place := range found[user] {
 		instances = append(instances, place.Instance)
 	}
 	slices.Sort(instances)
-	return instances, !astray[user]
+	return instances, !unlinked[user]
 }
 
-// until waits until a server believes a user to be on exactly these.
+// until waits until a server would send exactly there for a user.
 func (s *server) until(t *testing.T, what string, user uint64, want ...string) {
 	t.Helper()
 	testenv.Until(t, what, func() bool {
@@ -97,7 +101,7 @@ func (s *server) until(t *testing.T, what string, user uint64, want ...string) {
 	})
 }
 
-// three starts a, b and c, all of whose routes are known to be complete.
+// three starts a, b and c, and waits until the routes of all are complete.
 func three(t *testing.T) (r *testenv.RedisServer, a, b, c *server) {
 	t.Helper()
 	r = testenv.StartRedis(t)
@@ -112,27 +116,29 @@ func TestConnectionsComeAndGo(t *testing.T) {
 	r, a, b, c := three(t)
 	b.Add(t.Context(), 1, 11)
 	if got, complete := a.at(t, 1); !slices.Equal(got, []string{"b"}) || !complete {
-		t.Errorf("a believes %v, %v; a route is written when Add returns", got, complete)
+		t.Errorf("a sends to %v, %v; a route is written when Add returns", got, complete)
 	}
 	if got, _ := b.at(t, 1); len(got) != 0 {
 		t.Errorf("b would send to itself: %v", got)
 	}
-	if places, _ := a.Lookup(t.Context(), []uint64{1}, a.others); !slices.Equal(places[1], []route.Place{{Instance: "b", Only: 11}}) {
-		t.Errorf("a finds %v, want the one connection", places)
+	found, _ := a.Lookup(t.Context(), []uint64{1}, a.others)
+	if !slices.Equal(found[1], []route.Place{{Instance: "b", Only: 11}}) {
+		t.Errorf("a finds %v, want the one connection", found)
 	}
 	b.Add(t.Context(), 1, 12) // a second connection on the same server
-	if places, _ := a.Lookup(t.Context(), []uint64{1}, a.others); !slices.Equal(places[1], []route.Place{{Instance: "b"}}) {
-		t.Errorf("a finds %v, want several connections", places)
+	found, _ = a.Lookup(t.Context(), []uint64{1}, a.others)
+	if !slices.Equal(found[1], []route.Place{{Instance: "b"}}) {
+		t.Errorf("a finds %v, want several connections", found)
 	}
 	c.Add(t.Context(), 1, 11) // and one elsewhere, with the same number
 	b.Remove(1, 11)
 	a.until(t, "one is left on b", 1, "b", "c")
 	b.Remove(1, 11) // again: the other connection's route stays
-	b.Remove(2, 99) // one that never was
+	b.Remove(2, 99) // one that never existed
 	b.Add(t.Context(), 3, 31)
 	a.until(t, "b goes on", 3, "b")
 	if got, _ := a.at(t, 1); !slices.Equal(got, []string{"b", "c"}) {
-		t.Errorf("a believes %v", got)
+		t.Errorf("a sends to %v", got)
 	}
 	b.Remove(1, 12)
 	a.until(t, "b has none", 1, "c")
@@ -141,7 +147,7 @@ func TestConnectionsComeAndGo(t *testing.T) {
 	client := redis.NewClient(&redis.Options{Addr: r.Addr})
 	defer client.Close()
 	b.Remove(3, 31)
-	a.until(t, "all are gone", 3)
+	a.until(t, "no routes are left", 3)
 	for _, key := range client.Keys(t.Context(), "*").Val() {
 		if ttl := client.PTTL(t.Context(), key).Val(); ttl <= 0 || ttl > 90*time.Second {
 			t.Errorf("%s expires in %v", key, ttl)
@@ -149,16 +155,16 @@ func TestConnectionsComeAndGo(t *testing.T) {
 	}
 }
 
-func TestAUserOnAServerThatIsNotKnown(t *testing.T) {
+func TestAUserOnAServerThatIsNotLinked(t *testing.T) {
 	t.Parallel()
 	_, a, b, _ := three(t)
 	b.Add(t.Context(), 1, 1)
-	got, astray := a.Lookup(t.Context(), []uint64{1, 2}, []string{"c"}) // b just started
-	if !astray[1] || astray[2] || len(got[1]) != 0 || len(got[2]) != 0 {
-		t.Errorf("got %v, astray %v", got, astray)
+	got, unlinked := a.Lookup(t.Context(), []uint64{1, 2}, []string{"c"}) // b just started
+	if !unlinked[1] || unlinked[2] || len(got[1]) != 0 || len(got[2]) != 0 {
+		t.Errorf("got %v, unlinked %v", got, unlinked)
 	}
-	if got, astray := a.Lookup(t.Context(), nil, nil); len(astray) != 0 || len(got) != 0 {
-		t.Errorf("nobody: %v, %v", got, astray)
+	if got, unlinked := a.Lookup(t.Context(), nil, nil); len(unlinked) != 0 || len(got) != 0 {
+		t.Errorf("nobody: %v, %v", got, unlinked)
 	}
 }
 
@@ -173,25 +179,25 @@ func TestRedisLosesEverything(t *testing.T) {
 		t.Fatal(err)
 	}
 	at := time.Now()
-	// At no moment is the user held to be away from b.
+	// At no moment does a leave out b.
 	testenv.Until(t, "the routes are written anew", func() bool {
 		got, _ := a.at(t, 1)
 		if !slices.Contains(got, "b") {
-			t.Fatal("a route is missing and nobody knows")
+			t.Fatal("a route is missing, and a does not send everything to b")
 		}
 		return slices.Equal(got, []string{"b"})
 	})
 	if took := time.Since(at); took > 5*time.Second { // about one, on a free machine
 		t.Errorf("took %v", took)
 	}
-	testenv.Until(t, "b knows that pushes may be missing", func() bool { return b.missed.Load() == before+1 })
+	testenv.Until(t, "b reports that pushes may be missing", func() bool { return b.missed.Load() == before+1 })
 }
 
 func TestRedisIsAwayAndComesBack(t *testing.T) {
 	t.Parallel()
 	r, a, b, _ := three(t)
 	r.Kill()
-	a.until(t, "everybody gets everything", 1, "b", "c")
+	a.until(t, "all servers are sent everything", 1, "b", "c")
 	at := time.Now()
 	for range 1000 {
 		if got, complete := a.at(t, 1); len(got) != 2 || !complete {
@@ -204,11 +210,11 @@ func TestRedisIsAwayAndComesBack(t *testing.T) {
 	b.Add(t.Context(), 1, 1) // cannot be written
 	r.Start(t)
 	a.until(t, "the route is written when Redis is back", 1, "b")
-	testenv.Until(t, "b knows that pushes may be missing", func() bool { return b.missed.Load() > 0 })
+	testenv.Until(t, "b reports that pushes may be missing", func() bool { return b.missed.Load() > 0 })
 }
 
-// wire is a server's own way to Redis, which can be cut. Its mutex owns the
-// connections.
+// wire is a proxy between one server and Redis, which can be cut. Its mutex owns
+// the connections.
 type wire struct {
 	net.Listener
 	cut atomic.Bool
@@ -217,7 +223,7 @@ type wire struct {
 	conns []net.Conn
 }
 
-// wireTo listens for a server's connections and passes them on.
+// wireTo starts a proxy to an address.
 func wireTo(t *testing.T, address string) *wire {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -240,10 +246,10 @@ func wireTo(t *testing.T, address string) *wire {
 			w.mu.Lock()
 			w.conns = append(w.conns, in, out)
 			w.mu.Unlock()
-			for _, way := range [][2]net.Conn{{in, out}, {out, in}} {
+			for _, pair := range [][2]net.Conn{{in, out}, {out, in}} {
 				copying.Go(func() {
-					_, _ = io.Copy(way[0], way[1])
-					_ = way[0].Close()
+					_, _ = io.Copy(pair[0], pair[1])
+					_ = pair[0].Close()
 				})
 			}
 		}
@@ -267,8 +273,8 @@ func (w *wire) snap() {
 	w.conns = nil
 }
 
-// One server alone cannot reach Redis; its users' routes are as they were, and
-// nobody could know of new ones.
+// One server alone cannot reach Redis: the routes of its users stay as they were,
+// and those of new users are missing.
 func TestAServerThatAloneCannotReachRedisIsSentEverything(t *testing.T) {
 	t.Parallel()
 	r := testenv.StartRedis(t)
@@ -287,12 +293,14 @@ func TestAServerThatAloneCannotReachRedisIsSentEverything(t *testing.T) {
 		t.Errorf("took %v, a heartbeat is 20s", took)
 	}
 	if got, _ := a.at(t, 1); !slices.Equal(got, []string{"b"}) {
-		t.Errorf("b repaired before all knew: a believes %v", got)
+		t.Errorf("b repaired too early: a sends to %v", got)
 	}
 	w.cut.Store(false)
-	a.until(t, "and b's routes are believed again", 3)
+	a.until(t, "b's routes are used again", 3)
 	a.until(t, "the one that could not be written is there", 1, "b")
-	testenv.Until(t, "b repairs once more when its routes are written", func() bool { return b.missed.Load() == before+2 })
+	testenv.Until(t, "b repairs once more when its routes are written", func() bool {
+		return b.missed.Load() == before+2
+	})
 }
 
 // A Redis that hangs costs each message little.
@@ -300,7 +308,7 @@ func TestRedisHangs(t *testing.T) {
 	t.Parallel()
 	r, a, b, _ := three(t)
 	b.Add(t.Context(), 1, 1)
-	a.until(t, "b is known", 1, "b")
+	a.until(t, "a sends to b", 1, "b")
 	r.Signal(t, syscall.SIGSTOP)
 	at := time.Now()
 	for range 1000 {
@@ -312,7 +320,7 @@ func TestRedisHangs(t *testing.T) {
 		t.Errorf("1000 look-ups took %v", took)
 	}
 	r.Signal(t, syscall.SIGCONT)
-	a.until(t, "all is known again", 1, "b")
+	a.until(t, "a sends to b alone again", 1, "b")
 }
 
 // writes counts the commands that write a route.
@@ -331,8 +339,8 @@ func (w *writes) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Proce
 	}
 }
 
-// A write to a Redis that does not answer may arrive long after, when its user is
-// gone. So none is made before Redis answered something else.
+// A write to a Redis that does not answer may arrive long after its user has left.
+// So nothing is written before Redis has answered a Ping.
 func TestNothingIsWrittenToARedisThatDoesNotAnswer(t *testing.T) {
 	r, a, _, _ := three(t)
 	w := &writes{}
@@ -351,10 +359,10 @@ func TestNothingIsWrittenToARedisThatDoesNotAnswer(t *testing.T) {
 	testenv.Until(t, "they are written when it answers", func() bool { return w.n.Load() > 1 })
 }
 
-func TestAServerThatLeavesTakesItsRoutesAlong(t *testing.T) {
+func TestAServerThatStopsRemovesItsRoutes(t *testing.T) {
 	t.Parallel()
 	r, a, b, _ := three(t)
-	const users = 1500 // more than are removed at once
+	const users = 1500 // more than one exchange removes
 	for user := range uint64(users) {
 		b.Add(t.Context(), user+100, 1)
 	}
@@ -367,16 +375,16 @@ func TestAServerThatLeavesTakesItsRoutesAlong(t *testing.T) {
 	if keys := client.Keys(t.Context(), "*route*").Val(); len(keys) != 0 {
 		t.Errorf("%d routes are left", len(keys))
 	}
-	if _, astray := a.Lookup(t.Context(), []uint64{100}, []string{"c"}); astray[100] {
-		t.Error("users are held to be on a server that left")
+	if _, unlinked := a.Lookup(t.Context(), []uint64{100}, []string{"c"}); unlinked[100] {
+		t.Error("a user still has a route to the server that stopped")
 	}
 }
 
-// Who left while Redis was out of reach is not held to be there afterwards.
-func TestRoutesAreTakenBackWhenRedisIsBack(t *testing.T) {
+// Users who left while Redis was away have no route afterwards.
+func TestRoutesAreRemovedWhenRedisIsBack(t *testing.T) {
 	t.Parallel()
 	r, _, b, _ := three(t)
-	const users = 1200 // more than are removed at once
+	const users = 1200 // more than one exchange removes
 	for user := range uint64(users) {
 		b.Add(t.Context(), user+100, 1)
 	}
@@ -388,7 +396,7 @@ func TestRoutesAreTakenBackWhenRedisIsBack(t *testing.T) {
 	defer client.Close()
 	testenv.Until(t, "b tried", func() bool { return b.failures(t) > 0 })
 	r.Signal(t, syscall.SIGCONT)
-	testenv.Until(t, "all are taken back", func() bool {
+	testenv.Until(t, "all are removed", func() bool {
 		keys, err := client.Keys(t.Context(), "*route*").Result()
 		return err == nil && len(keys) == 0
 	})

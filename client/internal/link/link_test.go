@@ -1,16 +1,8 @@
 package link_test
 
 import (
-	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"errors"
 	"io"
-	"math/big"
 	"net"
 	"testing"
 	"time"
@@ -19,10 +11,13 @@ import (
 
 	"github.com/msrchat/msrchat/client/internal/link"
 	"github.com/msrchat/msrchat/shared/frame"
+	"github.com/msrchat/msrchat/shared/testenv"
+	"github.com/msrchat/msrchat/shared/wire"
 )
 
-// serve accepts one connection and hands it to the test.
-func serve(t *testing.T, conf *tls.Config, handle func(conn net.Conn)) *chatv1.Endpoint {
+// dial connects to a server that lets the client in and then does what then
+// says; the link ends with the test.
+func dial(t *testing.T, then func(conn net.Conn)) *link.Link {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -36,57 +31,44 @@ func serve(t *testing.T, conf *tls.Config, handle func(conn net.Conn)) *chatv1.E
 			return
 		}
 		defer conn.Close()
-		if conf != nil {
-			conn = tls.Server(conn, conf)
+		if _, err := frame.Read(conn, 1<<16, nil, &chatv1.ClientFrame{}); err != nil {
+			t.Errorf("wait for Hello: %v", err)
 		}
-		handle(conn)
+		write(t, conn, &chatv1.ServerFrame{RequestId: 1, Body: &chatv1.ServerFrame_Welcome{
+			Welcome: &chatv1.Welcome{UserId: 1, HeartbeatMs: 60_000},
+		}})
+		then(conn)
 	}()
+	l, err := link.Dial(t.Context(), &chatv1.Endpoint{Address: listener.Addr().String()}, wire.Login{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() {
+		l.Close()
 		_ = listener.Close()
 		<-done
 	})
-	return &chatv1.Endpoint{Address: listener.Addr().String()}
+	return l
 }
 
-func write(t *testing.T, conn net.Conn, f *chatv1.ServerFrame) {
+func write(t *testing.T, conn net.Conn, frames ...*chatv1.ServerFrame) {
 	t.Helper()
-	wire, err := frame.Append(nil, f)
-	if err != nil {
-		t.Error(err)
+	var out []byte
+	for _, f := range frames {
+		var err error
+		if out, err = frame.Append(out, f); err != nil {
+			t.Error(err)
+		}
 	}
-	if _, err := conn.Write(wire); err != nil {
+	if _, err := conn.Write(out); err != nil {
 		t.Logf("write: %v", err) // the client may be gone by now
 	}
-}
-
-func hello(t *testing.T, conn net.Conn) *chatv1.Hello {
-	t.Helper()
-	var f chatv1.ClientFrame
-	if _, err := frame.Read(conn, 1<<16, nil, &f); err != nil {
-		t.Logf("read: %v", err)
-	}
-	return f.GetHello()
-}
-
-func welcome(heartbeat time.Duration) *chatv1.ServerFrame {
-	return &chatv1.ServerFrame{Body: &chatv1.ServerFrame_Welcome{Welcome: &chatv1.Welcome{
-		UserId: 1, HeartbeatMs: uint32(heartbeat / time.Millisecond),
-	}}}
-}
-
-func dial(t *testing.T, to *chatv1.Endpoint, base *tls.Config) (*link.Link, error) {
-	t.Helper()
-	l, err := link.Dial(t.Context(), to, &chatv1.Hello{Protocol: link.Protocol, Token: []byte("secret")}, base)
-	if l != nil {
-		t.Cleanup(l.Close)
-	}
-	return l, err
 }
 
 // end waits for a link's end.
 func end(t *testing.T, l *link.Link) error {
 	t.Helper()
-	timeout := time.After(20 * time.Second)
+	timeout := time.After(testenv.Patience)
 	for {
 		select {
 		case _, ok := <-l.Frames():
@@ -99,181 +81,127 @@ func end(t *testing.T, l *link.Link) error {
 	}
 }
 
+func request(id uint64) *chatv1.ClientFrame {
+	return &chatv1.ClientFrame{RequestId: id, Body: &chatv1.ClientFrame_ListConversations{}}
+}
+
+func pong() *chatv1.ServerFrame {
+	return &chatv1.ServerFrame{Body: &chatv1.ServerFrame_Pong{Pong: &chatv1.Pong{}}}
+}
+
 func TestFramesComeUntilGoodbye(t *testing.T) {
 	looked := make(chan struct{})
-	to := serve(t, nil, func(conn net.Conn) {
-		if h := hello(t, conn); string(h.GetToken()) != "secret" {
-			t.Errorf("hello: %v", h)
-		}
-		write(t, conn, welcome(time.Minute))
-		write(t, conn, &chatv1.ServerFrame{Body: &chatv1.ServerFrame_Pong{}})
-		write(t, conn, &chatv1.ServerFrame{RequestId: 7})
+	l := dial(t, func(conn net.Conn) {
+		write(t, conn, pong(), &chatv1.ServerFrame{RequestId: 7}, &chatv1.ServerFrame{RequestId: 8})
 		<-looked
-		write(t, conn, &chatv1.ServerFrame{Body: &chatv1.ServerFrame_Goodbye{Goodbye: &chatv1.Goodbye{Text: "bye"}}})
+		write(t, conn, &chatv1.ServerFrame{Body: &chatv1.ServerFrame_Goodbye{Goodbye: &chatv1.Goodbye{}}})
 		_, _ = io.Copy(io.Discard, conn)
 	})
-	l, err := dial(t, to, nil)
-	if err != nil {
-		close(looked)
-		t.Fatal(err)
+	if l.Err() != nil || l.Heartbeat != time.Minute || l.Welcome.GetUserId() != 1 {
+		t.Errorf("alive: %v, heartbeat %v, welcome %v", l.Err(), l.Heartbeat, l.Welcome)
 	}
-	if l.Err() != nil || l.Heartbeat != time.Minute {
-		t.Errorf("alive: %v, heartbeat %v", l.Err(), l.Heartbeat)
+	for want := uint64(7); want <= 8; want++ {
+		if f := <-l.Frames(); f.GetRequestId() != want {
+			t.Errorf("frame %v, want number %d", f, want)
+		}
 	}
 	close(looked)
-	if f := <-l.Frames(); f.GetRequestId() != 7 {
-		t.Errorf("first frame: %v", f)
-	}
-	var bye *link.GoodbyeError
-	if err := end(t, l); !errors.As(err, &bye) || bye.Error() != "the server said goodbye: bye" {
+	if err := end(t, l); !errors.As(err, new(*wire.GoodbyeError)) {
 		t.Errorf("ended with %v", err)
 	}
-	if l.Send(&chatv1.ClientFrame{}) {
+	if l.Send(request(1)) {
 		t.Error("an ended link took a frame")
 	}
 }
 
-func TestAServerThatDoesNotKeepToTheProtocol(t *testing.T) {
-	for name, c := range map[string]struct {
-		first []byte
-		want  error
-	}{
-		"nothing":     {nil, io.EOF},
-		"half a size": {[]byte{0, 0}, io.ErrUnexpectedEOF},
-		"too large":   {[]byte{0xff, 0, 0, 0}, frame.ErrTooLarge},
-		"empty":       {[]byte{0, 0, 0, 0}, frame.ErrEmpty},
-		"not welcome": {mustFrame(&chatv1.ServerFrame{Body: &chatv1.ServerFrame_Pong{}, RequestId: 1}), link.ErrProtocol},
-		"http":        {[]byte("HTTP/1.1 400 Bad Request\r\n\r\n"), frame.ErrTooLarge},
-	} {
-		t.Run(name, func(t *testing.T) {
-			to := serve(t, nil, func(conn net.Conn) {
-				hello(t, conn)
-				_, _ = conn.Write(c.first)
-			})
-			if _, err := dial(t, to, nil); !errors.Is(err, c.want) {
-				t.Errorf("got %v, want %v", err, c.want)
+func TestFramesLeaveInOrder(t *testing.T) {
+	const n = 300 // more than fit into a batch
+	got := make(chan uint64, n)
+	l := dial(t, func(conn net.Conn) {
+		for range n {
+			f := &chatv1.ClientFrame{}
+			if _, err := frame.Read(conn, 1<<20, nil, f); err != nil {
+				break
 			}
-		})
-	}
-}
-
-func mustFrame(f *chatv1.ServerFrame) []byte {
-	wire, err := frame.Append(nil, f)
-	if err != nil {
-		panic(err)
-	}
-	return wire
-}
-
-func TestBytesThatDripAreNoSignOfLife(t *testing.T) {
-	to := serve(t, nil, func(conn net.Conn) {
-		hello(t, conn)
-		write(t, conn, welcome(50*time.Millisecond))
-		go func() { _, _ = io.Copy(io.Discard, conn) }()
-		if _, err := conn.Write([]byte{0, 0, 1, 0}); err != nil {
-			t.Error(err)
+			got <- f.GetRequestId()
 		}
-		for range 1000 {
-			if _, err := conn.Write([]byte{1}); err != nil {
+		close(got)
+		_, _ = io.Copy(io.Discard, conn)
+	})
+	for i := range uint64(n) {
+		send := &chatv1.Send{Body: make([]byte, 1000)}
+		f := &chatv1.ClientFrame{RequestId: i + 1, Body: &chatv1.ClientFrame_Send{Send: send}}
+		if !l.Send(f) {
+			t.Fatalf("frame %d was not taken: %v", i+1, l.Err())
+		}
+	}
+	want := uint64(0)
+	for id := range got {
+		if want++; id != want {
+			t.Fatalf("frame %d arrived where %d was due", id, want)
+		}
+	}
+	if want != n {
+		t.Errorf("%d of %d frames arrived", want, n)
+	}
+}
+
+func TestAPingIsASignOfLife(t *testing.T) {
+	l := dial(t, func(conn net.Conn) {
+		f := &chatv1.ClientFrame{}
+		for {
+			if _, err := frame.Read(conn, 1<<20, nil, f); err != nil {
 				return
 			}
-			time.Sleep(10 * time.Millisecond) // the drip
+			if f.GetPing() != nil {
+				write(t, conn, pong())
+			}
 		}
 	})
-	l, err := dial(t, to, nil)
-	if err != nil {
-		t.Fatal(err)
+	before := l.Heard()
+	if !l.Ping() {
+		t.Error("a ping was not taken")
 	}
-	if err := end(t, l); !errors.Is(err, link.ErrSilent) {
-		t.Errorf("ended with %v", err)
-	}
+	testenv.Until(t, "the answer is noticed", func() bool { return l.Heard().After(before) })
 }
 
 func TestAServerThatDoesNotReadIsLeft(t *testing.T) {
-	release := make(chan struct{})
-	to := serve(t, nil, func(conn net.Conn) {
-		hello(t, conn)
-		write(t, conn, welcome(time.Minute))
-		<-release
-	})
-	defer close(release)
-	l, err := dial(t, to, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	f := &chatv1.ClientFrame{Body: &chatv1.ClientFrame_Send{Send: &chatv1.Send{Text: string(make([]byte, 16<<10))}}}
+	l := dial(t, func(net.Conn) { <-t.Context().Done() })
+	f := &chatv1.ClientFrame{Body: &chatv1.ClientFrame_Send{Send: &chatv1.Send{Body: make([]byte, 16<<10)}}}
 	n := 0
 	for l.Send(f) {
 		if n++; n > 100_000 {
 			t.Fatal("the queue has no end")
 		}
 	}
-	if err := l.Err(); !errors.Is(err, link.ErrStuck) {
+	if err := l.Err(); !errors.Is(err, wire.ErrStuck) {
 		t.Errorf("ended with %v", err)
 	}
 }
 
-func TestACancelledDialEnds(t *testing.T) {
-	release := make(chan struct{})
-	to := serve(t, nil, func(net.Conn) { <-release })
-	defer close(release)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
-	defer cancel()
-	start := time.Now()
-	if _, err := link.Dial(ctx, to, &chatv1.Hello{}, nil); err == nil {
-		t.Error("no error")
-	}
-	if took := time.Since(start); took > 5*time.Second {
-		t.Errorf("took %v", took)
+// An owner that reads nothing holds up the server, and a bounded number of frames.
+func TestALinkWhoseFramesAreNotReadCanBeClosed(t *testing.T) {
+	written := make(chan struct{})
+	l := dial(t, func(conn net.Conn) {
+		for range 1000 {
+			write(t, conn, &chatv1.ServerFrame{RequestId: 7})
+		}
+		close(written)
+		_, _ = io.Copy(io.Discard, conn)
+	})
+	<-written
+	testenv.Until(t, "the queue is full", func() bool { return len(l.Frames()) == cap(l.Frames()) })
+	l.Close()
+	if err := end(t, l); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("ended with %v", err)
 	}
 }
 
-func TestTLSChecksTheAssignedName(t *testing.T) {
-	conf, roots := certificate(t, "chat.example")
-	for name, ok := range map[string]bool{"chat.example": true, "other.example": false} {
-		to := serve(t, conf, func(conn net.Conn) {
-			if hello(t, conn) == nil {
-				return
-			}
-			write(t, conn, welcome(time.Minute))
-			_, _ = io.Copy(io.Discard, conn)
-		})
-		to.TlsServerName = name
-		l, err := dial(t, to, &tls.Config{RootCAs: roots})
-		if (err == nil) != ok {
-			t.Errorf("server of chat.example as %s: %v", name, err)
-		}
-		if l != nil {
-			l.Close()
-		}
+// Nothing is sent behind a frame that the server would not take.
+func TestAFrameThatCannotBeSentEndsTheLink(t *testing.T) {
+	l := dial(t, func(conn net.Conn) { _, _ = io.Copy(io.Discard, conn) })
+	l.Send(&chatv1.ClientFrame{Body: &chatv1.ClientFrame_OpenDirect{OpenDirect: &chatv1.OpenDirect{PeerName: "\xff"}}})
+	if err := end(t, l); err == nil || errors.Is(err, net.ErrClosed) {
+		t.Errorf("ended with %v", err)
 	}
-	to := serve(t, conf, func(conn net.Conn) { hello(t, conn) })
-	to.TlsServerName = "chat.example"
-	var unknown x509.UnknownAuthorityError
-	if _, err := dial(t, to, nil); !errors.As(err, &unknown) {
-		t.Errorf("an unknown authority: %v", err)
-	}
-}
-
-func certificate(t *testing.T, name string) (*tls.Config, *x509.CertPool) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	roots := x509.NewCertPool()
-	roots.AddCert(cert)
-	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}, roots
 }

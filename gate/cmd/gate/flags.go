@@ -39,7 +39,7 @@ func httpFlags(def gate.Config) []cli.Flag {
 		},
 		&cli.StringFlag{
 			Name: "http-advertise", EnvVars: process.Env("http-advertise"),
-			Usage: "`HOST:PORT` that others use; the bound one when not set", Category: category,
+			Usage: "`HOST:PORT` where others reach it (default: as bound)", Category: category,
 		},
 		&cli.StringSliceFlag{
 			Name: "trusted-proxy", EnvVars: process.Env("trusted-proxy"), Category: category,
@@ -69,7 +69,7 @@ func smtpFlags(def gate.Config) []cli.Flag {
 		},
 		&cli.StringFlag{
 			Name: "smtp-tls", EnvVars: process.Env("smtp-tls"), Category: category,
-			Usage: "`MODE`: none, starttls or tls; when not set, none for a server on loopback, else starttls",
+			Usage: "`MODE`: none, starttls or tls (default: none for a server on loopback, else starttls)",
 		},
 		&cli.IntFlag{
 			Name: "smtp-queue", Value: def.SMTP.Queue, EnvVars: process.Env("smtp-queue"),
@@ -94,7 +94,7 @@ func accountFlags(def gate.Config) []cli.Flag {
 		},
 		&cli.IntFlag{
 			Name: "code-tries", Value: def.Codes.Tries, EnvVars: process.Env("code-tries"),
-			Usage: "`NUMBER` of wrong codes that kill the right one", Category: category,
+			Usage: "`NUMBER` of wrong codes that invalidate the right one", Category: category,
 		},
 		&cli.DurationFlag{
 			Name: "code-pause", Value: def.Codes.Pause, EnvVars: process.Env("code-pause"),
@@ -107,7 +107,7 @@ func accountFlags(def gate.Config) []cli.Flag {
 		},
 		limit("codes-per-address", def.Codes.PerAddress, "`LIMIT` of codes to one address"),
 		limit("codes-per-address-long", def.Codes.PerAddressLong, "`LIMIT` of codes to one address in the long run"),
-		limit("codes-per-client", def.Codes.PerClient, "`LIMIT` of codes asked for by one IP address"),
+		limit("codes-per-client", def.Codes.PerClient, "`LIMIT` of codes requested by one IP address"),
 		limit("registrations-per-client", def.LogIns.RegistrationsPerClient,
 			"`LIMIT` of attempts to register from one IP address"),
 		limit("logins-per-account-and-client", def.LogIns.PerAccountAndClient,
@@ -128,7 +128,7 @@ func accountFlags(def gate.Config) []cli.Flag {
 		},
 		&cli.IntFlag{
 			Name: "passwords-at-once", EnvVars: process.Env("passwords-at-once"),
-			Usage: "`NUMBER` of passwords hashed at the same time; the cores when not set", Category: category,
+			Usage: "`NUMBER` of passwords hashed at the same time; 0: the number of cores", Category: category,
 		},
 		&cli.IntFlag{
 			Name: "passwords-waiting", Value: def.Passwords.Waiting, EnvVars: process.Env("passwords-waiting"),
@@ -136,7 +136,7 @@ func accountFlags(def gate.Config) []cli.Flag {
 		},
 		&cli.DurationFlag{
 			Name: "passwords-wait", Value: def.Passwords.Wait, EnvVars: process.Env("passwords-wait"),
-			Usage: "a password waits for its turn for this `DURATION`", Category: category,
+			Usage: "a password waits at most this `DURATION` for its turn", Category: category,
 		},
 	}
 }

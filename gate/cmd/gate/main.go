@@ -1,4 +1,4 @@
-// Command gate is the HTTP front door of msrChat.
+// Command gate is msrChat's HTTP service for accounts and assignments.
 package main
 
 import (
@@ -21,18 +21,18 @@ const description = `Accounts, verification codes by e-mail, sessions, and the a
 servers, over HTTP. "gate openapi" prints the API's description.
 
 It starts without MySQL, Redis, the mail server or the status servers and uses
-them as they appear: /readyz says what is missing, /metrics shows the rest.
+them as soon as they answer: /readyz says what is missing, /metrics has the rest.
 
 Secrets come from the environment or from files, never from flags:
 MSRCHAT_MYSQL_PASSWORD, MSRCHAT_REDIS_PASSWORD, MSRCHAT_SMTP_USER,
 MSRCHAT_SMTP_PASSWORD, MSRCHAT_CODE_SECRET.
 
-SIGTERM or Ctrl-C: /readyz fails, requests in flight and mail are finished, then
-it exits with 0. A second signal ends it at once.`
+On SIGTERM or Ctrl-C /readyz fails, requests in flight are answered, queued mail
+is sent, and it exits with 0. A second signal ends it at once.`
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return process.Run(ctx, &cli.App{
-		Name: "gate", Usage: "the HTTP front door of msrChat", Description: description,
+		Name: "gate", Usage: "serve msrChat's accounts and assignments over HTTP", Description: description,
 		Writer: stdout, Version: process.Version(), Flags: flags(),
 		Action: func(c *cli.Context) error { return serve(c.Context, c, stderr) },
 		Commands: []*cli.Command{{

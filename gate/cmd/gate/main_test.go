@@ -21,7 +21,7 @@ import (
 	"github.com/msrchat/msrchat/shared/process"
 )
 
-// buffer is what a program printed; its mutex owns it.
+// buffer is what a program printed; its mutex owns the bytes.
 type buffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -39,7 +39,7 @@ func (b *buffer) String() string {
 	return b.b.String()
 }
 
-// parsed is the configuration that flags come to.
+// parsed is the configuration from the flags.
 func parsed(t *testing.T, args ...string) (gate.Config, error) {
 	t.Helper()
 	var cfg gate.Config
@@ -53,8 +53,8 @@ func parsed(t *testing.T, args ...string) (gate.Config, error) {
 
 var ignored = cmpopts.IgnoreFields(gate.Config{}, "Consul", "Instance", "Release")
 
-// What the flags default to is what the package defaults to, so that the golden
-// file there speaks for both.
+// The flags' defaults are those of the package, so that its golden file covers
+// both.
 func TestFlagsDefaultToTheDefaults(t *testing.T) {
 	got, err := parsed(t)
 	if err != nil {
@@ -104,7 +104,7 @@ func TestFlagsAndEnvironment(t *testing.T) {
 	if got.Instance != "alloc-7" || got.Release != "r7" || len(got.TrustedProxies) != 2 || got.TrustedProxies[0].String() != "10.0.0.0/8" {
 		t.Errorf("instance %q, release %q, proxies %v", got.Instance, got.Release, got.TrustedProxies)
 	}
-	// Two flags of one kind must not share their value.
+	// Limits are pointers: one parse must not change the defaults of the next.
 	if again, err := parsed(t); err != nil || again.Codes.PerAddress != gate.Defaults().Codes.PerAddress {
 		t.Errorf("parsed again: %v, %v", again.Codes.PerAddress, err)
 	}
@@ -160,8 +160,7 @@ func TestHelpAndOpenAPI(t *testing.T) {
 
 var listening = regexp.MustCompile(`msg=listening .*http=(127\.0\.0\.1:[0-9]+)`)
 
-// Nothing that the program depends on is there: it starts, says so, and ends
-// when it is told to.
+// Without any of its dependencies the program starts, reports that, and stops.
 func TestItStartsAloneAndStops(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -201,6 +200,6 @@ func TestItStartsAloneAndStops(t *testing.T) {
 			t.Errorf("exit %d: %s", got, errOut.String())
 		}
 	case <-time.After(20 * time.Second):
-		t.Fatalf("it does not stop: %s", errOut.String())
+		t.Fatalf("it did not stop: %s", errOut.String())
 	}
 }

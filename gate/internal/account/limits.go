@@ -9,13 +9,12 @@ import (
 	"github.com/msrchat/msrchat/gate/internal/limit"
 )
 
-// Rules are how often somebody may do what could be abused. A rule with a zero
-// count allows everything.
+// Rules limit what could be abused. A rule with a zero count allows everything.
 type Rules struct {
 	// CodePause is the least time between two codes to one address.
 	CodePause time.Duration
-	// Codes sent to one address, in the short and in the long run, and at the
-	// wish of one client.
+	// Codes sent to one address, in the short and in the long run, and
+	// requested by one client.
 	CodesPerAddress     limit.Rule
 	CodesPerAddressLong limit.Rule
 	CodesPerClient      limit.Rule
@@ -35,8 +34,8 @@ type claim struct {
 	refusal   string
 }
 
-// takeAll takes every claim or none. giveBack takes them all back.
-func (s *Service) takeAll(ctx context.Context, claims []claim) (giveBack func(), err error) {
+// takeAll takes every claim or none; refund takes them all back.
+func (s *Service) takeAll(ctx context.Context, claims []claim) (refund func(), err error) {
 	for i, c := range claims {
 		if err := s.limits.Take(ctx, c.name, c.key, c.rule, c.refusal); err != nil {
 			s.refund(ctx, claims[:i])
@@ -52,16 +51,19 @@ func (s *Service) refund(ctx context.Context, claims []claim) {
 	}
 }
 
-// codeClaims are those of one code to an address.
+// codeClaims are for one code to an address.
 func (s *Service) codeClaims(client netip.Addr, email string) []claim {
 	pause := limit.Rule{Count: 1, Per: s.rules.CodePause}
 	if s.rules.CodePause <= 0 {
 		pause.Count = 0
 	}
-	const toAddress = "codes were sent to this address already; look into its mail, also the spam, or try again later"
+	const toAddress = "codes were sent to this address already; look at its mail, also in the spam folder, or try again later"
 	return []claim{
-		{"code-client", limit.Network(client), s.rules.CodesPerClient, "too many codes were asked for from your network; try again later"},
-		{"code-pause", email, pause, "a code was sent to this address a moment ago; wait before asking for another"},
+		{
+			"code-client", limit.Network(client), s.rules.CodesPerClient,
+			"too many codes were requested from your network; try again later",
+		},
+		{"code-pause", email, pause, "a code was sent to this address a moment ago; wait before you request another"},
 		{"code-address", email, s.rules.CodesPerAddress, toAddress},
 		{"code-address-long", email, s.rules.CodesPerAddressLong, toAddress},
 	}
@@ -69,12 +71,15 @@ func (s *Service) codeClaims(client netip.Addr, email string) []claim {
 
 func (s *Service) registrationClaims(client netip.Addr) []claim {
 	return []claim{
-		{"register-client", limit.Network(client), s.rules.RegistrationsPerClient, "too many registrations were tried from your network; try again later"},
+		{
+			"register-client", limit.Network(client), s.rules.RegistrationsPerClient,
+			"too many registrations were tried from your network; try again later",
+		},
 	}
 }
 
-// logInClaims are those of one log-in. An account is limited as one, by
-// whatever it was named; one that does not exist, by its name.
+// logInClaims are for one log-in. An account counts as one, by name and by
+// address; one that does not exist counts by what was given.
 func (s *Service) logInClaims(client netip.Addr, found Account, key string) []claim {
 	if found.ID != 0 {
 		key = "id " + strconv.FormatUint(found.ID, 10)
@@ -82,7 +87,10 @@ func (s *Service) logInClaims(client netip.Addr, found Account, key string) []cl
 	network := limit.Network(client)
 	const perAccount = "too many log-ins with a wrong password; try again later"
 	return []claim{
-		{"login-client", network, s.rules.LogInsPerClient, "too many log-ins with wrong passwords came from your network; try again later"},
+		{
+			"login-client", network, s.rules.LogInsPerClient,
+			"too many log-ins with wrong passwords came from your network; try again later",
+		},
 		{"login-account-client", network + " " + key, s.rules.LogInsPerAccountAndClient, perAccount},
 		{"login-account", key, s.rules.LogInsPerAccount, perAccount},
 	}

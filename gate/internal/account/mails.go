@@ -7,7 +7,7 @@ import (
 	"github.com/msrchat/msrchat/gate/internal/mail"
 )
 
-// The subjects say nothing that a locked screen should not show.
+// The subjects hold no secret, because a locked screen may show them.
 
 func codeMail(to, digits string, lifetime time.Duration) mail.Message {
 	return mail.Message{
@@ -17,8 +17,8 @@ func codeMail(to, digits string, lifetime time.Duration) mail.Message {
 It is for registering with msrChat and valid for %s. Only the newest code
 works.
 
-If you did not ask for it, somebody typed your address by mistake. You need
-not do anything, and should not pass the code on to anybody.
+If you did not ask for it, somebody typed your address by mistake. You do not
+have to do anything. Do not give the code to anybody.
 `, digits, minutes(lifetime)),
 	}
 }
@@ -33,7 +33,7 @@ This address has an account already. Its name is
     %s
 
 Log in with that name, or with this address, and your password. If it was not
-you, you need not do anything: nothing was changed.
+you, you do not have to do anything: nothing was changed.
 `, name),
 	}
 }

@@ -16,12 +16,12 @@ import (
 	"github.com/msrchat/msrchat/shared/text"
 )
 
-// Mailer takes a mail to send; it does not block. Full is unavailable.
+// Mailer queues a mail and does not block. CodeUnavailable: the queue is full.
 type Mailer interface {
 	Enqueue(m mail.Message) error
 }
 
-// Parts are what a Service works with.
+// Parts are what a Service needs.
 type Parts struct {
 	Store     *Store
 	Codes     *code.Store
@@ -30,13 +30,13 @@ type Parts struct {
 	Mail      Mailer
 	Sessions  *session.Store
 	Rules     Rules
-	// CodeLifetime is said in the mail.
+	// CodeLifetime is for the text of the mail.
 	CodeLifetime time.Duration
 	Log          *slog.Logger
 }
 
-// Service is what people can do before and while they are logged in. It has no
-// state of its own and is safe for concurrent use.
+// Service is what people can do with accounts. It has no state of its own and is
+// safe for concurrent use.
 type Service struct {
 	store     *Store
 	codes     *code.Store
@@ -57,27 +57,27 @@ func NewService(p Parts) *Service {
 	}
 }
 
-// LoggedIn is a fresh session with its token.
+// LoggedIn is a new session with its token.
 type LoggedIn struct {
 	Account Account
 	Session session.Session
 	Token   []byte
 }
 
-// SendCode mails a registration code to an address, at the wish of client. An
-// address that has an account gets a mail that says so instead: the answer and
-// what it costs are the same.
+// SendCode mails a registration code to an address. client counts for the limits.
+// An address that has an account gets a mail that says so instead; the answer and
+// its cost are the same.
 func (s *Service) SendCode(ctx context.Context, client netip.Addr, email string) error {
 	address, key, err := text.Email(email)
 	if err != nil {
 		return err
 	}
-	giveBack, err := s.takeAll(ctx, s.codeClaims(client, key))
+	refund, err := s.takeAll(ctx, s.codeClaims(client, key))
 	if err != nil {
 		return err
 	}
 	if err := s.sendCode(ctx, address, key); err != nil {
-		giveBack() // no mail went out
+		refund() // no mail was sent
 		return err
 	}
 	return nil
@@ -101,14 +101,14 @@ func (s *Service) sendCode(ctx context.Context, address, key string) error {
 	return s.mail.Enqueue(codeMail(address, digits, s.lifetime))
 }
 
-// Registration is what somebody wants to register with.
+// Registration is a request to register.
 type Registration struct {
 	Email, Name, Password, Code, Device string
 }
 
-// Register makes an account for whoever has the code that was mailed, and logs
-// them in. The code is used up when the account exists, so that a name that is
-// taken does not cost it.
+// Register creates an account for the person who has the mailed code, and logs
+// them in. The code is used up only when the account exists, so that a name that
+// is taken does not cost it.
 func (s *Service) Register(ctx context.Context, client netip.Addr, r Registration) (LoggedIn, error) {
 	var name, email identity
 	var err error
@@ -139,7 +139,7 @@ func (s *Service) Register(ctx context.Context, client netip.Addr, r Registratio
 		return LoggedIn{}, err
 	}
 	if ticket.Used {
-		// Whoever has the code reads the mail, so this tells them nothing new.
+		// A person who has the code reads the mail, so this reveals nothing.
 		return LoggedIn{}, errs.New(errs.CodeConflict, "this address has an account already; log in instead").In("email")
 	}
 	hash, err := s.passwords.Hash(ctx, r.Password)
@@ -150,8 +150,8 @@ func (s *Service) Register(ctx context.Context, client netip.Addr, r Registratio
 	if err != nil {
 		return LoggedIn{}, err
 	}
-	// The address's unique key already keeps the code from making another
-	// account, so Redis going away here does no harm.
+	// The address's unique key already keeps the code from creating a second
+	// account, so a failure of Redis does no harm here.
 	if _, err := s.codes.Use(ctx, ticket); err != nil {
 		s.log.WarnContext(ctx, "code not marked as used", "user", made.ID, "err", err)
 	}
@@ -159,15 +159,15 @@ func (s *Service) Register(ctx context.Context, client netip.Addr, r Registratio
 	return s.logIn(ctx, made, r.Device)
 }
 
-// Credentials are what somebody logs in with: a name or an address.
+// Credentials are a request to log in, by a name or an address.
 type Credentials struct {
 	Name, Email, Password, Device string
 }
 
-// errWrong is the one answer to a wrong password and to an unknown person.
+// errWrong is the answer to a wrong password and to an unknown user alike.
 var errWrong = errs.New(errs.CodeUnauthenticated, "the name, the address or the password is wrong")
 
-// LogIn starts a session. It takes as long for a person who does not exist.
+// LogIn starts a session. It takes as long for a user who does not exist.
 func (s *Service) LogIn(ctx context.Context, client netip.Addr, c Credentials) (LoggedIn, error) {
 	if err := session.Device(c.Device); err != nil {
 		return LoggedIn{}, err
@@ -179,27 +179,27 @@ func (s *Service) LogIn(ctx context.Context, client netip.Addr, c Credentials) (
 	if err != nil {
 		return LoggedIn{}, err
 	}
-	giveBack, err := s.takeAll(ctx, s.logInClaims(client, found, key))
+	refund, err := s.takeAll(ctx, s.logInClaims(client, found, key))
 	if err != nil {
 		return LoggedIn{}, err
 	}
 	right, stale, err := s.passwords.Verify(ctx, found.passwordHash, c.Password)
 	if err != nil {
-		giveBack() // nothing was tried
+		refund() // the password was not tried
 		return LoggedIn{}, err
 	}
 	if !right {
 		return LoggedIn{}, errWrong
 	}
-	giveBack() // only failures count
+	refund() // only failures count
 	if stale {
 		s.rehash(ctx, found, c.Password)
 	}
 	return s.logIn(ctx, found, c.Device)
 }
 
-// find returns the account, or an empty one when there is none, and what to
-// limit it by.
+// find returns the account (an empty one if there is none) and its key for the
+// limits.
 func (s *Service) find(ctx context.Context, c Credentials) (found Account, key string, err error) {
 	switch {
 	case c.Name != "" && c.Email != "":
@@ -225,15 +225,15 @@ func (s *Service) find(ctx context.Context, c Credentials) (found Account, key s
 	return found, key, err
 }
 
-// rehash brings an old hash up to the work that is wanted now. The next log-in
-// does it where it does not succeed.
+// rehash replaces a hash that was made with other parameters. If it fails, the
+// next log-in tries again.
 func (s *Service) rehash(ctx context.Context, a Account, pass string) {
 	hash, err := s.passwords.Hash(ctx, pass)
 	if err == nil {
 		err = s.store.replaceHash(ctx, a, hash)
 	}
 	if err != nil {
-		s.log.WarnContext(ctx, "password not hashed anew", "user", a.ID, "err", err)
+		s.log.WarnContext(ctx, "password not rehashed", "user", a.ID, "err", err)
 	}
 }
 
@@ -245,7 +245,7 @@ func (s *Service) logIn(ctx context.Context, a Account, device string) (LoggedIn
 	return LoggedIn{Account: a, Session: started, Token: token}, nil
 }
 
-// Verify tells whose token it is; see session.Store.Verify.
+// Verify finds the session of a token; see session.Store.Verify.
 func (s *Service) Verify(ctx context.Context, token []byte) (session.Session, error) {
 	return s.sessions.Verify(ctx, token)
 }
@@ -255,7 +255,8 @@ func (s *Service) LogOut(ctx context.Context, sessionID uint64) error {
 	return s.sessions.Revoke(ctx, sessionID)
 }
 
-// Me returns the account of a session. One that is gone ends the session.
+// Me returns the account of a session. If the account is gone, it is
+// unauthenticated.
 func (s *Service) Me(ctx context.Context, current session.Session) (Account, error) {
 	a, err := s.store.ByID(ctx, current.UserID)
 	if errs.CodeOf(err) == errs.CodeNotFound {

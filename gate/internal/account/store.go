@@ -1,5 +1,4 @@
-// Package account is people's accounts: how they are made, and how their owners
-// prove who they are.
+// Package account is people's accounts: registration, log-in and log-out.
 package account
 
 import (
@@ -16,7 +15,7 @@ import (
 	"github.com/msrchat/msrchat/shared/errs"
 )
 
-// Account is one person's.
+// Account is a person's account.
 type Account struct {
 	ID    uint64
 	Name  string
@@ -25,17 +24,17 @@ type Account struct {
 	passwordHash string
 }
 
-// Store is the accounts in MySQL. What is unique is so by constraint: of two
-// who want the same, the database picks one.
+// Store is the accounts in MySQL. Names and addresses are unique by constraint:
+// of two requests for the same one, the database picks one.
 type Store struct{ db *sql.DB }
 
 // NewStore returns a store on a database that has the schema.
 func NewStore(db *sql.DB) *Store { return &Store{db} }
 
-// identity is a name or an address as its owner writes it, and its unique key.
+// identity is a name or an address as typed, and its unique key.
 type identity struct{ display, key string }
 
-// insert makes an account. A name or an address that is taken is a conflict
+// insert creates an account. A name or an address that is taken is a conflict
 // that names the field.
 func (s *Store) insert(ctx context.Context, name, email identity, passwordHash string) (Account, error) {
 	res, err := s.db.ExecContext(ctx,
@@ -43,7 +42,8 @@ func (s *Store) insert(ctx context.Context, name, email identity, passwordHash s
 		name.display, name.key, email.display, email.key, passwordHash, time.Now().UnixMilli())
 	if database.IsDuplicate(err) {
 		if duplicateKey(err) == "uk_users_email" {
-			return Account{}, errs.Wrap(errs.CodeConflict, err, "this address has an account already; log in instead").In("email")
+			return Account{}, errs.Wrap(errs.CodeConflict, err,
+				"this address has an account already; log in instead").In("email")
 		}
 		return Account{}, errs.Wrap(errs.CodeConflict, err, "this name is taken; choose another").In("name")
 	}
@@ -57,9 +57,9 @@ func (s *Store) insert(ctx context.Context, name, email identity, passwordHash s
 	return Account{ID: uint64(id), Name: name.display, Email: email.display, passwordHash: passwordHash}, nil
 }
 
-// duplicateKey reads the key's name out of "Duplicate entry 'VALUE' for key
-// 'TABLE.KEY'"; MariaDB leaves the table out. VALUE is somebody's text, so the
-// end of the message counts.
+// duplicateKey reads the key's name from "Duplicate entry 'VALUE' for key
+// 'TABLE.KEY'"; MariaDB omits the table. VALUE is a user's text and may look like
+// anything, so the end of the message counts.
 func duplicateKey(err error) string {
 	var e *mysql.MySQLError
 	if !errors.As(err, &e) {
@@ -97,15 +97,16 @@ func (s *Store) one(ctx context.Context, query string, arg any) (Account, error)
 	return a, nil
 }
 
-// replaceHash stores a new hash of an unchanged password, unless the password
-// was changed in between.
+// replaceHash stores a new hash of the same password, unless the password was
+// changed in between.
 func (s *Store) replaceHash(ctx context.Context, a Account, newHash string) error {
-	_, err := s.db.ExecContext(ctx, "UPDATE users SET password_hash = ? WHERE id = ? AND password_hash = ?", newHash, a.ID, a.passwordHash)
+	_, err := s.db.ExecContext(ctx, "UPDATE users SET password_hash = ? WHERE id = ? AND password_hash = ?",
+		newHash, a.ID, a.passwordHash)
 	return err
 }
 
-// outage tells a database that is away from one that refused a statement of
-// ours, which is our fault.
+// outage turns err into unavailable, unless the database answered: then our
+// statement is wrong.
 func outage(err error) error {
 	if database.Answered(err) && !database.IsContention(err) {
 		return err

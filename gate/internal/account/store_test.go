@@ -26,7 +26,7 @@ func TestDuplicateKey(t *testing.T) {
 	}
 }
 
-// The real server's words decide which field is named.
+// The real server's message decides which field is named.
 func TestInsertNamesTheFieldThatIsTaken(t *testing.T) {
 	s := NewStore(testenv.Open(t, testenv.MariaDB(t)))
 	add := func(name, email string) error {
@@ -53,7 +53,7 @@ func TestInsertNamesTheFieldThatIsTaken(t *testing.T) {
 	if _, err := s.byEmail(t.Context(), "nobody@example.org"); errs.CodeOf(err) != errs.CodeNotFound {
 		t.Errorf("unknown: %v, want not_found", err)
 	}
-	// A hash is replaced only while it is the one that was checked.
+	// A hash is replaced only if it is still the one that was verified.
 	if err := s.replaceHash(t.Context(), got, "newer"); err != nil {
 		t.Fatal(err)
 	}

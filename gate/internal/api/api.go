@@ -1,5 +1,5 @@
 // Package api is gate's HTTP API: its operations, and the OpenAPI document that
-// follows from them.
+// is generated from them.
 package api
 
 import (
@@ -23,15 +23,15 @@ import (
 	"github.com/msrchat/msrchat/shared/session"
 )
 
-// Version is the API's, not the program's: it changes when a client has to.
+// Version is that of the API: it changes when clients have to change.
 const Version = "1.0.0"
 
-// Assigner tells which chat server takes a user; see assign.Client.
+// Assigner assigns a chat server to a user; see assign.Client.
 type Assigner interface {
 	Assign(ctx context.Context, userID uint64, avoid []string) (*statusv1.Assignment, error)
 }
 
-// Backend is what the operations work with.
+// Backend is what the operations need.
 type Backend struct {
 	Accounts *account.Service
 	Assigner Assigner
@@ -39,24 +39,24 @@ type Backend struct {
 
 // API is the operations on a router. It is safe for concurrent use.
 type API struct {
-	// backend returns nil while the service is still waiting for its database.
+	// backend returns nil until the service has its database.
 	backend func() *Backend
 	huma    huma.API
 }
 
-// New puts the operations on a mux. backend is asked for each request; as long
-// as it returns nil, operations are unavailable.
+// New registers the operations on a mux. backend is called for each request;
+// while it returns nil, operations are unavailable.
 func New(mux humago.Mux, backend func() *Backend) *API {
 	config := huma.DefaultConfig("msrChat gate", Version)
-	config.Info.Description = "Accounts, sessions and the way to a chat server.\n\n" +
-		"Whatever goes wrong is answered with a problem (RFC 9457) whose `code` says what kind it is " +
-		"and whose `retry_after_ms`, if there, when to try again."
+	config.Info.Description = "Accounts, sessions and the assignment of chat servers.\n\n" +
+		"Every failure is answered with a problem (RFC 9457). Its `code` is the kind of failure, " +
+		"its `retry_after_ms`, if present, says when to try again."
 	config.Info.License = &huma.License{Name: "MIT", Identifier: "MIT"}
 	config.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
 		"token": {Type: "http", Scheme: "bearer", Description: "The token of a LoginReply."},
 	}
-	// The document is served by this package, and /docs would load scripts from
-	// elsewhere. The hooks would add a $schema member to every body.
+	// This package serves the document. /docs would load scripts from
+	// elsewhere, and the hooks would add a $schema member to every body.
 	config.OpenAPIPath, config.DocsPath, config.SchemasPath, config.CreateHooks = "", "", "", nil
 	format := huma.Format{Marshal: huma.DefaultJSONFormat.Marshal, Unmarshal: unmarshal}
 	config.Formats = map[string]huma.Format{"application/json": format, "json": format}
@@ -71,8 +71,8 @@ func New(mux humago.Mux, backend func() *Backend) *API {
 	return a
 }
 
-// nullable says in the document that a member may be null, which huma's tags
-// cannot say of a member with a type of its own.
+// nullable documents that a member may be null, for which huma has no tag if the
+// member's type is a struct.
 func (a *API) nullable(schema, member string) {
 	properties := a.huma.OpenAPI().Components.Schemas.Map()[schema].Properties
 	was := properties[member]
@@ -106,9 +106,11 @@ func (a *API) OpenAPI() (yaml, asJSON []byte, err error) {
 	return yaml, asJSON, nil
 }
 
-// operation is what huma needs to know, with what all operations share: the
+// operation describes an operation to huma, with what all operations share: the
 // body is in memory already (web.Bodies), and failures are problems.
-func (a *API) operation(method, path, operationID string, status int, summary, description string, failures ...int) huma.Operation {
+func (a *API) operation(
+	method, path, operationID string, status int, summary, description string, failures ...int,
+) huma.Operation {
 	op := huma.Operation{
 		OperationID: operationID, Method: method, Path: path, DefaultStatus: status,
 		Summary: summary, Description: description,
@@ -129,9 +131,9 @@ func (a *API) operation(method, path, operationID string, status int, summary, d
 // in and out are huma's envelopes around the bodies.
 type in[B any] struct{ Body B }
 
-// entry is the envelope of what begins a session.
+// entry is the envelope of a request that begins a session.
 type entry[B any] struct {
-	Later bool `query:"later" doc:"true leaves the assignment out: no place is kept for somebody who does not connect now"`
+	Later bool `query:"later" doc:"true leaves the assignment out, for a client that does not connect now"`
 	Body  B
 }
 
@@ -151,7 +153,7 @@ func open[I, O any](a *API, op huma.Operation, run func(context.Context, *Backen
 	})
 }
 
-// Bearer is the part of a request that says who asks.
+// Bearer is the token in a request.
 type Bearer struct {
 	Authorization string `header:"Authorization" hidden:"true"`
 }
@@ -164,7 +166,7 @@ func (b Bearer) token() ([]byte, error) {
 	return session.ParseToken(strings.TrimSpace(value))
 }
 
-// authenticate tells whose request it is.
+// authenticate returns the session of a request.
 func authenticate(ctx context.Context, b *Backend, who Bearer) (session.Session, error) {
 	token, err := who.token()
 	if err != nil {

@@ -16,7 +16,7 @@ import (
 
 var problemType = reflect.TypeFor[problem.Problem]()
 
-// session marks an operation that needs a token.
+// withToken marks an operation that needs a token.
 func withToken(op huma.Operation) huma.Operation {
 	op.Security = []map[string][]string{{"token": {}}}
 	return op
@@ -26,13 +26,13 @@ func (a *API) register() {
 	open(a, a.operation(http.MethodPost, "/v1/codes", "send-code", http.StatusAccepted,
 		"Mail a verification code",
 		"Six digits, valid for some minutes, for one use and a few tries; a new code replaces the old one. "+
-			"The answer is the same whether or not the address has an account: one that has gets a mail that says so.",
+			"The answer is the same whether or not the address has an account. If it has, the mail says so and has no code.",
 		http.StatusTooManyRequests), sendCode)
 
 	open(a, a.operation(http.MethodPost, "/v1/accounts", "register", http.StatusCreated,
 		"Register and log in",
-		"Makes an account for the address that the code was mailed to. A name or an address that is taken is a conflict "+
-			"whose `errors` name it; the code stays valid then.",
+		"Creates an account for the address that the code was mailed to. A name or an address that is taken is a "+
+			"conflict, and `errors` names it; the code then stays valid.",
 		http.StatusConflict, http.StatusTooManyRequests, http.StatusServiceUnavailable), register)
 
 	open(a, a.operation(http.MethodPost, "/v1/sessions", "log-in", http.StatusCreated,
@@ -40,7 +40,7 @@ func (a *API) register() {
 		http.StatusUnauthorized, http.StatusTooManyRequests, http.StatusServiceUnavailable), logIn)
 
 	huma.Register(a.huma, withToken(a.operation(http.MethodDelete, "/v1/sessions/current", "log-out", http.StatusNoContent,
-		"Log out", "Ends the session whose token is sent; open chat connections of it end within a heartbeat.",
+		"Log out", "Ends the session of the token. Its open chat connections end within a heartbeat.",
 		http.StatusUnauthorized)), a.logOut)
 
 	open(a, withToken(a.operation(http.MethodGet, "/v1/me", "me", http.StatusOK,
@@ -49,12 +49,12 @@ func (a *API) register() {
 
 	open(a, withToken(a.operation(http.MethodPost, "/v1/assignments", "assign", http.StatusOK,
 		"Get a chat server",
-		"The chat server to connect to, chosen by load. 503 with a retry time when all are full, 502 when nobody can tell.",
+		"The chat server to connect to, chosen by load. 503 with a retry time if all are full, 502 if none can be assigned.",
 		http.StatusUnauthorized, http.StatusServiceUnavailable)), assign)
 }
 
 func sendCode(ctx context.Context, b *Backend, req *in[codesRequest]) (empty, error) {
-	// The schema allows no other purpose than to register yet.
+	// The schema has only one purpose so far: to register.
 	return empty{}, b.Accounts.SendCode(ctx, request.From(ctx).Client, req.Body.Email)
 }
 
@@ -80,8 +80,9 @@ func logIn(ctx context.Context, b *Backend, req *entry[sessionsRequest]) (LoginR
 	return answer(ctx, b, done, req.Later), nil
 }
 
-// answer saves the client a request by an assignment, unless it connects later. Without
-// one it is logged in all the same; the assigner's metrics show that it failed.
+// answer includes an assignment, unless the client connects later, which saves
+// it a request. If there is none, the log-in succeeds all the same; the
+// assigner's metrics count the failure.
 func answer(ctx context.Context, b *Backend, done account.LoggedIn, later bool) LoginReply {
 	if later {
 		return loginReply(done, nil)
@@ -93,7 +94,7 @@ func answer(ctx context.Context, b *Backend, done account.LoggedIn, later bool) 
 	return loginReply(done, where)
 }
 
-// logOut has no body to answer with, so it is not made by open.
+// logOut answers without a body, which open cannot do.
 func (a *API) logOut(ctx context.Context, req *Bearer) (*struct{}, error) {
 	b, err := a.ready()
 	var current session.Session
@@ -125,7 +126,7 @@ func me(ctx context.Context, b *Backend, req *Bearer) (MeReply, error) {
 }
 
 type assignRequest struct {
-	Bearer // exported: huma does not look into an embedded type that is not
+	Bearer // exported, because huma ignores unexported embedded types
 	Body   assignmentsRequest
 }
 

@@ -9,34 +9,33 @@ import (
 	"github.com/msrchat/msrchat/shared/session"
 )
 
-// The bodies of the API. What is checked beyond types and presence (lengths,
-// characters, codes) is checked by the operations, whose texts say what is
-// wrong; the descriptions here tell the same beforehand. Ids are strings: they
-// have 64 bits, which not every JSON reader keeps. Requests may have no other
-// members; answers may come to have more.
+// The bodies of the API. huma checks types and presence. Lengths, characters and
+// codes are checked by the operations, whose texts say what is wrong; the
+// descriptions here document the same. Ids are strings, because not every JSON
+// reader keeps 64 bits. Requests may have no other members; answers may get more.
 
 type codesRequest struct {
-	Email   string `json:"email" doc:"The address to prove, without a name; at most 254 bytes" example:"ann@example.org"`
+	Email   string `json:"email" doc:"The address to verify, without a name; at most 254 bytes" example:"ann@example.org"`
 	Purpose string `json:"purpose" enum:"register" doc:"What the code is for"`
 }
 
 type accountsRequest struct {
 	Email    string `json:"email" doc:"The address the code was sent to" example:"ann@example.org"`
-	Name     string `json:"name" doc:"2 to 32 letters, digits and, after the first, . _ -; unique without regard to case" example:"ann"`
+	Name     string `json:"name" doc:"2 to 32 letters, digits and, after the first, . _ -; unique regardless of case" example:"ann"`
 	Password string `json:"password" doc:"At least 8 characters, at most 256 bytes" example:"correct horse battery"`
 	Code     string `json:"code" doc:"The six digits from the mail" example:"493817"`
-	Device   string `json:"device" doc:"What to call the place that logs in, at most 128 characters; a later log-in on the same device ends this one" example:"laptop"`
+	Device   string `json:"device" doc:"A name for this device, at most 128 characters; a later log-in with the same device ends this session" example:"laptop"`
 }
 
 type sessionsRequest struct {
 	Name     string `json:"name,omitempty" doc:"The account's name; this or email" example:"ann"`
 	Email    string `json:"email,omitempty" doc:"The account's address; this or name" example:"ann@example.org"`
 	Password string `json:"password" example:"correct horse battery"`
-	Device   string `json:"device" doc:"What to call the place that logs in, at most 128 characters; a later log-in on the same device ends this one" example:"laptop"`
+	Device   string `json:"device" doc:"A name for this device, at most 128 characters; a later log-in with the same device ends this session" example:"laptop"`
 }
 
 type assignmentsRequest struct {
-	Avoid []string `json:"avoid,omitempty" maxItems:"16" doc:"Instances that just failed; they are assigned only when nothing else is left" example:"[\"chat-7f3a\"]"`
+	Avoid []string `json:"avoid,omitempty" maxItems:"16" doc:"Instances that just failed; they are assigned only if there is no other" example:"[\"chat-7f3a\"]"`
 }
 
 type empty struct{}
@@ -45,13 +44,13 @@ type empty struct{}
 type LoginReply struct {
 	_ struct{} `additionalProperties:"true"`
 
-	Token       string      `json:"token" doc:"Base64url of 32 bytes: the bearer token here, and the bytes in Hello to a chat server" example:"4fV0v2m3mLxgk2q1mQ3J9uN0aXcYk8d5wq7bJw1Zc2E"`
+	Token       string      `json:"token" doc:"Base64url of 32 bytes: the bearer token of this API, and, decoded, the token in Hello to a chat server" example:"4fV0v2m3mLxgk2q1mQ3J9uN0aXcYk8d5wq7bJw1Zc2E"`
 	User        User        `json:"user"`
-	ExpiresAtMS int64       `json:"expires_at_ms" doc:"When the token ends, in Unix milliseconds" example:"1800000000000"`
-	Assignment  *Assignment `json:"assignment" doc:"Where to connect to; null when nobody can tell at present, or it was not asked for: POST /v1/assignments gets one"`
+	ExpiresAtMS int64       `json:"expires_at_ms" doc:"When the token expires, in Unix milliseconds" example:"1800000000000"`
+	Assignment  *Assignment `json:"assignment" doc:"Where to connect to; null if none can be assigned at present, or with later=true: POST /v1/assignments gets one"`
 }
 
-// User is a person as others see them.
+// User is what others see of a person.
 type User struct {
 	_ struct{} `additionalProperties:"true"`
 
@@ -63,10 +62,10 @@ type User struct {
 type Assignment struct {
 	_ struct{} `additionalProperties:"true"`
 
-	ID          string     `json:"id" doc:"To be repeated in Hello"`
+	ID          string     `json:"id" doc:"To be sent in Hello"`
 	Server      Endpoint   `json:"server"`
-	ExpiresAtMS int64      `json:"expires_at_ms" doc:"The place is kept until then, in Unix milliseconds" example:"1800000000000"`
-	Alternates  []Endpoint `json:"alternates" nullable:"false" doc:"The next best servers, best first"`
+	ExpiresAtMS int64      `json:"expires_at_ms" doc:"The server expects the user until then, in Unix milliseconds" example:"1800000000000"`
+	Alternates  []Endpoint `json:"alternates" nullable:"false" doc:"Other servers, in the order to try them"`
 }
 
 // Endpoint is a chat server's listener.
@@ -78,7 +77,7 @@ type Endpoint struct {
 	TLSServerName string `json:"tls_server_name" doc:"The name to verify the certificate against; empty means no TLS" example:"chat.example.org"`
 }
 
-// MeReply is who and where one is logged in.
+// MeReply is the account and the session of a token.
 type MeReply struct {
 	_ struct{} `additionalProperties:"true"`
 
@@ -86,7 +85,7 @@ type MeReply struct {
 	Session CurrentSession `json:"session"`
 }
 
-// Profile is a person as they see themselves.
+// Profile is what a person sees of their own account.
 type Profile struct {
 	_ struct{} `additionalProperties:"true"`
 

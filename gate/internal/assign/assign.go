@@ -13,7 +13,7 @@ import (
 	"github.com/msrchat/msrchat/shared/errs"
 )
 
-// Client asks the status replicas. It is safe for concurrent use and does not
+// Client calls the status replicas. It is safe for concurrent use and does not
 // own its connection.
 type Client struct {
 	status  statusv1.StatusServiceClient
@@ -28,22 +28,22 @@ func New(conn grpc.ClientConnInterface, zone string, timeout time.Duration, reg 
 	c := &Client{
 		status: statusv1.NewStatusServiceClient(conn), zone: zone, timeout: timeout,
 		asked: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "msrchat_gate_assignments_total", Help: "Assignments asked for, by what came of it: ok or the kind of failure.",
+			Name: "msrchat_gate_assignments_total", Help: "Requests for an assignment, by result: ok or the kind of failure.",
 		}, []string{"result"}),
 	}
 	reg.MustRegister(c.asked)
 	return c
 }
 
-// Assign returns where a user should connect. avoid names instances that just
-// failed them. When all servers are full it is exhausted with a retry time,
-// when nobody can tell it is unavailable.
+// Assign returns the server that a user should connect to. avoid names instances
+// that just failed for them. If all servers are full it is exhausted with a retry
+// time; if none can be assigned it is unavailable.
 func (c *Client) Assign(ctx context.Context, userID uint64, avoid []string) (*statusv1.Assignment, error) {
 	req := &statusv1.AssignRequest{UserId: userID, Avoid: avoid, Zone: c.zone}
 	got, err := c.ask(ctx, req, false)
 	if errs.CodeOf(err) == errs.CodeUnavailable && ctx.Err() == nil {
-		// The replica that was asked is gone, or all of them are restarting. The
-		// second attempt goes to another one, or waits for one to come back.
+		// The replica is gone, or all of them are restarting. The second
+		// attempt goes to another one, or waits for one to come back.
 		got, err = c.ask(ctx, req, true)
 	}
 	if err == nil && got.GetServer().GetAddress() == "" {
@@ -52,7 +52,8 @@ func (c *Client) Assign(ctx context.Context, userID uint64, avoid []string) (*st
 	if err != nil {
 		c.asked.WithLabelValues(string(errs.CodeOf(err))).Inc()
 		if errs.CodeOf(err) == errs.CodeUnavailable {
-			err = errs.Wrap(errs.CodeUnavailable, err, "no chat server can be assigned at present; try again").Retry(time.Second)
+			err = errs.Wrap(errs.CodeUnavailable, err,
+				"no chat server can be assigned at present; try again").Retry(time.Second)
 		}
 		return nil, fmt.Errorf("assign user %d: %w", userID, err)
 	}
@@ -60,10 +61,10 @@ func (c *Client) Assign(ctx context.Context, userID uint64, avoid []string) (*st
 	return got, nil
 }
 
-func (c *Client) ask(ctx context.Context, req *statusv1.AssignRequest, patient bool) (*statusv1.Assignment, error) {
+func (c *Client) ask(ctx context.Context, req *statusv1.AssignRequest, wait bool) (*statusv1.Assignment, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
-	resp, err := c.status.Assign(ctx, req, grpc.WaitForReady(patient))
+	resp, err := c.status.Assign(ctx, req, grpc.WaitForReady(wait))
 	if err != nil {
 		return nil, errs.FromGRPC(err)
 	}

@@ -1,9 +1,9 @@
-// Package code issues and checks the verification codes that prove that
-// somebody reads an address's mail.
+// Package code issues and checks the verification codes that prove that a person
+// reads an address's mail.
 //
-// A code is six digits, so it is protected by how it is kept: for a few
-// minutes, for a few tries, for one use. Redis holds only an HMAC of it. With
-// Redis away or emptied a code is lost, and its owner asks for another.
+// A code has only six digits, so it is valid for a few minutes, a few tries and
+// one use. Redis holds only an HMAC of it. If Redis is away or emptied, the
+// code is lost and its owner requests another.
 package code
 
 import (
@@ -29,20 +29,21 @@ import (
 // Purpose is what a code may be used for.
 type Purpose string
 
-// Register makes an account.
+// Register is for creating an account.
 const Register Purpose = "register"
 
 // Digits is the length of a code.
 const Digits = 6
 
-// Config is how codes are protected.
+// Config is the protection of codes.
 type Config struct {
 	// Lifetime is how long a code is valid.
 	Lifetime time.Duration
-	// Tries is how many wrong codes kill the right one.
+	// Tries is how many wrong codes invalidate the right one.
 	Tries int
-	// Secret keys the HMAC, the same on every gate. Empty leaves a salted hash,
-	// which keeps nobody from trying all codes who can read Redis.
+	// Secret is the key of the HMAC, the same on every gate. Without it the
+	// HMAC is only a salted hash, and everybody who can read Redis can try all
+	// codes.
 	Secret []byte
 }
 
@@ -56,13 +57,14 @@ type Store struct {
 // NewStore returns a store whose metrics are registered with reg.
 func NewStore(cfg Config, rdb redis.UniversalClient, reg prometheus.Registerer) *Store {
 	s := &Store{cfg: cfg, rdb: rdb, checks: prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "msrchat_gate_code_checks_total", Help: "Verification codes presented, by what they were: ok, used, wrong, dead (too many wrong ones) or none (no code waits).",
+		Name: "msrchat_gate_code_checks_total",
+		Help: "Verification codes checked, by result: ok, used, wrong, dead (too many wrong ones) or none (no code was issued).",
 	}, []string{"result"})}
 	reg.MustRegister(s.checks)
 	return s
 }
 
-// Parse reads what a person typed: six digits, perhaps full-width, perhaps with
+// Parse reads a code as typed: six digits, also full-width ones, also with
 // spaces or hyphens. The error is invalid.
 func Parse(typed string) (string, error) {
 	const longest = 64
@@ -75,15 +77,15 @@ func Parse(typed string) (string, error) {
 	return "", errs.New(errs.CodeInvalid, "a code is %d digits", Digits).In("code")
 }
 
-// issue replaces whatever code there was.
+// issue stores a code in the place of an earlier one.
 var issue = redis.NewScript(`
 redis.call('DEL', KEYS[1])
 redis.call('HSET', KEYS[1], 'salt', ARGV[1], 'mac', ARGV[2], 'tries', 0, 'used', 0)
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
 return 0`)
 
-// Issue makes a new code for an address (its key, see text.Email); an earlier
-// one is void. Redis away is unavailable.
+// Issue returns a new code for an address (its key, see text.Email), which
+// replaces an earlier one. CodeUnavailable: Redis is away.
 func (s *Store) Issue(ctx context.Context, p Purpose, email string) (string, error) {
 	n, err := rand.Int(rand.Reader, big.NewInt(1_000_000))
 	if err != nil {
@@ -94,8 +96,8 @@ func (s *Store) Issue(ctx context.Context, p Purpose, email string) (string, err
 	return digits, s.put(ctx, p, email, salt, s.mac(p, email, salt, digits))
 }
 
-// Decoy stores what looks like a code and fits none, so that guessing at an
-// address that gets no code is answered like at any other.
+// Decoy stores a code that nothing matches, so that guesses for an address that
+// gets no code are answered like those for any other.
 func (s *Store) Decoy(ctx context.Context, p Purpose, email string) error {
 	return s.put(ctx, p, email, random(), random())
 }
@@ -110,14 +112,14 @@ func (s *Store) put(ctx context.Context, p Purpose, email, salt, mac string) err
 
 // Ticket is a code that was right.
 type Ticket struct {
-	// Used says that the code has been used before. Whoever has it reads the
-	// address's mail all the same.
+	// Used says that the code has been used before. It still proves that its
+	// owner reads the address's mail.
 	Used bool
 
 	key, mac string
 }
 
-// check counts a wrong code and tells how many tries are left.
+// check counts a wrong code and returns how many tries are left.
 var check = redis.NewScript(`
 local v = redis.call('HMGET', KEYS[1], 'salt', 'mac', 'tries', 'used')
 if not v[1] then return {'none', 0} end
@@ -131,13 +133,13 @@ local left = tonumber(ARGV[3]) - redis.call('HINCRBY', KEYS[1], 'tries', 1)
 if left <= 0 then return {'dead', 0} end
 return {'wrong', left}`)
 
-// Check compares a code with the one that was issued. It does not use it up:
-// Use does, once the thing it is for is done, so that a name that is taken does
-// not cost the code. A wrong, dead or missing code is invalid.
+// Check compares a code with the one that was issued. It does not use it up; Use
+// does, after its purpose is done, so that a name that is taken does not cost the
+// code. A wrong, dead or missing code is invalid.
 func (s *Store) Check(ctx context.Context, p Purpose, email, digits string) (Ticket, error) {
 	k := key(p, email)
-	// A code that is replaced between reading the salt and comparing is tried
-	// against the new salt; twice in a row is not by accident.
+	// If the code is replaced between reading the salt and comparing, it is
+	// compared with the new one. Twice in a row is not by accident.
 	for range 2 {
 		salt, err := s.rdb.HGet(ctx, k, "salt").Result()
 		if errors.Is(err, redis.Nil) {
@@ -168,7 +170,7 @@ func decode(reply []any) (result string, left int64) {
 	return result, left
 }
 
-// answer counts a result and puts it in words.
+// answer counts a result and returns the error for it.
 func (s *Store) answer(result string, left int64) error {
 	s.checks.WithLabelValues(result).Inc()
 	bad := func(format string, args ...any) error {
@@ -182,12 +184,12 @@ func (s *Store) answer(result string, left int64) error {
 	case "dead":
 		return bad("there were too many wrong codes; ask for a new one")
 	case "none":
-		return bad("no code is waiting for this address; ask for a new one (a code is valid for %s)", inWords(s.cfg.Lifetime))
+		return bad("there is no code for this address; ask for a new one (a code is valid for %s)", inWords(s.cfg.Lifetime))
 	}
 	return fmt.Errorf("check code: unexpected result %q", result)
 }
 
-// inWords says a lifetime as a person would.
+// inWords formats a lifetime for people.
 func inWords(d time.Duration) string {
 	if d%time.Minute == 0 {
 		return fmt.Sprintf("%d minutes", d/time.Minute)
@@ -195,7 +197,7 @@ func inWords(d time.Duration) string {
 	return d.String()
 }
 
-// use marks exactly one caller's use.
+// use marks a code as used and returns 1 to exactly one caller.
 var use = redis.NewScript(`
 local v = redis.call('HMGET', KEYS[1], 'mac', 'used')
 if v[1] == ARGV[1] and v[2] == '0' then
@@ -204,7 +206,7 @@ if v[1] == ARGV[1] and v[2] == '0' then
 end
 return 0`)
 
-// Use uses a checked code up and tells whether it was this call that did.
+// Use uses up a checked code and says whether this call did so.
 func (s *Store) Use(ctx context.Context, t Ticket) (bool, error) {
 	n, err := use.Run(ctx, s.rdb, []string{t.key}, t.mac).Int()
 	if err != nil {
@@ -213,7 +215,7 @@ func (s *Store) Use(ctx context.Context, t Ticket) (bool, error) {
 	return n == 1, nil
 }
 
-// mac binds the digits to what they are for.
+// mac binds the digits to their purpose and address.
 func (s *Store) mac(p Purpose, email, salt, digits string) string {
 	m := hmac.New(sha256.New, s.cfg.Secret)
 	for _, part := range []string{string(p), email, salt, digits} {
@@ -235,5 +237,6 @@ func random() string {
 }
 
 func outage(err error) error {
-	return errs.Wrap(errs.CodeUnavailable, err, "codes cannot be sent or checked at present; try again in a moment").Retry(2 * time.Second)
+	return errs.Wrap(errs.CodeUnavailable, err,
+		"codes cannot be sent or checked at present; try again in a moment").Retry(2 * time.Second)
 }

@@ -45,7 +45,7 @@ func issued(t *testing.T, s *code.Store, email string) string {
 	return digits
 }
 
-// other returns six digits that are not these.
+// other returns six digits that differ from these.
 func other(digits string) string {
 	last := '0' + (digits[5]-'0'+1)%10
 	return digits[:5] + string(last)
@@ -67,7 +67,7 @@ func TestACodeIsForOneUse(t *testing.T) {
 	if err != nil || ticket.Used {
 		t.Fatalf("check: %+v, %v", ticket, err)
 	}
-	// Checking is not using.
+	// Checking does not use a code up.
 	if again, err := s.Check(ctx, code.Register, ann, digits); err != nil || again.Used {
 		t.Fatalf("check again: %+v, %v", again, err)
 	}
@@ -89,16 +89,16 @@ func TestACodeIsForOneUse(t *testing.T) {
 		t.Errorf("used %d times, want once", n)
 	}
 	if after, err := s.Check(ctx, code.Register, ann, digits); err != nil || !after.Used {
-		t.Errorf("after its use: %+v, %v; want it told as used", after, err)
+		t.Errorf("after its use: %+v, %v; want it reported as used", after, err)
 	}
-	// The code of one address or purpose is none for another.
+	// A code is valid for one address and purpose.
 	_, err = s.Check(ctx, code.Register, "bob@example.org", digits)
-	wantInvalid(t, err, "no code is waiting")
+	wantInvalid(t, err, "there is no code")
 	_, err = s.Check(ctx, code.Purpose("reset"), ann, digits)
-	wantInvalid(t, err, "no code is waiting")
+	wantInvalid(t, err, "there is no code")
 }
 
-func TestWrongCodesKillTheRightOne(t *testing.T) {
+func TestWrongCodesInvalidateTheRightOne(t *testing.T) {
 	s, _ := newStore(t, testenv.Redis(t), nil)
 	ctx := t.Context()
 	digits := issued(t, s, ann)
@@ -112,14 +112,14 @@ func TestWrongCodesKillTheRightOne(t *testing.T) {
 	}
 	_, err := s.Check(ctx, code.Register, ann, digits)
 	wantInvalid(t, err, "too many wrong codes")
-	// A new one works, and the old one does not come back.
+	// A new one works, and the old one stays invalid.
 	fresh := issued(t, s, ann)
 	if _, err := s.Check(ctx, code.Register, ann, fresh); err != nil {
 		t.Errorf("the new code: %v", err)
 	}
 }
 
-// However many guess at once, they get five answers between them.
+// Any number of concurrent guesses gets five answers in all.
 func TestTriesAreCountedAtomically(t *testing.T) {
 	s, _ := newStore(t, testenv.Redis(t), nil)
 	digits := issued(t, s, ann)
@@ -134,7 +134,7 @@ func TestTriesAreCountedAtomically(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if n := wrong.Load(); n != 4 { // the fifth is told that it was the last
+	if n := wrong.Load(); n != 4 { // the fifth answer says that it was the last
 		t.Errorf("%d answers with tries left, want 4", n)
 	}
 }
@@ -174,14 +174,14 @@ func TestCodesEnd(t *testing.T) {
 	digits := issued(t, s, ann)
 	eventually(t, "the code expires", func() bool {
 		_, err := s.Check(t.Context(), code.Register, ann, digits)
-		return err != nil && strings.Contains(err.Error(), "no code is waiting")
+		return err != nil && strings.Contains(err.Error(), "there is no code")
 	})
 	digits = issued(t, s, ann)
 	if err := rdb.FlushAll(t.Context()).Err(); err != nil {
 		t.Fatal(err)
 	}
 	_, err := s.Check(t.Context(), code.Register, ann, digits)
-	wantInvalid(t, err, "no code is waiting")
+	wantInvalid(t, err, "there is no code")
 }
 
 func TestRedisHoldsNoCode(t *testing.T) {
@@ -204,7 +204,7 @@ func TestRedisHoldsNoCode(t *testing.T) {
 	if ttl := rdb.PTTL(t.Context(), keys[0]).Val(); ttl <= 0 || ttl > 10*time.Minute {
 		t.Errorf("it lives for %v", ttl)
 	}
-	// Another secret does not accept it: what Redis holds is not enough.
+	// Another secret does not accept it: the content of Redis is not enough.
 	thief, _ := newStore(t, addr, func(c *code.Config) { c.Secret = []byte("other") })
 	_, err = thief.Check(t.Context(), code.Register, ann, digits)
 	wantInvalid(t, err, "wrong")

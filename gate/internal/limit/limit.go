@@ -1,8 +1,8 @@
 // Package limit bounds how often something may be done, over all replicas.
 //
-// The counts live in Redis. While Redis is away each process counts by itself:
-// a limit is then as many times looser as there are gates, but nobody is locked
-// out and nobody is let loose.
+// The counts are in Redis. While Redis is away each process counts by itself: the
+// limit is then multiplied by the number of gates, but there is still one, and
+// nobody is locked out.
 package limit
 
 import (
@@ -29,9 +29,9 @@ type Rule struct {
 }
 
 const (
-	// exchange bounds what one question to Redis may cost.
+	// exchange bounds the time of one exchange with Redis.
 	exchange = 250 * time.Millisecond
-	// pause is how long Redis is not asked again after it failed.
+	// pause is how long Redis is not used after it failed.
 	pause = time.Second
 )
 
@@ -40,7 +40,7 @@ type Limiter struct {
 	rdb   redis.UniversalClient
 	local *Local
 	now   func() time.Time
-	// resume is when Redis is asked again, in Unix nanoseconds.
+	// resume is when Redis is used again, in Unix nanoseconds.
 	resume atomic.Int64
 
 	refused  *prometheus.CounterVec
@@ -52,18 +52,18 @@ func New(rdb redis.UniversalClient, reg prometheus.Registerer) *Limiter {
 	l := &Limiter{
 		rdb: rdb, local: NewLocal(maxLocal, time.Now), now: time.Now,
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "msrchat_gate_limited_total", Help: "Requests refused because something was done too often, by what.",
+			Name: "msrchat_gate_limited_total", Help: "Requests refused by a rate limit, by limit.",
 		}, []string{"limit"}),
 		fallback: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "msrchat_gate_limit_fallbacks_total", Help: "Limits counted in this process because Redis was away.",
+			Name: "msrchat_gate_limit_fallbacks_total", Help: "Events counted in this process because Redis was away.",
 		}),
 	}
 	reg.MustRegister(l.refused, l.fallback)
 	return l
 }
 
-// take counts one event unless the window is full: then it returns the
-// milliseconds until it ends. An event that is refused does not count.
+// take counts one event, or, if the window is full, returns the milliseconds
+// until it ends. An event that is refused does not count.
 var take = redis.NewScript(`
 if tonumber(redis.call('GET', KEYS[1]) or '0') >= tonumber(ARGV[1]) then
   local left = redis.call('PTTL', KEYS[1])
@@ -73,14 +73,14 @@ end
 if redis.call('INCR', KEYS[1]) == 1 then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
 return 0`)
 
-// giveBack takes one event back and never leaves a key without an expiry.
-var giveBack = redis.NewScript(`
+// refund takes one event back and never leaves a key without an expiry.
+var refund = redis.NewScript(`
 if tonumber(redis.call('GET', KEYS[1]) or '0') > 0 then redis.call('DECR', KEYS[1]) end
 return 0`)
 
-// Take counts one event of the named limit for key, which is whom or what is
-// limited. It returns rate_limited with a retry time when there were too many,
-// with message for a text, and nothing else.
+// Take counts one event of the named limit for key, which says who or what is
+// limited. If there were too many it returns rate_limited with a retry time and
+// message; it returns no other error.
 func (l *Limiter) Take(ctx context.Context, name, key string, rule Rule, message string) error {
 	if rule.Count <= 0 {
 		return nil
@@ -99,13 +99,13 @@ func (l *Limiter) Take(ctx context.Context, name, key string, rule Rule, message
 	return errs.New(errs.CodeRateLimited, "%s", message).Retry(wait)
 }
 
-// Refund takes back one event: it did not deserve to count.
+// Refund takes one event back, which should not count.
 func (l *Limiter) Refund(ctx context.Context, name, key string, rule Rule) {
 	if rule.Count <= 0 {
 		return
 	}
 	id := redisKey(name, key)
-	if _, err := l.ask(context.WithoutCancel(ctx), giveBack, id); err != nil {
+	if _, err := l.ask(context.WithoutCancel(ctx), refund, id); err != nil {
 		l.local.Refund(id)
 	}
 }
@@ -125,14 +125,14 @@ func (l *Limiter) ask(ctx context.Context, script *redis.Script, id string, args
 	return left, err
 }
 
-// redisKey has a bounded length and repeats no address of anybody.
+// redisKey has a bounded length and contains nobody's address.
 func redisKey(name, key string) string {
 	sum := sha256.Sum256([]byte(key))
 	return cache.Prefix + "limit:" + name + ":" + base64.RawURLEncoding.EncodeToString(sum[:18])
 }
 
-// Network is what a limit per address is kept for: an IPv4 address, or the /64
-// that one IPv6 customer has at least.
+// Network is the key of a limit per client: an IPv4 address, or the /64 that an
+// IPv6 customer has at least.
 func Network(a netip.Addr) string {
 	if a.Is4() || !a.IsValid() {
 		return a.String()

@@ -36,8 +36,8 @@ func newLimiter(t *testing.T, addr string) (*limit.Limiter, *prometheus.Registry
 	return limit.New(openRedis(t, addr), reg), reg
 }
 
-// TestContract runs the same promises where Redis counts and where, with Redis
-// dead, the process does.
+// TestContract runs the same steps with counts in Redis and, with Redis dead, in
+// the process.
 func TestContract(t *testing.T) {
 	dead := fmt.Sprintf("127.0.0.1:%d", testenv.FreePort(t))
 	for name, addr := range map[string]string{"redis": testenv.Redis(t), "redis dead": dead} {
@@ -51,7 +51,7 @@ func TestContract(t *testing.T) {
 					t.Fatalf("event %d: %v", i, err)
 				}
 			}
-			for range 3 { // refused ones neither count nor prolong
+			for range 3 { // refused ones neither count nor extend the window
 				e := errs.From(take("a"))
 				if e == nil || e.Code != errs.CodeRateLimited || e.Message != "too often" || e.RetryAfter <= 0 || e.RetryAfter > rule.Per {
 					t.Fatalf("event over the limit: %+v", e)
@@ -125,7 +125,7 @@ func TestEveryKeyExpiresAndNamesNobody(t *testing.T) {
 	}
 }
 
-// A Redis that hangs costs one caller a moment, not each of them.
+// A Redis that hangs delays one caller, and not each of them.
 func TestAHangingRedisIsAskedOnceASecond(t *testing.T) {
 	server := testenv.StartRedis(t)
 	l, reg := newLimiter(t, server.Addr)
@@ -145,7 +145,7 @@ func TestAHangingRedisIsAskedOnceASecond(t *testing.T) {
 	}
 }
 
-func TestACallerWhoLeftDoesNotSwitchRedisOff(t *testing.T) {
+func TestACallerThatLeftDoesNotSwitchRedisOff(t *testing.T) {
 	l, reg := newLimiter(t, testenv.Redis(t))
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -189,7 +189,7 @@ func TestLocalKeepsABoundedNumber(t *testing.T) {
 	}
 	now = now.Add(time.Minute)
 	if full("c") || !full("c") {
-		t.Error("the room of windows that are over is not used")
+		t.Error("the room of windows that have ended is not used")
 	}
 }
 

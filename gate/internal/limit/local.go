@@ -23,8 +23,8 @@ type window struct {
 	ends  time.Time
 }
 
-// NewLocal returns a Local that keeps at most max windows. With more than that
-// open at once, further keys are not limited.
+// NewLocal returns a Local that keeps at most that many windows; further keys are
+// not limited.
 func NewLocal(most int, now func() time.Time) *Local {
 	return &Local{max: most, now: now, windows: map[string]window{}}
 }
@@ -59,8 +59,8 @@ func (l *Local) Refund(key string) {
 	}
 }
 
-// sweep drops windows that are over and tells whether there is room. The caller
-// has the mutex.
+// sweep drops windows that have ended and says whether there is room. The caller
+// holds the mutex.
 func (l *Local) sweep(now time.Time) bool {
 	for key, w := range l.windows {
 		if !now.Before(w.ends) {

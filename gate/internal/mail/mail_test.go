@@ -21,7 +21,7 @@ import (
 
 var config = mail.QueueConfig{Size: 4, Workers: 2, FirstRetry: time.Millisecond, LastRetry: 20 * time.Millisecond, Flush: 10 * time.Second}
 
-// running is a queue that runs until the test, or end, stops it.
+// running is a queue that runs until end is called or the test ends.
 type running struct {
 	*mail.Queue
 	reg *prometheus.Registry
@@ -97,7 +97,7 @@ func TestAMailArrivesAsWritten(t *testing.T) {
 	}
 }
 
-func TestRetriesUntilTaken(t *testing.T) {
+func TestRetriesUntilAccepted(t *testing.T) {
 	server := mailtest.Start(t)
 	server.Fail(451, 421, 450)
 	var log bytes.Buffer
@@ -137,7 +137,7 @@ func TestTheServerComesBack(t *testing.T) {
 	mailtest.StartAt(t, addr).Wait(t, "ann@example.org", 1)
 }
 
-// blocked is a transport that does what it is told, one mail at a time.
+// blocked is a transport that the test controls, one mail at a time.
 type blocked struct {
 	started chan string
 	answer  chan error
@@ -163,14 +163,14 @@ func TestAFullQueueSaysSo(t *testing.T) {
 			t.Fatalf("mail %d: %v", i, err)
 		}
 	}
-	// One that waits for its next attempt still takes its place.
+	// A mail that waits for its next attempt still counts.
 	<-b.started
 	b.answer <- errors.New("not now")
 	err := q.Enqueue(message("late@example.org"))
 	if e := errs.From(err); e == nil || e.Code != errs.CodeUnavailable || e.RetryAfter <= 0 {
 		t.Errorf("a full queue: %v, want unavailable with a retry time", err)
 	}
-	// At the end everything is tried again, the one in its pause included.
+	// At the end all are tried again, the one that waits included.
 	go func() {
 		for range cfg.Size {
 			b.answer <- nil
@@ -205,7 +205,7 @@ func TestTheEndIsBounded(t *testing.T) {
 	}
 }
 
-func TestAUselessMailIsDropped(t *testing.T) {
+func TestAnExpiredMailIsDropped(t *testing.T) {
 	b := &blocked{started: make(chan string, 100), answer: make(chan error)}
 	q := run(t, config, b, quiet)
 	m := message("ann@example.org")
@@ -219,7 +219,7 @@ func TestAUselessMailIsDropped(t *testing.T) {
 	}
 }
 
-// A header must not be smuggled in through an address, whatever let it pass.
+// An address cannot smuggle in a header, even if earlier checks let it pass.
 func TestAnAddressCannotAddHeaders(t *testing.T) {
 	server := mailtest.Start(t)
 	s := smtpTransport(t, server.Addr)
@@ -254,8 +254,8 @@ func TestConfigurationsThatCannotWork(t *testing.T) {
 	}
 }
 
-// STARTTLS that was asked for is never skipped.
-func TestNoMailWithoutTheTLSThatWasAskedFor(t *testing.T) {
+// A configured STARTTLS is never skipped.
+func TestNoMailWithoutTheConfiguredTLS(t *testing.T) {
 	server := mailtest.Start(t) // offers no STARTTLS
 	for _, mode := range []string{"starttls", "tls"} {
 		s, err := mail.NewSMTP(mail.SMTPConfig{Addr: server.Addr, From: "a@example.org", TLS: mode, Timeout: time.Second})
@@ -263,7 +263,7 @@ func TestNoMailWithoutTheTLSThatWasAskedFor(t *testing.T) {
 			t.Fatal(err)
 		}
 		if err := s.Send(t.Context(), message("ann@example.org")); err == nil || mail.Permanent(err) {
-			t.Errorf("%s: %v, want an error that is tried again", mode, err)
+			t.Errorf("%s: %v, want an error that is not permanent", mode, err)
 		}
 	}
 	if server.Tried() != 0 {

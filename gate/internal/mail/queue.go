@@ -1,6 +1,5 @@
-// Package mail sends the few mails that gate writes: it takes them into a
-// bounded queue and tries until the mail server took them or they are of no use
-// any more.
+// Package mail sends gate's mails, which are few: it puts them into a bounded
+// queue and tries until the mail server accepts them or they expire.
 package mail
 
 import (
@@ -22,18 +21,18 @@ type Message struct {
 	To      string
 	Subject string
 	Text    string
-	// Expires is when it has become useless.
+	// Expires is when it is of no use any more.
 	Expires time.Time
 }
 
-// Transport hands one message to a mail server and returns once that took it.
-// An error for which Permanent is true is not worth another attempt. It is
-// called by several goroutines at once.
+// Transport sends one message to a mail server and returns once the server has
+// accepted it. After an error for which Permanent is true there is no other
+// attempt. It is called by several goroutines at once.
 type Transport interface {
 	Send(ctx context.Context, m Message) error
 }
 
-// permanent marks an error that will not go away.
+// permanent marks an error that every further attempt would get.
 type permanent struct{ error }
 
 // Unwrap returns the error itself.
@@ -51,26 +50,26 @@ type QueueConfig struct {
 	Size int
 	// Workers is how many are sent at once.
 	Workers int
-	// FirstRetry and LastRetry are the pauses between attempts: the first one,
-	// doubled each time up to the last.
+	// FirstRetry is the pause after the first failed attempt; it doubles up to
+	// LastRetry.
 	FirstRetry, LastRetry time.Duration
-	// Flush is how long Run goes on sending after its context ended.
+	// Flush is for how long Run goes on sending after its context ended.
 	Flush time.Duration
 }
 
-// Queue owns the messages from Enqueue until they were sent or given up.
+// Queue owns the messages from Enqueue until they are sent or dropped.
 type Queue struct {
 	cfg       QueueConfig
 	transport Transport
 	log       *slog.Logger
-	// ready holds what is to be sent now. Its capacity is Size, and there are
+	// ready holds the messages to send now. Its capacity is Size, and there are
 	// never more items than that, so that a send on it never blocks.
 	ready chan *item
 
 	mu      sync.Mutex            // owns what follows
-	items   int                   // taken and not finished
+	items   int                   // accepted and not finished
 	delayed map[*item]*time.Timer // waiting for their next attempt
-	closing bool                  // Run's context ended: nothing is taken any more
+	closing bool                  // Run's context ended: nothing is accepted any more
 	idle    chan struct{}         // closed once closing and items is 0
 
 	results *prometheus.CounterVec
@@ -90,14 +89,16 @@ func NewQueue(cfg QueueConfig, t Transport, log *slog.Logger, reg prometheus.Reg
 		cfg: cfg, transport: t, log: log,
 		ready: make(chan *item, cfg.Size), delayed: map[*item]*time.Timer{}, idle: make(chan struct{}),
 		results: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "msrchat_gate_mails_total", Help: "Mails by how they ended: sent, refused (by the mail server), expired, dropped (at the end of the process), full (never taken).",
+			Name: "msrchat_gate_mails_total",
+			Help: "Mails by result: sent, refused (by the mail server), expired, dropped (at the end of the process), " +
+				"full (the queue was).",
 		}, []string{"result"}),
 		retries: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "msrchat_gate_mail_retries_total", Help: "Attempts to send a mail that failed and are made again.",
+			Name: "msrchat_gate_mail_retries_total", Help: "Failed attempts to send a mail that are repeated.",
 		}),
 	}
 	q.length = prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "msrchat_gate_mail_queue", Help: "Mails that wait to be sent.",
+		Name: "msrchat_gate_mail_queue", Help: "Mails waiting to be sent.",
 	}, func() float64 { return float64(q.Len()) })
 	for _, result := range []string{sent, refused, expired, dropped, full} {
 		q.results.WithLabelValues(result)
@@ -106,7 +107,7 @@ func NewQueue(cfg QueueConfig, t Transport, log *slog.Logger, reg prometheus.Reg
 	return q
 }
 
-// How a mail can end.
+// The results.
 const (
 	sent    = "sent"
 	refused = "refused"
@@ -115,30 +116,31 @@ const (
 	full    = "full"
 )
 
-// Len is how many messages were taken and are not finished.
+// Len is how many messages were accepted and are not finished.
 func (q *Queue) Len() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return q.items
 }
 
-// Enqueue takes a message. It never blocks; a full queue, or one that is about
-// to end, is unavailable.
+// Enqueue accepts a message. It never blocks. CodeUnavailable: the queue is
+// full, or the process is about to end.
 func (q *Queue) Enqueue(m Message) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.closing || q.items >= q.cfg.Size {
 		q.results.WithLabelValues(full).Inc()
-		return errs.New(errs.CodeUnavailable, "mail cannot be sent at present; try again in a minute").Retry(time.Minute)
+		return errs.New(errs.CodeUnavailable,
+			"mail cannot be sent at present; try again in a minute").Retry(time.Minute)
 	}
 	q.items++
 	q.ready <- &item{Message: m}
 	return nil
 }
 
-// Run sends until ctx ends, then goes on for Flush with what it has. It blocks
-// and always returns nil; what could not be sent is counted and logged. It is
-// called once.
+// Run sends until ctx ends, and what is left then for at most Flush. It blocks
+// and always returns nil; mails that could not be sent are counted and logged.
+// It is called once.
 func (q *Queue) Run(ctx context.Context) error {
 	sending, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
@@ -163,7 +165,7 @@ func (q *Queue) Run(ctx context.Context) error {
 	return nil
 }
 
-// close stops taking messages and brings forward what waits for a retry.
+// close accepts no more messages and makes those that wait for a retry ready.
 func (q *Queue) close() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -185,7 +187,7 @@ func (q *Queue) work(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case it := <-q.ready:
-			if ctx.Err() == nil { // both were ready: the end wins
+			if ctx.Err() == nil { // if both were ready, the end wins
 				q.attempt(ctx, it)
 			}
 		}
@@ -207,7 +209,8 @@ func (q *Queue) attempt(ctx context.Context, it *item) {
 		q.log.Warn("mail refused", "domain", domain(it.To), "err", safe(err, it.To))
 		q.finish(refused)
 	default:
-		q.log.Warn("mail not sent, trying again", "domain", domain(it.To), "attempts", it.attempts, "err", safe(err, it.To))
+		q.log.Warn("mail not sent, trying again", "domain", domain(it.To), "attempts", it.attempts,
+			"err", safe(err, it.To))
 		q.retries.Inc()
 		q.delay(it)
 	}
@@ -223,10 +226,10 @@ func (q *Queue) finish(result string) {
 	}
 }
 
-// lastPause is between attempts after the end: there is not much time left.
+// lastPause is the longest pause after the end, when there is not much time left.
 const lastPause = 500 * time.Millisecond
 
-// delay puts an item back when its pause is over.
+// delay makes an item ready again after a pause.
 func (q *Queue) delay(it *item) {
 	pause := retry.Policy{Min: q.cfg.FirstRetry, Max: q.cfg.LastRetry}.After(it.attempts)
 	q.mu.Lock()
@@ -242,12 +245,12 @@ func (q *Queue) delay(it *item) {
 	})
 }
 
-// domain is as much of an address as an operator needs.
+// domain is the part of an address that may be logged.
 func domain(address string) string {
 	return address[strings.LastIndexByte(address, '@')+1:]
 }
 
-// safe is an error's text without the address, which mail servers repeat.
+// safe is an error's text without the address, which mail servers quote.
 func safe(err error, address string) string {
 	return strings.ReplaceAll(err.Error(), address, "…@"+domain(address))
 }

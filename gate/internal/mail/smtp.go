@@ -12,7 +12,7 @@ import (
 	gomail "github.com/wneessen/go-mail"
 )
 
-// SMTPConfig says which mail server takes our mail.
+// SMTPConfig says which mail server sends our mail.
 type SMTPConfig struct {
 	// Addr is host:port; the host's name is what its certificate must be for.
 	Addr string
@@ -20,10 +20,10 @@ type SMTPConfig struct {
 	From string
 	// TLS is none, starttls (required, never skipped) or tls.
 	TLS string
-	// User and Password log in where User is not empty. Without TLS they are
-	// only sent in a way that does not show the password.
+	// User and Password log in, if User is not empty. Without TLS only methods
+	// that do not reveal the password are used.
 	User, Password string
-	// Timeout bounds the connection and then the sending of one mail.
+	// Timeout bounds connecting, and separately sending one mail.
 	Timeout time.Duration
 }
 
@@ -42,7 +42,7 @@ func (c SMTPConfig) Validate() error {
 	switch c.TLS {
 	case "none", "starttls", "tls":
 	default:
-		return fmt.Errorf("the SMTP TLS mode %q is none of none, starttls, tls", c.TLS)
+		return fmt.Errorf("the SMTP TLS mode %q is not none, starttls or tls", c.TLS)
 	}
 	if c.Timeout <= 0 {
 		return errors.New("the SMTP timeout must be positive")
@@ -50,8 +50,8 @@ func (c SMTPConfig) Validate() error {
 	return nil
 }
 
-// SMTP is the Transport over a real mail server. It connects for every mail:
-// there are few, and an idle connection would be closed by the server anyway.
+// SMTP is the Transport to a mail server. It connects for every mail: there are
+// few, and the server would close an idle connection.
 type SMTP struct {
 	client *gomail.Client
 	from   string
@@ -110,12 +110,12 @@ func (s *SMTP) Send(ctx context.Context, m Message) error {
 	if err != nil {
 		return fmt.Errorf("smtp connect: %w", err)
 	}
-	// The server has the mail, or not, before the goodbye: one that fails must
-	// not lead to a second mail.
+	// The outcome is decided before QUIT: an error there must not lead to a
+	// second mail.
 	defer func() { _ = s.client.CloseWithSMTPClient(session) }()
 	if err := s.client.SendWithSMTPClient(session, msg); err != nil {
-		var known *gomail.SendError
-		if errors.As(err, &known) && (known.ErrorCode() >= 500 || known.Reason == gomail.ErrNoUnencoded) {
+		var send *gomail.SendError
+		if errors.As(err, &send) && (send.ErrorCode() >= 500 || send.Reason == gomail.ErrNoUnencoded) {
 			return permanent{err}
 		}
 		return fmt.Errorf("smtp send: %w", err)

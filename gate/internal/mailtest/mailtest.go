@@ -1,5 +1,5 @@
-// Package mailtest is a real SMTP server for tests, on a free loopback port,
-// that keeps all mail and misbehaves when told to.
+// Package mailtest is an SMTP server for tests, on a free loopback port, that
+// keeps all mail and fails on demand.
 package mailtest
 
 import (
@@ -17,7 +17,7 @@ import (
 	"github.com/emersion/go-smtp"
 )
 
-// Mail is one mail that the server took.
+// Mail is one mail that the server accepted.
 type Mail struct {
 	From, To string
 	Subject  string
@@ -25,13 +25,13 @@ type Mail struct {
 	Header   netmail.Header
 }
 
-// Server is the mail server; its mutex owns what it keeps.
+// Server is the mail server.
 type Server struct {
 	Addr string
 
 	smtp *smtp.Server
 
-	mu      sync.Mutex
+	mu      sync.Mutex // owns the fields below
 	taken   []Mail
 	answers []error // the next deliveries' answers, nil for success
 	tried   int
@@ -69,12 +69,14 @@ func StartAt(tb testing.TB, addr string) *Server {
 	return s
 }
 
-// Fail makes the next deliveries be answered with the SMTP codes.
+// Fail sets the SMTP codes that the next deliveries are answered with.
 func (s *Server) Fail(codes ...int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, code := range codes {
-		s.answers = append(s.answers, &smtp.SMTPError{Code: code, EnhancedCode: smtp.EnhancedCode{code / 100, 0, 0}, Message: "as told"})
+		s.answers = append(s.answers, &smtp.SMTPError{
+			Code: code, EnhancedCode: smtp.EnhancedCode{code / 100, 0, 0}, Message: "on demand",
+		})
 	}
 }
 

@@ -1,5 +1,5 @@
 // Package password hashes passwords with argon2id, and bounds how many are
-// hashed at once: each one takes a core for a while and memory by the megabyte.
+// hashed at once: each takes a core for milliseconds and megabytes of memory.
 package password
 
 import (
@@ -24,13 +24,13 @@ type Params struct {
 	Lanes     uint8
 }
 
-// Config is the work and how much of it is done at once.
+// Config is the work of a hash and how many are computed at once.
 type Config struct {
 	Params
 	// AtOnce bounds the hashes that are computed at the same time, and with
 	// MemoryKiB the memory.
 	AtOnce int
-	// Waiting bounds those that wait for their turn, Wait how long they do.
+	// Waiting bounds how many wait for their turn, Wait how long.
 	Waiting int
 	Wait    time.Duration
 }
@@ -39,7 +39,7 @@ type Config struct {
 func (c Config) Validate() error {
 	switch {
 	case c.MemoryKiB < 8*uint32(c.Lanes) || c.MemoryKiB > maxMemoryKiB:
-		return fmt.Errorf("password memory of %d KiB: want 8 KiB for each lane to %d", c.MemoryKiB, maxMemoryKiB)
+		return fmt.Errorf("password memory of %d KiB: want from 8 KiB for each lane to %d", c.MemoryKiB, maxMemoryKiB)
 	case c.Passes < 1 || c.Passes > maxPasses:
 		return fmt.Errorf("%d password passes: want 1 to %d", c.Passes, maxPasses)
 	case c.Lanes < 1 || c.Lanes > maxLanes:
@@ -53,11 +53,11 @@ func (c Config) Validate() error {
 // Hasher is safe for concurrent use.
 type Hasher struct {
 	cfg Config
-	// places has one element for everybody who computes or waits, turns one for
-	// everybody who computes.
-	places chan struct{}
-	turns  chan struct{}
-	// decoy is what is computed for a user who does not exist.
+	// slots has one element for each hash that is computed or waits, turns one
+	// for each that is computed.
+	slots chan struct{}
+	turns chan struct{}
+	// decoy is verified for a user who does not exist.
 	decoy hash
 
 	seconds prometheus.Histogram
@@ -70,33 +70,34 @@ func NewHasher(cfg Config, reg prometheus.Registerer) (*Hasher, error) {
 		return nil, err
 	}
 	h := &Hasher{
-		cfg:    cfg,
-		places: make(chan struct{}, cfg.AtOnce+cfg.Waiting), turns: make(chan struct{}, cfg.AtOnce),
+		cfg:   cfg,
+		slots: make(chan struct{}, cfg.AtOnce+cfg.Waiting), turns: make(chan struct{}, cfg.AtOnce),
 		decoy: hash{params: cfg.Params, salt: random(saltBytes), key: random(keyBytes)},
 		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "msrchat_gate_password_wait_seconds", Help: "Time that a password waited for its turn to be hashed.",
 			Buckets: []float64{.0001, .001, .01, .05, .1, .25, .5, 1, 2, 5},
 		}),
 		full: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "msrchat_gate_passwords_refused_total", Help: "Passwords not hashed because too many were waiting, or for too long.",
+			Name: "msrchat_gate_passwords_refused_total",
+			Help: "Passwords not hashed because too many were waiting, or this one for too long.",
 		}),
 	}
 	reg.MustRegister(h.seconds, h.full)
 	return h, nil
 }
 
-// Room returns the error that Hash and Verify would return at this moment for
-// want of room, nil if there is some: whoever is to be sent away anyhow is sent
-// away before it costs anything.
+// Room returns the error that Hash and Verify would return now because too many
+// wait, or nil. With it a request that will be refused is refused before it costs
+// anything.
 func (h *Hasher) Room() error {
-	if len(h.places) == cap(h.places) {
+	if len(h.slots) == cap(h.slots) {
 		return h.refuse(nil)
 	}
 	return nil
 }
 
-// Hash returns what to store for a password. When too many wait, or this one
-// did for too long, it is exhausted with a retry time.
+// Hash returns what to store for a password. If too many wait, or this one waited
+// for too long, it is exhausted with a retry time.
 func (h *Hasher) Hash(ctx context.Context, password string) (string, error) {
 	done, err := h.turn(ctx)
 	if err != nil {
@@ -108,10 +109,10 @@ func (h *Hasher) Hash(ctx context.Context, password string) (string, error) {
 	return made.String(), nil
 }
 
-// Verify tells whether password is the one that stored was made of, and whether
-// it should be hashed anew because the wanted work has changed since. An empty
-// stored is a user who does not exist: never right, after the same work. Errors
-// are those of Hash, and internal for a malformed stored.
+// Verify says whether stored is a hash of password, and whether it is stale, made
+// with other parameters than the current ones. An empty stored is for a user who
+// does not exist: never right, after the same work. Errors are those of Hash, and
+// internal for a malformed stored.
 func (h *Hasher) Verify(ctx context.Context, stored, password string) (right, stale bool, err error) {
 	have := h.decoy
 	if stored != "" {
@@ -129,34 +130,36 @@ func (h *Hasher) Verify(ctx context.Context, stored, password string) (right, st
 	return right, have.params != h.cfg.Params, nil
 }
 
-// derive does the work. The same password typed on another system may be
-// composed of other code points (é as one or as two); NFC makes them one.
+// derive computes the key. The same password may be typed with other code
+// points on another system (é as one or as two); NFC makes them equal.
 func (h hash) derive(password string, length uint32) []byte {
-	return argon2.IDKey(norm.NFC.Bytes([]byte(password)), h.salt, h.params.Passes, h.params.MemoryKiB, h.params.Lanes, length)
+	normal := norm.NFC.Bytes([]byte(password))
+	return argon2.IDKey(normal, h.salt, h.params.Passes, h.params.MemoryKiB, h.params.Lanes, length)
 }
 
-// turn waits for a turn and returns how to give it back.
+// turn waits for a turn and returns how to end it.
 func (h *Hasher) turn(ctx context.Context) (done func(), err error) {
 	select {
-	case h.places <- struct{}{}:
+	case h.slots <- struct{}{}:
 	default:
 		return nil, h.refuse(nil)
 	}
 	started := time.Now()
-	patience := time.NewTimer(h.cfg.Wait)
-	defer patience.Stop()
+	limit := time.NewTimer(h.cfg.Wait)
+	defer limit.Stop()
 	select {
 	case h.turns <- struct{}{}:
 		h.seconds.Observe(time.Since(started).Seconds())
-		return func() { <-h.turns; <-h.places }, nil
-	case <-patience.C:
+		return func() { <-h.turns; <-h.slots }, nil
+	case <-limit.C:
 	case <-ctx.Done():
 	}
-	<-h.places
+	<-h.slots
 	return nil, h.refuse(ctx.Err())
 }
 
-// refuse tells the caller to come back when those before it are through.
+// refuse counts a refusal and returns it, with the time in which those before it
+// are done.
 func (h *Hasher) refuse(cause error) error {
 	h.full.Inc()
 	return errs.Wrap(errs.CodeExhausted, cause, "too many people are logging in at this moment; try again in a few seconds").

@@ -72,7 +72,7 @@ func TestAnUnknownUserTakesAsLong(t *testing.T) {
 	h := newHasher(t, cfg)
 	stored := hashed(t, h, "correct horse")
 	known, unknown := time.Hour, time.Hour
-	for range 25 { // the least of many, in turns: what else runs here matters little
+	for range 25 { // the least of many, in turns, to be independent of other load
 		for _, c := range []struct {
 			stored string
 			least  *time.Duration
@@ -85,15 +85,15 @@ func TestAnUnknownUserTakesAsLong(t *testing.T) {
 		}
 	}
 	if unknown < known/2 || unknown > known*2 {
-		t.Errorf("a known user takes %v, an unknown one %v", known, unknown)
+		t.Errorf("an existing user takes %v, an unknown one %v", known, unknown)
 	}
 }
 
 func TestOnlySoManyAtOnce(t *testing.T) {
 	h := newHasher(t, cheap)
-	for range cheap.AtOnce { // as if that many were being computed
+	for range cheap.AtOnce { // as if so many were computed
 		h.turns <- struct{}{}
-		h.places <- struct{}{}
+		h.slots <- struct{}{}
 	}
 	var waiting sync.WaitGroup
 	for range cheap.Waiting {
@@ -106,17 +106,17 @@ func TestOnlySoManyAtOnce(t *testing.T) {
 	full := cheap.AtOnce + cheap.Waiting
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(10 * time.Second); len(h.places) < full && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(10 * time.Second); len(h.slots) < full && time.Now().Before(deadline); {
 		<-tick.C
 	}
 	wantExhausted(t, "one too many", h, t.Context())
 	for range cheap.AtOnce {
 		<-h.turns
-		<-h.places
+		<-h.slots
 	}
 	waiting.Wait()
-	if len(h.places) != 0 || len(h.turns) != 0 {
-		t.Errorf("%d places and %d turns were not given back", len(h.places), len(h.turns))
+	if len(h.slots) != 0 || len(h.turns) != 0 {
+		t.Errorf("%d slots and %d turns were not released", len(h.slots), len(h.turns))
 	}
 }
 
@@ -126,7 +126,7 @@ func TestTheWaitIsBounded(t *testing.T) {
 	h := newHasher(t, cfg)
 	for range cfg.AtOnce {
 		h.turns <- struct{}{}
-		h.places <- struct{}{}
+		h.slots <- struct{}{}
 	}
 	wantExhausted(t, "waited too long", h, t.Context())
 	cfg.Wait = time.Hour
@@ -134,8 +134,8 @@ func TestTheWaitIsBounded(t *testing.T) {
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
 	wantExhausted(t, "left", h, gone)
-	if len(h.places) != cfg.AtOnce {
-		t.Errorf("%d places taken, want %d", len(h.places), cfg.AtOnce)
+	if len(h.slots) != cfg.AtOnce {
+		t.Errorf("%d slots used, want %d", len(h.slots), cfg.AtOnce)
 	}
 }
 

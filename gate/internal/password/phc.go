@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// hash is one stored password in its parts. It is written as a PHC string:
+// hash is a stored password in its parts. It is written as a PHC string:
 // $argon2id$v=19$m=19456,t=2,p=1$SALT$KEY, both in base64 without padding.
 type hash struct {
 	params Params
@@ -19,12 +19,12 @@ type hash struct {
 const (
 	saltBytes = 16
 	keyBytes  = 32
-	// maxHash is the longest string that is looked at; the column holds 255.
+	// maxHash is the length of the database's column.
 	maxHash = 255
 )
 
-// The most that a stored hash may ask for. A row that asks for more was not
-// written by us, and following it could take the process down.
+// Limits of the parameters in a stored hash. A row beyond them was not written by
+// us, and obeying it could use up the memory.
 const (
 	maxMemoryKiB = 1 << 20
 	maxPasses    = 64
@@ -77,7 +77,7 @@ func parse(s string) (hash, error) {
 	if h.key, err = b64.DecodeString(parts[5]); err != nil {
 		return hash{}, errHash
 	}
-	// The decoder skips line ends; a hash has one spelling.
+	// Compared as well, because the decoder skips line ends: a hash has one form.
 	if len(h.salt) < 8 || len(h.key) < 16 || h.String() != s {
 		return hash{}, errHash
 	}

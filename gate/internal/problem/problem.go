@@ -1,6 +1,6 @@
-// Package problem turns errors into RFC 9457 problems, the one shape in which
-// gate answers anything that went wrong. A problem never repeats what the
-// request said: that may be a password or a code.
+// Package problem turns errors into RFC 9457 problems, the body of every
+// failure that gate answers. A problem never repeats a value of the request,
+// which may be a password or a code.
 package problem
 
 import (
@@ -23,20 +23,20 @@ const ContentType = "application/problem+json"
 
 // Problem is the body of every answer that is not a success.
 //
-//nolint:errname // it is what RFC 9457 calls it, and the schema's name
+//nolint:errname // RFC 9457's name, and the schema's
 type Problem struct {
 	_ struct{} `additionalProperties:"true"`
 
 	Title        string   `json:"title" doc:"The status in words" example:"Unprocessable Entity"`
 	Status       int      `json:"status" doc:"The HTTP status" example:"422"`
 	Detail       string   `json:"detail" doc:"What went wrong and what to do, for a person" example:"the name is shorter than 2 characters"`
-	Instance     string   `json:"instance,omitempty" doc:"Names this one failure; tell it to the operator" example:"urn:msrchat:request:4f1c9a5be0d27a63"`
+	Instance     string   `json:"instance,omitempty" doc:"Identifies this failure in the operator's log" example:"urn:msrchat:request:4f1c9a5be0d27a63"`
 	Code         string   `json:"code" doc:"The kind of failure, for programs" enum:"invalid,unauthenticated,forbidden,not_found,conflict,too_large,rate_limited,exhausted,unavailable,internal"`
 	RetryAfterMS int64    `json:"retry_after_ms,omitempty" doc:"Wait this many milliseconds before trying again" example:"30000"`
-	Errors       []Detail `json:"errors,omitempty" doc:"The members at fault"`
+	Errors       []Detail `json:"errors,omitempty" doc:"The members that are wrong"`
 }
 
-// Detail is one fault of a request.
+// Detail is one wrong member of a request.
 type Detail struct {
 	_ struct{} `additionalProperties:"true"`
 
@@ -57,7 +57,7 @@ func (p *Problem) ContentType(string) string { return ContentType }
 func (p *Problem) GetHeaders() http.Header {
 	h := http.Header{}
 	if p.RetryAfterMS > 0 {
-		h.Set("Retry-After", strconv.FormatInt((p.RetryAfterMS+999)/1000, 10)) // whole seconds, up
+		h.Set("Retry-After", strconv.FormatInt((p.RetryAfterMS+999)/1000, 10)) // rounded up to seconds
 	}
 	if p.Status == http.StatusUnauthorized {
 		h.Set("WWW-Authenticate", "Bearer")
@@ -65,8 +65,8 @@ func (p *Problem) GetHeaders() http.Header {
 	return h
 }
 
-// New returns a problem of a request that is wrong in a way that HTTP itself
-// has a status for.
+// New returns a problem for a request that is wrong in a way for which HTTP has a
+// status.
 func New(ctx context.Context, status int, detail string) *Problem {
 	code := errs.CodeInvalid
 	switch {
@@ -81,11 +81,11 @@ func New(ctx context.Context, status int, detail string) *Problem {
 	return fill(ctx, &Problem{Status: status, Detail: detail, Code: string(code)})
 }
 
-// From returns the problem that err is answered with and notes err for the log.
+// From returns the problem for err and records err for the log.
 func From(ctx context.Context, err error) *Problem {
-	var known *Problem
-	if errors.As(err, &known) {
-		return known
+	var already *Problem
+	if errors.As(err, &already) {
+		return already
 	}
 	var domain *errs.Error
 	if !errors.As(err, &domain) && (errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)) {
@@ -114,7 +114,7 @@ func fill(ctx context.Context, p *Problem) *Problem {
 // Write answers with p.
 func Write(w http.ResponseWriter, p *Problem) {
 	body, err := json.Marshal(p)
-	if err != nil { // cannot happen: strings and numbers
+	if err != nil { // cannot happen with strings and numbers
 		body = nil
 	}
 	for name, values := range p.GetHeaders() {
@@ -122,11 +122,11 @@ func Write(w http.ResponseWriter, p *Problem) {
 	}
 	w.Header().Set("Content-Type", ContentType)
 	w.WriteHeader(p.Status)
-	_, _ = w.Write(append(body, '\n')) // the client left: nobody to tell
+	_, _ = w.Write(append(body, '\n')) // on an error the client is gone
 }
 
-// Transform replaces huma's own error body, which repeats the rejected value,
-// by a Problem. It is a huma.Transformer.
+// Transform replaces huma's error body, which repeats the rejected value, by a
+// Problem. It is a huma.Transformer.
 func Transform(ctx huma.Context, _ string, body any) (any, error) {
 	model, ok := body.(*huma.ErrorModel)
 	if !ok {
@@ -141,7 +141,7 @@ func Transform(ctx huma.Context, _ string, body any) (any, error) {
 	return p, nil
 }
 
-// detail puts huma's summary in the words of this API.
+// detail replaces huma's summary by this API's text.
 func detail(model *huma.ErrorModel) string {
 	switch {
 	case model.Status == http.StatusUnsupportedMediaType:
@@ -156,8 +156,8 @@ func detail(model *huma.ErrorModel) string {
 	return message(model.Detail)
 }
 
-// safeLocation is what a location of ours looks like. An unknown member's name
-// is the sender's text and could be anything.
+// safeLocation matches the locations of known members. The name of an unknown
+// one is the sender's text and could be anything.
 var safeLocation = regexp.MustCompile(`^(body|path|query|header)(\.[a-z][a-z0-9_-]{0,31}|\[[0-9]{1,5}\]){0,4}$`)
 
 func location(s string) string {
@@ -167,9 +167,10 @@ func location(s string) string {
 	return "body"
 }
 
-// safeMessage is huma's fixed wording; its messages that quote a parser do not
-// match.
-var safeMessage = regexp.MustCompile(`^(expected [a-z][A-Za-z0-9 "<>=_|^$,.-]{1,120}|unexpected property|required [a-z]+ parameter is missing|request body is required|request body read timeout|not valid JSON at byte [0-9]{1,6}|wrong type)$`)
+// safeMessage matches huma's fixed messages, and not those that quote a parser.
+var safeMessage = regexp.MustCompile(`^(expected [a-z][A-Za-z0-9 "<>=_|^$,.-]{1,120}|unexpected property|` +
+	`required [a-z]+ parameter is missing|request body is required|request body read timeout|` +
+	`not valid JSON at byte [0-9]{1,6}|wrong type)$`)
 
 func message(s string) string {
 	if safeMessage.MatchString(s) {

@@ -37,7 +37,7 @@ func TestFrom(t *testing.T) {
 			t.Errorf("%s: %+v", c.name, p)
 		}
 		if info.Code != c.code || info.Err == nil {
-			t.Errorf("%s: noted %q, %v", c.name, info.Code, info.Err)
+			t.Errorf("%s: recorded %q, %v", c.name, info.Code, info.Err)
 		}
 		if again := From(ctx, p); again != p {
 			t.Errorf("%s: a problem changed on its way", c.name)
@@ -45,7 +45,7 @@ func TestFrom(t *testing.T) {
 	}
 }
 
-// What huma says about a request is shown only in words that are huma's own.
+// Of huma's messages only those without a value of the request are shown.
 func TestTransformRepeatsNothing(t *testing.T) {
 	ctx := humago.NewContext(&huma.Operation{}, httptest.NewRequest(http.MethodPost, "/", nil), httptest.NewRecorder())
 	const secret = "hunter2"

@@ -1,5 +1,5 @@
 // Package request is what is known about the HTTP request being served beyond
-// what net/http says: its id, who it really came from, and how it failed.
+// net/http: its id, its real client, and how it failed.
 package request
 
 import (
@@ -9,12 +9,12 @@ import (
 	"github.com/msrchat/msrchat/shared/errs"
 )
 
-// Info belongs to the goroutine that serves the request; nobody else may touch
-// it.
+// Info belongs to the goroutine that serves the request.
 type Info struct {
 	// ID is in the log line, the answer's header and a problem's instance.
 	ID string
-	// Client is the address to hold responsible; see web.ClientFinder.
+	// Client is the address of the client, also behind a proxy; see
+	// web.ClientFinder.
 	Client netip.Addr
 	// Code is the kind of failure that was answered, empty for a success.
 	Code errs.Code
@@ -30,8 +30,7 @@ func With(ctx context.Context, info *Info) context.Context {
 	return context.WithValue(ctx, key{}, info)
 }
 
-// From returns the request's Info, never nil: outside of a request, one that
-// nobody reads.
+// From returns the request's Info, and outside of a request an empty one.
 func From(ctx context.Context) *Info {
 	if info, ok := ctx.Value(key{}).(*Info); ok {
 		return info
@@ -39,8 +38,8 @@ func From(ctx context.Context) *Info {
 	return &Info{}
 }
 
-// Failed notes how the request failed. The first error stays: what follows is
-// only its consequence.
+// Failed records how the request failed. The first error stays, because later
+// ones are its consequences.
 func Failed(ctx context.Context, err error) {
 	info := From(ctx)
 	if info.Code == "" {

@@ -13,13 +13,13 @@ import (
 	"github.com/msrchat/msrchat/gate/internal/problem"
 )
 
-// MaxBody is the largest body in bytes; the largest that makes sense, a
-// registration, is under 4 KiB.
+// MaxBody is the largest body in bytes. The largest useful one, a registration,
+// is under 4 KiB.
 const MaxBody = 64 << 10
 
-// Bodies reads the whole body before next sees the request, so that its size,
-// its speed and its encoding are checked in one place and operations work on
-// memory. A body over MaxBody is 413, one that takes longer than wait 408.
+// Bodies reads the whole body before it calls next, so that size, speed and
+// encoding are checked in one place and operations have the body in memory. A
+// body over MaxBody is 413, one that takes longer than wait 408.
 func Bodies(wait time.Duration, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.ContentLength == 0 || r.Body == nil || r.Body == http.NoBody {
@@ -28,7 +28,7 @@ func Bodies(wait time.Duration, next http.Handler) http.Handler {
 		}
 		body, bad := read(w, r, wait)
 		if bad != nil {
-			// What is left of the body must not be taken for the next request.
+			// The rest of the body must not be read as the next request.
 			w.Header().Set("Connection", "close")
 			problem.Write(w, bad)
 			return
@@ -60,12 +60,12 @@ func read(w http.ResponseWriter, r *http.Request, wait time.Duration) ([]byte, *
 	case errors.As(err, &network) && network.Timeout():
 		return nil, problem.New(ctx, http.StatusRequestTimeout, "the body came too slowly")
 	case err != nil:
-		return nil, problem.New(ctx, http.StatusBadRequest, "the body ended early or is not framed as HTTP asks")
+		return nil, problem.New(ctx, http.StatusBadRequest, "the body ended early or is not framed as HTTP requires")
 	case !utf8.Valid(body):
-		// encoding/json would replace the bytes without a word.
+		// encoding/json would silently replace the bytes.
 		return nil, problem.New(ctx, http.StatusBadRequest, "the body is not valid UTF-8")
 	}
-	// A deadline left behind would end the request's context when it passes.
+	// A deadline that stays set would end the request's context when it passes.
 	if err := control.SetReadDeadline(time.Time{}); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return nil, problem.New(ctx, http.StatusBadRequest, "the connection is gone")
 	}

@@ -6,11 +6,11 @@ import (
 	"strings"
 )
 
-// ClientFinder tells which address to hold responsible for a request.
+// ClientFinder finds the client's address of a request.
 //
-// That is the peer of the connection, unless the peer is a trusted proxy: then
-// it is the last address in X-Forwarded-For that is no trusted proxy. What
-// stands before it was written by that client and proves nothing.
+// That is the peer of the connection, unless the peer is a trusted proxy. Then
+// it is the last address in X-Forwarded-For that is not a trusted proxy;
+// addresses before it were written by that client and prove nothing.
 type ClientFinder struct {
 	trusted []netip.Prefix
 }
@@ -18,11 +18,11 @@ type ClientFinder struct {
 // NewClientFinder returns a finder that trusts the proxies in the networks.
 func NewClientFinder(trusted []netip.Prefix) ClientFinder { return ClientFinder{trusted} }
 
-// maxForwarded bounds how far back a chain of proxies is followed.
+// maxForwarded bounds how long a chain of proxies may be.
 const maxForwarded = 16
 
-// Client returns the address, unmapped and without a zone; the zero Addr when
-// the peer's address cannot be read.
+// Client returns the address, unmapped and without a zone; the zero Addr if the
+// peer's address cannot be parsed.
 func (f ClientFinder) Client(r *http.Request) netip.Addr {
 	peer, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil {
@@ -46,7 +46,7 @@ func (f ClientFinder) Client(r *http.Request) netip.Addr {
 		}
 		addr, err := parseForwarded(strings.TrimSpace(last))
 		if err != nil {
-			return client // a proxy that we trust wrote no address: blame it
+			return client // a trusted proxy wrote no address: it counts as the client
 		}
 		if client = addr; !f.trusts(client) {
 			return client
@@ -55,7 +55,7 @@ func (f ClientFinder) Client(r *http.Request) netip.Addr {
 	return client
 }
 
-// parseForwarded reads one entry, which some proxies write with a port.
+// parseForwarded parses one entry, which some proxies write with a port.
 func parseForwarded(s string) (netip.Addr, error) {
 	addr, err := netip.ParseAddr(s)
 	if err != nil {

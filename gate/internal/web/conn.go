@@ -9,13 +9,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Connections counts connections, and by what they did those that ended without
-// ever sending a request that net/http could read: it closes them by itself and
-// tells nobody.
+// Connections counts connections, and those that ended without a request that
+// net/http could read, by reason: net/http closes these without calling a
+// handler.
 //
-// It also bounds them: one too many is closed at once, and when half of the
-// places are taken a connection ends with its answer, so that those who have
-// nothing to ask leave room for those who do.
+// It also bounds them. One too many is closed at once, and from half of the
+// limit on every connection is closed after its answer, so that idle ones make
+// room for requests.
 type Connections struct {
 	most    int64
 	open    atomic.Int64
@@ -28,7 +28,8 @@ func NewConnections(most int, reg prometheus.Registerer) *Connections {
 		most: int64(most),
 		useless: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "msrchat_gate_useless_connections_total",
-			Help: "Connections that ended without a request: silent (nothing was sent), malformed (it was no HTTP, too large a header, or came too slowly) or crowded (there were too many).",
+			Help: "Connections that ended without a request: silent (nothing was sent), malformed (not HTTP, " +
+				"too large a header, or too slow) or crowded (there were too many connections).",
 		}, []string{"reason"}),
 	}
 	for _, reason := range []string{"silent", "malformed", "crowded"} {
@@ -40,7 +41,7 @@ func NewConnections(most int, reg prometheus.Registerer) *Connections {
 	return c
 }
 
-// conn is a connection that knows what it was used for.
+// conn is a connection that records what it was used for.
 type conn struct {
 	net.Conn
 	started  atomic.Bool // the first bytes of a request arrived
@@ -70,7 +71,7 @@ func (l listener) Accept() (net.Conn, error) {
 	}
 }
 
-// Wrap has answers end their connections while there are many.
+// Wrap makes answers close their connections while there are many.
 func (c *Connections) Wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if c.open.Load() > c.most/2 {
@@ -108,7 +109,7 @@ func (c *Connections) State(nc net.Conn, state http.ConnState) {
 	}
 }
 
-// served notes that the request's connection was of use.
+// served records that the request's connection had a request.
 func served(ctx context.Context) {
 	if k, ok := ctx.Value(connKey{}).(*conn); ok {
 		k.requests.Store(true)

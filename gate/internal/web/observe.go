@@ -1,6 +1,6 @@
-// Package web is what surrounds the operations of gate's HTTP API: ids, log
-// lines, metrics, panics, limits of bodies and times, and answers to what no
-// operation answers.
+// Package web is the middleware of gate's HTTP API: ids, log lines, metrics,
+// panics, limits of bodies and times, and answers to requests that no operation
+// answers.
 package web
 
 import (
@@ -23,8 +23,8 @@ import (
 	"github.com/msrchat/msrchat/shared/errs"
 )
 
-// Observer gives every request an id, a log line, its place in the metrics and
-// a problem for an answer when its handler panics.
+// Observer gives every request an id, a log line and metrics, and answers it
+// with a problem if its handler panics.
 type Observer struct {
 	log     *slog.Logger
 	clients ClientFinder
@@ -46,14 +46,15 @@ func NewObserver(log *slog.Logger, reg prometheus.Registerer, clients ClientFind
 		}, []string{"route", "status"}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "msrchat_gate_request_seconds", Help: "Time from a request's header to the end of its answer, by route.",
-			// From a bare check to a password that waited its turn to be hashed.
+			// From a health check to a password that waited for its turn.
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
 		}, []string{"route"}),
 		problems: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "msrchat_gate_problems_total", Help: "Requests that failed, by route and kind of failure (the code in the problem).",
+			Name: "msrchat_gate_problems_total",
+			Help: "Requests that failed, by route and kind of failure (the code in the problem).",
 		}, []string{"route", "code"}),
 		panics: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "msrchat_gate_panics_total", Help: "Handlers that panicked: bugs.",
+			Name: "msrchat_gate_panics_total", Help: "Handlers that panicked. Each is a bug.",
 		}),
 	}
 	reg.MustRegister(o.requests, o.seconds, o.problems, o.panics)
@@ -86,10 +87,10 @@ func (a *answer) Write(b []byte) (int, error) {
 // Unwrap lets http.ResponseController reach the connection.
 func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
 
-// quiet are the routes that machines ask every second.
-var quiet = map[string]bool{"GET /healthz": true, "GET /readyz": true, "GET /metrics": true}
+// polled are the routes that health checks and scrapes call every second.
+var polled = map[string]bool{"GET /healthz": true, "GET /readyz": true, "GET /metrics": true}
 
-// Wrap returns next under observation.
+// Wrap observes next.
 func (o *Observer) Wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		started := time.Now()
@@ -129,7 +130,7 @@ func (o *Observer) panicked(a *answer, r *http.Request, info *request.Info, p an
 }
 
 func (o *Observer) record(a *answer, r *http.Request, info *request.Info, took time.Duration) {
-	// The pattern, not the path: paths are the sender's and without end.
+	// The pattern, not the path: senders can invent any number of paths.
 	route := r.Pattern
 	if route == "" {
 		route = "none"
@@ -145,9 +146,9 @@ func (o *Observer) record(a *answer, r *http.Request, info *request.Info, took t
 	}
 	level := slog.LevelInfo
 	switch {
-	case status >= 500 && !quiet[route]:
+	case status >= 500 && !polled[route]:
 		level = slog.LevelWarn
-	case quiet[route]:
+	case polled[route]:
 		level = slog.LevelDebug
 	}
 	attrs := []slog.Attr{
@@ -164,20 +165,21 @@ func (o *Observer) record(a *answer, r *http.Request, info *request.Info, took t
 	o.log.LogAttrs(r.Context(), level, "request", attrs...)
 }
 
-// methodOf keeps made-up methods out of the log.
+// methodOf keeps invented methods out of the log.
 func methodOf(r *http.Request) string {
 	switch r.Method {
-	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions:
+	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch,
+		http.MethodDelete, http.MethodOptions:
 		return r.Method
 	}
 	return "other"
 }
 
-// ownID is an id that a proxy may have given the request already.
-var ownID = regexp.MustCompile(`^[A-Za-z0-9._-]{8,64}$`)
+// givenID matches an id that a proxy may have given the request.
+var givenID = regexp.MustCompile(`^[A-Za-z0-9._-]{8,64}$`)
 
 func requestID(r *http.Request) string {
-	if id := r.Header.Get("X-Request-Id"); ownID.MatchString(id) {
+	if id := r.Header.Get("X-Request-Id"); givenID.MatchString(id) {
 		return id
 	}
 	var b [8]byte

@@ -26,7 +26,7 @@ func observed(t *testing.T, handler http.HandlerFunc) (*httptest.ResponseRecorde
 	reg := prometheus.NewPedanticRegistry()
 	var log bytes.Buffer
 	o := NewObserver(slog.New(slog.NewTextHandler(&log, nil)), reg, NewClientFinder([]netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}), time.Minute)
-	router := NewRouter(time.Second, NewCrowd(10, reg))
+	router := NewRouter(time.Second, NewConcurrency(10, reg))
 	router.HandleFunc("POST /thing", handler)
 	r := httptest.NewRequest(http.MethodPost, "/thing", strings.NewReader("a body"))
 	r.Header.Set("X-Forwarded-For", "198.51.100.7")
@@ -47,7 +47,7 @@ func TestAPanicIsAProblem(t *testing.T) {
 		}
 	}
 	want := `
-# HELP msrchat_gate_panics_total Handlers that panicked: bugs.
+# HELP msrchat_gate_panics_total Handlers that panicked. Each is a bug.
 # TYPE msrchat_gate_panics_total counter
 msrchat_gate_panics_total 1
 # HELP msrchat_gate_problems_total Requests that failed, by route and kind of failure (the code in the problem).
@@ -95,7 +95,7 @@ func TestAHandlerHasADeadlineAndAnID(t *testing.T) {
 	}
 }
 
-// Errors of clients are theirs: their text stays out of the log, ours goes in.
+// The text of a client's error stays out of the log; that of ours is logged.
 func TestOnlyOurOwnErrorsAreLogged(t *testing.T) {
 	for _, c := range []struct {
 		err    error

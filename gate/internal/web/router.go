@@ -8,35 +8,36 @@ import (
 	"github.com/msrchat/msrchat/gate/internal/problem"
 )
 
-// Router is an http.ServeMux that answers with problems where the mux would
-// answer with plain text: unknown paths and wrong methods.
+// Router is an http.ServeMux that answers unknown paths and wrong methods with
+// problems instead of plain text.
 //
-// What it does route goes through Bodies first, then through a Crowd: whoever is
-// slow to send a body takes nobody's place.
+// Other requests go through Bodies first and then through Concurrency, so that a
+// client that is slow to send a body uses no slot.
 type Router struct {
 	*http.ServeMux
 	routed http.Handler
 }
 
 // NewRouter returns a router without routes; see Bodies for bodyWait.
-func NewRouter(bodyWait time.Duration, crowd *Crowd) Router {
+func NewRouter(bodyWait time.Duration, bound *Concurrency) Router {
 	mux := http.NewServeMux()
-	return Router{mux, Bodies(bodyWait, crowd.Wrap(mux))}
+	return Router{mux, Bodies(bodyWait, bound.Wrap(mux))}
 }
 
 // ServeHTTP implements http.Handler.
 func (m Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	handler, pattern := m.Handler(r)
 	if pattern != "" {
-		r.Pattern = pattern // for the metrics, also when Bodies refuses
+		r.Pattern = pattern // for the metrics, also if Bodies refuses
 		m.routed.ServeHTTP(w, r)
 		return
 	}
-	// The mux's own handler knows which of the two it is, and the methods.
+	// The mux's handler knows which of the two it is, and the methods.
 	probe := &probe{header: http.Header{}}
 	handler.ServeHTTP(probe, r)
 	if probe.status != http.StatusMethodNotAllowed {
-		problem.Write(w, problem.New(r.Context(), http.StatusNotFound, "there is nothing at this path; /openapi.json lists what there is"))
+		problem.Write(w, problem.New(r.Context(), http.StatusNotFound,
+			"there is nothing at this path; /openapi.json lists what there is"))
 		return
 	}
 	allowed := probe.header.Get("Allow")

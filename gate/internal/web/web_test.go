@@ -63,7 +63,7 @@ func FuzzClient(f *testing.F) {
 }
 
 func TestTheRouterAnswersWithProblems(t *testing.T) {
-	m := NewRouter(time.Second, NewCrowd(10, prometheus.NewRegistry()))
+	m := NewRouter(time.Second, NewConcurrency(10, prometheus.NewRegistry()))
 	m.HandleFunc("GET /thing/{id}", func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write([]byte(r.PathValue("id"))) })
 	m.HandleFunc("POST /thing/{id}", func(http.ResponseWriter, *http.Request) {})
 	for _, c := range []struct {

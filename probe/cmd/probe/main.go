@@ -1,5 +1,5 @@
-// Command probe watches one chat server: whether what is acknowledged is really
-// in the log and delivered.
+// Command probe watches one chat server: whether what is acknowledged is in the
+// log and delivered.
 package main
 
 import (
@@ -34,12 +34,30 @@ func app() *cli.App {
 
 func flags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: "chat-addr", EnvVars: []string{"MSRCHAT_CHAT_ADDR"}, Usage: "`HOST:PORT` for users of the chat server to watch"},
-		&cli.StringFlag{Name: "http-bind", Value: "127.0.0.1:0", EnvVars: []string{"MSRCHAT_HTTP_BIND"}, Usage: "`HOST:PORT` for /readyz, /healthz and /metrics"},
-		&cli.IntFlag{Name: "slot", EnvVars: []string{"MSRCHAT_PROBE_SLOT", "NOMAD_ALLOC_INDEX"}, Usage: "`NUMBER` of the accounts to use: each chat server of the fleet its own"},
-		&cli.IntFlag{Name: "messages", Value: probe.DefaultMessages, EnvVars: []string{"MSRCHAT_PROBE_MESSAGES"}, Usage: "prove with this `NUMBER` of messages"},
-		&cli.IntFlag{Name: "rate", Value: probe.DefaultRate, EnvVars: []string{"MSRCHAT_PROBE_RATE"}, Usage: "`NUMBER` of messages a second of all probes of the fleet in their proofs"},
-		&cli.DurationFlag{Name: "every", Value: probe.DefaultEvery, EnvVars: []string{"MSRCHAT_PROBE_EVERY"}, Usage: "`DURATION` between two messages after the proof"},
+		&cli.StringFlag{
+			Name: "chat-addr", EnvVars: []string{"MSRCHAT_CHAT_ADDR"},
+			Usage: "`HOST:PORT` for users of the chat server to watch",
+		},
+		&cli.StringFlag{
+			Name: "http-bind", Value: "127.0.0.1:0", EnvVars: []string{"MSRCHAT_HTTP_BIND"},
+			Usage: "`HOST:PORT` for /readyz, /healthz and /metrics",
+		},
+		&cli.IntFlag{
+			Name: "slot", EnvVars: []string{"MSRCHAT_PROBE_SLOT", "NOMAD_ALLOC_INDEX"},
+			Usage: "`NUMBER` of the accounts to use: each chat server of the fleet its own",
+		},
+		&cli.IntFlag{
+			Name: "messages", Value: probe.DefaultMessages, EnvVars: []string{"MSRCHAT_PROBE_MESSAGES"},
+			Usage: "prove with this `NUMBER` of messages",
+		},
+		&cli.IntFlag{
+			Name: "rate", Value: probe.DefaultRate, EnvVars: []string{"MSRCHAT_PROBE_RATE"},
+			Usage: "`NUMBER` of messages a second of all probes of the fleet in their proofs",
+		},
+		&cli.DurationFlag{
+			Name: "every", Value: probe.DefaultEvery, EnvVars: []string{"MSRCHAT_PROBE_EVERY"},
+			Usage: "`DURATION` between two messages after the proof",
+		},
 	}
 }
 

@@ -26,8 +26,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 	defer stop()
 	app := &cli.App{
 		Name: "migrate", Usage: "bring the database up to this build's schema",
-		Description: "Safe to run at any time and as often as you like: what is there already is left alone,\n" +
-			"and of several at once one works while the others wait.",
+		Description: "Safe to run at any time and as often as you like: what exists is left alone, and of\n" +
+			"several at once one works while the others wait.",
 		Writer: stdout, ErrWriter: stderr, ExitErrHandler: func(*cli.Context, error) {},
 		Flags: append(database.Flags(), &cli.DurationFlag{
 			Name: "timeout", Value: 2 * time.Minute, EnvVars: []string{"MSRCHAT_TIMEOUT"},

@@ -1,4 +1,4 @@
--- A direct conversation is unique by its two people, the lower id first; other
+-- A direct conversation is unique by its two users, the lower id first; other
 -- kinds leave both NULL.
 CREATE TABLE IF NOT EXISTS conversations (
   id         BIGINT UNSIGNED  NOT NULL AUTO_INCREMENT,

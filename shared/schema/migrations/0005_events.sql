@@ -1,5 +1,6 @@
 -- The logs. The primary key keeps each dense, uk_events_idem keeps a message
--- that was sent twice single. Rows are never deleted; see shared/msglog.
+-- that was sent twice single. The last row of a log is never deleted; see
+-- chat/internal/msglog.
 CREATE TABLE IF NOT EXISTS events (
   conversation_id BIGINT UNSIGNED  NOT NULL,
   seq             BIGINT UNSIGNED  NOT NULL,

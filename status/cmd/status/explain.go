@@ -12,30 +12,30 @@ import (
 	"github.com/msrchat/msrchat/shared/process"
 )
 
-const explainDescription = `Without SERVER: how the next user would be assigned, or one with these wishes.
-Every server is listed in the order in which it would be taken, with what puts
-it there; then those that get nobody, and why. Nothing is assigned by asking.
+const explainDescription = `Without SERVER: how the next user would be assigned, or one with the given
+preferences. Every server is listed in the order in which it would be taken, and
+why; then those that get no users, and why. Nothing is assigned.
 
-With SERVER (its instance, or a beginning that fits no other one): every rule
-with what it looked at, whether the server gets users, and whether it has to
-shed connections.
+With SERVER (its instance, or a unique prefix of it): every rule with what it
+decided from, whether the server gets users, and whether it has to shed
+connections.
 
     status explain
     status explain --zone north --avoid chat-1
     status explain chat-2
 
-Flags go before SERVER. Replicas may answer differently: each knows its own
-reports; --addr asks a certain one.`
+Flags go before SERVER. Replicas may answer differently, because each has its own
+reports; --addr asks a particular one.`
 
 func explainCommand(stdout io.Writer, usage cli.OnUsageErrorFunc) *cli.Command {
 	return &cli.Command{
 		Name:         "explain",
-		Usage:        "tells why a server would be assigned, or why not",
+		Usage:        "explain why a server would be assigned, or why not",
 		ArgsUsage:    "[SERVER]",
 		Description:  explainDescription,
 		OnUsageError: usage,
 		Flags: append(replicaFlags(),
-			&cli.StringSliceFlag{Name: "avoid", Usage: "`SERVER` that the user wants to avoid, as after a failure; repeat it"},
+			&cli.StringSliceFlag{Name: "avoid", Usage: "`SERVER` that the user wants to avoid, as after a failure (repeatable)"},
 			&cli.StringFlag{Name: "zone", Usage: "`ZONE` to prefer, as a gate does"},
 		),
 		Action: func(c *cli.Context) error {
@@ -70,7 +70,7 @@ func explainRequest(c *cli.Context) (*statusv1.ExplainRequest, error) {
 	case c.NArg() > 1:
 		return nil, fmt.Errorf("explain takes one server at most (flags go before it), got %q", c.Args().Slice())
 	case c.NArg() == 1 && (c.IsSet("avoid") || c.IsSet("zone")):
-		return nil, fmt.Errorf("--avoid and --zone are about an assignment, not about server %q", c.Args().First())
+		return nil, fmt.Errorf("--avoid and --zone are for an assignment, not for server %q", c.Args().First())
 	case c.NArg() == 1:
 		return &statusv1.ExplainRequest{Subject: &statusv1.ExplainRequest_Instance{Instance: c.Args().First()}}, nil
 	}
@@ -79,7 +79,7 @@ func explainRequest(c *cli.Context) (*statusv1.ExplainRequest, error) {
 	}}}, nil
 }
 
-// explanationJSON is what scripts get; its names do not change.
+// explanationJSON is for scripts; its names do not change.
 type explanationJSON struct {
 	Instance    string          `json:"instance"`
 	Verdict     string          `json:"verdict"`
@@ -124,13 +124,13 @@ func explanationOf(e *statusv1.ExplainResponse) explanationJSON {
 }
 
 func printVerdict(w io.Writer, e *statusv1.ExplainResponse) {
-	fmt.Fprintf(w, "%s (says replica %s)\n", clean(e.GetVerdict()), clean(e.GetInstance()))
+	fmt.Fprintf(w, "%s (replica %s)\n", clean(e.GetVerdict()), clean(e.GetInstance()))
 	if e.GetCatalogOnly() {
-		fmt.Fprintln(w, "Consul's catalog alone decides: this replica has no reports to go by at present.")
+		fmt.Fprintln(w, "Consul's catalog alone decides: this replica cannot use reports at present.")
 	}
 }
 
-// printAssignment lists the servers; of their rules the two that say most.
+// printAssignment lists the servers with their load.
 func printAssignment(w io.Writer, e *statusv1.ExplainResponse) error {
 	printVerdict(w, e)
 	if len(e.GetCandidates()) == 0 {

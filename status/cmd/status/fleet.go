@@ -20,12 +20,12 @@ const fleetDescription = `Prints every chat server that a replica knows: what Co
 last reported, and why it gets users or not. Asks any replica that passes its
 checks in Consul, or the one at --addr.
 
-USERS are connections of the capacity, SHARE what would be fair, KEPT places for
-users on their way. A server that has too much for the others' benefit shows
-"sheds" behind its share: it is told to give some away.
+USERS are the connections and the capacity, SHARE is the fair share of the
+connections, PENDING are users who were assigned and have not arrived. "sheds"
+after the share of a server means that it has an order to move connections away.
 
 --watch goes on until Ctrl-C and prints the fleet whenever it changed, at most
-once a second; on a terminal in place. A replica that goes away is replaced.
+once a second; on a terminal in place. If the replica ends, another one is asked.
 
 With --json one object is printed (with --watch one a line): "instance" is the
 replica, "catalog_age_ms" how old its view of Consul is (-1: it has none),
@@ -36,7 +36,7 @@ server that has not reported.`
 func fleetCommand(stdout, stderr io.Writer, usage cli.OnUsageErrorFunc) *cli.Command {
 	return &cli.Command{
 		Name:         "fleet",
-		Usage:        "shows the chat servers and why each gets users or not",
+		Usage:        "show the chat servers and why each gets users or not",
 		Description:  fleetDescription,
 		OnUsageError: usage,
 		Flags:        append(replicaFlags(), &cli.BoolFlag{Name: "watch", Usage: "go on until Ctrl-C"}),
@@ -73,18 +73,18 @@ func printJSON(w io.Writer, v any) error {
 }
 
 func printTable(w io.Writer, resp *statusv1.FleetResponse) error {
-	age := "it has not heard from Consul yet"
+	age := "Consul has not answered yet"
 	if ms := resp.GetCatalogAgeMs(); ms >= 0 {
-		age = fmt.Sprintf("heard from Consul %.1f s ago", float64(ms)/1000)
+		age = fmt.Sprintf("Consul answered %.1f s ago", float64(ms)/1000)
 	}
 	fmt.Fprintf(w, "replica %s, %s, %.1f assignments/s\n", clean(resp.GetInstance()), age, resp.GetAssignRate())
 	if len(resp.GetServers()) == 0 {
-		fmt.Fprintln(w, "It knows no chat server. Is one running and registered as \"chat\" in Consul?")
+		fmt.Fprintln(w, "There is no chat server. Is one running and registered as \"chat\" in Consul?")
 		return nil
 	}
 	fmt.Fprintf(w, "balance %s: %s\n", snapshot.Of(resp).Balance.State, clean(resp.GetBalance().GetText()))
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(tw, "INSTANCE\tADDRESS\tRELEASE\tZONE\tCONSUL\tUSERS\tSHARE\tKEPT\tSENDS/S\tQUEUE\tCPU\tMEMORY\tREPORT\tGETS USERS")
+	fmt.Fprintln(tw, "INSTANCE\tADDRESS\tRELEASE\tZONE\tCONSUL\tUSERS\tSHARE\tPENDING\tSENDS/S\tQUEUE\tCPU\tMEMORY\tREPORT\tGETS USERS")
 	for _, s := range resp.GetServers() {
 		consul := "absent"
 		switch {
@@ -122,7 +122,8 @@ func loadColumns(s *statusv1.Server) string {
 		l.GetCpu(), l.GetMemoryBytes()>>20, float64(s.GetReportAgeMs())/1000)
 }
 
-// clean keeps what others named from moving the cursor; an empty cell is "-".
+// clean removes what could control the terminal from a name that a server chose;
+// an empty cell is "-".
 func clean(s string) string {
 	if s == "" {
 		return "-"

@@ -1,5 +1,5 @@
-// Command status runs one replica of the status service and shows operators
-// what a running one knows.
+// Command status runs one replica of the status service, or shows operators
+// what a running replica knows.
 package main
 
 import (
@@ -14,11 +14,11 @@ import (
 	"github.com/msrchat/msrchat/status"
 )
 
-const description = `Follows the chat servers in Consul's catalog, takes their load reports, and
-answers which one takes the next user. Any number of replicas may run; they
-need not know of each other and keep nothing on disk.
+const description = `Watches the chat servers in Consul's catalog, takes their load reports, and
+assigns a server to each user. Any number of replicas may run; they are
+independent of each other and keep nothing on disk.
 
-Without Nomad, start it with --register and it appears in Consul by itself:
+Without Nomad, start it with --register, and it registers itself in Consul:
 
     status --register
     status fleet --watch
@@ -26,8 +26,8 @@ Without Nomad, start it with --register and it appears in Consul by itself:
 
 Its HTTP port serves a live page of the fleet at /.
 
-It leaves on SIGINT or SIGTERM: out of Consul first, then calls in flight are
-finished. A second signal ends it at once.
+On SIGINT or SIGTERM it deregisters, finishes the calls in flight, and ends. A
+second signal ends it at once.
 
 The flags below may come from environment variables instead. Consul's own ones
 apply as well (CONSUL_HTTP_TOKEN, CONSUL_CACERT, ...).
@@ -43,7 +43,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	usage := func(_ *cli.Context, err error, _ bool) error { return process.Usage(err) }
 	return process.Run(ctx, &cli.App{
 		Name:        "status",
-		Usage:       "sends msrChat's users to chat servers",
+		Usage:       "assign msrChat's users to chat servers",
 		Description: description,
 		Version:     process.Version(),
 		Writer:      stdout,

@@ -14,12 +14,12 @@ import (
 	"github.com/msrchat/msrchat/status"
 )
 
-// replicaFlags say which replica is asked, and how the answer is printed.
+// replicaFlags choose the replica and how its answer is printed.
 func replicaFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "addr", Usage: "`HOST:PORT` of one replica's gRPC (default: any, found in Consul)"},
-		&cli.StringFlag{Name: "consul-addr", Usage: "`HOST:PORT` of the Consul agent's HTTP API (default: as of status)"},
-		&cli.DurationFlag{Name: "timeout", Value: 5 * time.Second, Usage: "how long to wait for the answer"},
+		&cli.StringFlag{Name: "consul-addr", Usage: "`HOST:PORT` of the Consul agent's HTTP API (default: status' own)"},
+		&cli.DurationFlag{Name: "timeout", Value: 5 * time.Second, Usage: "wait this `DURATION` for the answer"},
 		&cli.BoolFlag{Name: "json", Usage: "print JSON"},
 	}
 }
@@ -45,7 +45,7 @@ func dial(c *cli.Context) (*replica, error) {
 			return nil, err
 		}
 		target = discovery.Scheme + ":///" + status.ServiceName
-		where = "a replica known to Consul at " + consulAddr
+		where = "a replica registered in Consul at " + consulAddr
 		options = append(options, discovery.DialOptions(consul)...)
 	}
 	conn, err := grpc.NewClient(target, options...)
@@ -57,7 +57,7 @@ func dial(c *cli.Context) (*replica, error) {
 
 func (r *replica) Close() error { return r.conn.Close() }
 
-// failed says what was asked for in vain.
+// failed says which replica did not answer.
 func (r *replica) failed(err error) error {
 	return fmt.Errorf("ask %s: %w", r.where, errs.FromGRPC(err))
 }

@@ -19,11 +19,11 @@ import (
 	"github.com/msrchat/msrchat/status/internal/snapshot"
 )
 
-// watchAgain is the pause before another replica is asked, after one went away.
+// watchAgain is the pause before another replica is asked, after one ended.
 const watchAgain = time.Second
 
-// watch prints the fleet whenever it changed until the command is told to end.
-// Only when the very first picture does not come it fails.
+// watch prints the fleet whenever it changed, until the command is interrupted.
+// It fails only if it gets no first snapshot.
 func watch(c *cli.Context, r *replica, stdout, stderr io.Writer) error {
 	show := showTable(stdout)
 	if c.Bool("json") {
@@ -38,7 +38,7 @@ func watch(c *cli.Context, r *replica, stdout, stderr io.Writer) error {
 		})
 		switch {
 		case c.Context.Err() != nil:
-			return nil //nolint:nilerr // told to end
+			return nil //nolint:nilerr // interrupted
 		case !seen:
 			return r.failed(err)
 		case grpcstatus.Code(err) == codes.Unknown:
@@ -49,13 +49,13 @@ func watch(c *cli.Context, r *replica, stdout, stderr io.Writer) error {
 	}
 }
 
-// watchOnce follows one replica. A picture has to come within the timeout, and
-// then whenever the replica gives its sign of life.
+// watchOnce watches one replica. The first snapshot has to come within the
+// timeout, each further one within three times keepAlive.
 func watchOnce(c *cli.Context, r *replica, show func(*statusv1.FleetResponse) error) error {
 	ctx, cancel := context.WithCancelCause(c.Context)
 	defer cancel(nil)
 	limit := max(c.Duration("timeout"), 3*time.Second)
-	silent := time.AfterFunc(limit, func() { cancel(errors.New("it says nothing")) })
+	silent := time.AfterFunc(limit, func() { cancel(errors.New("it sends nothing")) })
 	defer silent.Stop()
 	stream, err := r.WatchFleet(ctx, &statusv1.WatchFleetRequest{})
 	for err == nil {
@@ -63,19 +63,19 @@ func watchOnce(c *cli.Context, r *replica, show func(*statusv1.FleetResponse) er
 		if f, err = stream.Recv(); err != nil {
 			break
 		}
-		silent.Reset(max(limit, 3*signOfLife))
+		silent.Reset(max(limit, 3*keepAlive))
 		err = show(f.GetFleet())
 	}
-	if why := context.Cause(ctx); why != nil && c.Context.Err() == nil {
-		return grpcstatus.Error(codes.DeadlineExceeded, why.Error())
+	if cause := context.Cause(ctx); cause != nil && c.Context.Err() == nil {
+		return grpcstatus.Error(codes.DeadlineExceeded, cause.Error())
 	}
 	return err
 }
 
-// signOfLife is how often a replica shows a fleet that does not change.
-const signOfLife = 5 * time.Second
+// keepAlive is how often a replica sends a fleet that does not change.
+const keepAlive = 5 * time.Second
 
-// showTable prints tables one after the other, on a terminal in place.
+// showTable prints tables one below the other, on a terminal in place.
 func showTable(w io.Writer) func(*statusv1.FleetResponse) error {
 	before := ""
 	if terminal(w) {

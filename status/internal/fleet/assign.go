@@ -10,16 +10,17 @@ import (
 )
 
 const (
-	// sampleAbove is the fleet size from which two random choices are compared
-	// instead of all: replicas with equally old reports would otherwise all
-	// send everybody to the same server.
+	// sampleAbove is the fleet size above which the better of two random servers
+	// is taken instead of the best: otherwise replicas with equally old reports
+	// would all send everybody to the same server.
 	sampleAbove = 32
 	// maxAlternates is how many more servers an assignment names.
 	maxAlternates = 3
 
-	// fullRetry: places come free as users leave or kept ones expire.
+	// fullRetry: there is room again when users leave or pending assignments
+	// expire.
 	fullRetry = 2 * time.Second
-	// noneRetry: a restarted server is back in about that time.
+	// noneRetry: a restarted server is back after about that time.
 	noneRetry = time.Second
 )
 
@@ -28,37 +29,37 @@ type Endpoint struct {
 	Instance, Address, TLSServerName string
 }
 
-// Request asks for a place.
+// Request asks for an assignment.
 type Request struct {
 	Avoid []string // instances to use only when nothing else is left
-	Zone  string   // preferred; empty has no preference
+	Zone  string   // preferred; empty: no preference
 }
 
-// Assignment is a place kept until Expires.
+// Assignment is a server for a user, who is expected there until Expires.
 type Assignment struct {
 	ID         string
 	Server     Endpoint
 	Expires    time.Time
 	Alternates []Endpoint // best first, without Server
-	// CatalogOnly: decided without knowing the load.
+	// CatalogOnly: decided without reports, and so without the load.
 	CatalogOnly bool
 }
 
 // candidate is an eligible server and what it is compared by.
 type candidate struct {
-	server  *server
-	doubted bool      // by its probe
-	release time.Time // newer first
-	far     bool      // in another zone
-	load    float64   // part of its capacity; without reports the places kept
-	tie     int       // random
+	server    *server
+	unproven  bool      // by its probe
+	release   time.Time // newer first
+	otherZone bool      // in another zone
+	load      float64   // part of its capacity; without reports the pending assignments
+	tie       int       // random
 }
 
-// tier compares what goes before load. A server whose probe has not proven it is
-// taken when there is no other: when the database is away no probe proves
-// anything, and that must not empty the fleet.
+// tier compares what takes precedence over load. A server whose probe does not
+// pass is taken when there is no other: without the database no probe passes, and
+// that must not empty the fleet.
 func tier(a, b candidate) int {
-	return cmp.Or(compareBool(a.doubted, b.doubted), b.release.Compare(a.release), compareBool(a.far, b.far))
+	return cmp.Or(compareBool(a.unproven, b.unproven), b.release.Compare(a.release), compareBool(a.otherZone, b.otherZone))
 }
 
 func compareBool(a, b bool) int {
@@ -75,21 +76,22 @@ func better(a, b candidate) int {
 	return cmp.Or(tier(a, b), cmp.Compare(a.load, b.load), cmp.Compare(a.tie, b.tie))
 }
 
-// Assign picks a server and keeps a place there. CodeExhausted: all are full;
-// CodeUnavailable: there is none, or the catalog is not known yet.
+// Assign picks a server for a user and counts the assignment there as pending.
+// CodeExhausted: all are full; CodeUnavailable: there is none, or the catalog is
+// not known yet.
 func (t *Table) Assign(r Request) (Assignment, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := t.now()
-	t.kept.expire(now)
+	t.pending.expire(now)
 	if t.firstSet.IsZero() {
 		return Assignment{}, errs.New(errs.CodeUnavailable, "the catalog of chat servers is not known yet").Retry(noneRetry)
 	}
-	if t.kept.full() {
+	if t.pending.full() {
 		return Assignment{}, errs.New(errs.CodeExhausted, "too many assignments wait for their users").Retry(fullRetry)
 	}
 	catalogOnly := t.catalogOnly(now)
-	list, full := t.candidates(r, look{now, catalogOnly})
+	list, full := t.candidates(r, moment{now, catalogOnly})
 	if len(list) == 0 {
 		return Assignment{}, none(full)
 	}
@@ -98,14 +100,14 @@ func (t *Table) Assign(r Request) (Assignment, error) {
 	}
 	best := t.pick(list)
 	a := Assignment{
-		ID: rand.Text(), Server: best.server.endpoint(), Expires: now.Add(keptFor),
+		ID: rand.Text(), Server: best.server.endpoint(), Expires: now.Add(pendingFor),
 		Alternates: alternates(list, best.server), CatalogOnly: catalogOnly,
 	}
-	t.kept.keep(a.ID, best.server, now, a.Expires)
+	t.pending.add(a.ID, best.server, now, a.Expires)
 	return a, nil
 }
 
-// none says that no server can be assigned.
+// none is the error when no server can be assigned.
 func none(full bool) *errs.Error {
 	if full {
 		return errs.New(errs.CodeExhausted, "every chat server is full").Retry(fullRetry)
@@ -113,22 +115,23 @@ func none(full bool) *errs.Error {
 	return errs.New(errs.CodeUnavailable, "no chat server is available").Retry(noneRetry)
 }
 
-// candidates returns the eligible servers by instance, those to avoid only if
-// there is no other, and whether some server lacks nothing but room.
-func (t *Table) candidates(r Request, at look) (list []candidate, full bool) {
+// candidates returns the eligible servers by instance (those to avoid only if
+// there is no other), and whether a server is only missing because it is full.
+func (t *Table) candidates(r Request, at moment) (list []candidate, full bool) {
 	var avoided []candidate
-	replicas := t.kept.replicas()
+	replicas := t.pending.replicas()
 	for _, s := range t.servers {
 		switch s.judge(at) {
 		case StateFull:
 			full = true
 		case StateEligible:
 			c := candidate{
-				server: s, doubted: t.doubted[s.id], far: r.Zone != "" && s.zone() != r.Zone, load: float64(s.pending) * replicas,
+				server: s, unproven: t.unproven[s.id], otherZone: r.Zone != "" && s.zone() != r.Zone, load: float64(s.pending) * replicas,
 			}
 			if !at.catalogOnly {
-				// An eligible server has capacity. Shedding aims at equal parts of
-				// it, too: else one would undo what the other does.
+				// The capacity is not 0, or the server would be full. Shedding
+				// too aims at equal parts of the capacity: else one would undo
+				// the other.
 				c.load = (c.load + float64(s.report.Load.Connections)) / float64(s.report.Load.Capacity)
 				c.release = t.releases[s.release()]
 			}
@@ -145,8 +148,8 @@ func (t *Table) candidates(r Request, at look) (list []candidate, full bool) {
 	return list, full
 }
 
-// pick returns the best: of the best tier the one with least load, or in a big
-// tier the better one of two. It brings the best ones of list to its front.
+// pick returns the server of the best tier with the least load, or in a big tier
+// the better one of two. It moves the best ones of list to its front.
 func (t *Table) pick(list []candidate) candidate {
 	for i := range min(len(list), 1+maxAlternates) {
 		for j := i + 1; j < len(list); j++ {
@@ -185,7 +188,7 @@ func inTier(list []candidate, k int) candidate {
 	return list[0]
 }
 
-// alternates returns the next best servers of a list as pick leaves it.
+// alternates returns the next best servers of a list that pick has sorted.
 func alternates(list []candidate, without *server) []Endpoint {
 	var next []Endpoint
 	for _, c := range list[:min(len(list), 1+maxAlternates)] {

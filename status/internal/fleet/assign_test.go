@@ -18,7 +18,7 @@ func TestAssignmentFollowsLoadBothWays(t *testing.T) {
 	if got := w.spread(80, fleet.Request{}); got["b"] != 80 {
 		t.Errorf("a 100, b 10: 80 users went %v", got)
 	}
-	w.live(20 * time.Second) // the kept places expire
+	w.live(20 * time.Second) // the pending assignments expire
 	w.load("a", 10)
 	w.load("b", 100)
 	if got := w.spread(80, fleet.Request{}); got["a"] != 80 {
@@ -113,7 +113,7 @@ func TestPreferences(t *testing.T) {
 	}
 }
 
-func TestAPlaceIsKept(t *testing.T) {
+func TestAnAssignmentIsPending(t *testing.T) {
 	one := func(t *testing.T) *world {
 		t.Helper()
 		w := two(t)
@@ -129,13 +129,13 @@ func TestAPlaceIsKept(t *testing.T) {
 		w := one(t)
 		first := w.assign(fleet.Request{})
 		if got := first.Expires.Sub(w.now); got != 10*time.Second {
-			t.Errorf("kept for %v", got)
+			t.Errorf("pending for %v", got)
 		}
 		w.live(5 * time.Second)
 		w.assign(fleet.Request{})
 		w.assign(fleet.Request{})
 		if !exhausted(w) {
-			t.Fatal("a fourth place of three")
+			t.Fatal("a fourth user on a server for three")
 		}
 		w.live(5 * time.Second)
 		w.assign(fleet.Request{})
@@ -143,7 +143,7 @@ func TestAPlaceIsKept(t *testing.T) {
 			t.Fatal("more than the first one expired")
 		}
 	})
-	t.Run("it is given free when its user arrives", func(t *testing.T) {
+	t.Run("it ends when its user arrives", func(t *testing.T) {
 		w := one(t)
 		used := w.assign(fleet.Request{}).ID
 		w.assign(fleet.Request{})
@@ -152,11 +152,11 @@ func TestAPlaceIsKept(t *testing.T) {
 		w.reports["a"] = r
 		w.report("a", used, used, "of another replica")
 		if v := w.table.View().Servers[0]; v.Pending != 1 || v.Load.Connections != 1 {
-			t.Errorf("%d kept, load %+v", v.Pending, v.Load)
+			t.Errorf("%d pending, load %+v", v.Pending, v.Load)
 		}
 		w.assign(fleet.Request{})
 		if !exhausted(w) {
-			t.Error("a fourth place of three")
+			t.Error("a fourth user on a server for three")
 		}
 	})
 	t.Run("also when the user arrives elsewhere", func(t *testing.T) {
@@ -164,7 +164,7 @@ func TestAPlaceIsKept(t *testing.T) {
 		id := w.assign(fleet.Request{}).ID
 		w.report("b", id)
 		if v := w.table.View().Servers; v[0].Pending != 0 || v[1].Pending != 0 {
-			t.Errorf("kept %d and %d", v[0].Pending, v[1].Pending)
+			t.Errorf("pending %d and %d", v[0].Pending, v[1].Pending)
 		}
 	})
 	t.Run("not for a server that is gone", func(t *testing.T) {
@@ -176,7 +176,7 @@ func TestAPlaceIsKept(t *testing.T) {
 		w.report("b", id)
 		w.list("a")
 		if v := w.table.View().Servers; v[0].Pending != 0 {
-			t.Errorf("%d kept", v[0].Pending)
+			t.Errorf("%d pending", v[0].Pending)
 		}
 	})
 	t.Run("not without bound", func(t *testing.T) {
@@ -186,7 +186,7 @@ func TestAPlaceIsKept(t *testing.T) {
 		for ; !exhausted(w); n++ {
 		}
 		if n != 100_000 {
-			t.Errorf("%d places kept", n)
+			t.Errorf("%d pending", n)
 		}
 		w.live(11 * time.Second)
 		w.assign(fleet.Request{})
@@ -277,7 +277,7 @@ func TestTheCatalogAloneDecides(t *testing.T) {
 	t.Run("every report is stale", func(t *testing.T) {
 		w := two(t)
 		w.load("a", 900)
-		w.hush("a")
+		w.silence("a")
 		w.hangUp("b")
 		w.pass(10 * time.Second)
 		check(t, w, map[string]int{"a": 15, "b": 15})
@@ -289,7 +289,7 @@ func TestTheCatalogAloneDecides(t *testing.T) {
 	t.Run("a drain leaves only silent ones", func(t *testing.T) {
 		w := two(t)
 		w.drain("a")
-		w.hush("b")
+		w.silence("b")
 		w.live(4 * time.Second)
 		check(t, w, map[string]int{"b": 30})
 	})

@@ -6,15 +6,15 @@ import (
 	"time"
 )
 
-// Evening the load. Users stay connected for days, so a server that was added
-// would wait for days for its share. Instead the others are told to keep at most
-// so many connections; who has to leave gets a new assignment, which leads to
-// where there is room.
+// Balancing. Users stay connected for days, so a server that was added would
+// wait for days for its share. Instead the others get an order to keep at most
+// a number of connections; a user who has to leave gets a new assignment, which
+// leads to a server with more room.
 //
-// Nobody leads. Each replica comes to its own conclusion from the same reports,
-// and an order names what may stay, not what should go: the orders of several
-// replicas do not add up, the lowest one counts. A replica that does not see the
-// whole fleet as it is gives none.
+// There is no leader. Each replica draws its own conclusion from the same
+// reports, and an order names what may stay, not what should go: the orders of
+// several replicas do not add up, the lowest one counts. A replica that does
+// not see the whole fleet gives no order.
 
 // DefaultStableFor is for how long the fleet has to be unchanged before
 // connections are moved: users who lost their server are back by then (clients
@@ -25,25 +25,26 @@ const (
 	// catalogGood is how old the catalog may be. Consul answers every ten
 	// seconds when nothing changes.
 	catalogGood = 15 * time.Second
-	// unevenFor is how long the load has to be uneven: logins and logouts come in
-	// bursts.
+	// unevenFor is for how long the load has to be uneven: logins and logouts
+	// come in bursts.
 	unevenFor = 3 * time.Second
-	// moveWithin is in what time a server gives away what it has too much:
-	// with DefaultStableFor well within the minute that a new server waits for its share.
+	// moveWithin is the time in which a server sheds its surplus. Together with
+	// DefaultStableFor it is well within the minute in which a new server should
+	// have its share.
 	moveWithin = 30 * time.Second
 	// maxMoves bounds how many connections of a zone are moved per second: half
 	// of what gate and database bear when a server dies (10,000 in ten seconds).
 	maxMoves = 500
 	// inMotion is how long a connection may take from one server to the other.
-	// That long the highest total counts: who is between two servers is on no
-	// report, and everybody's share would seem to shrink.
+	// For that long the highest total counts: a user between two servers is in no
+	// report, and every share would seem to shrink.
 	inMotion = 5 * time.Second
-	// moveLimit is how much longer than planned an attempt may take. Those who
-	// leave may come back (the others refuse them, say); then nothing is tried
-	// for giveUpFor.
+	// moveLimit is how much longer than planned an attempt may take. The users
+	// may come back (because the other servers refuse them, say); then nothing
+	// is tried for giveUpFor.
 	moveLimit = time.Minute
 	giveUpFor = 5 * time.Minute
-	// balanceEvery is how often the whole fleet is looked at.
+	// balanceEvery is how often the balance is computed.
 	balanceEvery = 200 * time.Millisecond
 )
 
@@ -54,33 +55,33 @@ type BalanceState int
 const (
 	BalanceEven   BalanceState = iota // within the tolerance
 	BalanceMoving                     // servers are told to shed
-	BalanceHeld                       // nothing is moved, whatever the load
+	BalanceHeld                       // nothing is moved, even if the load is uneven
 )
 
-// Balance is how evenly the load lies.
+// Balance is how even the load is.
 type Balance struct {
 	State  BalanceState
 	Text   string
 	ToMove int // connections above the fair share of their servers, while moving
 }
 
-// balance is the whole fleet's part, balanced a server's, zone a zone's. All
-// belong to the table's mutex.
+// balance is the state of the whole fleet, balanced that of a server, zone that
+// of a zone. All belong to the table's mutex.
 type balance struct {
 	Balance
-	lookedAt time.Time
+	computed time.Time
 	changed  time.Time // when the fleet last changed
 	zones    map[string]*zone
 }
 
 type balanced struct {
 	takesPart bool
-	boot      uint64 // the process that was looked at last
+	boot      uint64 // of the process in the last computation
 	fair      float64
-	line      *line // nil without an order
+	ramp      *ramp // nil without an order
 }
 
-// zone is balanced by itself: assignments keep to their zone.
+// zone is balanced by itself: assignments stay within their zone.
 type zone struct {
 	members []*server
 	highest float64 // total of connections, and when it was
@@ -90,40 +91,40 @@ type zone struct {
 	until   time.Time // the end of the attempt, or of the pause after it
 }
 
-// line is a falling limit: what a server may keep, from its connections at the
-// start down to its fair share.
-type line struct {
+// ramp is a falling limit: how many connections a server may keep, from those at
+// the start down to its fair share.
+type ramp struct {
 	from, floor uint32
 	since       time.Time
-	pace        float64 // connections per second
+	rate        float64 // connections per second
 }
 
-// keepAtMost is the order of now; 0 is none.
+// keepAtMost is the server's current order; 0 is none.
 func (s *server) keepAtMost(now time.Time) uint32 {
-	if s.line == nil {
+	if s.ramp == nil {
 		return 0
 	}
-	gone := s.line.pace * now.Sub(s.line.since).Seconds()
-	return max(uint32(max(float64(s.line.from)-gone, 1)), s.line.floor)
+	gone := s.ramp.rate * now.Sub(s.ramp.since).Seconds()
+	return max(uint32(max(float64(s.ramp.from)-gone, 1)), s.ramp.floor)
 }
 
-// tolerance is how far from its fair share a server may be: a twentieth, and what
-// chance alone makes of an even distribution (its standard deviation, and two
-// for the smallest).
+// tolerance is how far from its fair share a server may be: a twentieth, and the
+// noise of a random distribution (its standard deviation, and two for the
+// smallest).
 func tolerance(fair float64) float64 { return fair/20 + math.Sqrt(fair) + 2 }
 
-// rebalance looks at the whole fleet, if it is time.
+// rebalance computes the balance of the whole fleet, if it is time.
 func (t *Table) rebalance(now time.Time) {
 	b := &t.balance
-	if now.Sub(b.lookedAt) < balanceEvery {
+	if now.Sub(b.computed) < balanceEvery {
 		return
 	}
-	b.lookedAt = now
+	b.computed = now
 	if why := t.held(now); why != "" {
 		b.Balance = Balance{State: BalanceHeld, Text: why}
 		clear(b.zones)
 		for _, s := range t.servers {
-			s.fair, s.line = 0, nil
+			s.fair, s.ramp = 0, nil
 		}
 		return
 	}
@@ -138,24 +139,28 @@ func (t *Table) rebalance(now time.Time) {
 		case z.moving:
 			b.State = BalanceMoving
 			for _, s := range z.members {
-				if s.line != nil {
-					b.ToMove += int(s.report.Load.Connections - s.line.floor)
+				if s.ramp != nil {
+					b.ToMove += int(s.report.Load.Connections - s.ramp.floor)
 				}
 			}
 		case now.Before(z.until) && b.State == BalanceEven:
-			b.Balance = Balance{State: BalanceHeld, Text: "moving connections did not even the load; it is tried again in " +
-				z.until.Sub(now).Round(time.Second).String()}
+			b.Balance = Balance{
+				State: BalanceHeld,
+				Text: "moving connections did not even the load; next attempt in " +
+					z.until.Sub(now).Round(time.Second).String(),
+			}
 		}
 	}
 	if b.State == BalanceMoving {
-		b.Text = fmt.Sprintf("%d connections have to move to where there is more room", b.ToMove)
+		b.Text = fmt.Sprintf("%d connections have to move to servers with more room", b.ToMove)
 	}
 }
 
-// held says why no connection may be moved, or "". It notes changes of the fleet.
+// held says why no connection may be moved, or "". It records changes of the
+// fleet.
 func (t *Table) held(now time.Time) string {
 	b := &t.balance
-	at := look{now, t.catalogOnly(now)}
+	at := moment{now, t.catalogOnly(now)}
 	why, releases := "", map[string]bool{}
 	for _, s := range t.servers {
 		state := s.judge(at)
@@ -173,10 +178,10 @@ func (t *Table) held(now time.Time) string {
 		switch {
 		case s.fresh(now) && (state == StateDraining || state == StateLeft):
 			why = s.id + " is draining"
-		case s.listed && t.doubted[s.id]:
-			why = "the probe of " + s.id + " does not pass" // it is new, or something is wrong
+		case s.listed && t.unproven[s.id]:
+			why = "the probe of " + s.id + " does not pass" // the server is new, or broken
 		case state == StateSilent || state == StateStale || at.catalogOnly && state == StateEligible && !s.fresh(now):
-			why = s.id + " does not report" // it may well hold connections
+			why = s.id + " does not report" // it may hold connections
 		}
 	}
 	if len(releases) > 1 {
@@ -194,7 +199,7 @@ func (t *Table) held(now time.Time) string {
 	return why
 }
 
-// byZone sorts those who take part into their zones.
+// byZone sorts the servers that take part into their zones.
 func (t *Table) byZone(now time.Time) map[string]*zone {
 	zones := t.balance.zones
 	for _, z := range zones {
@@ -202,7 +207,7 @@ func (t *Table) byZone(now time.Time) map[string]*zone {
 	}
 	for _, s := range t.servers {
 		if !s.takesPart || s.report.Load.Capacity == 0 {
-			s.fair, s.line = 0, nil
+			s.fair, s.ramp = 0, nil
 			continue
 		}
 		z := zones[s.zone()]
@@ -215,7 +220,8 @@ func (t *Table) byZone(now time.Time) map[string]*zone {
 	return zones
 }
 
-// share tells everybody in a zone their fair share, and who has too much to shed.
+// share gives each server of a zone its fair share, and orders those that have
+// more to shed.
 func (t *Table) share(z *zone, now time.Time) {
 	total, capacity := 0.0, 0.0
 	for _, s := range z.members {
@@ -242,8 +248,8 @@ func (t *Table) share(z *zone, now time.Time) {
 	}
 }
 
-// begin gives an order to each server with more than its share. They all come to
-// an end at about the same time.
+// begin gives an order to each server with more than its share. All orders end at
+// about the same time.
 func (z *zone) begin(now time.Time, above float64) {
 	for _, s := range z.members {
 		have, floor := s.report.Load.Connections, uint32(math.Ceil(s.fair))
@@ -251,9 +257,9 @@ func (z *zone) begin(now time.Time, above float64) {
 			continue
 		}
 		excess := float64(have - floor)
-		s.line = &line{
+		s.ramp = &ramp{
 			from: have, floor: floor, since: now,
-			pace: max(min(excess/moveWithin.Seconds(), maxMoves*excess/above), 1),
+			rate: max(min(excess/moveWithin.Seconds(), maxMoves*excess/above), 1),
 		}
 		z.moving = true
 	}
@@ -263,16 +269,17 @@ func (z *zone) begin(now time.Time, above float64) {
 	}
 }
 
-// goOn ends the orders that are fulfilled, and all when it takes too long.
+// goOn ends the orders that are fulfilled, and all of them when it takes too
+// long.
 func (z *zone) goOn(now time.Time) {
 	z.moving = false
 	for _, s := range z.members {
-		if s.line == nil {
+		if s.ramp == nil {
 			continue
 		}
-		s.line.floor = uint32(math.Ceil(s.fair))
-		if s.report.Load.Connections <= s.line.floor {
-			s.line = nil
+		s.ramp.floor = uint32(math.Ceil(s.fair))
+		if s.report.Load.Connections <= s.ramp.floor {
+			s.ramp = nil
 			continue
 		}
 		z.moving = true
@@ -284,7 +291,7 @@ func (z *zone) goOn(now time.Time) {
 	if now.After(z.until) {
 		z.moving, z.until = false, now.Add(giveUpFor)
 		for _, s := range z.members {
-			s.line = nil
+			s.ramp = nil
 		}
 	}
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/msrchat/msrchat/status/internal/fleet"
 )
 
-// order is what a server is told with its next report.
+// order is a server's order in the answer to its next report.
 func (w *world) order(id string) uint32 {
 	w.t.Helper()
 	w.report(id)
@@ -41,7 +41,7 @@ func TestAnAddedServerMakesTheOthersShed(t *testing.T) {
 	w := uneven(t)
 	w.live(9 * time.Second)
 	if got := w.order("a"); got != 0 {
-		t.Fatalf("ordered to keep %d before the fleet was calm", got)
+		t.Fatalf("ordered to keep %d before the fleet was stable", got)
 	}
 	w.live(5 * time.Second)
 	first := w.order("a")
@@ -49,7 +49,7 @@ func TestAnAddedServerMakesTheOthersShed(t *testing.T) {
 		t.Fatalf("the first order is %d, want one that begins where the server is", first)
 	}
 	if got := w.order("c"); got != 0 {
-		t.Errorf("the new server is told to keep %d", got)
+		t.Errorf("the new server has to keep %d", got)
 	}
 	w.live(15 * time.Second)
 	if half := w.order("a"); half > 86 || half < 80 {
@@ -68,7 +68,7 @@ func TestAnAddedServerMakesTheOthersShed(t *testing.T) {
 	w.live(time.Second)
 	for _, id := range []string{"a", "b", "c"} {
 		if got := w.order(id); got != 0 {
-			t.Errorf("%s is still told to keep %d", id, got)
+			t.Errorf("%s still has to keep %d", id, got)
 		}
 	}
 	if b := w.table.View().Balance; b.State != fleet.BalanceEven {
@@ -84,7 +84,7 @@ func TestNothingIsMovedWhile(t *testing.T) {
 	}{
 		{"a server drains", func(w *world) { w.drain("b") }, "b is draining"},
 		{"one left the catalog and still reports", func(w *world) { w.unlist("b") }, "b is draining"},
-		{"a server does not report", func(w *world) { w.hush("b") }, "b does not report"},
+		{"a server does not report", func(w *world) { w.silence("b") }, "b does not report"},
 		{"one has not reported yet", func(w *world) { w.list("d") }, "d does not report"},
 		{"two releases are live", func(w *world) {
 			w.edit("c", func(i *discovery.Instance) { i.Meta = map[string]string{"release": "v2"} })
@@ -113,7 +113,7 @@ func TestNothingIsMovedWhile(t *testing.T) {
 			c.do(w)
 			w.live(5 * time.Second)
 			if got := w.order("a"); got != 0 {
-				t.Errorf("a is told to keep %d", got)
+				t.Errorf("a has to keep %d", got)
 			}
 			if b := w.table.View().Balance; b.State != fleet.BalanceHeld || !strings.Contains(b.Text, c.want) {
 				t.Errorf("balance %+v, want %q", b, c.want)
@@ -127,7 +127,7 @@ func TestNothingIsMovedWhile(t *testing.T) {
 		w.load("a", 500)
 		w.live(9 * time.Second)
 		if got := w.order("a"); got != 0 {
-			t.Errorf("a is told to keep %d", got)
+			t.Errorf("a has to keep %d", got)
 		}
 		w.live(6 * time.Second)
 		if got := w.order("a"); got == 0 {
@@ -136,7 +136,7 @@ func TestNothingIsMovedWhile(t *testing.T) {
 	})
 }
 
-// A server that fails for long is out of the reckoning; the rest is evened.
+// A server that fails for long is not counted; the load of the others is evened.
 func TestAFailingServerDoesNotHoldTheOthers(t *testing.T) {
 	w := uneven(t)
 	w.list("d")
@@ -145,11 +145,11 @@ func TestAFailingServerDoesNotHoldTheOthers(t *testing.T) {
 	w.fail("d")
 	w.live(20 * time.Second)
 	if got := w.order("a"); got == 0 || got > 100 {
-		t.Errorf("a is told to keep %d", got)
+		t.Errorf("a has to keep %d", got)
 	}
 	w.live(30 * time.Second)
 	if got := w.order("a"); got != 67 {
-		t.Errorf("a is told to keep %d of 200 over three", got)
+		t.Errorf("a has to keep %d of 200 over three", got)
 	}
 }
 
@@ -165,8 +165,8 @@ func TestNoiseMovesNobody(t *testing.T) {
 		}
 		for range 600 { // ten minutes
 			for _, id := range ids {
-				// Half of the chance of a wholly random distribution: logins go to
-				// the least loaded.
+				// Half the noise of a random distribution: logins go to the least
+				// loaded.
 				n := max(mean+rng.NormFloat64()*math.Sqrt(mean)/2, 0)
 				w.load(id, uint32(n))
 			}
@@ -184,7 +184,7 @@ func TestSharesFollowCapacity(t *testing.T) {
 	if got := w.spread(400, fleet.Request{}); got["a"] != 300 {
 		t.Errorf("400 users over 3000 and 1000 went %v", got)
 	}
-	w.live(11 * time.Second) // the places expire
+	w.live(11 * time.Second) // the pending assignments expire
 	w.load("a", 200)
 	w.load("b", 200)
 	w.live(45 * time.Second)
@@ -193,8 +193,8 @@ func TestSharesFollowCapacity(t *testing.T) {
 	}
 }
 
-// Assignments keep to their zone, so a zone is balanced by itself; otherwise those
-// who are told to leave would come back for ever.
+// Assignments stay within their zone, so a zone is balanced by itself. Otherwise
+// users who have to leave would come back forever.
 func TestZonesAreBalancedByThemselves(t *testing.T) {
 	w := newWorld(t)
 	w.list("a", "b", "c", "d")
@@ -211,8 +211,9 @@ func TestZonesAreBalancedByThemselves(t *testing.T) {
 	}
 }
 
-// Where the connections come back (the others refuse them), it is given up.
-func TestInVainIsNotForEver(t *testing.T) {
+// When the connections come back (because the others refuse them), balancing
+// pauses.
+func TestAnAttemptThatDoesNotHelpEnds(t *testing.T) {
 	w := uneven(t)
 	moving := 0
 	for range 300 {
@@ -222,9 +223,9 @@ func TestInVainIsNotForEver(t *testing.T) {
 		}
 	}
 	if moving < 60 || moving > 100 {
-		t.Errorf("told to shed in %d of 300 seconds", moving)
+		t.Errorf("ordered to shed in %d of 300 seconds", moving)
 	}
-	if b := w.table.View().Balance; b.State != fleet.BalanceHeld || !strings.Contains(b.Text, "tried again in") {
+	if b := w.table.View().Balance; b.State != fleet.BalanceHeld || !strings.Contains(b.Text, "next attempt in") {
 		t.Errorf("balance %+v", b)
 	}
 	w.live(2 * time.Minute)
@@ -233,9 +234,9 @@ func TestInVainIsNotForEver(t *testing.T) {
 	}
 }
 
-// TestScaleOut is whole fleets whose servers obey, and whose clients come back by
-// a new assignment: the new server has its share within a minute, nobody moves
-// twice, never too many at once, and afterwards all is quiet.
+// TestScaleOut has whole fleets whose servers obey and whose clients come back
+// with a new assignment: a new server has its share within a minute, nobody
+// moves twice, never too many at once, and afterwards nobody moves.
 func TestScaleOut(t *testing.T) {
 	for _, c := range []struct {
 		servers, added, users, replicas int
@@ -243,7 +244,7 @@ func TestScaleOut(t *testing.T) {
 		{1, 1, 30, 1}, {2, 1, 60, 2}, {2, 1, 2000, 3}, {10, 1, 10_000, 3}, {30, 1, 9_000, 3}, {3, 3, 3000, 2},
 	} {
 		t.Run(fmt.Sprintf("%d and %d, %d users, %d replicas", c.servers, c.added, c.users, c.replicas), func(t *testing.T) {
-			s := newSociety(c.servers+c.added, c.replicas)
+			s := newSimulation(c.servers+c.added, c.replicas)
 			for i := range c.users {
 				s.arrive(&user{}, i%c.servers)
 			}
@@ -278,8 +279,8 @@ func TestScaleOut(t *testing.T) {
 
 type user struct{ moves int }
 
-// society simulates chat servers with their users, replicas, and one clock.
-type society struct {
+// simulation has chat servers with their users, replicas, and one clock.
+type simulation struct {
 	now        time.Time
 	rng        *rand.Rand
 	tables     []*fleet.Table
@@ -298,8 +299,8 @@ type traveller struct {
 	from string
 }
 
-func newSociety(servers, replicas int) *society {
-	s := &society{
+func newSimulation(servers, replicas int) *simulation {
+	s := &simulation{
 		now: time.Unix(1_900_000_000, 0), rng: rand.New(rand.NewPCG(5, 6)), users: make([][]*user, servers),
 	}
 	for range replicas {
@@ -310,11 +311,11 @@ func newSociety(servers, replicas int) *society {
 	return s
 }
 
-func (s *society) arrive(u *user, server int) { s.users[server] = append(s.users[server], u) }
+func (s *simulation) arrive(u *user, server int) { s.users[server] = append(s.users[server], u) }
 
-// live lets time pass for the first n servers: a report to each replica a second,
-// each at its own time.
-func (s *society) live(t *testing.T, d time.Duration, n int) {
+// live advances the time for the first n servers, which report to each replica
+// once a second, each at its own time.
+func (s *simulation) live(t *testing.T, d time.Duration, n int) {
 	t.Helper()
 	const tick = 50 * time.Millisecond
 	var rows []discovery.Instance
@@ -344,9 +345,9 @@ func (s *society) live(t *testing.T, d time.Duration, n int) {
 	}
 }
 
-// report is one report of a server to a replica, and the order obeyed: the oldest
-// leave, and come back within a second and a quarter.
-func (s *society) report(t *testing.T, i, r int) {
+// report sends one report of a server to a replica and obeys the order: the
+// oldest users leave, and come back within a second and a quarter.
+func (s *simulation) report(t *testing.T, i, r int) {
 	t.Helper()
 	report := fleet.Report{
 		Instance: fmt.Sprintf("%03d", i), BootID: 1, StartedAt: time.Unix(1, 0), Used: s.used[r][i],
@@ -369,12 +370,13 @@ func (s *society) report(t *testing.T, i, r int) {
 		u.moves++
 		s.moves++
 		s.mostMoves = max(s.mostMoves, u.moves)
-		s.travellers = append(s.travellers, traveller{s.now.Add(time.Duration(s.rng.IntN(1250)) * time.Millisecond), u, report.Instance})
+		back := s.now.Add(time.Duration(s.rng.IntN(1250)) * time.Millisecond)
+		s.travellers = append(s.travellers, traveller{back, u, report.Instance})
 	}
 }
 
-// travel lets those arrive whose time has come.
-func (s *society) travel(t *testing.T) {
+// travel connects the users whose time has come.
+func (s *simulation) travel(t *testing.T) {
 	t.Helper()
 	rest := s.travellers[:0]
 	for _, on := range s.travellers {

@@ -9,25 +9,25 @@ import (
 	"github.com/msrchat/msrchat/shared/errs"
 )
 
-// Verdict is what a rule says of a server.
+// Verdict is what a rule says about a server.
 type Verdict int
 
 // The verdicts.
 const (
 	Holds   Verdict = iota // the condition holds
-	Fails                  // it does not: the server gets nobody
-	Orders                 // no condition: it decides the order
-	Skipped                // does not count at present
+	Fails                  // it does not: the server gets no users
+	Orders                 // not a condition: it decides the order
+	Skipped                // it does not count at present
 )
 
 // Rule is one rule applied to one server.
 type Rule struct {
 	Name    string
 	Verdict Verdict
-	Facts   string // what it looked at
+	Facts   string // what it decided from
 }
 
-// Candidate is a server as an assignment looks at it.
+// Candidate is a server from the point of view of an assignment.
 type Candidate struct {
 	Server Endpoint
 	Rank   int // 1 is taken first, 0 not at all
@@ -35,24 +35,24 @@ type Candidate struct {
 	Rules  []Rule
 }
 
-// Explanation tells how a request would be answered.
+// Explanation says how a request would be answered.
 type Explanation struct {
 	Verdict     string
 	CatalogOnly bool
 	Candidates  []Candidate // in the order in which they would be taken, then the others
 }
 
-// Explain tells how Assign would answer r now, by the same rules. No place is
-// kept.
+// Explain says how Assign would answer r now, by the same rules. It assigns
+// nothing.
 func (t *Table) Explain(r Request) Explanation {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.explain(r, t.now())
 }
 
-// ExplainServer tells about one server, by its instance or a beginning that fits
-// no other one: whether it would get a user who has no wishes, and whether it has
-// to shed. CodeNotFound: there is none; CodeInvalid: there are several.
+// ExplainServer is about one server, by its instance or a unique prefix of it:
+// whether it would get a user without preferences, and whether it has to shed.
+// CodeNotFound: there is none; CodeInvalid: there are several.
 func (t *Table) ExplainServer(instance string) (Explanation, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -66,7 +66,7 @@ func (t *Table) ExplainServer(instance string) (Explanation, error) {
 	e := t.explain(Request{}, now)
 	e.Candidates = slices.DeleteFunc(e.Candidates, func(c Candidate) bool { return c.Server.Instance != s.id })
 	c := e.Candidates[0]
-	e.Verdict = fmt.Sprintf("%s gets users; it is number %d: %s", s.id, c.Rank, c.Why)
+	e.Verdict = fmt.Sprintf("%s gets users; its rank is %d: %s", s.id, c.Rank, c.Why)
 	if c.Rank == 0 {
 		e.Verdict = s.id + " gets no users: " + c.Why
 	}
@@ -74,7 +74,7 @@ func (t *Table) ExplainServer(instance string) (Explanation, error) {
 	return e, nil
 }
 
-// lookUp finds a server by a beginning of its instance.
+// lookUp finds a server by its instance or a prefix of it.
 func (t *Table) lookUp(instance string) (*server, error) {
 	if s := t.server(instance); s != nil {
 		return s, nil
@@ -89,19 +89,20 @@ func (t *Table) lookUp(instance string) (*server, error) {
 	}
 	switch len(fit) {
 	case 0:
-		return nil, errs.New(errs.CodeNotFound, "this replica knows no chat server %q", instance)
+		return nil, errs.New(errs.CodeNotFound, "this replica has no chat server %q", instance)
 	case 1:
 		return fit[0], nil
 	}
-	return nil, errs.New(errs.CodeInvalid, "%d chat servers begin with %q: %s and %s, for example", len(fit), instance, fit[0].id, fit[1].id).In("instance")
+	return nil, errs.New(errs.CodeInvalid, "%d chat servers begin with %q: %s and %s, for example",
+		len(fit), instance, fit[0].id, fit[1].id).In("instance")
 }
 
-// shedding says what a server has to do for the even load.
+// shedding says whether a server has to shed connections.
 func (t *Table) shedding(s *server, now time.Time) string {
 	keep := s.keepAtMost(now)
 	switch {
 	case keep > 0:
-		return fmt.Sprintf("it is told to keep at most %d connections, on the way to its share of %.1f", keep, s.fair)
+		return fmt.Sprintf("it has to keep at most %d connections now, and its share of %.1f in the end", keep, s.fair)
 	case s.fair > 0:
 		return fmt.Sprintf("it has no order to shed, its share is %.1f connections", s.fair)
 	}
@@ -109,14 +110,14 @@ func (t *Table) shedding(s *server, now time.Time) string {
 }
 
 func (t *Table) explain(r Request, now time.Time) Explanation {
-	t.kept.expire(now)
-	at := look{now, t.catalogOnly(now)}
+	t.pending.expire(now)
+	at := moment{now, t.catalogOnly(now)}
 	list, full := t.candidates(r, at)
-	slices.SortStableFunc(list, better) // without chance: equal ones by instance
+	slices.SortStableFunc(list, better) // no random tie: equal ones by instance
 	e := Explanation{CatalogOnly: at.catalogOnly, Verdict: verdict(list)}
 	for i, c := range list {
 		e.Candidates = append(e.Candidates, Candidate{
-			Server: c.server.endpoint(), Rank: i + 1, Why: standing(list, i), Rules: c.server.rules(r, at, &list[i]),
+			Server: c.server.endpoint(), Rank: i + 1, Why: whyRank(list, i), Rules: c.server.rules(r, at, &list[i]),
 		})
 	}
 	for _, s := range t.servers {
@@ -131,8 +132,8 @@ func (t *Table) explain(r Request, now time.Time) Explanation {
 	}
 	switch {
 	case t.firstSet.IsZero():
-		e.Verdict = "nobody is assigned: Consul has not told this replica yet which servers there are"
-	case t.kept.full():
+		e.Verdict = "nobody is assigned: Consul has not answered this replica yet"
+	case t.pending.full():
 		e.Verdict = "nobody is assigned: too many assignments wait for their users"
 	case len(list) == 0:
 		e.Verdict = "nobody is assigned: " + none(full).Message
@@ -140,7 +141,7 @@ func (t *Table) explain(r Request, now time.Time) Explanation {
 	return e
 }
 
-// verdict says who would be taken of a sorted list.
+// verdict says which server of a sorted list would be taken.
 func verdict(list []candidate) string {
 	if len(list) == 0 {
 		return ""
@@ -156,36 +157,36 @@ func verdict(list []candidate) string {
 	}
 	switch {
 	case alike > sampleAbove:
-		return fmt.Sprintf("the less loaded of two that chance picks from the first %d", alike)
+		return fmt.Sprintf("the less loaded of two random ones of the first %d would be taken", alike)
 	case equal > 1:
-		return fmt.Sprintf("chance decides between the first %d, which are equal", equal)
+		return fmt.Sprintf("one of the first %d, which are equal, would be taken at random", equal)
 	}
 	return list[0].server.id + " would be taken"
 }
 
-// standing says why the i-th of a sorted list stands where it does.
-func standing(list []candidate, i int) string {
+// whyRank says why the i-th of a sorted list has its rank.
+func whyRank(list []candidate, i int) string {
 	c := list[i]
 	switch {
 	case len(list) == 1:
 		return "it is the only one"
 	case i == 0:
-		return "nothing speaks for another one"
+		return "no other one is better"
 	}
 	before := list[i-1]
 	switch {
 	case !c.release.Equal(before.release):
 		return "its release is older than that of " + before.server.id
-	case c.far != before.far:
-		return "it is in another zone than the one asked for"
+	case c.otherZone != before.otherZone:
+		return "it is not in the requested zone"
 	case c.load > before.load:
 		return "it has more load than " + before.server.id
 	}
-	return "equal to " + before.server.id
+	return "it is equal to " + before.server.id
 }
 
 // rules applies every rule; c is nil for a server that is not taken.
-func (s *server) rules(r Request, at look, c *candidate) []Rule {
+func (s *server) rules(r Request, at moment, c *candidate) []Rule {
 	var out []Rule
 	for i := range rules {
 		rule := Rule{Name: rules[i].name}
@@ -209,10 +210,10 @@ func (s *server) rules(r Request, at look, c *candidate) []Rule {
 	return append(out, avoid, s.releaseRule(at), s.zoneRule(r), s.loadRule(at, c))
 }
 
-func (s *server) releaseRule(at look) Rule {
+func (s *server) releaseRule(at moment) Rule {
 	rule := Rule{"newest release", Orders, s.release()}
 	if at.catalogOnly {
-		rule = Rule{"newest release", Skipped, s.release() + "; which one is newer is known from reports only"}
+		rule = Rule{"newest release", Skipped, s.release() + "; only reports say which one is newer"}
 	}
 	return rule
 }
@@ -220,20 +221,20 @@ func (s *server) releaseRule(at look) Rule {
 func (s *server) zoneRule(r Request) Rule {
 	switch {
 	case r.Zone == "":
-		return Rule{"zone", Skipped, "none is asked for"}
+		return Rule{"zone", Skipped, "none is requested"}
 	case s.zone() == r.Zone:
-		return Rule{"zone", Orders, r.Zone + ", as asked for"}
+		return Rule{"zone", Orders, r.Zone + ", as requested"}
 	}
-	return Rule{"zone", Orders, fmt.Sprintf("%q, asked for is %q", s.zone(), r.Zone)}
+	return Rule{"zone", Orders, fmt.Sprintf("%q, requested is %q", s.zone(), r.Zone)}
 }
 
-func (s *server) loadRule(at look, c *candidate) Rule {
+func (s *server) loadRule(at moment, c *candidate) Rule {
 	switch {
 	case c == nil:
 		return Rule{"least load", Skipped, "it is not taken"}
 	case at.catalogOnly:
-		return Rule{"least load", Orders, fmt.Sprintf("%d places kept; reports do not count at present", s.pending)}
+		return Rule{"least load", Orders, fmt.Sprintf("%d pending assignments; reports do not count at present", s.pending)}
 	}
-	return Rule{"least load", Orders, fmt.Sprintf("%.2f %% of its capacity: %d connections, and %d kept places with what other replicas are likely to have handed out",
-		100*c.load, s.report.Load.Connections, s.pending)}
+	return Rule{"least load", Orders, fmt.Sprintf("%.2f %% of its capacity: %d connections, %d pending assignments, "+
+		"and an estimate of those of other replicas", 100*c.load, s.report.Load.Connections, s.pending)}
 }

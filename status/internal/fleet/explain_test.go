@@ -35,11 +35,11 @@ func TestExplainAnAssignment(t *testing.T) {
 		got = append(got, fmt.Sprintf("%s %d %s", c.Server.Instance, c.Rank, c.Why))
 	}
 	if diff := cmp.Diff([]string{
-		"a 1 nothing speaks for another one",
+		"a 1 no other one is better",
 		"c 2 its release is older than that of a",
 		"b 3 it has more load than c",
-		"e 4 it is in another zone than the one asked for",
-		"d 0 it is full: 1000 connections and 0 kept places of 1000",
+		"e 4 it is not in the requested zone",
+		"d 0 it is full: 1000 connections, 0 pending assignments, capacity 1000",
 		"f 0 the request avoids it, and there are others",
 	}, got); diff != "" {
 		t.Error(diff)
@@ -51,8 +51,8 @@ func TestExplainAnAssignment(t *testing.T) {
 	for name, want := range map[string]fleet.Rule{
 		"checks pass":     {Verdict: fleet.Holds, Facts: "all of them"},
 		"reports in time": {Verdict: fleet.Holds, Facts: "the last report is 0.0 s old"},
-		"has room":        {Verdict: fleet.Holds, Facts: "500 connections and 0 kept places of 1000"},
-		"zone":            {Verdict: fleet.Orders, Facts: "north, as asked for"},
+		"has room":        {Verdict: fleet.Holds, Facts: "500 connections, 0 pending assignments, capacity 1000"},
+		"zone":            {Verdict: fleet.Orders, Facts: "north, as requested"},
 		"newest release":  {Verdict: fleet.Orders, Facts: "v1"},
 	} {
 		want.Name = name
@@ -63,9 +63,9 @@ func TestExplainAnAssignment(t *testing.T) {
 	if !strings.HasPrefix(rules["least load"].Facts, "50.00 % of its capacity: 500 connections") {
 		t.Errorf("load: %+v", rules["least load"])
 	}
-	// It keeps no place.
+	// It assigns nothing.
 	if v := w.table.View(); v.Servers[0].Pending != 1 || v.AssignRate == 0 {
-		t.Errorf("%d places kept, %v assignments a second", v.Servers[0].Pending, v.AssignRate)
+		t.Errorf("%d pending, %v assignments a second", v.Servers[0].Pending, v.AssignRate)
 	}
 }
 
@@ -74,9 +74,15 @@ func TestExplainNobody(t *testing.T) {
 		name, want string
 		do         func(w *world)
 	}{
-		{"all full", "nobody is assigned: every chat server is full", func(w *world) { w.load("a", 1000); w.load("b", 1000) }},
-		{"all draining", "nobody is assigned: no chat server is available", func(w *world) { w.drain("a"); w.drain("b") }},
-		{"equal ones", "chance decides between the first 2, which are equal", func(*world) {}},
+		{"all full", "nobody is assigned: every chat server is full", func(w *world) {
+			w.load("a", 1000)
+			w.load("b", 1000)
+		}},
+		{"all draining", "nobody is assigned: no chat server is available", func(w *world) {
+			w.drain("a")
+			w.drain("b")
+		}},
+		{"equal ones", "one of the first 2, which are equal, would be taken at random", func(*world) {}},
 		{"too many waiting", "nobody is assigned: too many assignments wait for their users", func(w *world) {
 			w.change("a", func(r *fleet.Report) { r.Load.Capacity = 1 << 30 })
 			for range 100_000 {
@@ -94,7 +100,7 @@ func TestExplainNobody(t *testing.T) {
 	}
 	t.Run("no catalog", func(t *testing.T) {
 		w := newWorld(t)
-		if e := w.table.Explain(fleet.Request{}); !strings.Contains(e.Verdict, "Consul has not told") {
+		if e := w.table.Explain(fleet.Request{}); !strings.Contains(e.Verdict, "Consul has not answered") {
 			t.Errorf("verdict %q", e.Verdict)
 		}
 	})
@@ -131,18 +137,19 @@ func TestExplainAServer(t *testing.T) {
 		return e.Verdict
 	}
 	w.live(time.Second)
-	if got := explain("c"); !strings.HasPrefix(got, "c gets users; it is number 1: nothing speaks for another one; it has no order to shed: the fleet changed") {
+	if got := explain("c"); !strings.HasPrefix(got, "c gets users; its rank is 1: no other one is better; "+
+		"it has no order to shed: the fleet changed") {
 		t.Error(got)
 	}
 	w.live(30 * time.Second)
-	if got := explain("a"); !strings.Contains(got, "it is number 2: it has more load than c; it is told to keep at most") {
+	if got := explain("a"); !strings.Contains(got, "its rank is 2: it has more load than c; it has to keep at most") {
 		t.Error(got)
 	}
 	if got := explain("c"); !strings.Contains(got, "no order to shed, its share is 66.7 connections") {
 		t.Error(got)
 	}
 	w.drain("a")
-	if got := explain("a"); !strings.HasPrefix(got, "a gets no users: it says that it is draining") {
+	if got := explain("a"); !strings.HasPrefix(got, "a gets no users: it reports that it is draining") {
 		t.Error(got)
 	}
 	w.list("chat-1", "chat-2")

@@ -10,8 +10,8 @@ import (
 	"github.com/msrchat/msrchat/status/internal/fleet"
 )
 
-// world is a table with a clock that only the test moves, and servers that
-// report when the test says so. One goroutine.
+// world is a table with a clock that only the test moves, and servers that report
+// when the test says so. It belongs to one goroutine.
 type world struct {
 	t       *testing.T
 	now     time.Time
@@ -36,8 +36,8 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-// pass moves the clock without anybody reporting; live with everybody
-// reporting each second.
+// pass moves the clock without reports, live with a report of each server every
+// second.
 func (w *world) pass(d time.Duration) { w.now = w.now.Add(d) }
 
 func (w *world) live(d time.Duration) {
@@ -51,7 +51,7 @@ func (w *world) live(d time.Duration) {
 	}
 }
 
-// list puts servers into the catalog, passing; settings follow the name.
+// list puts passing servers into the catalog.
 func (w *world) list(ids ...string) {
 	for _, id := range ids {
 		w.rows[id] = discovery.Instance{
@@ -122,7 +122,7 @@ func (w *world) change(id string, change func(*fleet.Report)) {
 	}
 }
 
-func (w *world) hush(id string) { delete(w.streams, id) } // the stream stays open, silent
+func (w *world) silence(id string) { delete(w.streams, id) } // the stream stays open
 
 func (w *world) hangUp(id string) {
 	w.streams[id].Close()
@@ -174,8 +174,8 @@ func TestStates(t *testing.T) {
 		want fleet.State // of a; b stays well
 	}{
 		{"well", func(w *world) {}, fleet.StateEligible},
-		{"a report 2.9 s ago", func(w *world) { w.hush("a"); w.live(2900 * time.Millisecond) }, fleet.StateEligible},
-		{"a report 3.1 s ago", func(w *world) { w.hush("a"); w.live(3100 * time.Millisecond) }, fleet.StateStale},
+		{"a report 2.9 s ago", func(w *world) { w.silence("a"); w.live(2900 * time.Millisecond) }, fleet.StateEligible},
+		{"a report 3.1 s ago", func(w *world) { w.silence("a"); w.live(3100 * time.Millisecond) }, fleet.StateStale},
 		{"the stream broke 0.9 s ago", func(w *world) { w.hangUp("a"); w.live(900 * time.Millisecond) }, fleet.StateEligible},
 		{"the stream broke 1.1 s ago", func(w *world) { w.hangUp("a"); w.live(1100 * time.Millisecond) }, fleet.StateStale},
 		{"a new stream", func(w *world) { w.hangUp("a"); w.live(5 * time.Second); w.open("a") }, fleet.StateEligible},
@@ -222,7 +222,7 @@ func TestStates(t *testing.T) {
 			if got := w.state("b"); got != fleet.StateEligible {
 				t.Errorf("b is %s", got)
 			}
-			// What the view says is what Assign does.
+			// Assign agrees with the view.
 			if got := w.spread(5, fleet.Request{Avoid: []string{"b"}})["a"]; (got == 5) != (c.want == fleet.StateEligible) {
 				t.Errorf("a got %d of 5", got)
 			}
@@ -359,11 +359,11 @@ func TestReportStreams(t *testing.T) {
 	})
 }
 
-func TestTheViewTellsWhatIsKnown(t *testing.T) {
+func TestTheViewHasWhatIsKnown(t *testing.T) {
 	w := two(t)
 	w.edit("a", func(i *discovery.Instance) { i.Meta = map[string]string{"relay": "a:9", "zone": "north"} })
 	w.change("a", func(r *fleet.Report) { r.TLSServerName, r.Load.Connections = "chat.example", 7 })
-	w.hush("a")
+	w.silence("a")
 	w.assign(fleet.Request{Avoid: []string{"b"}})
 	w.live(4 * time.Second)
 	v := w.table.View().Servers

@@ -12,12 +12,12 @@ import (
 	"github.com/msrchat/msrchat/status/internal/fleet"
 )
 
-// TestAnyLife drives a table through random events and checks what must hold
-// in every one: users go only where the view says so, kept places are neither
-// lost nor counted twice, and what is gone is forgotten.
-func TestAnyLife(t *testing.T) {
+// A table that gets random events always keeps its invariants: users are assigned
+// only where the view says so, pending assignments are neither lost nor counted
+// twice, and what is gone is forgotten.
+func TestRandomEventsKeepTheInvariants(t *testing.T) {
 	for seed := range uint64(40) {
-		l := &life{rng: rand.New(rand.NewPCG(seed, 7)), now: time.Unix(1_900_000_000, 0), kept: map[string]keptPlace{}}
+		l := &life{rng: rand.New(rand.NewPCG(seed, 7)), now: time.Unix(1_900_000_000, 0), pending: map[string]expected{}}
 		l.table = fleet.New(fleet.Options{Now: func() time.Time { return l.now }, IntN: l.rng.IntN})
 		for step := range 300 {
 			if err := l.step(); err != nil {
@@ -29,7 +29,7 @@ func TestAnyLife(t *testing.T) {
 		l.now = l.now.Add(2 * time.Minute)
 		l.table.SetCatalog(nil)
 		if v := l.table.View().Servers; len(v) != 0 {
-			t.Fatalf("seed %d: remembered for ever: %+v", seed, v)
+			t.Fatalf("seed %d: never forgotten: %+v", seed, v)
 		}
 	}
 }
@@ -39,10 +39,10 @@ type life struct {
 	now     time.Time
 	table   *fleet.Table
 	streams []*fleet.Stream
-	kept    map[string]keptPlace // what the table should keep
+	pending map[string]expected // the assignments that the table should have
 }
 
-type keptPlace struct {
+type expected struct {
 	server  string
 	expires time.Time
 }
@@ -74,13 +74,13 @@ func (l *life) step() error {
 	return l.assign()
 }
 
-// report opens a stream, or reports on one of the process, if it still may.
+// report opens a stream, or reports on an open one.
 func (l *life) report() {
 	r := fleet.Report{
 		Instance: l.name(), BootID: uint64(l.rng.IntN(2)), StartedAt: l.now.Add(-time.Duration(l.rng.IntN(1000)) * time.Second),
 		Load: fleet.Load{Connections: uint32(l.rng.IntN(5)), Capacity: 20, Draining: l.rng.IntN(10) == 0},
 	}
-	for id := range l.kept {
+	for id := range l.pending {
 		if l.rng.IntN(4) == 0 {
 			r.Used = append(r.Used, id, "unknown")
 		}
@@ -95,7 +95,7 @@ func (l *life) report() {
 		return
 	}
 	for _, id := range r.Used {
-		delete(l.kept, id)
+		delete(l.pending, id)
 	}
 }
 
@@ -105,16 +105,16 @@ func (l *life) hangUp() {
 	}
 }
 
-// assign asks for a place and compares with the view.
+// assign asks for an assignment and compares it with the view.
 func (l *life) assign() error {
 	states := map[string]fleet.Server{}
 	for _, s := range l.table.View().Servers {
 		states[s.Endpoint.Instance] = s
 	}
 	pending := map[string]int{}
-	for id, p := range l.kept {
+	for id, p := range l.pending {
 		if _, known := states[p.server]; !known || !p.expires.After(l.now) {
-			delete(l.kept, id)
+			delete(l.pending, id)
 			continue
 		}
 		pending[p.server]++
@@ -122,7 +122,7 @@ func (l *life) assign() error {
 	eligible := 0
 	for id, s := range states {
 		if s.Pending != pending[id] {
-			return fmt.Errorf("%d places kept at %s, want %d", s.Pending, id, pending[id])
+			return fmt.Errorf("%d pending at %s, want %d", s.Pending, id, pending[id])
 		}
 		if (s.State == fleet.StateEligible) != (s.Reason == "") {
 			return fmt.Errorf("%s is %s because %q", id, s.State, s.Reason)
@@ -150,11 +150,12 @@ func (l *life) assign() error {
 		}
 		seen[e.Instance] = true
 	}
-	// Chance decides between equal ones, which the explanation says.
-	if first := explained.Candidates[0].Server; first != a.Server && !strings.HasPrefix(explained.Verdict, "chance decides") {
+	// Of equal ones a random one is taken, which the explanation says.
+	first, random := explained.Candidates[0].Server, strings.HasSuffix(explained.Verdict, "at random")
+	if first != a.Server && !random {
 		return fmt.Errorf("%s was explained, %s taken: %s", first.Instance, a.Server.Instance, explained.Verdict)
 	}
-	l.kept[a.ID] = keptPlace{server: a.Server.Instance, expires: a.Expires}
+	l.pending[a.ID] = expected{server: a.Server.Instance, expires: a.Expires}
 	return nil
 }
 

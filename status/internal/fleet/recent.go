@@ -5,14 +5,14 @@ import (
 	"time"
 )
 
-// recently is over what time recent averages: long against a report's second,
-// short against a restart.
+// recently is the time over which recent averages: long compared to the second
+// between reports, short compared to a restart.
 const recently = 10 * time.Second
 
-// recent counts what happened lately; each event fades. The zero value is empty.
+// recent is a count with exponential decay. The zero value is empty.
 type recent struct {
 	n  float64
-	at time.Time // as of when n is
+	at time.Time // of n
 }
 
 func (r *recent) add(n int, now time.Time) { r.n, r.at = r.count(now)+float64(n), now }

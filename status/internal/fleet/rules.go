@@ -8,10 +8,10 @@ import (
 // State is why a server gets users, or why not.
 type State string
 
-// The states, in the order in which the rules look for them.
+// The states, in the order of the rules.
 const (
 	StateUnlisted State = "unlisted" // reports, but was never in the catalog
-	StateLeft     State = "left"     // left the catalog: on its way out
+	StateLeft     State = "left"     // left the catalog: it is about to end
 	StateFailing  State = "failing"  // fails a check
 	StateDraining State = "draining" // says so
 	StateSilent   State = "silent"   // has not reported
@@ -25,8 +25,8 @@ var States = []State{
 	StateUnlisted, StateLeft, StateFailing, StateDraining, StateSilent, StateStale, StateFull, StateEligible,
 }
 
-// catalogOnly says that reports are no basis at present: no server that could
-// take users has a fresh one, or this replica just started and misses some.
+// catalogOnly says that reports cannot be used at present: no server that could
+// take users has a fresh one, or this replica just started and lacks some.
 func (t *Table) catalogOnly(now time.Time) bool {
 	fresh, silent := false, false
 	for _, s := range t.servers {
@@ -42,8 +42,8 @@ func (t *Table) catalogOnly(now time.Time) bool {
 	return !fresh || (silent && now.Sub(t.firstSet) < warmFor)
 }
 
-// look is a moment at which servers are judged, and whether reports count.
-type look struct {
+// moment is a time at which servers are judged, and whether reports count then.
+type moment struct {
 	now         time.Time
 	catalogOnly bool
 }
@@ -52,42 +52,43 @@ type look struct {
 type rule struct {
 	name   string
 	breaks State // of a server that breaks it
-	holds  func(*server, look) bool
-	// facts says what was looked at where it holds; where not, reason does.
-	facts func(*server, look) string
+	holds  func(*server, moment) bool
+	// facts says what the rule decided from, if it holds; if not, reason does.
+	facts func(*server, moment) string
 }
 
-// rules are looked at in this order; the first broken one counts.
+// rules are applied in this order; the first broken one counts.
 var rules = []rule{
 	{
-		"known to Consul", StateUnlisted,
-		func(s *server, _ look) bool { return s.wasListed },
-		func(*server, look) string { return "it was in the catalog" },
+		"registered in Consul", StateUnlisted,
+		func(s *server, _ moment) bool { return s.wasListed },
+		func(*server, moment) string { return "it was in the catalog" },
 	},
 	{
 		"in the catalog", StateLeft,
-		func(s *server, _ look) bool { return s.listed },
-		func(s *server, _ look) string { return "it is registered at " + s.row.Address },
+		func(s *server, _ moment) bool { return s.listed },
+		func(s *server, _ moment) string { return "it is registered at " + s.row.Address },
 	},
 	{
 		"checks pass", StateFailing,
-		func(s *server, at look) bool { return s.passes(at.now) },
-		func(s *server, at look) string {
+		func(s *server, at moment) bool { return s.passes(at.now) },
+		func(s *server, at moment) string {
 			if !s.row.Passing {
-				return "they fail for " + seconds(at.now.Sub(s.failingSince)) + ", too shortly to count while it reports"
+				return "they have failed for " + seconds(at.now.Sub(s.failingSince)) +
+					", too briefly to count while it reports"
 			}
 			return "all of them"
 		},
 	},
 	{
 		"not draining", StateDraining,
-		func(s *server, _ look) bool { return !s.saysDraining() },
-		func(*server, look) string { return "it does not say so" },
+		func(s *server, _ moment) bool { return !s.saysDraining() },
+		func(*server, moment) string { return "it does not report that it drains" },
 	},
 	{
 		"has reported", StateSilent,
-		func(s *server, at look) bool { return at.catalogOnly || s.report != nil },
-		func(s *server, _ look) string {
+		func(s *server, at moment) bool { return at.catalogOnly || s.report != nil },
+		func(s *server, _ moment) string {
 			if s.report == nil {
 				return "it has not, but the catalog alone decides at present"
 			}
@@ -96,8 +97,8 @@ var rules = []rule{
 	},
 	{
 		"reports in time", StateStale,
-		func(s *server, at look) bool { return at.catalogOnly || s.fresh(at.now) },
-		func(s *server, at look) string {
+		func(s *server, at moment) bool { return at.catalogOnly || s.fresh(at.now) },
+		func(s *server, at moment) string {
 			if !s.fresh(at.now) {
 				return "it does not, but the catalog alone decides at present"
 			}
@@ -106,18 +107,24 @@ var rules = []rule{
 	},
 	{
 		"has room", StateFull,
-		func(s *server, at look) bool { return !s.fresh(at.now) || s.taken() < uint64(s.report.Load.Capacity) },
-		func(s *server, at look) string {
+		func(s *server, at moment) bool { return !s.fresh(at.now) || s.taken() < uint64(s.report.Load.Capacity) },
+		func(s *server, at moment) string {
 			if !s.fresh(at.now) {
 				return "not known"
 			}
-			return fmt.Sprintf("%d connections and %d kept places of %d", s.report.Load.Connections, s.pending, s.report.Load.Capacity)
+			return s.room()
 		},
 	},
 }
 
+// room says how much of the capacity of a server that reported is in use.
+func (s *server) room() string {
+	return fmt.Sprintf("%d connections, %d pending assignments, capacity %d",
+		s.report.Load.Connections, s.pending, s.report.Load.Capacity)
+}
+
 // judge applies the rules to one server.
-func (s *server) judge(at look) State {
+func (s *server) judge(at moment) State {
 	for i := range rules {
 		if !rules[i].holds(s, at) {
 			return rules[i].breaks
@@ -128,7 +135,7 @@ func (s *server) judge(at look) State {
 
 func (s *server) saysDraining() bool { return s.report != nil && s.report.Load.Draining }
 
-// taken is how many places are in use or kept.
+// taken is how many connections there are, those of pending assignments included.
 func (s *server) taken() uint64 {
 	n := uint64(s.pending)
 	if s.report != nil {
@@ -137,7 +144,7 @@ func (s *server) taken() uint64 {
 	return n
 }
 
-// reason puts a state into words for an operator; empty for an eligible server.
+// reason describes a state to an operator; it is empty for an eligible server.
 func (s *server) reason(state State, now time.Time) string {
 	switch state {
 	case StateUnlisted:
@@ -145,9 +152,9 @@ func (s *server) reason(state State, now time.Time) string {
 	case StateLeft:
 		return "it left Consul's catalog and counts as draining"
 	case StateFailing:
-		return "it fails its check in Consul for " + seconds(now.Sub(s.failingSince))
+		return "its check in Consul has failed for " + seconds(now.Sub(s.failingSince))
 	case StateDraining:
-		return "it says that it is draining"
+		return "it reports that it is draining"
 	case StateSilent:
 		return "it has not reported to this replica"
 	case StateStale:
@@ -157,8 +164,7 @@ func (s *server) reason(state State, now time.Time) string {
 		}
 		return text
 	case StateFull:
-		return fmt.Sprintf("it is full: %d connections and %d kept places of %d",
-			s.report.Load.Connections, s.pending, s.report.Load.Capacity)
+		return "it is full: " + s.room()
 	}
 	return ""
 }

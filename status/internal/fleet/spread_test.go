@@ -10,8 +10,8 @@ import (
 	"github.com/msrchat/msrchat/status/internal/fleet"
 )
 
-// TestSpread is three replicas that share 10,000 assignments, each seeing the
-// servers' counts a second late, and of the kept places only its own.
+// TestSpread has three replicas that share 10,000 assignments. Each sees the
+// servers' counts a second late, and of the pending assignments only its own.
 func TestSpread(t *testing.T) {
 	const users = 10_000
 	for _, c := range []struct {
@@ -27,8 +27,9 @@ func TestSpread(t *testing.T) {
 		{"one replica", 10, 1, 20 * time.Second, 0, 1.02},
 		{"two servers", 2, 3, 20 * time.Second, 0, 1.02},
 		{"a server added", 10, 3, 20 * time.Second, 1000, 1.02},
-		// The promise is 1.05; more than 1.02 means that the replicas hunt each
-		// other. A hundred servers get a hundred users each: 5 % are five users.
+		// The promise is 1.05; more than 1.02 means that the replicas
+		// oscillate. A hundred servers get a hundred users each: 5 % are five
+		// users.
 		{"a hundred servers", 100, 3, 40 * time.Second, 0, 1.15},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -162,11 +163,11 @@ func BenchmarkAssign(b *testing.B) {
 				}
 			}
 			for i := 0; b.Loop(); i++ {
-				if i%50_000 == 0 { // let the kept places expire
+				if i%50_000 == 0 { // so that the pending assignments expire
 					now = now.Add(2 * time.Second)
 					table.SetCatalog(rows)
 				}
-				_, _ = table.Assign(fleet.Request{}) // may be exhausted, which costs less
+				_, _ = table.Assign(fleet.Request{}) // "exhausted" would cost less
 			}
 		})
 	}

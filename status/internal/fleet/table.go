@@ -1,6 +1,6 @@
 // Package fleet decides which chat server takes a user. It joins what Consul's
-// catalog says about the chat servers with what they report themselves. It is
-// pure bookkeeping: no process, no connection, and a clock from outside.
+// catalog says about the chat servers with what they report themselves. It has no
+// process, no connection, and an injected clock.
 package fleet
 
 import (
@@ -15,30 +15,31 @@ import (
 )
 
 const (
-	// freshFor is how old a report may be: servers report every second, so
-	// three may get lost before one counts as silent.
+	// freshFor is how old a report may be: servers report every second, so three
+	// may be lost before one counts as silent.
 	freshFor = 3 * time.Second
-	// goneFor replaces freshFor once the report stream broke: the time to open
-	// a new one.
-	goneFor = time.Second
+	// closedFor replaces freshFor once the report stream broke: the time to
+	// open a new one.
+	closedFor = time.Second
 	// checkGrace is how long a server that passed before and still reports may
-	// fail its check. A restarted Consul agent calls every check critical until it ran once,
-	// which is one check interval of a second.
+	// fail its check. A restarted Consul agent calls every check critical until
+	// it ran once, after one check interval of a second.
 	checkGrace = 2 * time.Second
-	// warmFor is a replica's start, in which servers may not have found it yet.
+	// warmFor is the time after a replica's start in which servers may not have
+	// found it yet.
 	warmFor = 3 * time.Second
-	// forgetAfter drops what was last heard of a server that is gone.
+	// forgetAfter drops the last report of a server that is gone.
 	forgetAfter = time.Minute
 
-	// keptFor is how long an assignment keeps its place.
-	keptFor = 10 * time.Second
-	// maxPending bounds the places kept at a time, 10,000 logins a second.
+	// pendingFor is how long an assignment waits for its user.
+	pendingFor = 10 * time.Second
+	// maxPending bounds the pending assignments: 10,000 logins a second.
 	maxPending = 100_000
-	// maxStrangers bounds the servers that report but were never in the catalog.
-	maxStrangers = 1000
+	// maxUnlisted bounds the servers that report but were never in the catalog.
+	maxUnlisted = 1000
 )
 
-// Load is what a server tells about itself.
+// Load is what a server reports about itself.
 type Load struct {
 	Connections, Capacity uint32
 	SendRate              float64 // sends per second
@@ -51,7 +52,7 @@ type Load struct {
 // Report is one report of one server.
 type Report struct {
 	Instance      string
-	BootID        uint64 // tells one process of the instance from the next
+	BootID        uint64 // differs for each process of the instance
 	Release, Zone string
 	Address       string // for clients
 	TLSServerName string
@@ -60,29 +61,30 @@ type Report struct {
 	Used          []string // assignments that arrived since the last report
 }
 
-// Order is what a server is told in return. It may be repeated with every
-// report, so replicas need not agree on who gives it.
+// Order is the answer to a report. It may be repeated with every report, so that
+// replicas need not agree on who gives it.
 type Order struct {
-	// KeepAtMost: shed what is above; 0 is no order.
+	// KeepAtMost: shed the connections above it; 0 is no order.
 	KeepAtMost uint32
 }
 
 // Options of a table. The zero value of each field means its default.
 type Options struct {
-	// CatalogAge is how long ago Consul answered, false if it never did; without
-	// it the catalog counts as new.
+	// CatalogAge is how long ago Consul answered, false if it never did. Without
+	// the function the catalog counts as new.
 	CatalogAge func() (time.Duration, bool)
 	// StableFor is for how long the fleet has to be unchanged before connections
 	// are moved; 0 means DefaultStableFor.
 	StableFor time.Duration
 
-	// What a test replaces.
+	// For tests.
 	Now  func() time.Time
 	IntN func(n int) int // random in [0, n)
 }
 
-// Table is what one replica knows. Its mutex owns everything below it; no
-// method blocks on anything else. All methods are safe for concurrent use.
+// Table is what one replica knows about the fleet. Its mutex owns everything
+// below it; no method blocks on anything else. All methods are safe for
+// concurrent use.
 type Table struct {
 	now        func() time.Time
 	intN       func(n int) int
@@ -91,35 +93,36 @@ type Table struct {
 	ready      chan struct{} // closed by the first SetCatalog
 
 	mu       sync.Mutex
-	firstSet time.Time // of the catalog; zero before
+	firstSet time.Time // when the catalog was first set; zero before
 	servers  []*server // by instance
-	// releases holds when the first server of a release started. It outlives
-	// that server: a restart does not make a release newer.
+	// releases is when the first server of each release started. It outlives that
+	// server: a restart does not make a release newer.
 	releases map[string]time.Time
-	kept     places
+	pending  pending
 	balance  balance
-	// doubted are the instances whose probe does not pass.
-	doubted map[string]bool
+	// unproven are the instances whose probe does not pass.
+	unproven map[string]bool
 }
 
-// server is all that is known of one instance. It belongs to the table's mutex.
+// server is all that is known about one instance. It belongs to the table's
+// mutex.
 type server struct {
 	id string
 
-	row          discovery.Instance // of the catalog; the last one if it left
+	row          discovery.Instance // its entry in the catalog; the last one if it left
 	listed       bool               // in the catalog
 	wasListed    bool
-	passed       bool      // passed since it is in the catalog
+	passed       bool      // passed since it came into the catalog
 	failingSince time.Time // zero while passing
 
-	report     *Report // nil if there is none, or none worth remembering
+	report     *Report // nil if there is none, or only one older than forgetAfter
 	reportedAt time.Time
 	stream     *Stream // nil when closed
 	closedAt   time.Time
 
-	pending int // places kept
+	pending int // pending assignments
 
-	balanced // what evens the load
+	balanced
 }
 
 // New returns an empty table.
@@ -136,28 +139,28 @@ func New(opts Options) *Table {
 	return &Table{
 		now: opts.Now, intN: opts.IntN, catalogAge: opts.CatalogAge, ready: make(chan struct{}),
 		stableFor: cmp.Or(opts.StableFor, DefaultStableFor),
-		releases:  map[string]time.Time{}, kept: newPlaces(), balance: balance{zones: map[string]*zone{}},
+		releases:  map[string]time.Time{}, pending: newPending(), balance: balance{zones: map[string]*zone{}},
 	}
 }
 
 // Ready is closed once the catalog is known.
 func (t *Table) Ready() <-chan struct{} { return t.ready }
 
-// SetProbes replaces what is known of the probes by a list of them, failing ones
-// included. A probe has the instance of the server that it belongs to.
+// SetProbes replaces the probes by list, failing ones included. A probe has the
+// instance of the server that it belongs to.
 func (t *Table) SetProbes(list []discovery.Instance) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.doubted = map[string]bool{}
+	t.unproven = map[string]bool{}
 	for _, probe := range list {
 		if !probe.Passing {
-			t.doubted[probe.ID] = true
+			t.unproven[probe.ID] = true
 		}
 	}
 }
 
 // SetCatalog replaces the catalog by list, failing instances included. Of two
-// rows with one instance id, the passing one counts.
+// entries with one instance id, the passing one counts.
 func (t *Table) SetCatalog(list []discovery.Instance) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -202,7 +205,7 @@ type Stream struct {
 	replaced chan struct{}
 }
 
-// Replaced is closed when a newer stream took this one's place.
+// Replaced is closed when a newer stream replaced this one.
 func (s *Stream) Replaced() <-chan struct{} { return s.replaced }
 
 // Join takes a stream's first report. It replaces the instance's older stream,
@@ -214,8 +217,9 @@ func (t *Table) Join(r Report) (*Stream, Order, error) {
 	now := t.now()
 	t.tidy(now)
 	s := t.server(r.Instance)
-	if s == nil && t.strangers() >= maxStrangers {
-		return nil, Order{}, errs.New(errs.CodeExhausted, "too many servers report that are not in the catalog").Retry(forgetAfter)
+	if s == nil && t.unlisted() >= maxUnlisted {
+		return nil, Order{}, errs.New(errs.CodeExhausted,
+			"too many servers that are not in the catalog report").Retry(forgetAfter)
 	}
 	if s != nil && s.stream != nil {
 		if s.report != nil && s.stream.bootID != r.BootID && r.StartedAt.Before(s.report.StartedAt) {
@@ -229,7 +233,7 @@ func (t *Table) Join(r Report) (*Stream, Order, error) {
 }
 
 // Report takes a further report. CodeConflict: the stream was replaced;
-// CodeInvalid: it is another process's.
+// CodeInvalid: the report is another process's.
 func (s *Stream) Report(r Report) (Order, error) {
 	t := s.table
 	t.mu.Lock()
@@ -244,7 +248,7 @@ func (s *Stream) Report(r Report) (Order, error) {
 	return t.take(row, r, t.now()), nil
 }
 
-// Close ends the stream; what it reported last holds for another second.
+// Close ends the stream; its last report counts for another second.
 func (s *Stream) Close() {
 	t := s.table
 	t.mu.Lock()
@@ -257,17 +261,17 @@ func (s *Stream) Close() {
 // take stores a report and returns the order for it.
 func (t *Table) take(s *server, r Report, now time.Time) Order {
 	used := r.Used
-	r.Used = nil // read below, not worth keeping
+	r.Used = nil // do not keep it with the report
 	s.report, s.reportedAt = &r, now
 	if first, known := t.releases[s.release()]; !known || r.StartedAt.Before(first) {
 		t.releases[s.release()] = r.StartedAt
 	}
-	t.kept.arrived(used, now)
+	t.pending.arrived(used, now)
 	t.rebalance(now)
 	return Order{KeepAtMost: s.keepAtMost(now)}
 }
 
-// server returns what is known of an instance, nil for nothing.
+// server returns an instance, nil if it is unknown.
 func (t *Table) server(id string) *server {
 	if i, known := t.find(id); known {
 		return t.servers[i]
@@ -275,7 +279,7 @@ func (t *Table) server(id string) *server {
 	return nil
 }
 
-// ensure returns it, or begins to know it.
+// ensure returns an instance and adds it if it is unknown.
 func (t *Table) ensure(id string) *server {
 	i, known := t.find(id)
 	if !known {
@@ -288,7 +292,7 @@ func (t *Table) find(id string) (int, bool) {
 	return slices.BinarySearchFunc(t.servers, id, func(s *server, id string) int { return cmp.Compare(s.id, id) })
 }
 
-func (t *Table) strangers() int {
+func (t *Table) unlisted() int {
 	n := 0
 	for _, s := range t.servers {
 		if !s.wasListed {
@@ -298,7 +302,7 @@ func (t *Table) strangers() int {
 	return n
 }
 
-// tidy forgets old reports, servers that are neither listed nor heard of, and
+// tidy forgets old reports, servers that are not listed and do not report, and
 // releases without a server.
 func (t *Table) tidy(now time.Time) {
 	live := make(map[string]bool, 2)
@@ -307,7 +311,7 @@ func (t *Table) tidy(now time.Time) {
 			s.report = nil
 		}
 		if !s.listed && s.report == nil && s.stream == nil {
-			t.kept.releaseAll(s)
+			t.pending.removeAll(s)
 			return true
 		}
 		live[s.release()] = true
@@ -320,8 +324,8 @@ func (t *Table) tidy(now time.Time) {
 	}
 }
 
-// What the catalog says goes before what a server says of itself: reports are
-// not authenticated.
+// The catalog takes precedence over what a server reports about itself: reports
+// are not authenticated.
 
 func (s *server) release() string {
 	if v := s.row.Meta[discovery.MetaRelease]; v != "" || s.report == nil {
@@ -350,16 +354,16 @@ func (s *server) endpoint() Endpoint {
 	return e
 }
 
-// passes: its checks pass, or fail so shortly that its reports count more.
+// passes: its checks pass, or have failed so briefly that its reports count more.
 func (s *server) passes(now time.Time) bool {
 	return s.row.Passing ||
 		s.passed && s.stream != nil && s.fresh(now) && now.Sub(s.failingSince) < checkGrace
 }
 
-// fresh: the last report may be relied on.
+// fresh: the last report can be relied on.
 func (s *server) fresh(now time.Time) bool {
 	if s.report == nil || now.Sub(s.reportedAt) > freshFor {
 		return false
 	}
-	return s.stream != nil || now.Sub(s.closedAt) <= goneFor
+	return s.stream != nil || now.Sub(s.closedAt) <= closedFor
 }

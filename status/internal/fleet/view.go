@@ -6,7 +6,7 @@ import (
 	"github.com/msrchat/msrchat/shared/discovery"
 )
 
-// Server is what the table says about one server.
+// Server is one server of a View.
 type Server struct {
 	Endpoint     Endpoint
 	RelayAddress string
@@ -19,28 +19,28 @@ type Server struct {
 	Pending      int
 	State        State
 	Reason       string  // empty if eligible
-	FairShare    float64 // of the connections; 0 while nobody can tell
+	FairShare    float64 // of the connections; 0 if not known
 	KeepAtMost   uint32  // its order; 0 is none
 }
 
 // View is what the table knows.
 type View struct {
-	Servers    []Server // by instance, as Assign would see them now
+	Servers    []Server // by instance, as Assign would judge them now
 	Balance    Balance
-	AssignRate float64 // assignments handed out per second
+	AssignRate float64 // assignments per second
 }
 
-// View returns what is known now.
+// View returns what the table knows now.
 func (t *Table) View() View {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := t.now()
-	t.kept.expire(now)
+	t.pending.expire(now)
 	t.tidy(now)
 	t.rebalance(now)
-	at := look{now, t.catalogOnly(now)}
+	at := moment{now, t.catalogOnly(now)}
 	view := View{
-		Servers: make([]Server, 0, len(t.servers)), Balance: t.balance.Balance, AssignRate: t.kept.handed.rate(now),
+		Servers: make([]Server, 0, len(t.servers)), Balance: t.balance.Balance, AssignRate: t.pending.assigned.rate(now),
 	}
 	for _, s := range t.servers {
 		state := s.judge(at)

@@ -12,9 +12,9 @@ import (
 	"github.com/msrchat/msrchat/shared/testenv"
 )
 
-// chromium is one page in a headless Chromium, which is told what to do over a
-// pipe: messages of its DevTools protocol, each ended by a zero byte. It is for
-// one goroutine and ends with the test.
+// chromium is one page in a headless Chromium, which is controlled over a pipe by
+// messages of its DevTools protocol, each ended by a zero byte. It is for one
+// goroutine and ends with the test.
 type chromium struct {
 	t       *testing.T
 	in      io.Writer
@@ -42,7 +42,7 @@ func startChromium(t *testing.T, url string) *chromium {
 	c := &chromium{t: t, in: ourOut, out: bufio.NewReader(ourIn)}
 	t.Cleanup(func() {
 		c.call("Browser.close", nil, nil) // so that its children end with it
-		_ = cmd.Wait()                    // it was told to end
+		_ = cmd.Wait()                    // it was asked to end
 	})
 	theirIn.Close()
 	theirOut.Close()
@@ -66,7 +66,7 @@ func pipe(t *testing.T) (r, w *os.File) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		_ = r.Close() // closed already, where a child got it
+		_ = r.Close() // closed already if a child got it
 		_ = w.Close()
 	})
 	return r, w
@@ -111,8 +111,8 @@ func (c *chromium) call(method string, params, result any) {
 	}
 }
 
-// js evaluates an expression in the page. What is not a value, such as an
-// exception while the page is still being loaded, is nil.
+// js evaluates an expression in the page. An exception, such as one while the
+// page is still loading, gives nil.
 func (c *chromium) js(expression string) any {
 	c.t.Helper()
 	var got struct {
@@ -135,13 +135,13 @@ func (c *chromium) until(expression string) {
 	testenv.Until(c.t, expression, func() bool { return c.js(expression) == true || c.t.Failed() })
 }
 
-// text is what a person reads in the first element that a selector fits.
+// text is the visible text of the first element that a selector matches.
 func (c *chromium) text(selector string) any {
 	c.t.Helper()
 	return c.js(fmt.Sprintf("document.querySelector(%q).innerText", selector))
 }
 
-// resize makes the window so wide and high, and chooses light or dark.
+// resize sets the size of the window and the colour scheme.
 func (c *chromium) resize(width, height int, scheme string) {
 	c.t.Helper()
 	c.call("Emulation.setDeviceMetricsOverride", map[string]any{"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}, nil)

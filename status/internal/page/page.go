@@ -1,5 +1,5 @@
 // Package page is the live page for operators: one document, its style and its
-// script, all built in, and a stream of server-sent events that feeds it.
+// script, all embedded, and a stream of server-sent events with the data.
 package page
 
 import (
@@ -16,16 +16,16 @@ import (
 	"github.com/msrchat/msrchat/status/internal/snapshot"
 )
 
-// policy allows the page what it brings along and nothing else. What servers say
-// of themselves ends up in the page, and must not become a part of it.
+// policy allows the page its own files and nothing else. What servers report
+// about themselves is shown as text and must not become a part of the page.
 const policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 const (
 	// writeLimit drops a browser that does not read.
 	writeLimit = 10 * time.Second
-	// comeBack is what browsers wait when the stream ended, in milliseconds.
-	comeBack = 2000
+	// reconnectMS is what browsers wait when the stream ended.
+	reconnectMS = 2000
 )
 
 // Watch calls show with the fleet now and whenever it changed, until ctx ends.
@@ -34,7 +34,7 @@ type Watch func(ctx context.Context, show func(*statusv1.FleetResponse) error) e
 //go:embed page.html page.css page.js
 var files embed.FS
 
-// Register serves the page at / and what belongs to it.
+// Register serves the page at /, its files, and its events at /fleet.
 func Register(mux *http.ServeMux, watch Watch) {
 	file := func(pattern, name, contentType string) {
 		body, err := files.ReadFile(name)
@@ -43,7 +43,7 @@ func Register(mux *http.ServeMux, watch Watch) {
 		}
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, _ *http.Request) {
 			headers(w, contentType)
-			_, _ = w.Write(body) // the asker left: nobody to tell
+			_, _ = w.Write(body) // on an error the browser is gone
 		})
 	}
 	file("GET /{$}", "page.html", "text/html; charset=utf-8")
@@ -58,11 +58,11 @@ func headers(w http.ResponseWriter, contentType string) {
 	h.Set("Content-Security-Policy", policy)
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Referrer-Policy", "no-referrer")
-	h.Set("Cache-Control", "no-store") // a new replica brings a new page
+	h.Set("Cache-Control", "no-store") // a new replica may have a new page
 }
 
-// events streams pictures of the fleet, each an event with JSON. The last event
-// of a stream that the replica ends is "end".
+// events streams snapshots of the fleet, each an event with JSON. The last
+// event of a stream that the replica ends is "end".
 func events(watch Watch) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		out := http.NewResponseController(w)
@@ -74,7 +74,7 @@ func events(watch Watch) http.HandlerFunc {
 			if !begun {
 				begun = true
 				headers(w, "text/event-stream")
-				format = "retry: " + strconv.Itoa(comeBack) + "\n\n" + format
+				format = "retry: " + strconv.Itoa(reconnectMS) + "\n\n" + format
 			}
 			if _, err := fmt.Fprintf(w, format, args...); err != nil {
 				return err
@@ -82,7 +82,7 @@ func events(watch Watch) http.HandlerFunc {
 			return out.Flush()
 		}
 		err := watch(r.Context(), func(f *statusv1.FleetResponse) error {
-			// JSON has no line ends of its own, so one data line holds it.
+			// JSON has no line ends, so one data line holds it.
 			body, err := json.Marshal(snapshot.Of(f))
 			if err != nil {
 				return err
@@ -92,14 +92,15 @@ func events(watch Watch) http.HandlerFunc {
 		switch {
 		case err == nil || r.Context().Err() != nil:
 		case begun:
-			_ = write("event: end\ndata: %s\n\n", strconv.Quote(errs.From(err).Message)) // whoever left reads it not
+			// On an error the browser is gone.
+			_ = write("event: end\ndata: %s\n\n", strconv.Quote(errs.From(err).Message))
 		default:
 			refuse(w, err)
 		}
 	}
 }
 
-// refuse answers a watch that did not begin.
+// refuse answers a request whose watch did not begin.
 func refuse(w http.ResponseWriter, err error) {
 	e := errs.From(err)
 	headers(w, "text/plain; charset=utf-8")

@@ -1,15 +1,15 @@
-// The live page: takes pictures of the fleet from a stream of events and shows
-// them. Everything that comes from outside is set as text, never as markup.
+// The live page shows snapshots of the fleet from a stream of events. Everything
+// that comes from outside is set as text, never as markup.
 "use strict";
 
-const staleAfter = 12000; // ms; the replica says something every five seconds
+const staleAfter = 12000; // ms; the replica sends something every five seconds
 const samples = 120; // of each curve, one a second
 
 const $ = (id) => document.getElementById(id);
 const rows = new Map(); // article by instance
 const curves = { connections: [], sends: [], assigned: [] };
 let total = null; // what the tiles show
-let heard = 0; // when the last picture came
+let received = 0; // when the last snapshot came
 let stream = null;
 
 const whole = new Intl.NumberFormat("en");
@@ -25,38 +25,38 @@ function text(node, value) {
   if (node.textContent !== value) node.textContent = value;
 }
 
-// connect opens the stream. The browser reopens one that broke; one that was
-// refused is reopened here.
+// connect opens the stream. The browser reopens a stream that broke; a refused one
+// is reopened here.
 function connect() {
   stream = new EventSource("/fleet");
   stream.onmessage = (event) => {
-    heard = Date.now();
+    received = Date.now();
     const first = !total;
     show(JSON.parse(event.data));
     if (first) tick();
-    tell();
+    showLink();
   };
   stream.addEventListener("end", () => {
-    heard = 0;
-    tell();
+    received = 0;
+    showLink();
   });
   stream.onerror = () => {
     if (stream.readyState === EventSource.CLOSED) setTimeout(connect, 3000);
-    tell();
+    showLink();
   };
 }
 
-// tell says whether what is shown is new.
-function tell() {
-  const age = heard ? Date.now() - heard : Infinity;
+// showLink says whether the page is up to date.
+function showLink() {
+  const age = received ? Date.now() - received : Infinity;
   const open = stream.readyState === EventSource.OPEN;
   const live = open && age < staleAfter;
   const link = $("link");
-  link.dataset.state = live ? "live" : rows.size || heard ? "lost" : "wait";
+  link.dataset.state = live ? "live" : rows.size || received ? "lost" : "wait";
   let words = "live";
   if (!live) {
-    words = open ? "no news" : "reconnecting";
-    if (heard) words += `, last heard ${seconds(age)} ago`;
+    words = open ? "no data" : "reconnecting";
+    if (received) words += `, last update ${seconds(age)} ago`;
   }
   text(link, words);
   document.body.toggleAttribute("data-stale", !live && rows.size > 0);
@@ -82,15 +82,16 @@ function show(fleet) {
   text($("sends"), rate(total.sends));
   text($("assigned"), rate(total.assigned));
   text($("taking"), count(taking));
-  text($("known"), taking === fleet.servers.length ? "all take users" : `of ${fleet.servers.length} take users`);
+  text($("listed"), taking === fleet.servers.length ? "all take users" : `of ${fleet.servers.length} take users`);
   showReleases(releases);
 
   const empty = fleet.servers.length === 0;
   $("empty").hidden = !empty;
   $("totals").hidden = empty;
   showBalance(fleet.balance, empty);
-  const age = fleet.catalog_age_ms < 0 ? "it has not heard from Consul yet" : `its view of Consul is ${seconds(fleet.catalog_age_ms)} old`;
-  text($("replica"), `Seen by status replica ${short(fleet.instance)}; ${age}.`);
+  const age = fleet.catalog_age_ms;
+  const consul = age < 0 ? "Consul has not answered it yet" : `its view of Consul is ${seconds(age)} old`;
+  text($("replica"), `Seen by status replica ${short(fleet.instance)}; ${consul}.`);
   showServers(fleet.servers);
 }
 
@@ -100,7 +101,7 @@ function showBalance(balance, empty) {
   node.dataset.state = balance.state;
   let words = `Balance: ${balance.text}.`;
   if (balance.state === "held") words = `No connections are moved at present: ${balance.text}.`;
-  if (balance.state === "moving") words = `Connections move to where there is more room: ${count(balance.to_move)} to go.`;
+  if (balance.state === "moving") words = `Connections move to servers with more room: ${count(balance.to_move)} to go.`;
   text(node, words);
 }
 
@@ -130,7 +131,7 @@ function showServers(servers) {
       rows.delete(instance);
     }
   }
-  // In the order of the list, touching only what stands wrong.
+  // In the order of the list; a row that is in its place is not touched.
   servers.forEach((server, i) => {
     const at = $("servers").children[i];
     const row = rows.get(server.instance);
@@ -138,7 +139,7 @@ function showServers(servers) {
   });
 }
 
-// state is a word for a server, and how bad that is.
+// state is the severity and the name of a server's state.
 function state(server) {
   const load = server.load;
   if (server.keep_at_most) return ["ok", "sheds to " + count(Math.ceil(server.fair_share))];
@@ -167,7 +168,7 @@ function showLoad(part, server) {
   const load = server.load || { connections: 0, capacity: 0 };
   const percent = (n) => (load.capacity ? Math.min((100 * n) / load.capacity, 100) : 0) + "%";
   part(".used").style.width = percent(load.connections);
-  part(".kept").style.width = percent(server.pending_assignments);
+  part(".pending").style.width = percent(server.pending_assignments);
   part(".fair").style.left = percent(server.fair_share);
   part(".fair").hidden = !server.fair_share;
   part(".bar").setAttribute("aria-valuenow", load.connections);
@@ -179,8 +180,8 @@ function showLoad(part, server) {
   } else {
     const used = document.createElement("b");
     used.textContent = count(load.connections);
-    const kept = server.pending_assignments ? ` + ${count(server.pending_assignments)} on their way` : "";
-    users.replaceChildren(used, ` of ${count(load.capacity)}${kept}`);
+    const pending = server.pending_assignments ? ` + ${count(server.pending_assignments)} on their way` : "";
+    users.replaceChildren(used, ` of ${count(load.capacity)}${pending}`);
   }
   const figure = (name, value) => text(part(`[data-of=${name}]`), server.load ? value() : "–");
   figure("sends", () => rate(load.send_rate));
@@ -190,7 +191,7 @@ function showLoad(part, server) {
   figure("report", () => seconds(server.report_age_ms));
 }
 
-// curve adds a sample and draws the last ones, the newest at the right.
+// curve adds a sample and draws the last ones, the newest on the right.
 function curve(name, value) {
   const list = curves[name];
   list.push(value);
@@ -206,9 +207,10 @@ function curve(name, value) {
   svg.lastChild.setAttribute("points", points.join(" "));
 }
 
-// tick moves the curves on, so that their width is always two minutes.
+// tick adds a sample to the curves every second, so that they always show two
+// minutes.
 function tick() {
-  tell();
+  showLink();
   if (total && $("link").dataset.state === "live") for (const name in curves) curve(name, total[name]);
 }
 

@@ -39,11 +39,11 @@ func showing(fleets ...*statusv1.FleetResponse) page.Watch {
 	}
 }
 
-// hostile is what a server might call itself.
+// hostile is a name that a server might give itself.
 const hostile = `"><script>document.title="owned"</script><img src=x onerror=alert(1)>`
 
-// colourful is a fleet with a server in every state.
-func colourful() *statusv1.FleetResponse {
+// everyState is a fleet with a server in every state.
+func everyState() *statusv1.FleetResponse {
 	server := func(name, release string, load *statusv1.Load) *statusv1.Server {
 		return &statusv1.Server{
 			Endpoint: &chatv1.Endpoint{Instance: name, Address: "10.0.7.21:7740"}, Release: release, Zone: "north",
@@ -57,7 +57,10 @@ func colourful() *statusv1.FleetResponse {
 	}
 	f := &statusv1.FleetResponse{
 		Instance: "status-5e2a", CatalogAgeMs: 1800, AssignRate: 12.4,
-		Balance: &statusv1.Balance{State: statusv1.Balance_STATE_MOVING, Text: "4822 connections have to move to where there is more room", ToMove: 4822},
+		Balance: &statusv1.Balance{
+			State: statusv1.Balance_STATE_MOVING, ToMove: 4822,
+			Text: "4822 connections have to move to servers with more room",
+		},
 		Servers: []*statusv1.Server{
 			server("chat-1f3c", "2026.11.3", load(11_840, 612)), server("chat-2a90", "2026.11.3", load(11_782, 598.5)),
 			server("chat-3b77", "2026.11.3", load(4_578, 233)), server("chat-4c01", "2026.11.2", load(2_310, 88)),
@@ -68,15 +71,16 @@ func colourful() *statusv1.FleetResponse {
 	s := f.GetServers()
 	s[0].KeepAtMost, s[1].KeepAtMost = 11_700, 11_700
 	s[2].PendingAssignments = 310
-	s[3].Eligible, s[3].Reason, s[3].Load.Draining, s[3].FairShare = false, "it says that it is draining", true, 0
-	s[4].Eligible, s[4].Reason, s[4].PendingAssignments = false, "it is full: 18196 connections and 4 kept places of 18200", 4
-	s[5].Eligible, s[5].Reason, s[5].Passing = false, "it fails its check in Consul for 7.0 s", false
+	s[3].Eligible, s[3].Reason, s[3].Load.Draining, s[3].FairShare = false, "it reports that it is draining", true, 0
+	s[4].Eligible, s[4].PendingAssignments = false, 4
+	s[4].Reason = "it is full: 18196 connections, 4 pending assignments, capacity 18200"
+	s[5].Eligible, s[5].Reason, s[5].Passing = false, "its check in Consul has failed for 7.0 s", false
 	s[6].Eligible, s[6].Reason, s[6].FairShare = false, "it has not reported to this replica", 0
 	return f
 }
 
-func TestThePageBringsAllItNeeds(t *testing.T) {
-	url := serve(t, showing(colourful()))
+func TestThePageIsSelfContained(t *testing.T) {
+	url := serve(t, showing(everyState()))
 	for path, contentType := range map[string]string{"/": "text/html", "/page.css": "text/css", "/page.js": "text/javascript"} {
 		resp, err := http.Get(url + path)
 		if err != nil {
@@ -98,7 +102,7 @@ func TestThePageBringsAllItNeeds(t *testing.T) {
 }
 
 func TestTheStream(t *testing.T) {
-	nasty := colourful()
+	nasty := everyState()
 	nasty.Servers[0].Endpoint.Instance = "a\n\ndata: forged\n" + hostile
 	read := func(t *testing.T, watch page.Watch) (*http.Response, string) {
 		t.Helper()
@@ -120,14 +124,14 @@ func TestTheStream(t *testing.T) {
 		if err := show(nasty); err != nil {
 			return err
 		}
-		return errs.New(errs.CodeUnavailable, "this status replica is going away")
+		return errs.New(errs.CodeUnavailable, "this status replica is shutting down")
 	}
 	resp, got := read(t, leaving)
 	if resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") != "text/event-stream" {
 		t.Errorf("%s %v", resp.Status, resp.Header)
 	}
 	events := strings.Split(strings.TrimSuffix(got, "\n\n"), "\n\n")
-	if len(events) != 3 || events[0] != "retry: 2000" || events[2] != "event: end\ndata: \"this status replica is going away\"" {
+	if len(events) != 3 || events[0] != "retry: 2000" || events[2] != "event: end\ndata: \"this status replica is shutting down\"" {
 		t.Fatalf("%d events: %q", len(events), got)
 	}
 	var f snapshot.Fleet
@@ -140,9 +144,9 @@ func TestTheStream(t *testing.T) {
 	}
 
 	resp, got = read(t, func(context.Context, func(*statusv1.FleetResponse) error) error {
-		return errs.New(errs.CodeExhausted, "256 watch the fleet already")
+		return errs.New(errs.CodeExhausted, "the fleet has 256 watches already")
 	})
-	if resp.StatusCode != http.StatusServiceUnavailable || !strings.Contains(got, "256 watch") || resp.Header.Get("Retry-After") == "" {
+	if resp.StatusCode != http.StatusServiceUnavailable || !strings.Contains(got, "256 watches") || resp.Header.Get("Retry-After") == "" {
 		t.Errorf("too many: %s %q", resp.Status, got)
 	}
 }

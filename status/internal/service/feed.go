@@ -13,37 +13,37 @@ import (
 )
 
 const (
-	// lookEvery is how often a watched fleet is looked at, and so the least time
-	// between two of its pictures.
-	lookEvery = time.Second
-	// signOfLife is the longest time without one, so that a watcher can tell
-	// quiet from lost.
-	signOfLife = 5 * time.Second
-	// maxWatchers bounds those who watch: operators and their browsers.
+	// snapshotEvery is how often a watched fleet is compared with the last
+	// snapshot, and so the least time between two that are sent.
+	snapshotEvery = time.Second
+	// keepAlive is the longest time without a snapshot, so that a watcher can
+	// tell a fleet without changes from a lost replica.
+	keepAlive = 5 * time.Second
+	// maxWatchers bounds the watches of operators and their browsers.
 	maxWatchers = 256
 )
 
-// feed makes one picture of the fleet for all who watch it.
+// feed makes snapshots of the fleet, one for all watchers.
 type feed struct {
-	look func() *statusv1.FleetResponse
+	snapshot func() *statusv1.FleetResponse
 
 	mu sync.Mutex // owns the fields below
-	// watchers each have one picture waiting at most, the newest.
+	// watchers each have at most one snapshot waiting, the newest.
 	watchers map[chan *statusv1.FleetResponse]struct{}
 	last     *statusv1.FleetResponse
 	lastAt   time.Time
 }
 
-// subscribe returns where pictures arrive, the first one at once, and how to end
+// subscribe returns a channel of snapshots, the first one at once, and how to end
 // it. CodeExhausted: too many watch.
-func (f *feed) subscribe() (news <-chan *statusv1.FleetResponse, stop func(), err error) {
+func (f *feed) subscribe() (snapshots <-chan *statusv1.FleetResponse, stop func(), err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if len(f.watchers) >= maxWatchers {
-		return nil, nil, errs.New(errs.CodeExhausted, "%d watch the fleet already", maxWatchers).Retry(signOfLife)
+		return nil, nil, errs.New(errs.CodeExhausted, "the fleet has %d watches already", maxWatchers).Retry(keepAlive)
 	}
 	ch := make(chan *statusv1.FleetResponse, 1)
-	ch <- f.look()
+	ch <- f.snapshot()
 	f.watchers[ch] = struct{}{}
 	return ch, func() {
 		f.mu.Lock()
@@ -52,9 +52,9 @@ func (f *feed) subscribe() (news <-chan *statusv1.FleetResponse, stop func(), er
 	}, nil
 }
 
-// run looks at the fleet while somebody watches, until ctx ends.
+// run makes snapshots while there are watchers, until ctx ends.
 func (f *feed) run(ctx context.Context) error {
-	ticker := time.NewTicker(lookEvery)
+	ticker := time.NewTicker(snapshotEvery)
 	defer ticker.Stop()
 	for {
 		select {
@@ -66,7 +66,7 @@ func (f *feed) run(ctx context.Context) error {
 	}
 }
 
-// turn shows everybody a new picture, if there is one.
+// turn sends a snapshot to all watchers, if the fleet changed.
 func (f *feed) turn(now time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -74,8 +74,8 @@ func (f *feed) turn(now time.Time) {
 		f.last = nil
 		return
 	}
-	next := f.look()
-	if f.last != nil && now.Sub(f.lastAt) < signOfLife && proto.Equal(ageless(f.last), ageless(next)) {
+	next := f.snapshot()
+	if f.last != nil && now.Sub(f.lastAt) < keepAlive && proto.Equal(ageless(f.last), ageless(next)) {
 		return
 	}
 	f.last, f.lastAt = next, now
@@ -84,11 +84,11 @@ func (f *feed) turn(now time.Time) {
 		case <-ch:
 		default:
 		}
-		ch <- next // there is room: only this goroutine and subscribe fill it, under the lock
+		ch <- next // does not block: only this goroutine and subscribe send, under the lock
 	}
 }
 
-// ageless is a picture without what changes by the mere passing of time.
+// ageless is a snapshot without what changes with the time alone.
 func ageless(f *statusv1.FleetResponse) *statusv1.FleetResponse {
 	f = proto.CloneOf(f)
 	f.CatalogAgeMs = min(f.GetCatalogAgeMs(), 0)

@@ -10,27 +10,29 @@ import (
 	"github.com/msrchat/msrchat/status/internal/fleet"
 )
 
-// Fleet shows what this replica knows.
+// Fleet returns what this replica knows.
 func (s *Service) Fleet(context.Context, *statusv1.FleetRequest) (*statusv1.FleetResponse, error) {
-	return s.look(), nil
+	return s.snapshot(), nil
 }
 
-// WatchFleet shows it whenever it changed, until the caller hangs up or this
+// WatchFleet sends it whenever it changed, until the caller hangs up or this
 // replica closes.
-func (s *Service) WatchFleet(_ *statusv1.WatchFleetRequest, stream grpc.ServerStreamingServer[statusv1.WatchFleetResponse]) error {
+func (s *Service) WatchFleet(
+	_ *statusv1.WatchFleetRequest, stream grpc.ServerStreamingServer[statusv1.WatchFleetResponse],
+) error {
 	err := s.Watch(stream.Context(), func(f *statusv1.FleetResponse) error {
 		return stream.Send(&statusv1.WatchFleetResponse{Fleet: f})
 	})
 	return errs.ToGRPC(err)
 }
 
-// Watch calls show with what this replica knows, now and whenever it changed,
-// at most once a second, and every five seconds without a change. While show is
-// busy only the newest is kept for it. It returns show's error, nil when ctx
-// ends, CodeUnavailable when this replica goes away, and CodeExhausted when too
-// many watch. What is shown must not be changed.
+// Watch calls show with what this replica knows: now, whenever it changed (at
+// most once a second), and every five seconds without a change. While show is
+// busy only the newest snapshot waits for it. Watch returns show's error, nil
+// when ctx ends, CodeUnavailable when this replica closes, and CodeExhausted
+// when too many watch. show must not change its argument.
 func (s *Service) Watch(ctx context.Context, show func(*statusv1.FleetResponse) error) error {
-	news, stop, err := s.feed.subscribe()
+	snapshots, stop, err := s.feed.subscribe()
 	if err != nil {
 		return err
 	}
@@ -39,19 +41,19 @@ func (s *Service) Watch(ctx context.Context, show func(*statusv1.FleetResponse) 
 	defer stop()
 	for {
 		select {
-		case f := <-news:
+		case f := <-snapshots:
 			if err := show(f); err != nil {
 				return err
 			}
 		case <-ctx.Done():
 			return nil
 		case <-s.closing:
-			return errs.New(errs.CodeUnavailable, "this status replica is going away")
+			return errs.New(errs.CodeUnavailable, "this status replica is shutting down")
 		}
 	}
 }
 
-// Explain tells how an assignment would be made, or about one server.
+// Explain says how an assignment would be decided, or explains one server.
 func (s *Service) Explain(_ context.Context, req *statusv1.ExplainRequest) (*statusv1.ExplainResponse, error) {
 	var e fleet.Explanation
 	var err error
@@ -65,7 +67,7 @@ func (s *Service) Explain(_ context.Context, req *statusv1.ExplainRequest) (*sta
 			e, err = s.Table.ExplainServer(subject.Instance)
 		}
 	default:
-		err = errs.New(errs.CodeInvalid, "what is to be explained, an assignment or an instance?").In("subject")
+		err = errs.New(errs.CodeInvalid, "the subject is neither an assignment nor an instance").In("subject")
 	}
 	if err != nil {
 		return nil, errs.ToGRPC(err)
@@ -95,8 +97,8 @@ var balanceStates = map[fleet.BalanceState]statusv1.Balance_State{
 	fleet.BalanceHeld: statusv1.Balance_STATE_HELD,
 }
 
-// look is what this replica knows now.
-func (s *Service) look() *statusv1.FleetResponse {
+// snapshot is what this replica knows now.
+func (s *Service) snapshot() *statusv1.FleetResponse {
 	age, known := s.CatalogAge()
 	view := s.Table.View()
 	out := &statusv1.FleetResponse{

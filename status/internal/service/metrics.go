@@ -14,8 +14,8 @@ import (
 	"github.com/msrchat/msrchat/status/internal/fleet"
 )
 
-// Metrics counts what the service does. It is also a grpc stats handler, which
-// sees the calls that never reach a method: unknown ones, unreadable ones.
+// Metrics counts what the service does. It is also a gRPC stats handler, which
+// sees the calls that never reach a method: unknown and unreadable ones.
 type Metrics struct {
 	assignments *prometheus.CounterVec
 	reports     *prometheus.CounterVec
@@ -25,12 +25,13 @@ type Metrics struct {
 	orders      prometheus.Counter
 }
 
-// NewMetrics registers the metrics with reg; table and age are read when
-// somebody asks.
+// NewMetrics registers the metrics with reg; table and age are read at each
+// scrape.
 func NewMetrics(reg prometheus.Registerer, table *fleet.Table, age func() (time.Duration, bool)) *Metrics {
 	m := &Metrics{
 		assignments: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "msrchat_status_assignments_total", Help: "Assignments by result: assigned, catalog_only, or an error code.",
+			Name: "msrchat_status_assignments_total",
+			Help: "Requests for an assignment by result: assigned, catalog_only, or an error code.",
 		}, []string{"result"}),
 		reports: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "msrchat_status_reports_total", Help: "Load reports by result: taken or refused.",
@@ -42,14 +43,14 @@ func NewMetrics(reg prometheus.Registerer, table *fleet.Table, age func() (time.
 			Name: "msrchat_status_report_streams", Help: "Open report streams.",
 		}),
 		watchers: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "msrchat_status_watchers", Help: "Open watches of the fleet, those of the page included.",
+			Name: "msrchat_status_watchers", Help: "Open watches of the fleet, those of the live page included.",
 		}),
 		orders: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "msrchat_status_orders_total", Help: "Orders to shed connections, each repetition counted.",
+			Name: "msrchat_status_orders_total", Help: "Orders to shed connections, repetitions included.",
 		}),
 	}
 	catalogAge := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "msrchat_status_catalog_age_seconds", Help: "How long ago Consul last answered; +Inf if it never did.",
+		Name: "msrchat_status_catalog_age_seconds", Help: "Time since Consul last answered; +Inf if it never did.",
 	}, func() float64 {
 		if d, known := age(); known {
 			return d.Seconds()
@@ -86,7 +87,7 @@ func (m *Metrics) refused() { m.reports.WithLabelValues("refused").Inc() }
 
 type methodKey struct{}
 
-// TagRPC remembers the method; everybody's invented names are one.
+// TagRPC remembers the method; all unknown ones are "other", to bound the labels.
 func (m *Metrics) TagRPC(ctx context.Context, info *stats.RPCTagInfo) context.Context {
 	method := "other"
 	switch info.FullMethodName {
@@ -120,18 +121,18 @@ func (m *Metrics) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Con
 // HandleConn has nothing to count.
 func (m *Metrics) HandleConn(context.Context, stats.ConnStats) {}
 
-// fleetCollector shows the table as it is when asked.
+// fleetCollector reads the table at each scrape.
 type fleetCollector struct{ table *fleet.Table }
 
 var (
 	serversDesc = prometheus.NewDesc("msrchat_status_servers",
 		"Chat servers by state; eligible ones get users.", []string{"state"}, nil)
 	pendingDesc = prometheus.NewDesc("msrchat_status_pending_assignments",
-		"Places kept for users that were assigned and have not arrived.", nil, nil)
+		"Assignments whose users have not arrived yet.", nil, nil)
 	toMoveDesc = prometheus.NewDesc("msrchat_status_connections_to_move",
-		"Connections above the fair share of their servers, while those are told to shed.", nil, nil)
+		"Connections above the fair share of their servers, while those have orders to shed.", nil, nil)
 	movesHeldDesc = prometheus.NewDesc("msrchat_status_moves_held",
-		"1 while no connection would be moved whatever the load: a deployment, old reports.", nil, nil)
+		"1 if no connection is moved even if the load is uneven: during a deployment, or without reports.", nil, nil)
 )
 
 func (fleetCollector) Describe(ch chan<- *prometheus.Desc) {

@@ -76,7 +76,7 @@ func TestBadInputIsRefusedCountedAndDisturbsNobody(t *testing.T) {
 		}
 		for _, req := range reqs {
 			if stream.Send(req) != nil {
-				break // end tells why
+				break // end returns why
 			}
 		}
 		return end(stream)
@@ -98,7 +98,7 @@ func TestBadInputIsRefusedCountedAndDisturbsNobody(t *testing.T) {
 	}
 	check("a flood", codes.Aborted, send(flood...))
 
-	// Bytes that are no message.
+	// Bytes that are not a message.
 	stream, err := r.conn.NewStream(t.Context(), &grpc.StreamDesc{ClientStreams: true, ServerStreams: true},
 		statusv1.StatusService_Report_FullMethodName, grpc.ForceCodec(raw{}))
 	if err != nil {
@@ -133,7 +133,7 @@ func TestBadInputIsRefusedCountedAndDisturbsNobody(t *testing.T) {
 		conn.Close()
 	}
 
-	// Nobody else noticed.
+	// No other stream noticed.
 	if err := steady.Send(good("a")); err != nil {
 		t.Fatal(err)
 	}
@@ -164,7 +164,7 @@ func (raw) Marshal(v any) ([]byte, error)   { return v.([]byte), nil }
 func (raw) Unmarshal(b []byte, v any) error { *v.(*[]byte) = b; return nil }
 func (raw) Name() string                    { return "proto" }
 
-// FuzzParse: whatever bytes a peer sends, a report is refused or is within its
+// FuzzParse: of any bytes that a peer sends, a report is refused or within its
 // limits.
 func FuzzParse(f *testing.F) {
 	for _, w := range wrong[:10] {

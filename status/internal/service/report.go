@@ -27,8 +27,8 @@ const (
 	// to 20 while users arrive, and a connection that hung for some seconds
 	// delivers them at once.
 	maxRate = 500
-	// maxUsed assignments fit a second's report: ten times the logins that one
-	// server survives.
+	// maxUsed bounds the assignments in a report: ten times the logins that one
+	// server can take in a second.
 	maxUsed = 20_000
 	// maxLabel bounds names: instance, release, zone, assignment.
 	maxLabel = 128
@@ -38,8 +38,8 @@ const (
 
 type reportStream = grpc.BidiStreamingServer[statusv1.ReportRequest, statusv1.ReportResponse]
 
-// Report takes a chat server's reports until it hangs up, falls silent, is
-// replaced by a newer stream, or this replica closes.
+// Report takes a chat server's reports until it hangs up, sends none for
+// IdleLimit, is replaced by a newer stream, or this replica closes.
 func (s *Service) Report(stream reportStream) error {
 	select {
 	case s.slots <- struct{}{}:
@@ -58,24 +58,24 @@ func (s *Service) Report(stream reportStream) error {
 	} else if err != nil {
 		s.Log.Debug("report stream refused", "err", err)
 	}
-	var known *errs.Error
-	if errors.As(err, &known) {
-		return errs.ToGRPC(known)
+	var ours *errs.Error
+	if errors.As(err, &ours) {
+		return errs.ToGRPC(ours)
 	}
 	return err // the stream's own, or nil
 }
 
-// reporter is one report stream. Its fields belong to the handler's goroutine;
-// one more goroutine receives and one sends, and both end with the handler,
-// because gRPC then ends the stream's context.
+// reporter is one report stream. Its fields belong to the handler's goroutine.
+// One more goroutine receives and one sends; both end with the handler, because
+// gRPC then ends the stream's context.
 type reporter struct {
 	service  *Service
 	stream   reportStream
 	instance string
 	joined   *fleet.Stream // nil before the first report
 
-	second time.Time // the current one, and how many reports it has seen
-	count  int
+	second time.Time // when the current second of the rate limit began
+	count  int       // reports in it
 }
 
 type received struct {
@@ -115,12 +115,13 @@ func (r *reporter) run() error {
 		case <-idle.C:
 			return errs.New(errs.CodeUnavailable, "no report for %v", r.service.IdleLimit)
 		case <-r.service.closing:
-			return errs.New(errs.CodeUnavailable, "this status replica is going away")
+			return errs.New(errs.CodeUnavailable, "this status replica is shutting down")
 		}
 	}
 }
 
-// send answers. A peer that does not read costs this goroutine, not the handler.
+// send sends the orders. A peer that does not read blocks this goroutine and not
+// the handler.
 func (r *reporter) send(orders <-chan fleet.Order) {
 	for order := range orders {
 		if r.stream.Send(&statusv1.ReportResponse{KeepAtMost: order.KeepAtMost}) != nil {
@@ -129,8 +130,8 @@ func (r *reporter) send(orders <-chan fleet.Order) {
 	}
 }
 
-// replace puts the order in the place of one that was not sent yet: only the
-// last one matters. The caller is the only one to write to orders.
+// replace replaces an order that was not sent yet: only the last one matters. The
+// caller is the only sender on orders.
 func replace(orders chan fleet.Order, order fleet.Order) {
 	select {
 	case <-orders:
@@ -139,16 +140,16 @@ func replace(orders chan fleet.Order, order fleet.Order) {
 	orders <- order
 }
 
-// receive reads on; a report waits until the handler has time for it, which is
-// gRPC's flow control towards the sender.
+// receive reads reports one at a time. The next one is read when the handler has
+// taken the last, so that gRPC's flow control limits the sender.
 func (r *reporter) receive() <-chan received {
 	out := make(chan received)
 	ctx := r.stream.Context()
 	go func() {
 		for {
 			req, err := r.stream.Recv()
-			// Bytes that are no message, or too many. gRPC has told the sender
-			// by now, and ended the stream's context.
+			// Not a message, or too large a one. gRPC has answered and ended the
+			// stream's context.
 			if code := grpcstatus.Code(err); code == codes.Internal || code == codes.ResourceExhausted {
 				r.service.Metrics.refused()
 			}
@@ -186,7 +187,7 @@ func (r *reporter) take(req *statusv1.ReportRequest) (fleet.Order, error) {
 	return order, nil
 }
 
-// limit keeps one server from costing the others their turn.
+// limit keeps one server from using up the CPU time of the others.
 func (r *reporter) limit(now time.Time) error {
 	if now.Sub(r.second) >= time.Second {
 		r.second, r.count = now, 0
@@ -216,9 +217,10 @@ func Parse(req *statusv1.ReportRequest) (fleet.Report, error) {
 	}
 	at := req.GetEndpoint()
 	if at.GetInstance() != "" && at.GetInstance() != req.GetInstance() {
-		return invalid("endpoint", "the endpoint is another instance's")
+		return invalid("endpoint", "the endpoint belongs to another instance")
 	}
-	if _, _, err := net.SplitHostPort(at.GetAddress()); err != nil || len(at.GetAddress()) > maxAddress || !printable(at.GetAddress()) {
+	address := at.GetAddress()
+	if _, _, err := net.SplitHostPort(address); err != nil || len(address) > maxAddress || !printable(address) {
 		return invalid("endpoint", "the endpoint's address is not host:port")
 	}
 	if len(at.GetTlsServerName()) > maxAddress || !printable(at.GetTlsServerName()) {
@@ -230,7 +232,7 @@ func Parse(req *statusv1.ReportRequest) (fleet.Report, error) {
 	}
 	for _, v := range []float64{load.GetSendRate(), load.GetQueueDelayMs(), load.GetCpu()} {
 		if math.IsNaN(v) || math.IsInf(v, 0) || v < 0 {
-			return invalid("load", "a figure of the load is negative or not a number")
+			return invalid("load", "a value of the load is negative or not a number")
 		}
 	}
 	if len(req.GetUsedAssignments()) > maxUsed {
@@ -238,7 +240,7 @@ func Parse(req *statusv1.ReportRequest) (fleet.Report, error) {
 	}
 	return fleet.Report{
 		Instance: req.GetInstance(), BootID: req.GetBootId(), Release: req.GetRelease(), Zone: req.GetZone(),
-		Address: at.GetAddress(), TLSServerName: at.GetTlsServerName(), StartedAt: time.UnixMilli(req.GetStartedAtMs()),
+		Address: address, TLSServerName: at.GetTlsServerName(), StartedAt: time.UnixMilli(req.GetStartedAtMs()),
 		Load: fleet.Load{
 			Connections: load.GetConnections(), Capacity: load.GetCapacity(), SendRate: load.GetSendRate(),
 			QueueDelayMS: load.GetQueueDelayMs(), CPU: load.GetCpu(), MemoryBytes: load.GetMemoryBytes(),
@@ -248,7 +250,7 @@ func Parse(req *statusv1.ReportRequest) (fleet.Report, error) {
 	}, nil
 }
 
-// label checks a name that ends up in tables and logs.
+// label checks a name that appears in tables and logs.
 func label(field, s string) error {
 	if len(s) > maxLabel || !printable(s) {
 		return errs.New(errs.CodeInvalid, "%s is longer than %d bytes or not printable", field, maxLabel).In(field)

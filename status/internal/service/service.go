@@ -18,8 +18,8 @@ import (
 )
 
 const (
-	// readyWait is how long an assignment waits for a replica that just started
-	// to hear from Consul, which takes milliseconds. Below what gate waits.
+	// readyWait is how long an assignment waits on a new replica for Consul's
+	// first answer, which takes milliseconds.
 	readyWait = 2 * time.Second
 	// maxAvoid bounds the list of a request; a client has tried a few servers.
 	maxAvoid = 100
@@ -28,7 +28,7 @@ const (
 	maxStreams = 4096
 )
 
-// Config is what a Service is built on.
+// Config is what a Service needs.
 type Config struct {
 	Instance string // this replica's name
 	Table    *fleet.Table
@@ -55,15 +55,15 @@ type Service struct {
 // New returns a service.
 func New(cfg Config) *Service {
 	s := &Service{Config: cfg, slots: make(chan struct{}, maxStreams), closing: make(chan struct{})}
-	s.feed = feed{look: s.look, watchers: map[chan *statusv1.FleetResponse]struct{}{}}
+	s.feed = feed{snapshot: s.snapshot, watchers: map[chan *statusv1.FleetResponse]struct{}{}}
 	return s
 }
 
-// Run keeps those who watch the fleet up to date until ctx ends.
+// Run feeds the watches of the fleet until ctx ends.
 func (s *Service) Run(ctx context.Context) error { return s.feed.run(ctx) }
 
 // Close ends the report streams and the watches, which never end by themselves,
-// and lets everybody go to another replica.
+// so that their clients go to another replica.
 func (s *Service) Close() { s.once.Do(func() { close(s.closing) }) }
 
 // Assign picks a chat server. It blocks only until the catalog is first known.
@@ -104,8 +104,8 @@ func checkAssign(req *statusv1.AssignRequest) error {
 	return label("zone", req.GetZone())
 }
 
-// Unknown answers calls of methods that do not exist. Without it gRPC answers
-// them too, but past the metrics.
+// Unknown answers calls of methods that do not exist. gRPC would answer them too,
+// but the metrics would not count them.
 func Unknown(any, grpc.ServerStream) error {
 	return grpcstatus.Error(codes.Unimplemented, "there is no such method here")
 }

@@ -101,7 +101,7 @@ func (r *rig) open(client statusv1.StatusServiceClient, req *statusv1.ReportRequ
 	return stream
 }
 
-// end reads a stream until it ends and returns why.
+// end reads a stream until it ends and returns its error.
 func end(stream grpc.BidiStreamingClient[statusv1.ReportRequest, statusv1.ReportResponse]) error {
 	for {
 		if _, err := stream.Recv(); err != nil {
@@ -137,7 +137,7 @@ func (r *rig) metric(name, label string) float64 {
 
 func (r *rig) eventually(what string, done func() bool) {
 	r.t.Helper()
-	for deadline := time.Now().Add(5 * time.Second); !done(); time.Sleep(time.Millisecond) { // between two looks
+	for deadline := time.Now().Add(5 * time.Second); !done(); time.Sleep(time.Millisecond) { // between two polls
 		if time.Now().After(deadline) {
 			r.t.Fatalf("not seen within 5 s: %s", what)
 		}
@@ -149,7 +149,7 @@ func TestAReportIsSeenAndItsEndToo(t *testing.T) {
 	r.table.SetCatalog([]discovery.Instance{{ID: "a", Address: "127.0.0.1:1", Passing: true}})
 	for _, how := range []string{"closes", "cancels", "vanishes"} {
 		t.Run(how, func(t *testing.T) {
-			// Many times: what is seen must not depend on who wins a race.
+			// Many times, because the result must not depend on a race.
 			for range 30 {
 				conn := r.dial()
 				ctx, cancel := context.WithCancel(t.Context())
@@ -173,7 +173,7 @@ func TestAReportIsSeenAndItsEndToo(t *testing.T) {
 						t.Fatal(err)
 					}
 					if err := end(stream); !errors.Is(err, io.EOF) {
-						t.Fatalf("a good-bye is answered with %v", err)
+						t.Fatalf("a closed stream ends with %v", err)
 					}
 				case "cancels":
 					cancel()

@@ -22,7 +22,7 @@ func (r *rig) watch() grpc.ServerStreamingClient[statusv1.WatchFleetResponse] {
 	return stream
 }
 
-// next is the next picture of the fleet.
+// next is the next snapshot of the fleet.
 func next(t *testing.T, stream grpc.ServerStreamingClient[statusv1.WatchFleetResponse]) *statusv1.FleetResponse {
 	t.Helper()
 	resp, err := stream.Recv()
@@ -46,7 +46,7 @@ func TestWatchFleet(t *testing.T) {
 	for changed.GetServers()[0].GetLoad().GetConnections() != 3 {
 		changed = next(t, stream)
 	}
-	// Later only the age is another: the sign of life.
+	// Later only the age differs: the keep-alive.
 	for changed.GetServers()[0].GetReportAgeMs() < 3000 {
 		changed = next(t, stream)
 	}
@@ -60,20 +60,21 @@ func TestWatchFleet(t *testing.T) {
 	r.eventually("nobody watches", func() bool { return r.metric("msrchat_status_watchers", "") == 0 })
 }
 
-// Who does not read gets the newest picture, not all that it missed.
+// A watcher that does not read gets the newest snapshot, not all that it missed.
 func TestASlowWatcherGetsTheNewest(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, time.Minute)
 	r.table.SetCatalog([]discovery.Instance{{ID: "a", Address: "127.0.0.1:1", Passing: true}})
 	var shown []uint32
 	reports := r.open(r.client, good("a"))
-	busy, err := make(chan struct{}), error(nil)
-	done := make(chan struct{})
+	began, busy, done := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	var err error // the goroutine's until done is closed, as is shown
 	go func() {
 		defer close(done)
 		err = r.service.Watch(t.Context(), func(f *statusv1.FleetResponse) error {
 			shown = append(shown, f.GetServers()[0].GetLoad().GetConnections())
 			if len(shown) == 1 {
+				close(began)
 				<-busy
 			}
 			if shown[len(shown)-1] == 8 {
@@ -82,6 +83,7 @@ func TestASlowWatcherGetsTheNewest(t *testing.T) {
 			return nil
 		})
 	}()
+	<-began // with the connections of the first report
 	quick := r.watch()
 	for n := uint32(5); n <= 8; n++ {
 		report := good("a")

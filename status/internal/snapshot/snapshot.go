@@ -1,12 +1,12 @@
-// Package snapshot is what a replica knows in the form that programs read: the
-// JSON of the status program and of the live page.
+// Package snapshot is the JSON of what a replica knows, for the status program
+// and the live page.
 package snapshot
 
 import (
 	statusv1 "github.com/msrchat/msrchat/proto/msrchat/status/v1"
 )
 
-// Fleet is one picture of the fleet. The names in its JSON do not change.
+// Fleet is a snapshot of the fleet. The names in its JSON do not change.
 type Fleet struct {
 	Instance     string   `json:"instance"`
 	CatalogAgeMS int64    `json:"catalog_age_ms"` // -1: no view of Consul yet
@@ -15,7 +15,7 @@ type Fleet struct {
 	Servers      []Server `json:"servers"`
 }
 
-// Balance is how evenly the load lies.
+// Balance is how even the load is.
 type Balance struct {
 	State  string `json:"state"` // even, moving or held
 	Text   string `json:"text"`
@@ -38,10 +38,10 @@ type Server struct {
 	ReportAgeMS        int64   `json:"report_age_ms"`
 	FairShare          float64 `json:"fair_share"`
 	KeepAtMost         uint32  `json:"keep_at_most"`
-	Load               *Load   `json:"load"` // null: it has not reported
+	Load               *Load   `json:"load"` // null without a report
 }
 
-// Load is what a server tells about itself.
+// Load is what a server reports about itself.
 type Load struct {
 	Connections  uint32  `json:"connections"`
 	Capacity     uint32  `json:"capacity"`

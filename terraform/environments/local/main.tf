@@ -6,9 +6,9 @@ locals {
 }
 
 # Every job may read this path without a policy. The values are write-only: they
-# are in no plan and in no state. They are written when the variable is made and
-# never again, so what Nomad holds stays. A fleet that was destroyed gets new
-# ones: the mysql job gives the password to the database at each start.
+# are in no plan and in no state. They are written once, when the variable is
+# created, so that those in Nomad stay. A destroyed fleet gets new ones, which is
+# safe because the mysql job sets the database's password at each start.
 resource "nomad_variable" "secrets" {
   path             = "nomad/jobs"
   items_wo_version = 1
@@ -49,7 +49,7 @@ module "migrate" {
   file          = "${local.jobs_dir}/migrate.nomad.hcl"
   vars          = var.jobs["migrate"]
   timeout       = var.timeout
-  rerun_if_dead = false # it is done, not broken
+  rerun_if_dead = false # it has ended, and not failed
   depends_on    = [module.mysql]
 }
 
@@ -60,7 +60,7 @@ module "status" {
   timeout = var.timeout
 }
 
-# chat and gate wait by themselves for the schema that migrate is making.
+# chat and gate wait by themselves for migrate's schema.
 module "chat" {
   source     = "../../modules/job"
   file       = "${local.jobs_dir}/chat.nomad.hcl"

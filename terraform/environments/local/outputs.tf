@@ -14,7 +14,7 @@ output "nomad" {
 }
 
 output "versions" {
-  description = "The version of each job that Nomad has. When a plan shows a change here alone, somebody or something changed a job past Terraform: Nomad rolled a failed deployment back, or a person scaled it."
+  description = "The version of each job in Nomad. If a plan shows a change only here, a job was changed without Terraform: Nomad rolled a failed deployment back, or a person scaled it."
   value = {
     chat    = module.chat.version
     gate    = module.gate.version

@@ -15,7 +15,7 @@ variable "consul_address" {
 
 variable "jobs" {
   type        = map(map(string))
-  description = "For each job its HCL2 variables: ports, addresses, and the folder of its program. `./justw apply local` has them written to terraform.tfvars.json in the fleet's folder."
+  description = "For each job its HCL2 variables: ports, addresses, and the folder of its program. `./justw apply local` writes them to terraform.tfvars.json in the fleet's folder."
 
   validation {
     condition     = toset(keys(var.jobs)) == toset(["chat", "gate", "mail", "migrate", "mysql", "redis", "status"])
@@ -29,16 +29,16 @@ variable "secrets" {
   nullable    = false
   ephemeral   = true
   sensitive   = true
-  description = "Secrets that exist already and have to stay, by name; those missing are made. Through the environment only: TF_VAR_secrets='{\"mysql_password\":\"…\"}'."
+  description = "Secrets that exist and must stay, by name; missing ones are created. Only through the environment: TF_VAR_secrets='{\"mysql_password\":\"…\"}'."
 
   validation {
     condition     = alltrue([for value in values(var.secrets) : value != null && value != ""])
-    error_message = "A secret that is given may not be empty."
+    error_message = "A given secret must not be empty."
   }
 }
 
 variable "timeout" {
   type        = string
   default     = "6m"
-  description = "How long to wait for each job: somebody sits before it. Nomad's own verdict on status and gate comes after 5m; the deadlines of chat and mysql are longer."
+  description = "How long to wait for each job, short because a person is waiting. Nomad's own deadline for status and gate is 5m; those of chat and mysql are longer."
 }

@@ -8,8 +8,8 @@ terraform {
     }
   }
 
-  # The recipes put the state into the fleet's own folder (-backend-config), to
-  # which nobody else has access; by hand it is in this one.
+  # The recipes put the state into the fleet's folder (-backend-config), which only
+  # its owner can enter; by hand it is in this folder.
   backend "local" {}
 }
 

@@ -7,9 +7,9 @@ resource "nomad_job" "this" {
     vars = var.vars
   }
 
-  # Wait for the deployment, and fail when it fails: otherwise a job that was
-  # rolled back would look applied. Of a batch job only the placement is waited
-  # for; whether it ended well, its dependants see.
+  # Wait for the deployment and fail if it fails, because otherwise a job that was
+  # rolled back would look applied. For a batch job this waits only for the
+  # placement; its dependants notice if it failed.
   detach = false
 
   rerun_if_dead    = var.rerun_if_dead
@@ -21,9 +21,8 @@ resource "nomad_job" "this" {
   }
 }
 
-# The resource tells the version it had when it was planned. This is read
-# afterwards, and again by each plan, so a plan shows a version that came from
-# elsewhere.
+# The resource has the version from when it was planned. This one is read after the
+# apply and by each plan, so that a plan shows a version that came from elsewhere.
 data "nomad_job" "running" {
   job_id     = nomad_job.this.name
   depends_on = [nomad_job.this]

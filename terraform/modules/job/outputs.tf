@@ -4,11 +4,11 @@ output "name" {
 }
 
 output "version" {
-  description = "Version of the job that Nomad has. It grows with each change, also with those made past Terraform: a roll-back, a scaling by hand."
+  description = "Version of the job in Nomad. It grows with each change, also without Terraform: a roll-back, a scaling by hand."
   value       = data.nomad_job.running.version
 }
 
 output "deployment_status" {
-  description = "How the last deployment that Terraform waited for ended; empty for a batch job."
+  description = "Result of the last deployment that Terraform waited for; empty for a batch job."
   value       = nomad_job.this.deployment_status
 }

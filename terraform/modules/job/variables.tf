@@ -1,35 +1,35 @@
 variable "file" {
   type        = string
-  description = "Path of the job file, one of nomad/*.nomad.hcl. It is taken as it is: what `nomad job run` takes by hand."
+  description = "Path of the job file, one of nomad/*.nomad.hcl. It is used unchanged, like `nomad job run` does by hand."
 
   validation {
     condition     = endswith(var.file, ".nomad.hcl") && fileexists(var.file)
-    error_message = "There is no job file ${var.file} (its name has to end in .nomad.hcl)."
+    error_message = "There is no job file ${var.file} (its name must end in .nomad.hcl)."
   }
 }
 
 variable "vars" {
   type        = map(string)
   default     = {}
-  description = "Values of the job file's HCL2 variables, numbers as text. What is not given has the file's default. They have to be known when planning: no attributes of resources in the same state."
+  description = "Values of the job file's HCL2 variables, numbers as text. Others have the file's default. They must be known when planning: no attributes of resources in the same state."
 
   validation {
     condition     = alltrue([for name, value in var.vars : can(regex("^[a-z][a-z0-9_]*$", name)) && value != null])
-    error_message = "Every name has to be one that a job file can declare (a-z, 0-9, _), and every value has to be there."
+    error_message = "Every name must be one that a job file can declare (a-z, 0-9, _), and every value must be set."
   }
 
   # Nomad shows a job's variables to everybody who may read the job, and
   # Terraform writes them to its state.
   validation {
     condition     = !anytrue([for name in keys(var.vars) : can(regex("password|secret|token", name))])
-    error_message = "A secret may not be a job's variable: put it into the Nomad variable nomad/jobs (see terraform/README.md)."
+    error_message = "A secret must not be a job's variable: put it into the Nomad variable nomad/jobs (see terraform/README.md)."
   }
 }
 
 variable "rerun_if_dead" {
   type        = bool
   default     = true
-  description = "Run the job again when it is found stopped. False for a batch job: it is dead because it is done."
+  description = "Run the job again if it is found stopped. False for a batch job, which is dead because it has ended."
 }
 
 variable "purge_on_destroy" {
@@ -41,10 +41,10 @@ variable "purge_on_destroy" {
 variable "timeout" {
   type        = string
   default     = "20m"
-  description = "How long to wait for a deployment. Longer than the job's progress_deadline (15m for chat, the longest), so that Nomad's own verdict, and its roll-back, come first."
+  description = "How long to wait for a deployment. Longer than the job's progress_deadline (15m for chat, the longest), so that Nomad's own deadline, and its roll-back, come first."
 
   validation {
     condition     = can(timeadd("2000-01-01T00:00:00Z", var.timeout))
-    error_message = "The timeout has to be a duration like 90s, 20m or 1h."
+    error_message = "The timeout must be a duration like 90s, 20m or 1h."
   }
 }

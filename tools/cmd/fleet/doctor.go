@@ -14,9 +14,11 @@ import (
 
 func doctorCommand() *cli.Command {
 	return &cli.Command{
-		Name: "doctor", Usage: "check the machine and the fleet, and say what to do; works with the fleet up and down",
+		Name: "doctor", Usage: "check the machine and the fleet, and say what to do; works with the fleet up or down",
 		Description: "Each check is ok, warn, FAIL or not checked. Exit codes: 0 nothing failed, 1 a check failed.",
-		Flags:       []cli.Flag{&cli.BoolFlag{Name: "json", Usage: "print an array of objects: check, verdict, found, todo"}},
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "json", Usage: "print an array of objects: check, verdict, found, todo"},
+		},
 		Action: with(func(ctx context.Context, c *cli.Context, f *fleet.Fleet) error {
 			report, err := f.Doctor(ctx)
 			if err != nil {

@@ -1,5 +1,5 @@
-// Command fleet brings the local fleet up and down and looks at it. People call
-// it through the recipes of the Justfile, which see to its tools.
+// Command fleet starts, stops and shows the local fleet. People call it through
+// the recipes of the Justfile, which install what it needs.
 package main
 
 import (
@@ -27,7 +27,7 @@ const (
 	exitOK          = 0
 	exitFailed      = 1
 	exitUsage       = 2
-	exitRolledBack  = 3   // upgrade: the version before runs
+	exitRolledBack  = 3   // upgrade: the previous version runs again
 	exitInterrupted = 130 // as shells do for Ctrl-C
 )
 
@@ -47,7 +47,8 @@ func run(ctx context.Context, args []string) int {
 		fmt.Fprintln(os.Stderr, "interrupted;", err)
 		return exitInterrupted
 	case ctx.Err() != nil:
-		fmt.Fprintln(os.Stderr, "interrupted; the same again goes on from here, ./justw down (./justw destroy local after an apply) takes down what runs")
+		fmt.Fprintln(os.Stderr, "interrupted; the same command goes on from here, "+
+			"./justw down (./justw destroy local after an apply) stops what runs")
 		return exitInterrupted
 	case errors.Is(err, fleet.ErrRolledBack):
 		fmt.Fprintln(os.Stderr, "error:", err)
@@ -69,16 +70,22 @@ func app() *cli.App {
 		Description:     "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 an upgrade was rolled back, 130 interrupted.",
 		HideHelpCommand: true,
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "root", Usage: "the checkout, `DIR`; found from the working directory when empty"},
-			&cli.StringFlag{Name: "state", EnvVars: []string{"MSRCHAT_STATE"}, Usage: "`DIR` of the fleet's state; .fleet in the checkout when empty"},
-			&cli.IntFlag{Name: "port-base", EnvVars: []string{ports.EnvBase}, Usage: "`PORT` that moves all others", DefaultText: fmt.Sprint(ports.DefaultBase)},
+			&cli.StringFlag{Name: "root", Usage: "`DIR` of the checkout (default: found from the working directory)"},
+			&cli.StringFlag{
+				Name: "state", EnvVars: []string{"MSRCHAT_STATE"},
+				Usage: "`DIR` of the fleet's state (default: .fleet in the checkout)",
+			},
+			&cli.IntFlag{
+				Name: "port-base", EnvVars: []string{ports.EnvBase},
+				Usage: "`PORT` that all others follow from", DefaultText: fmt.Sprint(ports.DefaultBase),
+			},
 		},
 		Commands:       commands(),
 		ExitErrHandler: func(*cli.Context, error) {}, // the exit code is run's
 		OnUsageError:   func(_ *cli.Context, err error, _ bool) error { return usageError{err} },
 		Action: func(c *cli.Context) error {
 			if c.Args().Present() {
-				return usageError{fmt.Errorf("no command is called %q; see fleet --help", c.Args().First())}
+				return usageError{fmt.Errorf("there is no command %q; see fleet --help", c.Args().First())}
 			}
 			return cli.ShowAppHelp(c)
 		},
@@ -86,11 +93,13 @@ func app() *cli.App {
 }
 
 func commands() []*cli.Command {
-	timeout := &cli.DurationFlag{Name: "timeout", Value: 5 * time.Minute, Usage: "give up when the services are not up after `DURATION`"}
-	terraform := &cli.BoolFlag{Name: "terraform", Usage: "the fleet's jobs are Terraform's"}
+	timeout := &cli.DurationFlag{
+		Name: "timeout", Value: 5 * time.Minute, Usage: "give up if the services are not up after `DURATION`",
+	}
+	terraform := &cli.BoolFlag{Name: "terraform", Usage: "Terraform manages the fleet's jobs"}
 	list := []*cli.Command{
 		{
-			Name: "up", Usage: "start what is not up yet, and wait until every check passes", ArgsUsage: "[SERVICE...]",
+			Name: "up", Usage: "start what does not run yet, and wait until every check passes", ArgsUsage: "[SERVICE...]",
 			Flags: []cli.Flag{timeout},
 			Action: with(func(ctx context.Context, c *cli.Context, f *fleet.Fleet) error {
 				return f.Up(ctx, c.Args().Slice(), c.Duration("timeout"))
@@ -98,20 +107,21 @@ func commands() []*cli.Command {
 		},
 		upgradeCommand(),
 		{
-			Name: "agents", Usage: "start Consul and Nomad and build the programs, for Terraform; writes the jobs' variables as JSON",
+			Name: "agents", Usage: "start Consul and Nomad and build the programs, for Terraform; " +
+				"writes the jobs' variables as JSON",
 			Action: with(func(ctx context.Context, _ *cli.Context, f *fleet.Fleet) error { return f.Agents(ctx) }),
 		},
 		{
-			Name: "vars", Usage: "write the jobs' variables as agents does, but start nothing",
+			Name: "vars", Usage: "write the jobs' variables like agents, but start nothing",
 			Action: with(func(ctx context.Context, _ *cli.Context, f *fleet.Fleet) error { return f.Vars(ctx) }),
 		},
 		{
-			Name: "secrets", Usage: "print what Nomad holds for the jobs, for Terraform",
+			Name: "secrets", Usage: "print the jobs' secrets from Nomad, for Terraform",
 			Hidden: true, // for a pipe, not for a screen
 			Action: with(func(ctx context.Context, _ *cli.Context, f *fleet.Fleet) error { return f.Secrets(ctx) }),
 		},
 		{
-			Name: "wait", Usage: "wait until every check passes of jobs that Terraform runs",
+			Name: "wait", Usage: "wait until every check of the jobs that Terraform runs passes",
 			Flags: []cli.Flag{timeout},
 			Action: with(func(ctx context.Context, c *cli.Context, f *fleet.Fleet) error {
 				ctx, cancel := context.WithTimeout(ctx, c.Duration("timeout"))
@@ -121,7 +131,10 @@ func commands() []*cli.Command {
 		},
 		{
 			Name: "down", Usage: "stop everything; the databases' files stay",
-			Flags: []cli.Flag{&cli.BoolFlag{Name: "purge", Usage: "remove them too, and the logs and builds"}, terraform},
+			Flags: []cli.Flag{
+				&cli.BoolFlag{Name: "purge", Usage: "remove them too, and the logs and builds"},
+				terraform,
+			},
 			Action: with(func(ctx context.Context, c *cli.Context, f *fleet.Fleet) error {
 				manager := state.ByUp
 				if c.Bool("terraform") {
@@ -136,13 +149,19 @@ func commands() []*cli.Command {
 		},
 		{
 			Name: "logs", Usage: "show the logs of all instances of a service, or of consul or nomad", ArgsUsage: "SERVICE",
-			Flags: []cli.Flag{&cli.BoolFlag{Name: "follow", Aliases: []string{"f"}, Usage: "go on as they grow"}},
+			Flags: []cli.Flag{
+				&cli.BoolFlag{Name: "follow", Aliases: []string{"f"}, Usage: "go on as they grow"},
+			},
 			Action: with(func(ctx context.Context, c *cli.Context, f *fleet.Fleet) error {
-				// The parser takes flags before the argument only; people write them after.
+				// The parser accepts flags only before the argument; people
+				// write them after.
 				args := c.Args().Slice()
-				rest := slices.DeleteFunc(slices.Clone(args), func(arg string) bool { return arg == "-f" || arg == "--follow" })
+				rest := slices.DeleteFunc(slices.Clone(args), func(arg string) bool {
+					return arg == "-f" || arg == "--follow"
+				})
 				if len(rest) != 1 {
-					return usageError{fmt.Errorf("one argument is expected: SERVICE: %s, consul or nomad", strings.Join(job.Names(job.All()), ", "))}
+					return usageError{fmt.Errorf("one argument is expected: SERVICE: %s, consul or nomad",
+						strings.Join(job.Names(job.All()), ", "))}
 				}
 				service, follow := rest[0], c.Bool("follow") || len(rest) < len(args)
 				return f.Logs(ctx, service, follow)
@@ -161,7 +180,7 @@ func commands() []*cli.Command {
 			}),
 		},
 		{
-			Name: "env", Usage: "print shell lines that point nomad, consul and msrchat at this fleet",
+			Name: "env", Usage: "print shell variables that point nomad, consul and msrchat at this fleet",
 			Action: with(func(_ context.Context, _ *cli.Context, f *fleet.Fleet) error { return f.Env() }),
 		},
 	}
@@ -173,7 +192,7 @@ func commands() []*cli.Command {
 
 type action func(ctx context.Context, c *cli.Context, f *fleet.Fleet) error
 
-// with opens the fleet that the flags name and hands it to the action.
+// with opens the fleet of the flags and passes it to the action.
 func with(do action) cli.ActionFunc {
 	return func(c *cli.Context) error {
 		root, path, err := places(c)
@@ -203,8 +222,8 @@ func places(c *cli.Context) (root, statePath string, err error) {
 	return root, statePath, nil
 }
 
-// checkout returns the folder of the workspace file, from the working directory
-// upwards unless given.
+// checkout returns the folder of the workspace file: the given one, or the
+// first one upwards from the working directory.
 func checkout(given string) (string, error) {
 	dir, err := filepath.Abs(given)
 	if err != nil {

@@ -14,32 +14,36 @@ import (
 
 func upgradeCommand() *cli.Command {
 	return &cli.Command{
-		Name: "upgrade", Usage: "bring a service to another version, and follow the deployment to its end", ArgsUsage: "SERVICE [VERSION]",
+		Name: "upgrade", ArgsUsage: "SERVICE [VERSION]",
+		Usage: "deploy another version of a service, and follow the deployment to its end",
 		Description: `SERVICE is chat, gate or status. VERSION is
 
    nothing, or .      the working tree
    a git ref          a branch, tag or commit of this checkout, built from a copy
-                      of it and kept for the next time
+                      and kept for the next time
    a folder           programs that were built elsewhere: chat and probe, gate, or
-                      status, and migrate if the schema is to be expanded
+                      status, and migrate if the schema has to be expanded
 
-The schema is expanded first. Then the new instances start beside the old ones;
-when all of them are healthy (of chat the probes' proofs included) they are
-promoted, and the old ones drain and end. What the running job was submitted
-with stays as it is, its count too; --set changes it.
+The schema is expanded first. Then the new instances start beside the old ones.
+When all are healthy (for chat this includes the probes' proofs) they are
+promoted, and the old ones drain and end. The variables of the running job stay,
+its count too; --set changes them.
 
    ./justw upgrade chat v1.4.0
    ./justw upgrade chat --set drain=60s --set kill_timeout=90s
    ./justw upgrade chat HEAD~1 --set probe=false   # over a release that loses messages
 
-Ctrl-C leaves; the deployment goes on, and the way to stop it is printed.
+On Ctrl-C the deployment goes on, and the commands to stop it are printed.
 
-Exit codes: 0 the new version runs alone, 1 failed, 2 wrong usage, 3 Nomad went
-back to the version before (the text says which check, and what it said),
+Exit codes: 0 only the new version runs, 1 failed, 2 wrong usage, 3 Nomad rolled
+back to the previous version (the text names the failed check and its output),
 130 interrupted.`,
 		Flags: []cli.Flag{
-			&cli.StringSliceFlag{Name: "set", Usage: "give the job's variable `NAME=VALUE`; see nomad/SERVICE.nomad.hcl"},
-			&cli.DurationFlag{Name: "timeout", Value: 20 * time.Minute, Usage: "stop following after `DURATION`; Nomad's own verdict comes earlier"},
+			&cli.StringSliceFlag{Name: "set", Usage: "set the job's variable `NAME=VALUE`; see nomad/SERVICE.nomad.hcl"},
+			&cli.DurationFlag{
+				Name: "timeout", Value: 20 * time.Minute,
+				Usage: "stop following after `DURATION`; Nomad's own deadline is earlier",
+			},
 		},
 		Action: with(func(ctx context.Context, c *cli.Context, f *fleet.Fleet) error {
 			u := fleet.Upgrade{Limit: c.Duration("timeout"), Set: job.Vars{}}
@@ -54,15 +58,15 @@ back to the version before (the text says which check, and what it said),
 			case args.Len() == 1 || args.Len() == 2:
 				u.Service, u.Version = args.Get(0), args.Get(1)
 			default:
-				return usageError{fmt.Errorf("SERVICE and perhaps VERSION are expected; see ./justw upgrade --help")}
+				return usageError{fmt.Errorf("SERVICE and optionally VERSION are expected; see ./justw upgrade --help")}
 			}
 			return f.Upgrade(ctx, u)
 		}),
 	}
 }
 
-// flagsFirst moves the flags of the upgrade command before its arguments, where
-// the parser looks for them; people write them behind.
+// flagsFirst moves the flags of the upgrade command before its arguments, because
+// the parser accepts them only there and people write them after.
 func flagsFirst(args []string) []string {
 	at := -1
 	for i, arg := range args {

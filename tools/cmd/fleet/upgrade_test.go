@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-func TestFlagsMayStandBehindTheArguments(t *testing.T) {
+func TestFlagsMayFollowTheArguments(t *testing.T) {
 	for _, test := range [][2]string{
 		{"fleet upgrade chat", "fleet upgrade chat"},
 		{"fleet --root . upgrade chat HEAD --set drain=5s --timeout 5m", "fleet --root . upgrade --set drain=5s --timeout 5m chat HEAD"},

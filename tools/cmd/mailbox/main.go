@@ -23,11 +23,17 @@ func run(ctx context.Context, args []string) int {
 	defer stop()
 	app := &cli.App{
 		Name:            "mailbox",
-		Usage:           "take every mail over SMTP, deliver none, show them over HTTP",
+		Usage:           "accept all mail over SMTP, deliver none, show it over HTTP",
 		HideHelpCommand: true,
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "smtp-bind", EnvVars: []string{"MSRCHAT_SMTP_BIND"}, Value: "127.0.0.1:7725", Usage: "`HOST:PORT` that takes mail"},
-			&cli.StringFlag{Name: "http-bind", EnvVars: []string{"MSRCHAT_HTTP_BIND"}, Value: "127.0.0.1:7726", Usage: "`HOST:PORT` that shows it"},
+			&cli.StringFlag{
+				Name: "smtp-bind", EnvVars: []string{"MSRCHAT_SMTP_BIND"}, Value: "127.0.0.1:7725",
+				Usage: "`HOST:PORT` that accepts mail",
+			},
+			&cli.StringFlag{
+				Name: "http-bind", EnvVars: []string{"MSRCHAT_HTTP_BIND"}, Value: "127.0.0.1:7726",
+				Usage: "`HOST:PORT` that shows it",
+			},
 		},
 		Action:         serve,
 		ExitErrHandler: func(*cli.Context, error) {}, // the exit code is run's
@@ -48,6 +54,6 @@ func serve(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	log.Info("taking mail", "smtp", box.SMTPAddr(), "http", box.HTTPAddr())
+	log.Info("accepting mail", "smtp", box.SMTPAddr(), "http", box.HTTPAddr())
 	return box.Run(c.Context)
 }

@@ -1,5 +1,5 @@
-// Package agent runs the Consul and the Nomad of a local fleet: writes their
-// configuration, starts them detached from the terminal, and stops them.
+// Package agent runs the Consul and Nomad agents of a local fleet: it writes
+// their configuration, starts them detached from the terminal, and stops them.
 package agent
 
 import (
@@ -27,11 +27,11 @@ var consulTemplate string
 //go:embed nomad.hcl.tmpl
 var nomadTemplate string
 
-// stopGrace is how long an agent may take to end. Both need under a second when
-// their jobs are gone; Nomad may be writing a raft snapshot.
+// stopGrace is how long an agent may take to end. Both need less than a second
+// when their jobs are gone; Nomad may be writing a Raft snapshot.
 const stopGrace = 15 * time.Second
 
-// Agent is one of the two. Make it with Consul or Nomad.
+// Agent is one of the two; see Consul and Nomad.
 type Agent struct {
 	name     string
 	folder   string // its state and configuration
@@ -40,7 +40,7 @@ type Agent struct {
 	template string
 	values   any
 	args     []string // after "agent"
-	// namespace is the network namespace that it runs in, "" for the caller's.
+	// namespace is the network namespace that it runs in; "" is the caller's.
 	namespace string
 }
 
@@ -55,16 +55,16 @@ func Consul(dir state.Dir, table ports.Table, node Node) Agent {
 	return a
 }
 
-// Nomad is the Nomad agent of a node. It keeps away from the dynamic ports in
-// reserved, a list as ports.Table.Reserved makes it.
+// Nomad is the Nomad agent of a node. It does not use the dynamic ports in
+// reserved, a list from ports.Table.Reserved.
 func Nomad(dir state.Dir, table ports.Table, node Node, reserved string) Agent {
 	return newNomad(dir, table, node, map[string]any{"Client": true, "Reserved": reserved})
 }
 
 // NomadFirst is the Nomad agent without its client, for the very first start: a
-// client that asks to be registered before the new server has made its keys is
-// refused and asks again only after 15 to 30 s. Stop it once AwaitKeys returned,
-// and start Nomad. It is not needed when Nomad has state already.
+// client that registers before the new server has its keys is refused and tries
+// again only after 15 to 30 s. Stop it once AwaitKeys returned, and start
+// Nomad. It is not needed if Nomad has state already.
 func NomadFirst(dir state.Dir, table ports.Table, node Node) (first Agent, needed bool) {
 	_, err := os.Stat(filepath.Join(nomadData(dir), "server", "raft"))
 	return newNomad(dir, table, node, map[string]any{"Client": false}), errors.Is(err, os.ErrNotExist)
@@ -95,9 +95,9 @@ func newAgent(name string, dir state.Dir, folder, text string, values any, confi
 }
 
 func (a Agent) Name() string    { return a.name }    // Name is "consul" or "nomad".
-func (a Agent) LogFile() string { return a.logFile } // LogFile is where it writes.
+func (a Agent) LogFile() string { return a.logFile } // LogFile is its output.
 
-// Process returns the agent's process while it runs.
+// Process returns the agent's process, if it runs.
 func (a Agent) Process() (process.Process, bool, error) { return process.Recorded(a.pidFile) }
 
 // Config renders the configuration file.
@@ -124,7 +124,8 @@ func (a Agent) Start(program string) (process.Process, error) {
 	if err != nil {
 		return process.Process{}, err
 	}
-	// The folders hold the databases' password and Nomad's keys: the owner's alone.
+	// Only for the owner: the folders hold the database's password and Nomad's
+	// keys.
 	if err := os.MkdirAll(a.folder, 0o700); err != nil {
 		return process.Process{}, fmt.Errorf("start %s: %w", a.name, err)
 	}
@@ -140,7 +141,7 @@ func (a Agent) Start(program string) (process.Process, error) {
 }
 
 func (a Agent) spawn(program string) (process.Process, error) {
-	// One generation back is kept: the log of the run that went wrong.
+	// The previous log is kept: it may be that of a run that failed.
 	_ = os.Rename(a.logFile, a.logFile+".1")
 	log, err := os.OpenFile(a.logFile, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	if err != nil {
@@ -150,23 +151,23 @@ func (a Agent) spawn(program string) (process.Process, error) {
 
 	args := append([]string{program}, a.args...)
 	if a.namespace != "" {
-		// Not `ip netns exec`, which mounts /sys anew and so hides the cgroups.
-		// nsenter becomes the program: the process stays the same.
+		// Not `ip netns exec`, which mounts /sys again and so hides the cgroups.
+		// nsenter execs the program, so the process id stays the same.
 		args = append([]string{"nsenter", "--net=/run/netns/" + a.namespace}, args...)
 	}
 	cmd := exec.Command(args[0], args[1:]...)
-	cmd.Dir = a.folder // by this its helpers are found when the agent is dead
+	cmd.Dir = a.folder // its helpers are found by it when the agent is dead
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Env = cleanEnv()
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // Ctrl-C is not for it
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // so that it gets no Ctrl-C
 	if err := cmd.Start(); err != nil {
 		return process.Process{}, fmt.Errorf("start %s: %w", a.name, err)
 	}
-	// Reaps the agent should it end while this program still runs.
+	// Reaps the agent if it ends while this program runs.
 	go func() { _ = cmd.Wait() }()
 
 	p, ok := process.Find(cmd.Process.Pid)
-	if !ok { // no /proc: the number alone has to do
+	if !ok { // without /proc only the number is known
 		p = process.Process{PID: cmd.Process.Pid}
 	}
 	if err := process.Record(a.pidFile, p); err != nil {
@@ -175,9 +176,9 @@ func (a Agent) spawn(program string) (process.Process, error) {
 	return p, nil
 }
 
-// cleanEnv is all the environment that an agent gets. raw_exec tasks inherit it,
-// so what is exported in the caller's shell (tokens, proxies) must not be in it.
-// The sbin folders hold mariadbd on Debian and are often not on a user's PATH.
+// cleanEnv is the whole environment of an agent. raw_exec tasks inherit it, so
+// what the caller's shell exports (tokens, proxies) must not be in it. The sbin
+// folders have mariadbd on Debian and are often not on a user's PATH.
 func cleanEnv() []string {
 	env := []string{"PATH=" + os.Getenv("PATH") + ":/usr/local/sbin:/usr/sbin:/sbin"}
 	if home := os.Getenv("HOME"); home != "" {
@@ -186,8 +187,8 @@ func cleanEnv() []string {
 	return env
 }
 
-// Stop ends the agent and waits until it is gone. It is no error when it does
-// not run. Nomad's tasks go on running: stop the jobs first.
+// Stop ends the agent and waits until it is gone. If it does not run, that is
+// not an error. Nomad's tasks go on running: stop the jobs first.
 func (a Agent) Stop(ctx context.Context) error {
 	p, ok, err := a.Process()
 	if err != nil || !ok {

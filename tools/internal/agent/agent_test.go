@@ -13,14 +13,16 @@ import (
 	"github.com/msrchat/msrchat/tools/internal/state"
 )
 
-// The programs themselves read the configurations.
+// The programs accept the configurations.
 func TestConfigurationsAreValid(t *testing.T) {
 	dir, table := setUp(t)
 	first, needed := agent.NomadFirst(dir, table, agent.Local())
 	if !needed {
 		t.Error("an empty folder counts as Nomad's state")
 	}
-	server := agent.Node{Name: "control", Datacenter: "control", Address: "10.99.0.10", Interface: "eth0", Servers: "10.99.0.10", Namespace: "x"}
+	server := agent.Node{
+		Name: "control", Datacenter: "control", Address: "10.99.0.10", Interface: "eth0", Servers: "10.99.0.10", Namespace: "x",
+	}
 	worker := server
 	worker.Name, worker.Address = "n1", "10.99.0.11"
 	for name, tc := range map[string]struct {
@@ -77,10 +79,12 @@ func TestConfigurationsStayOnLoopback(t *testing.T) {
 	}
 }
 
-// Of several nodes one has the servers, and the others ask that one.
+// Of several nodes one has the servers, and the others are its clients.
 func TestWhoIsServer(t *testing.T) {
 	dir, table := setUp(t)
-	node := agent.Node{Name: "control", Datacenter: "control", Address: "10.99.0.10", Interface: "eth0", Servers: "10.99.0.10", Namespace: "x"}
+	node := agent.Node{
+		Name: "control", Datacenter: "control", Address: "10.99.0.10", Interface: "eth0", Servers: "10.99.0.10", Namespace: "x",
+	}
 	config := func(a agent.Agent) string {
 		t.Helper()
 		text, err := a.Config()
@@ -102,8 +106,8 @@ func TestWhoIsServer(t *testing.T) {
 	}
 }
 
-// What the caller's shell exports must not reach the agents: their tasks would
-// inherit it.
+// What the caller's shell exports does not reach the agents, because their tasks
+// would inherit it.
 func TestAgentsGetACleanEnvironmentAndTheirOwnSession(t *testing.T) {
 	dir, table := setUp(t)
 	t.Setenv("SECRET_OF_THE_SHELL", "x")

@@ -12,10 +12,10 @@ import (
 	"github.com/msrchat/msrchat/tools/internal/process"
 )
 
-// pollEvery is the pause between two looks at an agent that is coming up.
+// pollEvery is the pause between two polls of an agent that starts.
 const pollEvery = 100 * time.Millisecond
 
-// AwaitConsul returns once Consul has a leader, or with an error once p, its
+// AwaitConsul returns once Consul has a leader, or an error once p, its
 // process, is gone or ctx ends.
 func (a Agent) AwaitConsul(ctx context.Context, p process.Process, client *consul.Client) error {
 	return a.await(ctx, p, "no leader yet", func(ctx context.Context) bool {
@@ -24,15 +24,17 @@ func (a Agent) AwaitConsul(ctx context.Context, p process.Process, client *consu
 	})
 }
 
-// AwaitKeys returns once a Nomad server has made the keys with which it signs.
+// AwaitKeys returns once a Nomad server has created its signing keys.
 func (a Agent) AwaitKeys(ctx context.Context, p process.Process, client *nomad.Client) error {
 	return a.await(ctx, p, "no keys yet", func(ctx context.Context) bool {
 		keys, _, err := client.Keyring().List((&nomad.QueryOptions{}).WithContext(ctx))
-		return err == nil && slices.ContainsFunc(keys, func(k *nomad.RootKeyMeta) bool { return k.State == nomad.RootKeyStateActive })
+		return err == nil && slices.ContainsFunc(keys, func(k *nomad.RootKeyMeta) bool {
+			return k.State == nomad.RootKeyStateActive
+		})
 	})
 }
 
-// AwaitNomad returns once Nomad has a leader and its node takes work.
+// AwaitNomad returns once Nomad has a leader and its node accepts jobs.
 func (a Agent) AwaitNomad(ctx context.Context, p process.Process, client *nomad.Client) error {
 	return a.await(ctx, p, "its node is not ready yet", func(ctx context.Context) bool {
 		nodes, _, err := client.Nodes().List((&nomad.QueryOptions{}).WithContext(ctx))
@@ -58,7 +60,7 @@ func (a Agent) await(ctx context.Context, p process.Process, lacking string, rea
 		case <-tick.C:
 		}
 		if p.Start != 0 && !p.Running() {
-			return fmt.Errorf("%s ended right after its start:\n%s\n(log: %s)", a.name, a.LastLines(10), a.logFile)
+			return fmt.Errorf("%s ended after its start:\n%s\n(log: %s)", a.name, a.LastLines(10), a.logFile)
 		}
 	}
 	return nil

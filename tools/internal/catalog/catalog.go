@@ -1,4 +1,4 @@
-// Package catalog reads what Consul knows of the fleet and shows it to people.
+// Package catalog reads what Consul knows about the fleet and shows it to people.
 package catalog
 
 import (
@@ -18,10 +18,10 @@ import (
 // Instance is one registered instance of a service.
 type Instance struct {
 	Service string
-	ID      string // meta "instance": for Nomad's the allocation
+	ID      string // meta "instance": under Nomad the allocation
 	Address string
-	Release string // meta "release", "" for what has none
-	HTTP    string // meta "http": host:port for operators, "" for what has none
+	Release string // meta "release"; may be empty
+	HTTP    string // meta "http": host:port for operators; may be empty
 	Checks  []Check
 }
 
@@ -78,7 +78,7 @@ func instance(entry *consul.ServiceEntry) Instance {
 	return i
 }
 
-// Row is a line of the table that people see.
+// Row is a line of the table.
 type Row struct {
 	Service, Instance, Address, Release, State string
 }
@@ -114,9 +114,9 @@ func stateText(i Instance) string {
 	return strings.Join(texts, "; ")
 }
 
-// ShortCheck is the check's name and the first line of what it said.
+// ShortCheck is the check's name and the first line of its output.
 func ShortCheck(c Check) string {
-	const longest = 100 // characters: what is left of a terminal's line
+	const longest = 100 // characters: the rest of a terminal's line
 	output, _, _ := strings.Cut(c.Output, "\n")
 	if runes := []rune(output); len(runes) > longest {
 		output = string(runes[:longest]) + "…"
@@ -127,7 +127,7 @@ func ShortCheck(c Check) string {
 	return c.Name + " (" + output + ")"
 }
 
-// WriteTable prints the rows under headings, "-" for what is empty.
+// WriteTable prints the rows under headings, with "-" for an empty cell.
 func WriteTable(out io.Writer, rows []Row) error {
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "SERVICE\tINSTANCE\tADDRESS\tRELEASE\tSTATE")

@@ -1,7 +1,7 @@
-// Package doctor judges what was found out about a fleet and its machine: for
-// each check a verdict, what was found, and what to do. The functions here look
-// at nothing themselves; package fleet asks the agents and the database, and
-// package doctor/machine the machine.
+// Package doctor judges what is known about a fleet and its machine: for each
+// check a verdict, what was found, and what to do. The functions here only
+// judge; package fleet queries the agents and the database, package machine the
+// machine.
 package doctor
 
 import (
@@ -16,7 +16,7 @@ import (
 type Verdict string
 
 // The verdicts. Fail breaks a promise or keeps the fleet from working; Warn may
-// do so under load or later.
+// do so later or under load.
 const (
 	OK        Verdict = "ok"
 	Warn      Verdict = "warn"
@@ -24,7 +24,7 @@ const (
 	Unchecked Verdict = "not checked"
 )
 
-// Finding is the outcome of one check. Todo is what to do, "" when nothing.
+// Finding is the outcome of one check. Todo is what to do, if anything.
 type Finding struct {
 	Check   string  `json:"check"`
 	Verdict Verdict `json:"verdict"`
@@ -36,7 +36,7 @@ func ok(check, format string, args ...any) Finding {
 	return Finding{Check: check, Verdict: OK, Found: fmt.Sprintf(format, args...)}
 }
 
-// NotChecked is the finding where a check could not be made.
+// NotChecked is the finding of a check that could not be made.
 func NotChecked(check, why string) Finding {
 	return Finding{Check: check, Verdict: Unchecked, Found: why}
 }
@@ -55,8 +55,7 @@ func (r Report) Count(v Verdict) int {
 	return n
 }
 
-// WriteTable prints the report for people: what is to be done stands below its
-// check.
+// WriteTable prints the report for people: what to do is below its check.
 func (r Report) WriteTable(out io.Writer) error {
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "CHECK\tVERDICT\tFOUND")
@@ -69,7 +68,8 @@ func (r Report) WriteTable(out io.Writer) error {
 	if err := table.Flush(); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(out, "\n%d ok, %d to be warned of, %d failed, %d not checked\n", r.Count(OK), r.Count(Warn), r.Count(Fail), r.Count(Unchecked))
+	_, err := fmt.Fprintf(out, "\n%d ok, %d warnings, %d failed, %d not checked\n",
+		r.Count(OK), r.Count(Warn), r.Count(Fail), r.Count(Unchecked))
 	return err
 }
 

@@ -16,7 +16,7 @@ const (
 	gib = 1 << 30
 )
 
-// Each check's verdicts. What is not ok or unchecked says what to do.
+// The verdicts of each check. A warning or a failure says what to do.
 func TestVerdicts(t *testing.T) {
 	sound := doctor.Database{Version: "10.11.6-MariaDB", Flush: 1, FlushMethod: "O_DIRECT", Doublewrite: true}
 	database := func(change func(*doctor.Database)) doctor.Finding {
@@ -50,8 +50,8 @@ func TestVerdicts(t *testing.T) {
 		"ext4":          {doctor.FileSystem{Folder: "/x", Type: "ext4", Options: []string{"rw"}}.Durable(), doctor.OK, "ext4"},
 		"tmpfs":         {doctor.FileSystem{Folder: "/x", Type: "tmpfs"}.Durable(), doctor.Fail, "memory"},
 		"no barriers":   {doctor.FileSystem{Folder: "/x", Type: "ext4", Options: []string{"rw", "nobarrier"}}.Durable(), doctor.Fail, "nobarrier"},
-		"nfs":           {doctor.FileSystem{Folder: "/x", Type: "nfs4"}.Durable(), doctor.Warn, "behind it"},
-		"fuse.sshfs":    {doctor.FileSystem{Folder: "/x", Type: "fuse.sshfs"}.Durable(), doctor.Warn, "behind it"},
+		"nfs":           {doctor.FileSystem{Folder: "/x", Type: "nfs4"}.Durable(), doctor.Warn, "storage behind it"},
+		"fuse.sshfs":    {doctor.FileSystem{Folder: "/x", Type: "fuse.sshfs"}.Durable(), doctor.Warn, "storage behind it"},
 		"fuseblk":       {doctor.FileSystem{Folder: "/x", Type: "fuseblk"}.Durable(), doctor.OK, ""},
 		"a disk syncs":  {doctor.Sync(200 * time.Microsecond), doctor.OK, "200µs"},
 		"nothing syncs": {doctor.Sync(2 * time.Microsecond), doctor.Warn, "libeatmydata"},
@@ -67,11 +67,11 @@ func TestVerdicts(t *testing.T) {
 		"newer":                  {program("1.11.3"), doctor.OK, ""},
 		"two digits count":       {program("1.9.9"), doctor.Fail, "at least 1.10.0"},
 		"shorter":                {program("1.10"), doctor.OK, ""},
-		"says nothing":           {program(""), doctor.Warn, "does not tell"},
+		"says nothing":           {program(""), doctor.Warn, "does not report"},
 		"missing":                {doctor.Program{Name: "nomad", Minimum: "1.10.0", Brought: "./justw up builds it"}.Judge(), doctor.Warn, "./justw up"},
 		"missing, not needed":    {doctor.Program{Name: "terraform", Minimum: "1.11", Purpose: "./justw apply"}.Judge(), doctor.Unchecked, "./justw apply"},
 		"files suffice":          {doctor.Files("open files", 20504, 18200, 2048), doctor.OK, ""},
-		"strangers do not fit":   {doctor.Files("open files", 20000, 18200, 2048), doctor.Warn, "17696"},
+		"handshakes do not fit":  {doctor.Files("open files", 20000, 18200, 2048), doctor.Warn, "17696"},
 		"capacity does not fit":  {doctor.Files("open files", 18300, 18200, 2048), doctor.Fail, "15996"},
 		"hardly any files":       {doctor.Files("open files", 256, 18200, 2048), doctor.Fail, "to 1"},
 		"durable":                {database(func(*doctor.Database) {}), doctor.OK, "doublewrite on"},
@@ -113,7 +113,7 @@ func TestVerdicts(t *testing.T) {
 				t.Errorf("%+v: does not say %q", f, tc.says)
 			}
 			if bad := f.Verdict == doctor.Warn || f.Verdict == doctor.Fail; bad != (f.Todo != "") {
-				t.Errorf("%+v: what to do belongs to what is not well, and only there", f)
+				t.Errorf("%+v: only a warning or a failure says what to do", f)
 			}
 			if f.Check == "" || f.Found == "" {
 				t.Errorf("%+v: lacks a name or what was found", f)
@@ -125,14 +125,14 @@ func TestVerdicts(t *testing.T) {
 func TestReport(t *testing.T) {
 	report := doctor.Report{
 		{Check: "a", Verdict: doctor.OK, Found: "fine"},
-		{Check: "b", Verdict: doctor.Fail, Found: "two\nlines", Todo: "mend it"},
+		{Check: "b", Verdict: doctor.Fail, Found: "two\nlines", Todo: "repair it"},
 		doctor.NotChecked("c", "no way"),
 	}
 	var table, text bytes.Buffer
 	if err := report.WriteTable(&table); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"b      FAIL         two lines\n", "what to do: mend it", "1 ok, 0 to be warned of, 1 failed, 1 not checked"} {
+	for _, want := range []string{"b      FAIL         two lines\n", "what to do: repair it", "1 ok, 0 warnings, 1 failed, 1 not checked"} {
 		if !strings.Contains(table.String(), want) {
 			t.Errorf("the table lacks %q:\n%s", want, table.String())
 		}

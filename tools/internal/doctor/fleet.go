@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Database is what the running database says of itself.
+// Database is the state of the running database.
 type Database struct {
 	Version     string
 	Flush       int // innodb_flush_log_at_trx_commit
@@ -14,11 +14,11 @@ type Database struct {
 	SyncBinlog  int
 	FlushMethod string // innodb_flush_method
 	Doublewrite bool
-	// Preloaded is a library in its memory that swallows syncs, "" for none.
+	// Preloaded is a loaded library that ignores syncs, "" if there is none.
 	Preloaded string
 }
 
-// Durable judges whether a commit that it confirmed survives a crash.
+// Durable judges whether a commit survives a crash.
 func (d Database) Durable() Finding {
 	const check = "durability"
 	found := fmt.Sprintf("innodb_flush_log_at_trx_commit=%d, binlog %s, innodb_flush_method=%s, doublewrite %s",
@@ -34,9 +34,12 @@ func (d Database) Durable() Finding {
 	case strings.Contains(d.FlushMethod, "nosync") || strings.Contains(d.FlushMethod, "littlesync"):
 		return fail("set innodb_flush_method to O_DIRECT or fsync")
 	case d.Preloaded != "":
-		return fail("start it without " + d.Preloaded + ", which swallows every sync")
+		return fail("start it without " + d.Preloaded + ", which ignores every sync")
 	case !d.Doublewrite:
-		return Finding{check, Warn, found, "set innodb_doublewrite=ON unless the disk writes 16 KiB at once or not at all: a torn page cannot be repaired"}
+		return Finding{
+			check, Warn, found,
+			"set innodb_doublewrite=ON unless the disk writes 16 KiB atomically: a torn page cannot be repaired",
+		}
 	}
 	return ok(check, "%s", found)
 }
@@ -61,26 +64,27 @@ func KillTimeout(task string, wanted, allowed time.Duration) Finding {
 	if wanted > allowed {
 		return Finding{
 			check, Fail, fmt.Sprintf("%v, of which the node allows %v", wanted, allowed),
-			fmt.Sprintf("set max_kill_timeout in the client block of the node's Nomad to %v or more: it cuts a drain off in silence", wanted),
+			fmt.Sprintf("set max_kill_timeout in the client block of the node's Nomad to %v or more, "+
+				"or a drain is cut short without a message", wanted),
 		}
 	}
 	return ok(check, "%v of at most %v", wanted, allowed)
 }
 
-// Ports judges the lines that say which of the fleet's ports others hold.
+// Ports judges the list of the fleet's ports that others hold.
 func Ports(conflicts []string, portBase int) Finding {
 	const check = "ports"
 	if len(conflicts) > 0 {
 		return Finding{
 			check, Fail, strings.Join(conflicts, "; "),
-			fmt.Sprintf("end that program, or move this fleet: MSRCHAT_PORT_BASE=%d ./justw up", portBase+1000),
+			fmt.Sprintf("end that program, or use other ports: MSRCHAT_PORT_BASE=%d ./justw up", portBase+1000),
 		}
 	}
 	return ok(check, "%d and up: free, or the fleet's own", portBase)
 }
 
-// Agents judges which of the two agents run, and what runs without them.
-// manager is who started the fleet, "" when nobody did.
+// Agents judges whether the two agents run, and what is left without them.
+// manager is what started the fleet, "" if nothing did.
 func Agents(consul, nomad bool, manager string, leftovers []string) Finding {
 	const check = "fleet"
 	up := "./justw up"
@@ -95,16 +99,22 @@ func Agents(consul, nomad bool, manager string, leftovers []string) Finding {
 		if consul {
 			dead = "Nomad"
 		}
-		return Finding{check, Fail, dead + " does not run although the other agent does", up + " starts it again; its log: ./justw logs " + strings.ToLower(dead)}
+		return Finding{
+			check, Fail, dead + " does not run although the other agent does",
+			up + " starts it again; its log: ./justw logs " + strings.ToLower(dead),
+		}
 	case len(leftovers) > 0:
-		return Finding{check, Fail, fmt.Sprintf("down, but there is left of it: %s", strings.Join(leftovers, "; ")), "./justw down removes it, " + up + " goes on with it"}
+		return Finding{
+			check, Fail, "down, but some of it is left: " + strings.Join(leftovers, "; "),
+			"./justw down removes it, " + up + " goes on with it",
+		}
 	case manager != "":
 		return Finding{check, Fail, "was started and does not run", up + " starts it again"}
 	}
-	return NotChecked(check, "down: what needs it is left out")
+	return NotChecked(check, "down: the checks that need it are left out")
 }
 
-// Leader judges whether servers of an agent have a leader.
+// Leader judges whether the servers of an agent have a leader.
 func Leader(agent, leader string, err error) Finding {
 	check := agent + " leader"
 	switch {
@@ -116,22 +126,25 @@ func Leader(agent, leader string, err error) Finding {
 	return ok(check, "%s", leader)
 }
 
-// Node judges a node of Nomad: whether it takes work and can run the jobs.
+// Node judges a node of Nomad: whether it accepts jobs and can run them.
 func Node(name, status string, eligible, rawExec bool) Finding {
 	check := "node " + name
 	switch {
 	case status != "ready":
 		return Finding{check, Fail, status, "nomad node status; ./justw logs nomad"}
 	case !rawExec:
-		return Finding{check, Fail, "its raw_exec driver does not work", "enable it in the node's Nomad configuration, and run that as root"}
+		return Finding{
+			check, Fail, "its raw_exec driver does not work",
+			"enable it in the node's Nomad configuration, and run that as root",
+		}
 	case !eligible:
-		return Finding{check, Warn, "takes no new work (drained)", "nomad node eligibility -enable"}
+		return Finding{check, Warn, "accepts no new jobs (drained)", "nomad node eligibility -enable"}
 	}
 	return ok(check, "ready, raw_exec works")
 }
 
-// Instance judges the checks of a registered instance: the lines of those that
-// do not pass, and how many there are.
+// Instance judges a registered instance: how many checks it has, and those that
+// do not pass.
 func Instance(service, id string, checks int, critical, warning []string) Finding {
 	check := strings.TrimSpace(service + " " + id)
 	todo := "./justw logs " + service

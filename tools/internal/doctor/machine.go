@@ -22,21 +22,24 @@ func Privileges(root bool) Finding {
 	return ok(check, "root")
 }
 
-// Cgroups judges the control groups under which Nomad puts tasks. version is 1
-// or 2, 0 where none are mounted.
+// Cgroups judges the control groups, in which Nomad puts tasks. version is 1 or
+// 2, or 0 if none are mounted.
 func Cgroups(version int, writable bool) Finding {
 	const check = "cgroups"
 	switch {
 	case version == 0:
 		return Finding{check, Fail, "none are mounted", "mount them: mount -t cgroup2 none /sys/fs/cgroup"}
 	case !writable:
-		return Finding{check, Fail, fmt.Sprintf("version %d, mounted read-only", version), "in a container, give it its own cgroups (--privileged, or --cgroupns=private with a writable mount)"}
+		return Finding{
+			check, Fail, fmt.Sprintf("version %d, mounted read-only", version),
+			"in a container, give it its own cgroups (--privileged, or --cgroupns=private with a writable mount)",
+		}
 	}
 	return ok(check, "version %d", version)
 }
 
-// Memory judges what is available, in bytes. A fleet that is down needs about a
-// gibibyte to come up: agents 250 MiB, database 350, services 200, and air.
+// Memory judges what is available, in bytes. A fleet needs about a gibibyte to
+// come up: agents 250 MiB, database 350, services 200, and some reserve.
 func Memory(available uint64, up bool) Finding {
 	const check = "memory"
 	fail, warn := uint64(gib), uint64(2*gib)
@@ -44,7 +47,7 @@ func Memory(available uint64, up bool) Finding {
 		fail, warn = 128*mib, 512*mib
 	}
 	found := fmt.Sprintf("%d MiB available", available/mib)
-	todo := "end something, or run fewer chat servers (count in nomad/chat.nomad.hcl)"
+	todo := "end other programs, or run fewer chat servers (count in nomad/chat.nomad.hcl)"
 	switch {
 	case available < fail:
 		return Finding{check, Fail, found, todo}
@@ -54,11 +57,11 @@ func Memory(available uint64, up bool) Finding {
 	return ok(check, "%s", found)
 }
 
-// Disk judges the space below the databases' files, in bytes.
+// Disk judges the free space for the databases' files, in bytes.
 func Disk(folder string, free uint64) Finding {
 	const check = "disk"
 	found := fmt.Sprintf("%.1f GiB free below %s", float64(free)/gib, folder)
-	todo := "make room, or move the fleet with MSRCHAT_STATE: a full disk stops the database, and sends with it"
+	todo := "make room, or move the fleet with MSRCHAT_STATE: with a full disk the database and all sends stop"
 	switch {
 	case free < gib:
 		return Finding{check, Fail, found, todo}
@@ -68,55 +71,72 @@ func Disk(folder string, free uint64) Finding {
 	return ok(check, "%s", found)
 }
 
-// FileSystem is what keeps the database's files.
+// FileSystem is the one of the database's files.
 type FileSystem struct {
 	Folder, Type string
 	Options      []string // of the mount
 }
 
-// Memories lose everything with the power; shares and layers are as honest as
-// whoever is behind them.
+// File systems in memory lose everything with the power. Whether a sync reaches a
+// disk through the others depends on the storage behind them.
 var (
-	memories = []string{"tmpfs", "ramfs"}
-	shares   = []string{"nfs", "nfs4", "cifs", "9p", "virtiofs", "fuse", "overlay"}
+	inMemory = []string{"tmpfs", "ramfs"}
+	layered  = []string{"nfs", "nfs4", "cifs", "9p", "virtiofs", "fuse", "overlay"}
 )
 
-// Durable judges whether a write that was synced survives a loss of power, as
-// far as the file system tells.
+// Durable judges whether a synced write survives a loss of power, as far as the
+// type of the file system shows.
 func (fs FileSystem) Durable() Finding {
 	const check = "file system"
 	found := fmt.Sprintf("%s (%s)", fs.Type, fs.Folder)
-	if slices.Contains(memories, fs.Type) {
-		return Finding{check, Fail, found + ": memory, nothing there survives a restart", "move the fleet to a disk with MSRCHAT_STATE; acknowledged messages would be lost"}
+	if slices.Contains(inMemory, fs.Type) {
+		return Finding{
+			check, Fail, found + ": in memory, nothing survives a restart",
+			"move the fleet to a disk with MSRCHAT_STATE, or acknowledged messages are lost",
+		}
 	}
 	for _, option := range []string{"nobarrier", "barrier=0"} {
 		if slices.Contains(fs.Options, option) {
-			return Finding{check, Fail, found + " mounted with " + option + ": a sync does not reach the disk", "mount it without " + option}
+			return Finding{
+				check, Fail, found + " mounted with " + option + ": a sync does not reach the disk",
+				"mount it without " + option,
+			}
 		}
 	}
-	if slices.ContainsFunc(shares, func(t string) bool { return fs.Type == t || strings.HasPrefix(fs.Type, t+".") }) {
-		return Finding{check, Warn, found + ": whether a sync reaches a disk is up to what is behind it", "keep the databases' files on a local disk (ext4, xfs) or know what is behind it"}
+	if slices.ContainsFunc(layered, func(t string) bool { return fs.Type == t || strings.HasPrefix(fs.Type, t+".") }) {
+		return Finding{
+			check, Warn, found + ": whether a sync reaches a disk depends on the storage behind it",
+			"keep the databases' files on a local disk (ext4, xfs), or check the storage behind it",
+		}
 	}
 	return ok(check, "%s", found)
 }
 
-// liar is faster than any disk, its protected cache and the way there.
-const liar = 5 * time.Microsecond
+// tooFast is faster than any disk with a protected cache can sync.
+const tooFast = 5 * time.Microsecond
 
 // Sync judges the median time of a small write with fsync.
 func Sync(median time.Duration) Finding {
 	const check = "fsync"
-	if median < liar {
-		return Finding{check, Warn, fmt.Sprintf("%v each: faster than a disk can be", median), "a layer below answers before it has written (libeatmydata, a cache without a battery): find it, or a loss of power loses messages"}
+	if median < tooFast {
+		return Finding{
+			check, Warn, fmt.Sprintf("%v each: faster than a disk can be", median),
+			"a layer below answers before it has written (libeatmydata, a cache without a battery): " +
+				"find it, or a loss of power loses messages",
+		}
 	}
 	return ok(check, "%v each", median.Round(time.Microsecond))
 }
 
-// Clock judges whether this machine's clock is kept right.
+// Clock judges whether this machine's clock is synchronised.
 func Clock(synchronised bool) Finding {
 	const check = "clock"
 	if !synchronised {
-		return Finding{check, Warn, "the kernel's clock is not synchronised", "run chrony or systemd-timesyncd (in a virtual machine or a container: on its host); expiry and the times people see rest on it"}
+		return Finding{
+			check, Warn, "the kernel's clock is not synchronised",
+			"run chrony or systemd-timesyncd (for a container or a virtual machine: on its host); " +
+				"expiry and the times that people see depend on it",
+		}
 	}
 	return ok(check, "synchronised")
 }
@@ -128,8 +148,8 @@ const (
 	skewFail = 30 * time.Second
 )
 
-// Skew judges how far another clock is ahead of this one; precision is how
-// exactly that is known.
+// Skew judges how far another clock is ahead of this one; precision is that of
+// the measurement.
 func Skew(whose string, ahead, precision time.Duration) Finding {
 	check := "clock of " + whose
 	off := max(ahead.Abs()-precision, 0)
@@ -146,12 +166,12 @@ func Skew(whose string, ahead, precision time.Duration) Finding {
 	return ok(check, "%s", found)
 }
 
-// Program is an outside program and the oldest version that will do.
+// Program is an outside program and the oldest version that is good enough.
 type Program struct {
 	Name, Minimum string
-	Path, Version string // "" when there is none
-	// Brought says how it comes here when it is missing; "" for what the fleet
-	// can do without.
+	Path, Version string // empty if it is not installed
+	// Brought says how to get it; empty for a program that the fleet can do
+	// without.
 	Brought, Purpose string
 }
 
@@ -164,14 +184,15 @@ func (p Program) Judge() Finding {
 	case p.Path == "":
 		return Finding{check, Warn, "not installed", p.Brought}
 	case p.Version == "":
-		return Finding{check, Warn, p.Path + " does not tell its version", "see that it is at least " + p.Minimum}
+		return Finding{check, Warn, p.Path + " does not report its version", "check that it is at least " + p.Minimum}
 	case !AtLeast(p.Version, p.Minimum):
 		return Finding{check, Fail, p.Version + " (" + p.Path + ")", "install at least " + p.Minimum}
 	}
 	return ok(check, "%s", p.Version)
 }
 
-// AtLeast compares dotted numbers; what is not a number ends the comparison.
+// AtLeast compares dotted numbers; the comparison ends at a part that is not a
+// number.
 func AtLeast(have, want string) bool {
 	h, w := strings.Split(have, "."), strings.Split(want, ".")
 	for i := range w {
@@ -195,20 +216,24 @@ func allZero(parts []string) bool {
 }
 
 // Files judges the limit of open files of a chat server: each connection is one.
-// strangers are let in beyond the capacity, until they introduced themselves.
-func Files(check string, limit, capacity, strangers uint64) Finding {
-	// Databases (16 and 32), peers, status, Consul, listeners, and air.
+// handshakes are connections beyond the capacity that have not sent their Hello.
+func Files(check string, limit, capacity, handshakes uint64) Finding {
+	// Databases (16 and 32), peers, status, Consul, listeners, and some reserve.
 	const others = 256
-	found := fmt.Sprintf("%d open files for %d connections, %d strangers and %d others", limit, capacity, strangers, others)
+	found := fmt.Sprintf("%d open files for %d connections, %d handshakes and %d others", limit, capacity, handshakes, others)
 	fits := uint64(1)
-	if limit > strangers+others {
-		fits = limit - strangers - others
+	if limit > handshakes+others {
+		fits = limit - handshakes - others
 	}
+	lower := fmt.Sprintf("or lower capacity in nomad/chat.nomad.hcl to %d", fits)
 	switch {
 	case capacity+others > limit:
-		return Finding{check, Fail, found, fmt.Sprintf("raise the limit of whoever starts the fleet (ulimit -n), or lower capacity in nomad/chat.nomad.hcl to %d", fits)}
-	case capacity+strangers+others > limit:
-		return Finding{check, Warn, found, fmt.Sprintf("a flood of connections could take the place of users when the server is nearly full: raise the limit (ulimit -n), or lower capacity in nomad/chat.nomad.hcl to %d", fits)}
+		return Finding{check, Fail, found, "raise the limit in the shell that starts the fleet (ulimit -n), " + lower}
+	case capacity+handshakes+others > limit:
+		return Finding{
+			check, Warn, found,
+			"a flood of connections could keep users out when the server is nearly full: raise the limit (ulimit -n), " + lower,
+		}
 	}
 	return ok(check, "%s", found)
 }

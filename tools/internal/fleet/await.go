@@ -12,18 +12,18 @@ import (
 	"github.com/msrchat/msrchat/tools/internal/job"
 )
 
-// How far jobs have to be for await.
+// goal is what await waits for.
 type goal int
 
 const (
-	passing  goal = iota // something of each runs, and its checks pass
-	deployed             // and Nomad calls the deployment a success
+	passing  goal = iota // an instance of each job runs, and its checks pass
+	deployed             // and Nomad's deployment was successful
 )
 
 const (
-	// pollEvery is the pause between two looks; a look costs a few local requests.
+	// pollEvery is the pause between two polls, each of a few local requests.
 	pollEvery = 250 * time.Millisecond
-	// repeatEvery is after how long a person is told the same again.
+	// repeatEvery is how often an unchanged state is printed again.
 	repeatEvery = 10 * time.Second
 )
 
@@ -33,14 +33,14 @@ type obstacle struct {
 	reason  string
 }
 
-// await returns when all jobs reached the goal. It prints what it waits for
+// await returns when all jobs have reached the goal. It prints what it waits for
 // whenever that changes. Its error explains what is wrong.
 func (f *Fleet) await(ctx context.Context, jobs []job.Submitted, g goal) error {
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
 	start := time.Now()
-	var told string
-	var toldAt time.Time
+	var printed string
+	var printedAt time.Time
 	for {
 		obstacles, err := f.obstacles(ctx, jobs, g)
 		if err != nil {
@@ -49,9 +49,9 @@ func (f *Fleet) await(ctx context.Context, jobs []job.Submitted, g goal) error {
 		if len(obstacles) == 0 {
 			return nil
 		}
-		if names := services(obstacles); names != told || time.Since(toldAt) >= repeatEvery {
+		if names := services(obstacles); names != printed || time.Since(printedAt) >= repeatEvery {
 			f.printf("  … waiting for %s (%.0f s)\n", describe(obstacles), time.Since(start).Seconds())
-			told, toldAt = names, time.Now()
+			printed, printedAt = names, time.Now()
 		}
 		select {
 		case <-ctx.Done():
@@ -64,16 +64,16 @@ func (f *Fleet) await(ctx context.Context, jobs []job.Submitted, g goal) error {
 	}
 }
 
-// obstacles lists what is missing. Agents that do not answer for a moment are an
-// obstacle too, a job that cannot come up any more is an error.
+// obstacles lists what is missing. An agent that does not answer is an obstacle
+// too; a job that cannot come up any more is an error.
 func (f *Fleet) obstacles(ctx context.Context, jobs []job.Submitted, g goal) ([]obstacle, error) {
 	list, err := catalog.Read(ctx, f.consul)
 	if err != nil {
-		return []obstacle{{"consul", err.Error()}}, nil //nolint:nilerr // it is told as an obstacle
+		return []obstacle{{"consul", err.Error()}}, nil //nolint:nilerr // it is an obstacle
 	}
 	var found []obstacle
 	for _, i := range list {
-		// Nomad registers itself as well: "every check passes" counts it in.
+		// Nomad registers itself too, and its checks have to pass as well.
 		if strings.HasPrefix(i.Service, "nomad") {
 			found = append(found, failing(i)...)
 		}
@@ -99,7 +99,7 @@ func (f *Fleet) obstacles(ctx context.Context, jobs []job.Submitted, g goal) ([]
 	return found, nil
 }
 
-// unregistered compares the allocations that run with Consul's entries.
+// unregistered compares the running allocations with Consul's entries.
 func unregistered(service string, allocs []string, list []catalog.Instance) []obstacle {
 	var found []obstacle
 	for _, alloc := range allocs {
@@ -121,7 +121,7 @@ func failing(i catalog.Instance) []obstacle {
 	return found
 }
 
-// services names who is waited for, each once.
+// services names the services of the obstacles, each once.
 func services(obstacles []obstacle) string {
 	var names []string
 	for _, o := range obstacles {
@@ -145,8 +145,8 @@ func describe(obstacles []obstacle) string {
 	return strings.Join(texts, "; ")
 }
 
-// explain makes an error that says what is wrong with each service and where to
-// look. It asks for a few seconds, also when the caller's time is up.
+// explain returns an error that says what is wrong with each service and where to
+// look. It takes a few seconds, also when the caller's time is up.
 func (f *Fleet) explain(ctx context.Context, what string, obstacles []obstacle) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
@@ -162,6 +162,6 @@ func (f *Fleet) explain(ctx context.Context, what string, obstacles []obstacle) 
 		text.WriteString(job.Job{Name: name}.Explain(ctx, f.nomad, f.dir))
 		fmt.Fprintf(&text, "  whole log: ./justw logs %s\n", name)
 	}
-	text.WriteString("What runs was left running: ./justw up goes on from here, ./justw down takes it down.")
+	text.WriteString("What runs goes on running: ./justw up continues from here, ./justw down stops it.")
 	return errors.New(text.String())
 }

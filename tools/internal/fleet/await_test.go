@@ -8,7 +8,7 @@ import (
 	"github.com/msrchat/msrchat/tools/internal/catalog"
 )
 
-func TestObstaclesAreToldOncePerService(t *testing.T) {
+func TestObstaclesAreDescribedOncePerService(t *testing.T) {
 	list := []obstacle{{"mysql", "not placed yet"}, {"chat", "1 of 2 healthy"}, {"chat", "ready (refused)"}}
 	if got, want := services(list), "mysql, chat"; got != want {
 		t.Errorf("got %q, want %q", got, want)
@@ -22,7 +22,7 @@ func TestUnregistered(t *testing.T) {
 	list := []catalog.Instance{
 		{Service: "chat", ID: "11111111-a", Checks: []catalog.Check{{Name: "ready", Status: "passing"}}},
 		{Service: "chat", ID: "22222222-b", Checks: []catalog.Check{{Name: "ready", Status: "critical", Output: "refused"}}},
-		{Service: "chat", ID: "44444444-d", Checks: []catalog.Check{{Name: "ready", Status: "critical"}}}, // the version before
+		{Service: "chat", ID: "44444444-d", Checks: []catalog.Check{{Name: "ready", Status: "critical"}}}, // of the previous version
 		{Service: "gate", ID: "33333333-c"},
 	}
 	got := unregistered("chat", []string{"11111111-a", "22222222-b", "33333333-c"}, list)

@@ -20,11 +20,11 @@ import (
 	"github.com/msrchat/msrchat/tools/internal/process"
 )
 
-// doctorLimit bounds all questions together: agents that hang are a finding.
+// doctorLimit bounds all queries together: an agent that hangs is a finding.
 const doctorLimit = 60 * time.Second
 
-// Doctor examines the machine and the fleet, as far as that is up. It changes
-// nothing, but for a small file that it writes and removes to measure fsync.
+// Doctor examines the machine and, as far as it runs, the fleet. It changes
+// nothing, except that it writes and removes a small file to measure fsync.
 func (f *Fleet) Doctor(ctx context.Context) (doctor.Report, error) {
 	ctx, cancel := context.WithTimeout(ctx, doctorLimit)
 	defer cancel()
@@ -65,7 +65,7 @@ func (f *Fleet) agentsRunning() (map[string]bool, error) {
 	return running, nil
 }
 
-// leftovers describes what is there of a fleet whose agents are gone.
+// leftovers describes what is left of a fleet whose agents are gone.
 func (f *Fleet) leftovers() []string {
 	var found []string
 	for _, p := range append(process.Tasks(f.dir.Path()), process.Helpers(f.dir.Path())...) {
@@ -92,7 +92,7 @@ func orNot(check string, err error, finding doctor.Finding) doctor.Finding {
 func (f *Fleet) examineMachine(up bool) doctor.Report {
 	folder := f.dir.Data()
 	if _, err := os.Stat(folder); err != nil {
-		folder = f.dir.Path() // no data yet: where they will be
+		folder = f.dir.Path() // there is no data yet; it will be below this one
 	}
 	version, writable, err := machine.Cgroups()
 	report := doctor.Report{
@@ -111,20 +111,22 @@ func (f *Fleet) examineMachine(up bool) doctor.Report {
 	return append(report, orNot("clock", err, doctor.Clock(synchronised)))
 }
 
-// tools are what the recipes use, with the oldest version that will do. A
-// test compares them with the scripts that decide it.
+// tools are the programs that the recipes use, with the oldest version that is
+// good enough. A test compares them with the scripts that decide it.
 var tools = []struct {
 	ask string
 	doctor.Program
 }{
 	{"version", doctor.Program{Name: "go", Minimum: "1.26", Brought: "https://go.dev/dl"}},
 	{"--version", doctor.Program{Name: "just", Minimum: "1.40.0", Brought: "./justw brings it"}},
-	{"version", doctor.Program{Name: "consul", Minimum: "1.20.0", Brought: "./justw up builds it (minutes, once for this machine)"}},
-	{"version", doctor.Program{Name: "nomad", Minimum: "1.10.0", Brought: "./justw up builds it (minutes, once for this machine)"}},
+	{"version", doctor.Program{Name: "consul", Minimum: "1.20.0", Brought: builtOnce}},
+	{"version", doctor.Program{Name: "nomad", Minimum: "1.10.0", Brought: builtOnce}},
 	{"--version", doctor.Program{Name: "mariadbd", Minimum: "10.11", Brought: "./justw up installs it"}},
 	{"--version", doctor.Program{Name: "redis-server", Minimum: "7.0", Brought: "./justw up installs it"}},
 	{"version", doctor.Program{Name: "terraform", Minimum: "1.11", Purpose: "./justw apply"}},
 }
+
+const builtOnce = "./justw up builds it (minutes, once for this machine)"
 
 func examineTools(ctx context.Context) doctor.Report {
 	var report doctor.Report
@@ -157,7 +159,7 @@ func (f *Fleet) examineConsul(ctx context.Context) doctor.Report {
 			}
 		}
 		if i.Service == "consul" {
-			continue // judged by its leader; it registers itself without a check
+			continue // examined above; it registers itself without a check
 		}
 		id := cmp.Or(job.ShortID(i.ID), i.Address) // Nomad's own entries have no instance
 		report = append(report, doctor.Instance(i.Service, id, len(i.Checks), critical, warning))
@@ -172,12 +174,12 @@ func (f *Fleet) examineConsul(ctx context.Context) doctor.Report {
 
 var capacityDefault = regexp.MustCompile(`(?s)variable "capacity" \{.*?default\s*=\s*(\d+)`)
 
-// strangers is how many connections a chat server lets in beyond its capacity
-// until they introduced themselves; see chat/internal/conn.
-const strangers = 2048
+// handshakes is how many connections a chat server accepts beyond its capacity
+// before they have sent their Hello; see chat/internal/conn.
+const handshakes = 2048
 
-// examineChat compares the limits of open files of the chat servers that run, or
-// of those that would be started from here, with the capacity of the job file.
+// examineChat compares the capacity with the limits of open files of the running
+// chat servers, or of those that would be started from here.
 func (f *Fleet) examineChat(ctx context.Context) doctor.Report {
 	capacity, err := f.capacity(ctx)
 	if err != nil {
@@ -190,16 +192,16 @@ func (f *Fleet) examineChat(ctx context.Context) doctor.Report {
 		}
 		check := fmt.Sprintf("open files of chat %d", p.PID)
 		limit, err := machine.OpenFiles(p.PID)
-		report = append(report, orNot(check, err, doctor.Files(check, limit, capacity, strangers)))
+		report = append(report, orNot(check, err, doctor.Files(check, limit, capacity, handshakes)))
 	}
 	if len(report) == 0 {
 		limit, err := machine.OpenFiles(0)
-		report = append(report, orNot("open files", err, doctor.Files("open files", limit, capacity, strangers)))
+		report = append(report, orNot("open files", err, doctor.Files("open files", limit, capacity, handshakes)))
 	}
 	return report
 }
 
-// capacity is that of the job that runs, or the job file's default.
+// capacity is that of the running job, or the job file's default.
 func (f *Fleet) capacity(ctx context.Context) (uint64, error) {
 	chat, err := f.jobInfo(ctx, "chat")
 	if err == nil {
@@ -217,14 +219,14 @@ func (f *Fleet) capacity(ctx context.Context) (uint64, error) {
 	}
 	match := capacityDefault.FindSubmatch(text)
 	if match == nil {
-		return 0, fmt.Errorf("capacity of chat: %s does not tell it", job.Job{Name: "chat"}.File())
+		return 0, fmt.Errorf("capacity of chat: not found in %s", job.Job{Name: "chat"}.File())
 	}
 	return strconv.ParseUint(string(match[1]), 10, 64)
 }
 
-// askDatabase asks one question by the database's own client: over the socket
-// it needs no password.
-func (f *Fleet) askDatabase(ctx context.Context, query string) ([]string, error) {
+// queryDatabase runs one query with the database's own client, which needs no
+// password over the socket.
+func (f *Fleet) queryDatabase(ctx context.Context, query string) ([]string, error) {
 	client, err := lookPath("mariadb")
 	if err != nil {
 		return nil, err

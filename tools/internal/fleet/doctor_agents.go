@@ -32,7 +32,8 @@ func (f *Fleet) examineNomad(ctx context.Context) doctor.Report {
 	}
 	for _, n := range nodes {
 		driver := n.Drivers["raw_exec"]
-		report = append(report, doctor.Node(n.Name, n.Status, n.SchedulingEligibility == nomad.NodeSchedulingEligible, driver != nil && driver.Healthy))
+		eligible := n.SchedulingEligibility == nomad.NodeSchedulingEligible
+		report = append(report, doctor.Node(n.Name, n.Status, eligible, driver != nil && driver.Healthy))
 	}
 	report = append(report, f.agentClock(ctx))
 	return append(report, f.examineTimeouts(ctx)...)
@@ -54,7 +55,7 @@ func (f *Fleet) agentClock(ctx context.Context) doctor.Finding {
 	if err != nil {
 		return doctor.NotChecked("clock of "+check, err.Error())
 	}
-	return doctor.Skew(check, time.Until(there), time.Second) // the header knows only seconds
+	return doctor.Skew(check, time.Until(there), time.Second) // the header has only seconds
 }
 
 // examineTimeouts compares every task's kill_timeout with what the node allows.
@@ -82,7 +83,7 @@ func (f *Fleet) examineTimeouts(ctx context.Context) doctor.Report {
 		}
 		for _, group := range info.TaskGroups {
 			for _, task := range group.Tasks {
-				// A task that runs to its end is not killed in the usual course.
+				// A task that runs to its end is usually not killed.
 				if task.KillTimeout != nil && (task.Lifecycle == nil || task.Lifecycle.Sidecar) {
 					report = append(report, doctor.KillTimeout(task.Name, *task.KillTimeout, allowed))
 				}
@@ -92,12 +93,12 @@ func (f *Fleet) examineTimeouts(ctx context.Context) doctor.Report {
 	return report
 }
 
-// maxKillTimeout reads it from what an agent says of its configuration.
+// maxKillTimeout reads the setting from an agent's configuration.
 func maxKillTimeout(config map[string]any) (time.Duration, error) {
 	const byDefault = 30 * time.Second
 	client, ok := config["Client"].(map[string]any)
 	if !ok {
-		return 0, errors.New("the agent does not tell its configuration")
+		return 0, errors.New("the agent does not show its configuration")
 	}
 	text, ok := client["MaxKillTimeout"].(string)
 	if !ok || text == "" {
@@ -115,17 +116,17 @@ func (f *Fleet) jobInfo(ctx context.Context, name string) (*nomad.Job, error) {
 	return info, err
 }
 
-const databaseQuestion = `SELECT VERSION(), @@GLOBAL.innodb_flush_log_at_trx_commit, @@GLOBAL.log_bin, @@GLOBAL.sync_binlog,
+const databaseQuery = `SELECT VERSION(), @@GLOBAL.innodb_flush_log_at_trx_commit, @@GLOBAL.log_bin, @@GLOBAL.sync_binlog,
 	@@GLOBAL.innodb_flush_method, @@GLOBAL.innodb_doublewrite, UNIX_TIMESTAMP(NOW(6))`
 
-// examineDatabase asks the database that runs below the fleet's data.
+// examineDatabase queries the database that runs in the fleet's folder.
 func (f *Fleet) examineDatabase(ctx context.Context) doctor.Report {
 	const check = "durability"
 	if _, err := os.Stat(filepath.Join(f.dir.Data(), "mysql", "mysql.sock")); err != nil {
 		return doctor.Report{doctor.NotChecked(check, "the database does not run here")}
 	}
 	asked := time.Now()
-	answer, err := f.askDatabase(ctx, databaseQuestion)
+	answer, err := f.queryDatabase(ctx, databaseQuery)
 	took := time.Since(asked)
 	if err != nil {
 		return doctor.Report{doctor.NotChecked(check, err.Error())}
@@ -136,7 +137,7 @@ func (f *Fleet) examineDatabase(ctx context.Context) doctor.Report {
 	}
 	if text, err := os.ReadFile(filepath.Join(f.dir.Data(), "mysql", "mysql.pid")); err == nil {
 		if pid, err := strconv.Atoi(strings.TrimSpace(string(text))); err == nil {
-			db.Preloaded, _ = machine.Preloaded(pid) // unreadable: not known
+			db.Preloaded, _ = machine.Preloaded(pid) // if it cannot be read, it is not known
 		}
 	}
 	version, _, _ := strings.Cut(db.Version, "-")
@@ -147,7 +148,7 @@ func (f *Fleet) examineDatabase(ctx context.Context) doctor.Report {
 	return doctor.Report{running.Judge(), db.Durable(), doctor.Skew("mysql", clock.Sub(asked), took)}
 }
 
-// parseDatabase reads the answer to databaseQuestion.
+// parseDatabase parses the answer to databaseQuery.
 func parseDatabase(answer []string) (doctor.Database, time.Time, error) {
 	const fields = 7
 	if len(answer) != fields {
@@ -165,7 +166,7 @@ func parseDatabase(answer []string) (doctor.Database, time.Time, error) {
 	}, time.UnixMicro(int64(at * 1e6)), nil
 }
 
-// inFolder runs a program in a folder and returns what it printed.
+// inFolder runs a program in a folder and returns its output.
 func (f *Fleet) inFolder(ctx context.Context, folder, program string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Dir = folder

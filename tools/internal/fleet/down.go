@@ -18,17 +18,17 @@ const (
 	// jobsLimit bounds the wait for a stage's tasks: the longest kill_timeout in
 	// nomad/ is two minutes, its shutdown_delay seconds.
 	jobsLimit = 150 * time.Second
-	// taskGrace is for tasks that no job stands for any more, or whose Nomad is
-	// dead: nobody else stops them.
+	// taskGrace is for tasks that have no job any more or whose Nomad is dead,
+	// which nothing else stops.
 	taskGrace = 30 * time.Second
-	// helperGrace is for what Nomad left of itself. It keeps nothing.
+	// helperGrace is for Nomad's helper processes, which keep no state.
 	helperGrace = 3 * time.Second
 )
 
 // Down stops the services, then the agents, and waits until all processes are
-// gone. The databases' files stay unless purge. It is safe when nothing runs,
-// and when agents died and left tasks behind. A fleet that another manager
-// started is refused.
+// gone. The databases' files stay unless purge. It is safe if nothing runs, and
+// if agents died and left tasks behind. A fleet that another manager started is
+// refused.
 func (f *Fleet) Down(ctx context.Context, manager string, purge bool) error {
 	start := time.Now()
 	unlock, err := f.dir.Lock()
@@ -41,7 +41,7 @@ func (f *Fleet) Down(ctx context.Context, manager string, purge bool) error {
 		return err
 	}
 	if holder != "" && holder != manager {
-		return f.dir.Claim(manager) // refuses, and says how to take it down
+		return f.dir.Claim(manager) // an error that says how to take it down
 	}
 	if err := f.stopJobs(ctx); err != nil {
 		return err
@@ -52,7 +52,7 @@ func (f *Fleet) Down(ctx context.Context, manager string, purge bool) error {
 		}
 	}
 	if tasks := process.Tasks(f.dir.Path()); len(tasks) > 0 {
-		f.printf("  ending %d tasks that were left without their Nomad\n", len(tasks))
+		f.printf("  ending %d tasks that are left without their Nomad\n", len(tasks))
 	}
 	if err := Clear(ctx, f.dir.Path()); err != nil {
 		return err
@@ -66,18 +66,19 @@ func (f *Fleet) Down(ctx context.Context, manager string, purge bool) error {
 	case holder == "":
 		f.printf("No fleet was up.\n")
 	default:
-		f.printf("The fleet is down (%s). Its data is kept in %s; ./justw down --purge removes it.\n", seconds(time.Since(start)), f.dir.Data())
+		f.printf("The fleet is down (%s). Its data is kept in %s; ./justw down --purge removes it.\n",
+			seconds(time.Since(start)), f.dir.Data())
 	}
 	return nil
 }
 
-// stopJobs stops every job while Nomad answers: the users' side first, so that
-// it can say goodbye and write its last commits, the databases last.
+// stopJobs stops every job, if Nomad answers: the services first, so that they
+// can drain and commit, the databases last.
 func (f *Fleet) stopJobs(ctx context.Context) error {
 	query := (&nomad.QueryOptions{}).WithContext(ctx)
 	list, _, err := f.nomad.Jobs().List(query)
 	if err != nil {
-		return nil // no Nomad: its tasks are found by their processes
+		return nil // without Nomad its tasks are found by their processes
 	}
 	stages := map[int][]string{}
 	for _, stub := range list {
@@ -93,7 +94,7 @@ func (f *Fleet) stopJobs(ctx context.Context) error {
 			return err
 		}
 	}
-	// Somebody (Terraform) may have purged jobs whose tasks are still ending.
+	// Terraform may have purged jobs whose tasks are still ending.
 	ending, cancel := context.WithTimeout(ctx, taskGrace)
 	defer cancel()
 	if err := process.AwaitGone(ending, process.Tasks(f.dir.Path())); err != nil {
@@ -102,7 +103,8 @@ func (f *Fleet) stopJobs(ctx context.Context) error {
 	return nil
 }
 
-// lastStage is the stage of jobs that people ran by hand: they may use anything.
+// lastStage is that of jobs that people submitted by hand, which may use
+// anything.
 const lastStage = 4
 
 func stageOf(name string) int {
@@ -123,8 +125,8 @@ func (f *Fleet) stopStage(ctx context.Context, names []string) error {
 			return fmt.Errorf("stop %s: %w", name, err)
 		}
 		allocs = append(allocs, list...)
-		// Not purged: of a purged job Nomad tells nothing any more. All of its
-		// state is removed at the end anyway.
+		// Not purged, because Nomad answers nothing about a purged job. Its whole
+		// state is removed at the end.
 		if _, _, err := f.nomad.Jobs().Deregister(name, false, (&nomad.WriteOptions{}).WithContext(ctx)); err != nil {
 			return fmt.Errorf("stop %s: %w", name, err)
 		}
@@ -139,7 +141,7 @@ func (f *Fleet) stopStage(ctx context.Context, names []string) error {
 	return err
 }
 
-// awaitTerminal returns when no allocation has a task any more.
+// awaitTerminal returns when all allocations have ended.
 func (f *Fleet) awaitTerminal(ctx context.Context, allocs []*nomad.AllocationListStub) error {
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
@@ -157,7 +159,7 @@ func (f *Fleet) awaitTerminal(ctx context.Context, allocs []*nomad.AllocationLis
 
 func (f *Fleet) terminal(ctx context.Context, id string) bool {
 	alloc, _, err := f.nomad.Allocations().Info(id, (&nomad.QueryOptions{}).WithContext(ctx))
-	if err != nil { // collected, or Nomad is gone: processes decide later
+	if err != nil { // garbage-collected, or Nomad is gone: the processes are checked later
 		return ctx.Err() == nil
 	}
 	switch alloc.ClientStatus {
@@ -167,9 +169,9 @@ func (f *Fleet) terminal(ctx context.Context, id string) bool {
 	return false
 }
 
-// Clear ends what agents that died left of the fleet whose state is in folder:
-// tasks first and what Nomad keeps beside each last, or the tasks would be
-// killed at once; then their mounts.
+// Clear ends what dead agents left of the fleet whose state is in folder: first
+// the tasks, then Nomad's helpers, because without its helper a task is killed
+// at once, then their mounts.
 func Clear(ctx context.Context, folder string) error {
 	if err := process.Stop(ctx, process.Tasks(folder), taskGrace); err != nil {
 		return err

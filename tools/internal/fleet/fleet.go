@@ -1,5 +1,5 @@
-// Package fleet brings the local fleet up, shows it, and takes it down: Consul
-// and Nomad on this machine's loopback, and the jobs of nomad/ on them.
+// Package fleet starts, shows and stops the local fleet: Consul and Nomad on this
+// machine's loopback, and the jobs of nomad/ on them.
 package fleet
 
 import (
@@ -27,24 +27,24 @@ import (
 	"github.com/msrchat/msrchat/tools/internal/state"
 )
 
-// loopback is where everything of a fleet on one node is.
+// loopback is the address of everything in a fleet on one node.
 const loopback = "127.0.0.1"
 
-// Fleet is one local fleet. Its methods are for one goroutine; what they change
-// is guarded against other processes by the lock in the state folder.
+// Fleet is one local fleet. Its methods are for one goroutine. The lock in the
+// state folder keeps other processes from changing the fleet meanwhile.
 type Fleet struct {
 	root   string // the checkout
 	dir    state.Dir
 	ports  ports.Table
 	host   string     // of the servers and the databases
-	outMu  sync.Mutex // lets the build report while the agents start
-	out    io.Writer  // what a person reads
+	outMu  sync.Mutex // owns out: the build prints while the agents start
+	out    io.Writer  // for people
 	consul *consul.Client
 	nomad  *nomad.Client
 }
 
-// New makes a Fleet for the checkout in root. portBase 0 means the base of the
-// fleet that is up, or the default.
+// New returns the fleet of the checkout in root. portBase 0 means the base of the
+// fleet that is up, or else the default.
 func New(root string, dir state.Dir, portBase int, out io.Writer) (*Fleet, error) {
 	recorded, err := dir.PortBase()
 	if err != nil {
@@ -68,13 +68,13 @@ func New(root string, dir state.Dir, portBase int, out io.Writer) (*Fleet, error
 	return At(root, dir, table, loopback, out)
 }
 
-// At makes a Fleet whose Consul and Nomad servers and databases are at the IP
-// address host; its agents are the caller's business.
+// At returns a fleet whose Consul and Nomad servers and databases are at the IP
+// address host. The caller runs its agents.
 func At(root string, dir state.Dir, table ports.Table, host string, out io.Writer) (*Fleet, error) {
 	f := &Fleet{root: root, dir: dir, ports: table, host: host, out: out}
 	var err error
-	// Addresses are given outright, so nothing in the caller's environment can
-	// point the clients at another cluster.
+	// With explicit addresses nothing in the caller's environment can point the
+	// clients at another cluster.
 	if f.consul, err = consul.NewClient(&consul.Config{Address: f.consulAddr()}); err != nil {
 		return nil, fmt.Errorf("consul client: %w", err)
 	}
@@ -100,7 +100,7 @@ func (f *Fleet) printf(format string, args ...any) {
 	fmt.Fprintf(f.out, format, args...)
 }
 
-// holder tells ports who holds one of them.
+// holder is a ports.Holder.
 func (f *Fleet) holder(port int) (taken, ours bool, who string) {
 	taken, p, known := process.Listening(port)
 	if known {
@@ -110,13 +110,13 @@ func (f *Fleet) holder(port int) (taken, ours bool, who string) {
 	return taken, ours, who
 }
 
-// Consul asks this fleet's Consul.
+// Consul is a client of this fleet's Consul.
 func (f *Fleet) Consul() *consul.Client { return f.consul }
 
-// Nomad asks this fleet's Nomad.
+// Nomad is a client of this fleet's Nomad.
 func (f *Fleet) Nomad() *nomad.Client { return f.nomad }
 
-// running tells whether both agents of this fleet run.
+// running says whether both agents of this fleet run.
 func (f *Fleet) running() bool {
 	for _, a := range f.agents("") {
 		if _, ok, err := a.Process(); err != nil || !ok {
@@ -128,10 +128,13 @@ func (f *Fleet) running() bool {
 
 // agents returns Consul and Nomad, in the order in which they start.
 func (f *Fleet) agents(reserved string) []agent.Agent {
-	return []agent.Agent{agent.Consul(f.dir, f.ports, agent.Local()), agent.Nomad(f.dir, f.ports, agent.Local(), reserved)}
+	return []agent.Agent{
+		agent.Consul(f.dir, f.ports, agent.Local()),
+		agent.Nomad(f.dir, f.ports, agent.Local(), reserved),
+	}
 }
 
-// ErrDown says that there is no fleet to ask.
+// ErrDown says that the fleet does not run.
 var ErrDown = errors.New("the fleet is not up: start it with ./justw up")
 
 // List writes the table of services.
@@ -147,7 +150,7 @@ func (f *Fleet) List(ctx context.Context) error {
 	return catalog.WriteTable(f.out, rows)
 }
 
-// batchRows shows the jobs that end and so are in no catalog.
+// batchRows shows the batch jobs, which are not in Consul's catalog.
 func (f *Fleet) batchRows(ctx context.Context) []catalog.Row {
 	var rows []catalog.Row
 	for _, j := range job.All() {
@@ -170,8 +173,8 @@ func (f *Fleet) batchRows(ctx context.Context) []catalog.Row {
 	return rows
 }
 
-// Env writes shell lines that point nomad, consul, msrchat and the job files at
-// this fleet: eval "$(./justw env)".
+// Env writes shell variables that point nomad, consul, msrchat and the job
+// files at this fleet: eval "$(./justw env)".
 func (f *Fleet) Env() error {
 	binDir := f.dir.Bin()
 	if current, ok, err := f.builder().Current(); err != nil {
@@ -186,13 +189,13 @@ func (f *Fleet) Env() error {
 	}, job.LocalVars(f.dir, f.ports, binDir).Environ()...)
 	for _, line := range lines {
 		name, value, _ := strings.Cut(line, "=")
-		f.printf("export %s='%s'\n", name, value) // no quote can be in it: see state.Open
+		f.printf("export %s='%s'\n", name, value) // the value has no quote: see state.Open
 	}
 	return nil
 }
 
-// lookTools finds the programs that a fleet needs on PATH. The sbin folders are
-// looked at too: Debian has mariadbd there.
+// lookTools finds the programs that a fleet needs, on PATH and in the sbin
+// folders, where Debian has mariadbd.
 func lookTools() (consulProgram, nomadProgram string, err error) {
 	for _, name := range []string{"mariadbd", "mariadb-install-db", "redis-server"} {
 		if _, err := lookPath(name); err != nil {
@@ -216,7 +219,7 @@ func lookPath(name string) (string, error) {
 			return path, nil
 		}
 	}
-	return "", fmt.Errorf("%s is not on PATH; ./justw up brings what is missing", name)
+	return "", fmt.Errorf("%s is not on PATH; ./justw up installs what is missing", name)
 }
 
 // seconds rounds for people.

@@ -23,8 +23,8 @@ import (
 	"github.com/msrchat/msrchat/tools/internal/state"
 )
 
-// The life of a small fleet (the services of other modules are e2e's business):
-// up, up again, an agent killed, mail, down, down again, data kept.
+// The life of a small fleet, without the services, which e2e tests: up, up again,
+// mail, an agent killed, down, down again, data kept.
 func TestLifeOfAFleet(t *testing.T) {
 	needTools(t)
 	dir := openState(t)
@@ -51,7 +51,7 @@ func TestLifeOfAFleet(t *testing.T) {
 	mailGoesThrough(t, dir, base)
 	otherManagerIsRefused(t, dir, base)
 
-	// Without its Nomad the fleet still goes down, and nothing is left.
+	// Down works without Nomad too, and leaves nothing.
 	tasks := process.Tasks(dir.Path())
 	kill(t, filepath.Join(dir.Run(), "nomad.pid"))
 	if err := open(t, dir, base, out).List(t.Context()); !errors.Is(err, fleet.ErrDown) {
@@ -98,12 +98,12 @@ func TestUpNamesThePortThatIsTaken(t *testing.T) {
 	}
 }
 
-// A service that cannot start makes up fail soon, with its log's end.
+// If a service cannot start, up fails soon, with the end of its log.
 func TestUpExplainsAFailure(t *testing.T) {
 	needTools(t)
 	dir := openState(t)
 	base := freeBase(t)
-	// Redis takes no folder for a file.
+	// Redis refuses a folder in the place of its file.
 	if err := os.MkdirAll(filepath.Join(dir.Data(), "redis", "appendonlydir", "appendonly.aof.manifest"), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -146,7 +146,7 @@ func mailGoesThrough(t *testing.T, dir state.Dir, base int) {
 		return out.String()
 	}
 	deadline := time.Now().Add(10 * time.Second)
-	for !strings.Contains(logs(), "mail taken") {
+	for !strings.Contains(logs(), "mail accepted") {
 		if time.Now().After(deadline) {
 			t.Fatalf("the mail is not in the log:\n%s", out.String())
 		}
@@ -216,7 +216,7 @@ func up(t *testing.T, dir state.Dir, base int, out *bytes.Buffer, services []str
 
 func down(t *testing.T, dir state.Dir, base int, purge bool) {
 	t.Helper()
-	// Also at the end of the test, when its own context is over.
+	// Also at the end of the test, when its context has ended.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 2*time.Minute)
 	defer cancel()
 	if err := open(t, dir, base, &bytes.Buffer{}).Down(ctx, state.ByUp, purge); err != nil {
@@ -240,8 +240,7 @@ func kill(t *testing.T, pidFile string) {
 	}
 }
 
-// pids are those of tasks and agents; checks that run at the moment are not
-// counted.
+// pids are those of tasks and agents, without checks that are running.
 func pids(dir state.Dir) map[string]int {
 	found := map[string]int{}
 	for _, p := range append(process.Tasks(dir.Path()), process.Helpers(dir.Path())...) {
@@ -257,8 +256,8 @@ func pids(dir state.Dir) map[string]int {
 	return found
 }
 
-// freeBase finds a port base whose whole table is free at the moment, away from
-// the default one and below the ports that the kernel hands out by itself.
+// freeBase finds a port base whose whole table is free, apart from the default
+// one and below the kernel's ephemeral ports.
 func freeBase(t *testing.T) int {
 	t.Helper()
 	for base := 11000 + os.Getpid()%50*200; base < 30000; base += 200 {

@@ -17,46 +17,48 @@ import (
 	"github.com/msrchat/msrchat/tools/internal/job"
 )
 
-// brokenPromise begins the output of a probe's check that condemns its server
-// (probe). Waiting longer would change nothing.
+// brokenPromise begins the output of a probe's check that has failed for good
+// (see probe): waiting longer would change nothing.
 const brokenPromise = "BROKEN PROMISE"
 
-// deployment is one on its way. It belongs to the goroutine in follow.
+// deployment is a deployment in progress. It belongs to the goroutine in follow.
 type deployment struct {
 	fleet         *Fleet
 	job           job.Job
 	before, after job.Submitted
 	id            string
-	told          string
-	toldAt        time.Time
+	printed       string
+	printedAt     time.Time
 	started       time.Time
-	failing       []string // what the new instances' checks said last
+	failing       []string // the last output of the new instances' failing checks
 	stopped       bool     // failed by us
 }
 
-// follow returns when the new version runs alone. Its error is ErrRolledBack
-// when the version before does, ErrLeft when ctx was cancelled.
+// follow returns when only the new version runs. Its error is ErrRolledBack if
+// the previous version runs again, ErrLeft if ctx was cancelled.
 func (f *Fleet) follow(ctx context.Context, j job.Job, before, after job.Submitted) error {
 	d := &deployment{fleet: f, job: j, before: before, after: after, started: time.Now()}
 	err := d.run(ctx)
 	if err == nil || ctx.Err() == nil {
 		return err
 	}
-	background := fmt.Sprintf("the deployment goes on in the background: `nomad deployment status %s` shows it, `nomad deployment fail %s` stops it and goes back (after eval \"$(./justw env)\")", d.id, d.id)
+	background := fmt.Sprintf("the deployment goes on in the background: `nomad deployment status %s` shows it, "+
+		"`nomad deployment fail %s` stops it and rolls back (after eval \"$(./justw env)\")", d.id, d.id)
 	if d.id == "" {
-		background = "nomad goes on in the background: `nomad job status " + j.Name + "` shows it (after eval \"$(./justw env)\")"
+		background = "nomad goes on in the background: `nomad job status " + j.Name + "` shows it " +
+			"(after eval \"$(./justw env)\")"
 	}
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return fmt.Errorf("%w: %s", ErrLeft, background)
 	}
-	return fmt.Errorf("not through after %s, last %s; %s", seconds(time.Since(d.started)), d.told, background)
+	return fmt.Errorf("not done after %s, last: %s; %s", seconds(time.Since(d.started)), d.printed, background)
 }
 
 func (d *deployment) run(ctx context.Context) error {
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
 	for {
-		done, err := d.look(ctx)
+		done, err := d.poll(ctx)
 		if done || err != nil {
 			return err
 		}
@@ -68,37 +70,38 @@ func (d *deployment) run(ctx context.Context) error {
 	}
 }
 
-// look asks once. Agents that do not answer for a moment are asked again.
-func (d *deployment) look(ctx context.Context) (done bool, err error) {
+// poll checks the deployment once. An agent that does not answer is asked again
+// later.
+func (d *deployment) poll(ctx context.Context) (done bool, err error) {
 	query := (&nomad.QueryOptions{}).WithContext(ctx)
 	list, _, err := d.fleet.nomad.Jobs().Deployments(d.job.Name, true, query)
 	if err != nil {
-		d.tell("nomad does not answer")
-		return false, nil //nolint:nilerr // it is told, and asked again
+		d.print("nomad does not answer")
+		return false, nil //nolint:nilerr // it is printed, and polled again
 	}
 	i := slices.IndexFunc(list, func(n *nomad.Deployment) bool { return n.JobVersion == d.after.Version })
 	if i < 0 {
-		d.tell("not placed yet")
+		d.print("not placed yet")
 		return false, nil
 	}
 	found := list[i]
 	d.id = found.ID
 	allocs, _, err := d.fleet.nomad.Jobs().Allocations(d.job.Name, true, query)
 	if err != nil {
-		d.tell("nomad does not answer")
-		return false, nil //nolint:nilerr // it is told, and asked again
+		d.print("nomad does not answer")
+		return false, nil //nolint:nilerr // it is printed, and polled again
 	}
 	switch found.Status {
 	case nomad.DeploymentStatusSuccessful:
 		return d.drained(allocs), nil
 	case nomad.DeploymentStatusFailed, nomad.DeploymentStatusCancelled:
-		return d.back(ctx, found, allocs)
+		return d.rolledBack(ctx, found, allocs)
 	}
 	return false, d.progress(ctx, found)
 }
 
-// progress tells how far the new instances are, and ends a deployment that a
-// probe condemns.
+// progress prints how far the new instances are, and fails a deployment in
+// which a probe found a broken promise.
 func (d *deployment) progress(ctx context.Context, found *nomad.Deployment) error {
 	placed, healthy, wanted, promoted := []string{}, 0, 0, false
 	for _, group := range found.TaskGroups {
@@ -111,10 +114,11 @@ func (d *deployment) progress(ctx context.Context, found *nomad.Deployment) erro
 	if list, err := catalog.Read(ctx, d.fleet.consul); err == nil {
 		texts = d.note(ctx, list, placed)
 	}
-	if condemned := slices.IndexFunc(texts, func(s string) bool { return strings.Contains(s, brokenPromise) }); condemned >= 0 && !d.stopped {
+	broken := slices.IndexFunc(texts, func(s string) bool { return strings.Contains(s, brokenPromise) })
+	if broken >= 0 && !d.stopped {
 		d.stopped = true
-		d.tell("a probe condemns it: " + texts[condemned])
-		// Nomad would do so itself, at the healthy_deadline.
+		d.print("a probe found a broken promise: " + texts[broken])
+		// Nomad would do so itself, but only at the healthy_deadline.
 		if _, _, err := d.fleet.nomad.Deployments().Fail(d.id, (&nomad.WriteOptions{}).WithContext(ctx)); err != nil {
 			return fmt.Errorf("fail the deployment %s: %w", d.id, err)
 		}
@@ -127,34 +131,34 @@ func (d *deployment) progress(ctx context.Context, found *nomad.Deployment) erro
 	if len(texts) > 0 {
 		state += " (" + texts[0] + ")"
 	}
-	d.tell(state)
+	d.print(state)
 	return nil
 }
 
-// note keeps what the checks of new instances say that do not pass, and returns
-// it.
+// note remembers and returns the output of the new instances' failing checks.
 func (d *deployment) note(ctx context.Context, list []catalog.Instance, placed []string) (texts []string) {
 	for _, i := range list {
 		if !slices.Contains(placed, i.ID) {
 			continue
 		}
 		for _, check := range i.Failing() {
-			said := checkText(check.Output)
-			if i.Service == probeService { // Consul tells a new text late
-				said = cmp.Or(ask(ctx, i.Address), said)
+			output := checkText(check.Output)
+			if i.Service == probeService { // Consul has a new text only after the next check
+				output = cmp.Or(askProbe(ctx, i.Address), output)
 			}
-			texts = append(texts, fmt.Sprintf("%s %s: %s", i.Service, job.ShortID(i.ID), strings.TrimSpace(check.Name+" "+said)))
+			text := strings.TrimSpace(check.Name + " " + output)
+			texts = append(texts, fmt.Sprintf("%s %s: %s", i.Service, job.ShortID(i.ID), text))
 		}
 	}
 	d.failing = texts
 	return texts
 }
 
-// probeService is what a probe is called in Consul.
+// probeService is the probes' name in Consul.
 const probeService = "probe"
 
-// ask asks a probe what its check would; "" when it does not answer.
-func ask(ctx context.Context, address string) string {
+// askProbe returns what a probe answers to its check, "" if it does not answer.
+func askProbe(ctx context.Context, address string) string {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/readyz", nil)
@@ -171,10 +175,11 @@ func ask(ctx context.Context, address string) string {
 	return strings.TrimSpace(string(text))
 }
 
-// checkText is what the checked program said, without what Consul says around it.
+// checkText is the answer of the checked program, without Consul's text before
+// it.
 func checkText(output string) string {
-	if _, said, ok := strings.Cut(output, "Output: "); ok {
-		output = said
+	if _, answer, ok := strings.Cut(output, "Output: "); ok {
+		output = answer
 	}
 	return strings.TrimSpace(output)
 }
@@ -188,7 +193,7 @@ func (d *deployment) drained(allocs []*nomad.AllocationListStub) bool {
 		}
 	}
 	if left > 0 {
-		d.tell(fmt.Sprintf("promoted, %d old instances drain", left))
+		d.print(fmt.Sprintf("promoted, %d old instances drain", left))
 	}
 	return left == 0
 }
@@ -201,42 +206,47 @@ func over(a *nomad.AllocationListStub) bool {
 	return false
 }
 
-// back waits until Nomad has gone back to the version before, then says why.
-func (d *deployment) back(ctx context.Context, found *nomad.Deployment, allocs []*nomad.AllocationListStub) (bool, error) {
+// rolledBack waits until Nomad has rolled back to the previous version, then
+// says why.
+func (d *deployment) rolledBack(
+	ctx context.Context, found *nomad.Deployment, allocs []*nomad.AllocationListStub,
+) (bool, error) {
 	now, err := d.job.Running(ctx, d.fleet.nomad)
 	if err != nil {
-		d.tell("nomad does not answer")
-		return false, nil //nolint:nilerr // it is told, and asked again
+		d.print("nomad does not answer")
+		return false, nil //nolint:nilerr // it is printed, and polled again
 	}
 	reverted := now.Version > d.after.Version && now.Release == d.before.Release
-	left := slices.ContainsFunc(allocs, func(a *nomad.AllocationListStub) bool { return a.JobVersion == d.after.Version && !over(a) })
+	left := slices.ContainsFunc(allocs, func(a *nomad.AllocationListStub) bool {
+		return a.JobVersion == d.after.Version && !over(a)
+	})
 	if reverted && left {
-		d.tell("failed, the new instances end")
+		d.print("failed, the new instances end")
 		return false, nil
 	}
 	var text strings.Builder
 	fmt.Fprintf(&text, "%s: %s", d.job.Name, found.StatusDescription)
-	for _, said := range d.failing {
-		text.WriteString("\n  " + said)
+	for _, output := range d.failing {
+		text.WriteString("\n  " + output)
 	}
 	if d.stopped {
-		text.WriteString("\n  ./justw upgrade failed the deployment when the probe condemned it")
+		text.WriteString("\n  ./justw upgrade failed the deployment because of the broken promise")
 	} else {
 		text.WriteString("\n" + d.job.Explain(ctx, d.fleet.nomad, d.fleet.dir))
 	}
 	if reverted {
 		return false, fmt.Errorf("%w to release %s: %s", ErrRolledBack, d.before.Release, text.String())
 	}
-	return false, fmt.Errorf("the deployment failed, and there is nothing that Nomad goes back to: %s", text.String())
+	return false, fmt.Errorf("the deployment failed, and there is no version that Nomad rolls back to: %s", text.String())
 }
 
-// tell prints a state when it changes, and the same one now and then.
-func (d *deployment) tell(state string) {
+// print prints a state when it changes, and an unchanged one every repeatEvery.
+func (d *deployment) print(state string) {
 	short, _, _ := strings.Cut(state, " (")
-	before, _, _ := strings.Cut(d.told, " (")
-	if short != before || time.Since(d.toldAt) >= repeatEvery {
+	before, _, _ := strings.Cut(d.printed, " (")
+	if short != before || time.Since(d.printedAt) >= repeatEvery {
 		d.fleet.printf("  … %s (%.0f s)\n", state, time.Since(d.started).Seconds())
-		d.toldAt = time.Now()
+		d.printedAt = time.Now()
 	}
-	d.told = state
+	d.printed = state
 }

@@ -26,8 +26,8 @@ type world struct {
 	release    string
 	deployment *nomad.Deployment
 	allocs     []*nomad.AllocationListStub
-	probe      string // what it says; "" passes
-	failed     int    // how often somebody failed the deployment
+	probe      string // its answer; "" passes
+	failed     int    // how often the deployment was failed
 	looked     func(w *world)
 }
 
@@ -128,7 +128,7 @@ func TestFollowToTheEnd(t *testing.T) {
 	}
 	for _, want := range []string{"0 of 1 new instances healthy", "promoted, 1 of 1", "1 old instances drain"} {
 		if !strings.Contains(out.String(), want) {
-			t.Errorf("it was not told %q:\n%s", want, out)
+			t.Errorf("it did not print %q:\n%s", want, out)
 		}
 	}
 	if looks < 5 {
@@ -136,8 +136,8 @@ func TestFollowToTheEnd(t *testing.T) {
 	}
 }
 
-// A probe that condemns its server ends the deployment at once.
-func TestFollowFailsWhatAProbeCondemns(t *testing.T) {
+// A broken promise that a probe found ends the deployment at once.
+func TestFollowFailsADeploymentWithABrokenPromise(t *testing.T) {
 	w, f, _ := start(t)
 	w.probe = brokenPromise + ": lost: message 12"
 	err := f.followed(t.Context())
@@ -151,16 +151,16 @@ func TestFollowFailsWhatAProbeCondemns(t *testing.T) {
 	}
 }
 
-func TestFollowTellsWhereNothingIsToGoBackTo(t *testing.T) {
+func TestFollowSaysIfThereIsNothingToRollBackTo(t *testing.T) {
 	w, f, _ := start(t)
 	w.deployment.Status, w.deployment.StatusDescription = nomad.DeploymentStatusFailed, "no stable version"
 	err := f.followed(t.Context())
-	if err == nil || errors.Is(err, ErrRolledBack) || !strings.Contains(err.Error(), "nothing that Nomad goes back to") {
+	if err == nil || errors.Is(err, ErrRolledBack) || !strings.Contains(err.Error(), "no version that Nomad rolls back to") {
 		t.Errorf("got %v", err)
 	}
 }
 
-func TestWhoLeavesIsToldWhatGoesOn(t *testing.T) {
+func TestAnInterruptedFollowSaysWhatGoesOn(t *testing.T) {
 	w, f, _ := start(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	looks := 0
@@ -175,7 +175,7 @@ func TestWhoLeavesIsToldWhatGoesOn(t *testing.T) {
 	}
 	late, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if err := f.followed(late); err == nil || errors.Is(err, ErrLeft) || !strings.Contains(err.Error(), "not through") {
+	if err := f.followed(late); err == nil || errors.Is(err, ErrLeft) || !strings.Contains(err.Error(), "not done") {
 		t.Errorf("after the limit: %v", err)
 	}
 }

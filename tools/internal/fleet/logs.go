@@ -16,8 +16,8 @@ import (
 	"github.com/msrchat/msrchat/tools/internal/job"
 )
 
-// maxLine cuts lines in the output of Logs: a program that prints no line end
-// must not fill the memory.
+// maxLine is the longest line in the output of Logs, so that a program that
+// prints no line end does not fill the memory.
 const maxLine = 64 << 10
 
 // Logs writes the logs of all instances of a service, each line after the
@@ -37,7 +37,8 @@ func (f *Fleet) Logs(ctx context.Context, service string, follow bool) error {
 		return fmt.Errorf("logs of %s: %w", service, err)
 	}
 	if len(allocs) == 0 {
-		return fmt.Errorf("nothing called %q runs; there are %s, consul and nomad", service, strings.Join(job.Names(job.All()), ", "))
+		return fmt.Errorf("%q does not run; there are %s, consul and nomad",
+			service, strings.Join(job.Names(job.All()), ", "))
 	}
 	slices.SortFunc(allocs, func(a, b *nomad.AllocationListStub) int { return int(a.CreateTime - b.CreateTime) })
 
@@ -59,15 +60,19 @@ func (f *Fleet) Logs(ctx context.Context, service string, follow bool) error {
 	return nil
 }
 
-// copyLog writes one stream of one task. What cannot be read (a task that never
-// started has no log) is passed over with a word.
-func (f *Fleet) copyLog(ctx context.Context, out *lineWriter, stub *nomad.AllocationListStub, task, stream string, follow bool) {
+// copyLog writes one stream of one task, or that it cannot be read. A task that
+// never started has none.
+func (f *Fleet) copyLog(
+	ctx context.Context, out *lineWriter, stub *nomad.AllocationListStub, task, stream string, follow bool,
+) {
 	prefix := fmt.Sprintf("%s/%s", job.ShortID(stub.ID), task)
 	stop := make(chan struct{})
 	release := context.AfterFunc(ctx, func() { close(stop) })
 	defer release()
+	follow = follow && stub.ClientStatus == nomad.AllocClientStatusRunning
+	query := (&nomad.QueryOptions{}).WithContext(ctx)
 	frames, errs := f.nomad.AllocFS().Logs(&nomad.Allocation{ID: stub.ID, NodeID: stub.NodeID},
-		follow && stub.ClientStatus == nomad.AllocClientStatusRunning, task, stream, nomad.OriginStart, 0, stop, (&nomad.QueryOptions{}).WithContext(ctx))
+		follow, task, stream, nomad.OriginStart, 0, stop, query)
 	reader, writer := io.Pipe()
 	go func() {
 		writer.CloseWithError(pump(frames, errs, writer))
@@ -128,7 +133,7 @@ func (w *lineWriter) copy(prefix string, in io.Reader) error {
 	}
 }
 
-// agentLog copies an agent's log file; following it is tail's business.
+// agentLog copies an agent's log file.
 func (f *Fleet) agentLog(ctx context.Context, path string, follow bool) error {
 	file, err := os.Open(path)
 	if errors.Is(err, os.ErrNotExist) {

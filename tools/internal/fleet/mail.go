@@ -12,7 +12,7 @@ import (
 	"github.com/msrchat/msrchat/tools/mailbox"
 )
 
-// ErrNoMail says that nothing came for an address yet.
+// ErrNoMail says that there is no mail for an address yet.
 var ErrNoMail = errors.New("no mail")
 
 // Mail writes the text of the newest mail to the address.

@@ -10,8 +10,8 @@ import (
 	"syscall"
 )
 
-// unmountBelow takes off every mount below dir: Nomad, when it runs as root,
-// keeps each task's secrets in a tmpfs and leaves it when it is killed.
+// unmountBelow unmounts everything below dir. Nomad as root keeps each task's
+// secrets in a tmpfs, which stays mounted when Nomad is killed.
 func unmountBelow(dir string) error {
 	points, err := mountsBelow(dir)
 	if err != nil {
@@ -19,7 +19,7 @@ func unmountBelow(dir string) error {
 	}
 	var errs []error
 	for _, point := range slices.Backward(points) { // a later mount may lie in an earlier one
-		// Detached at once, also when something still has a file open there.
+		// MNT_DETACH works although a process may still have a file open there.
 		if err := syscall.Unmount(point, syscall.MNT_DETACH); err != nil {
 			errs = append(errs, fmt.Errorf("unmount %s: %w", point, err))
 		}
@@ -51,7 +51,7 @@ func mountsBelow(dir string) ([]string, error) {
 	return points, nil
 }
 
-// unescape undoes how mountinfo writes white space and backslashes in paths.
+// unescape reverses mountinfo's escapes of white space and backslashes in paths.
 func unescape(path string) string {
 	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(path)
 }

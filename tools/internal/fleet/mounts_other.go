@@ -2,7 +2,7 @@
 
 package fleet
 
-// unmountBelow has nothing to do: only on Linux Nomad mounts anything.
+// unmountBelow does nothing: Nomad mounts anything only on Linux.
 func unmountBelow(string) error { return nil }
 
 func mountsBelow(string) ([]string, error) { return nil, nil }

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// pause waits; false when ctx ended first.
+// pause waits for d; false means that ctx ended first.
 func pause(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

@@ -14,19 +14,19 @@ import (
 	"github.com/msrchat/msrchat/tools/internal/state"
 )
 
-// varsFile is where Agents leaves what Terraform needs, in the state folder.
+// varsFile has Terraform's variables, in the state folder.
 const varsFile = "terraform.tfvars.json"
 
 // terraformVars are the input variables of terraform/environments/local.
 type terraformVars struct {
 	NomadAddress  string              `json:"nomad_address"`
 	ConsulAddress string              `json:"consul_address"`
-	Jobs          map[string]job.Vars `json:"jobs"` // HCL2 variables by job name, only what the job's file declares
+	Jobs          map[string]job.Vars `json:"jobs"` // by job name, only those that the job's file declares
 }
 
-// Agents starts Consul and Nomad and builds the programs, but runs no job and
-// makes no secret: that is Terraform's. It writes the jobs' variables to a JSON
-// file and prints its path as the last line.
+// Agents starts Consul and Nomad and builds the programs. It runs no job and
+// creates no secret, which Terraform does. It writes the jobs' variables to a
+// JSON file and prints its path as the last line.
 func (f *Fleet) Agents(ctx context.Context) error {
 	unlock, err := f.dir.Lock()
 	if err != nil {
@@ -40,9 +40,9 @@ func (f *Fleet) Agents(ctx context.Context) error {
 	return f.writeVars(built)
 }
 
-// Vars builds the programs and writes the jobs' variables as Agents does, but
-// starts and claims nothing: a plan changes nothing. It is refused while up
-// manages the fleet, whose jobs Terraform does not know.
+// Vars builds the programs and writes the jobs' variables like Agents, but
+// starts and claims nothing, because a plan changes nothing. It is refused
+// while up manages the fleet, whose jobs are not in Terraform's state.
 func (f *Fleet) Vars(ctx context.Context) error {
 	unlock, err := f.dir.Lock()
 	if err != nil {
@@ -54,7 +54,7 @@ func (f *Fleet) Vars(ctx context.Context) error {
 		return err
 	}
 	if holder == state.ByUp {
-		return f.dir.Claim(state.ByTerraform) // refuses, and says how to take it down
+		return f.dir.Claim(state.ByTerraform) // an error that says how to take it down
 	}
 	built, err := f.build(ctx, job.All(), true)
 	if err != nil {
@@ -94,9 +94,9 @@ func (f *Fleet) writeVars(built release.Release) error {
 
 func (f *Fleet) varsPath() string { return filepath.Join(f.dir.Path(), varsFile) }
 
-// Secrets writes what Nomad holds at secretsPath as a JSON object, {} when there
-// is nothing. It is for a pipe: Terraform, whose state may have been lost, must
-// not write new secrets under databases that run with these.
+// Secrets writes the secrets at secretsPath in Nomad as a JSON object, {} if
+// there are none. It is for a pipe: Terraform, whose state may have been lost,
+// must not write new secrets while the databases run with these.
 func (f *Fleet) Secrets(ctx context.Context) error {
 	variable, _, err := f.nomad.Variables().Peek(secretsPath, (&nomad.QueryOptions{}).WithContext(ctx))
 	if err != nil {
@@ -109,10 +109,9 @@ func (f *Fleet) Secrets(ctx context.Context) error {
 	return json.NewEncoder(f.out).Encode(items)
 }
 
-// Wait returns when every check of the jobs that run passes, and shows them. It
-// is an error when a job runs another release than the one that was applied, as
-// far as it says which: Nomad rolls a failed deployment back, and Terraform does
-// not see it.
+// Wait returns when every check of the running jobs passes, and shows them. If
+// a job runs another release than the one that was applied, that is an error:
+// Nomad rolls a failed deployment back, and Terraform does not notice.
 func (f *Fleet) Wait(ctx context.Context) error {
 	if !f.running() {
 		return ErrDown
@@ -128,8 +127,8 @@ func (f *Fleet) Wait(ctx context.Context) error {
 			return err
 		}
 		if want := applied[j.Name]; want != "" && s.Release != "" && s.Release != want {
-			return fmt.Errorf("%s runs release %s, not %s which was applied: Nomad rolled it back, or somebody changed it (./justw logs %s)",
-				j.Name, s.Release, want, j.Name)
+			return fmt.Errorf("%s runs release %s, not %s, which was applied: Nomad rolled it back, "+
+				"or somebody changed it (./justw logs %s)", j.Name, s.Release, want, j.Name)
 		}
 		running = append(running, s)
 	}
@@ -145,7 +144,7 @@ func (f *Fleet) Wait(ctx context.Context) error {
 }
 
 // appliedReleases returns the release of each job that has a program, as
-// writeVars gave it to Terraform.
+// written by writeVars.
 func (f *Fleet) appliedReleases() (map[string]string, error) {
 	text, err := os.ReadFile(f.varsPath())
 	if err != nil {

@@ -28,8 +28,8 @@ func TestVarsIsRefusedWhileUpManages(t *testing.T) {
 	}
 }
 
-// What Terraform gets is what Nomad holds, and nothing is not an error: else a
-// first apply could not be.
+// Terraform gets what Nomad holds. Nothing is not an error, because a first apply
+// finds nothing.
 func TestSecretsAreThoseThatNomadHolds(t *testing.T) {
 	tests := map[string]struct {
 		status     int
@@ -58,7 +58,7 @@ func TestSecretsAreThoseThatNomadHolds(t *testing.T) {
 	})
 }
 
-// fakeNomad answers for the variable of the jobs where a fleet has its Nomad.
+// fakeNomad answers for the jobs' variable at the address of a fleet's Nomad.
 func fakeNomad(t *testing.T, base, status int, body string) {
 	t.Helper()
 	listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", base+10))

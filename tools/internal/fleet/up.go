@@ -19,14 +19,15 @@ import (
 	"github.com/msrchat/msrchat/tools/internal/state"
 )
 
-// agentsLimit bounds the start of Consul and Nomad. Either takes three seconds
-// on an idle machine; ten times that is a machine in trouble.
+// agentsLimit bounds the start of Consul and Nomad, ten times the three seconds
+// that each takes on an idle machine.
 const agentsLimit = 60 * time.Second
 
-// Up brings the named services up, all without names, and returns when every
-// check of theirs passes. It may be repeated: what is up and unchanged is left
-// alone. The services have the limit to come up; building them is not counted.
-// When ctx ends early, what was started stays, for Up or Down to go on.
+// Up starts the named services, or all without names, and returns when all
+// their checks pass. It may be repeated: what runs and is unchanged is left
+// alone. limit bounds the start of the services, without building them. When
+// ctx ends early, what was started keeps running, and Up or Down continue from
+// there.
 func (f *Fleet) Up(ctx context.Context, names []string, limit time.Duration) error {
 	start := time.Now()
 	jobs, err := job.Select(names)
@@ -58,7 +59,7 @@ func (f *Fleet) Up(ctx context.Context, names []string, limit time.Duration) err
 	if err := f.await(ctx, submitted, deployed); err != nil {
 		return err
 	}
-	_ = f.builder().Prune(programs(), f.foldersInUse(ctx)...) // old builds in the way of nobody
+	_ = f.builder().Prune(programs(), f.foldersInUse(ctx)...) // if it fails, old builds stay
 	f.printf("\n")
 	if err := f.List(ctx); err != nil {
 		return err
@@ -73,9 +74,9 @@ func (f *Fleet) Build(ctx context.Context) (release.Release, error) {
 	return f.build(ctx, job.All(), false)
 }
 
-// Deploy makes the secrets and runs all jobs on agents that run already, and
-// returns when every check passes. of holds the values of the jobs' variables
-// that are not the local fleet's, by job.
+// Deploy creates the secrets, runs all jobs on running agents, and returns when
+// every check passes. of has the jobs' variables that differ from the local
+// fleet's, by job.
 func (f *Fleet) Deploy(ctx context.Context, nomadProgram string, built release.Release, of map[string]job.Vars) error {
 	if err := f.ensureSecrets(ctx); err != nil {
 		return err
@@ -91,9 +92,11 @@ func (f *Fleet) Deploy(ctx context.Context, nomadProgram string, built release.R
 	return f.await(ctx, submitted, deployed)
 }
 
-// prepare claims the fleet, and brings agents, programs and, for Up, the secrets
-// to where jobs can run.
-func (f *Fleet) prepare(ctx context.Context, manager string, jobs []job.Job, withClient bool) (nomadProgram string, built release.Release, err error) {
+// prepare claims the fleet, starts the agents, builds the programs and, for Up,
+// creates the secrets, so that jobs can run.
+func (f *Fleet) prepare(
+	ctx context.Context, manager string, jobs []job.Job, withClient bool,
+) (nomadProgram string, built release.Release, err error) {
 	consulProgram, nomadProgram, err := lookTools()
 	if err != nil {
 		return "", release.Release{}, err
@@ -106,7 +109,7 @@ func (f *Fleet) prepare(ctx context.Context, manager string, jobs []job.Job, wit
 		return "", release.Release{}, err
 	}
 	if lines := f.ports.Conflicts(f.holder); len(lines) > 0 {
-		if before == "" { // nothing was started: nobody manages it
+		if before == "" { // nothing was started
 			_ = f.dir.Remove(false)
 		}
 		return "", release.Release{}, portsTaken(lines, f.ports.Base())
@@ -118,7 +121,7 @@ func (f *Fleet) prepare(ctx context.Context, manager string, jobs []job.Job, wit
 		release.Release
 		err error
 	}
-	building := make(chan buildResult, 1) // buffered: nobody may be left to read it
+	building := make(chan buildResult, 1) // buffered, because an error below leaves it unread
 	go func() {
 		r, err := f.build(ctx, jobs, withClient)
 		building <- buildResult{r, err}
@@ -126,7 +129,7 @@ func (f *Fleet) prepare(ctx context.Context, manager string, jobs []job.Job, wit
 	if err := f.startAgents(ctx, consulProgram, nomadProgram); err != nil {
 		return "", release.Release{}, err
 	}
-	if manager == state.ByUp { // Terraform makes its own
+	if manager == state.ByUp { // Terraform creates its own
 		if err := f.ensureSecrets(ctx); err != nil {
 			return "", release.Release{}, err
 		}
@@ -143,9 +146,9 @@ func (f *Fleet) prepare(ctx context.Context, manager string, jobs []job.Job, wit
 	}
 }
 
-// portsTaken says who is in the way, and how to get around it.
+// portsTaken says which programs hold the ports, and what to do.
 func portsTaken(lines []string, base int) error {
-	const shown = 3 // the rest is mostly the same program: another fleet
+	const shown = 3 // the rest is usually the same program: another fleet
 	if more := len(lines) - shown; more > 0 {
 		lines = append(lines[:shown:shown], fmt.Sprintf("and %d more ports", more))
 	}
@@ -153,12 +156,11 @@ func portsTaken(lines []string, base int) error {
 	if _, err := ports.New(elsewhere); err != nil {
 		elsewhere = ports.DefaultBase
 	}
-	return fmt.Errorf("the fleet's ports are not free:\n  %s\nend that program, or move this fleet, for example with %s=%d",
+	return fmt.Errorf("the fleet's ports are not free:\n  %s\nend that program, or use other ports, for example with %s=%d",
 		strings.Join(lines, "\n  "), ports.EnvBase, elsewhere)
 }
 
-// build compiles what the jobs run, and the client too, so that it is there at
-// once.
+// build compiles the programs of the jobs, and the client on request.
 func (f *Fleet) build(ctx context.Context, jobs []job.Job, withClient bool) (release.Release, error) {
 	wanted := map[string]bool{}
 	for _, j := range jobs {
@@ -237,15 +239,14 @@ func (f *Fleet) startAgent(a agent.Agent, program string, await func(process.Pro
 	return nil
 }
 
-// secretsPath is a Nomad variable that every job may read, and no policy has to
-// be written for it.
+// secretsPath is a Nomad variable that every job may read without a policy.
 const secretsPath = "nomad/jobs"
 
-// ensureSecrets makes what the services need to share, once: the database's
-// password, and the key of the gates' codes; and Redis's password where that is
-// not on loopback: without one it serves nobody else. They live in Nomad alone.
-// The mysql job gives the password to the database at each start, so a fleet that
-// was taken down gets a new one.
+// ensureSecrets creates the secrets that the services share, once: the
+// database's password, the key of the gates' codes, and Redis's password unless
+// Redis is on loopback, because without one it accepts only local connections.
+// They are stored only in Nomad. The mysql job sets the database's password at
+// each start, so a fleet that was taken down gets a new one.
 func (f *Fleet) ensureSecrets(ctx context.Context) error {
 	query := (&nomad.QueryOptions{}).WithContext(ctx)
 	variable, _, err := f.nomad.Variables().Peek(secretsPath, query)
@@ -272,7 +273,7 @@ func (f *Fleet) ensureSecrets(ctx context.Context) error {
 	if complete {
 		return nil
 	}
-	// Checked against the index that was read: a person's change is not lost.
+	// Checked against the index that was read, so that no other change is lost.
 	if _, _, err = f.nomad.Variables().CheckedUpdate(variable, (&nomad.WriteOptions{}).WithContext(ctx)); err != nil {
 		return fmt.Errorf("write nomad variable %s: %w", secretsPath, err)
 	}
@@ -289,7 +290,9 @@ func (f *Fleet) Secret(ctx context.Context, key string) (string, error) {
 }
 
 // runStages submits the jobs stage by stage.
-func (f *Fleet) runStages(ctx context.Context, runner job.Runner, built release.Release, jobs []job.Job) ([]job.Submitted, error) {
+func (f *Fleet) runStages(
+	ctx context.Context, runner job.Runner, built release.Release, jobs []job.Job,
+) ([]job.Submitted, error) {
 	var submitted []job.Submitted
 	for i, j := range jobs {
 		if i > 0 && j.Stage > jobs[i-1].Stage {
@@ -319,13 +322,13 @@ func (f *Fleet) binDir(j job.Job, built release.Release) (string, error) {
 	return f.builder().FolderOf(j.Program, built, j.Programs()[1:]...)
 }
 
-// foldersInUse are those that Nomad may start something from, now or when it
-// goes back to an earlier version of a job.
+// foldersInUse are those from which Nomad may start a program, now or when it
+// rolls back to an earlier version of a job.
 func (f *Fleet) foldersInUse(ctx context.Context) (folders []string) {
 	for _, j := range job.All() {
 		versions, _, _, err := f.nomad.Jobs().Versions(j.Name, false, (&nomad.QueryOptions{}).WithContext(ctx))
 		if err != nil {
-			continue // not there
+			continue // there is no such job
 		}
 		for _, version := range versions {
 			for _, group := range version.TaskGroups {
@@ -348,7 +351,7 @@ func programs() []string {
 	return names
 }
 
-// howTo tells what to do next with a whole fleet, and how it is taken down.
+// howTo prints what to do with a whole fleet, and how to take it down.
 func (f *Fleet) howTo(jobs []job.Job, takeDown string) {
 	f.printf("Gate %s   Consul http://%s/ui   Nomad %s\n", f.gateURL(), f.consulAddr(), f.nomadURL())
 	if len(jobs) < len(job.All()) {

@@ -26,28 +26,30 @@ type Upgrade struct {
 	// Version is a git ref of the checkout, a folder with programs, or "" and "."
 	// for the working tree.
 	Version string
-	// Set are variables of the job file to change; the others stay as they are in
-	// the job that runs.
+	// Set are variables of the job file to change; the others stay as in the
+	// running job.
 	Set job.Vars
 	// Limit bounds the wait for the deployment.
 	Limit time.Duration
 }
 
-// upgradable are the services whose program is ours and has users to move.
+// upgradable are the services with programs of ours.
 var upgradable = []string{"chat", "gate", "status"}
 
 // Errors of Upgrade that a caller tells apart.
 var (
-	// ErrNoService: the service cannot be upgraded so; the text says what to do.
+	// ErrNoService: the service cannot be upgraded this way; the text says what
+	// to do.
 	ErrNoService = errors.New("cannot be upgraded")
-	// ErrRolledBack: the new version failed, and the one before runs.
+	// ErrRolledBack: the new version failed, and the previous one runs.
 	ErrRolledBack = errors.New("rolled back")
-	// ErrLeft: the caller went away while the deployment was under way.
+	// ErrLeft: the caller was interrupted during the deployment.
 	ErrLeft = errors.New("left")
 )
 
-// Upgrade brings a service of the running fleet to another version and follows
-// the deployment until the new instances are promoted and the old ones gone.
+// Upgrade deploys another version of a service of the running fleet and follows
+// the deployment until the new instances are promoted and the old ones are
+// gone.
 func (f *Fleet) Upgrade(ctx context.Context, u Upgrade) error {
 	start := time.Now()
 	j, err := f.admitUpgrade(u.Service)
@@ -81,13 +83,14 @@ func (f *Fleet) Upgrade(ctx context.Context, u Upgrade) error {
 	if err != nil {
 		return err
 	}
-	f.printf("  nomad job run %s, release %s after %s\n", j.File(), cmp.Or(changes["release"], filepath.Base(changes["bin_dir"])), before.Release)
+	newRelease := cmp.Or(changes["release"], filepath.Base(changes["bin_dir"]))
+	f.printf("  nomad job run %s, release %s after %s\n", j.File(), newRelease, before.Release)
 	after, err := runner.Run(ctx, j, changes)
 	if err != nil {
 		return err
 	}
 	if after.Version == before.Version {
-		f.printf("%s runs release %s already, with these variables: nothing to do.\n", j.Name, before.Release)
+		f.printf("%s already runs release %s with these variables: nothing to do.\n", j.Name, before.Release)
 		return nil
 	}
 	if err := f.follow(ctx, j, before, after); err != nil {
@@ -97,14 +100,15 @@ func (f *Fleet) Upgrade(ctx context.Context, u Upgrade) error {
 	return nil
 }
 
-// admitUpgrade refuses what is not to be upgraded here.
+// admitUpgrade refuses services that cannot be upgraded here.
 func (f *Fleet) admitUpgrade(service string) (job.Job, error) {
 	jobs, err := job.Select([]string{service})
 	if err != nil {
 		return job.Job{}, fmt.Errorf("%w: %w", ErrNoService, err)
 	}
 	if !slices.Contains(upgradable, service) {
-		return job.Job{}, fmt.Errorf("%w: %s; those that can are %s. mysql and redis run the system's programs: upgrade the packages, then `nomad job restart %s`; mail and migrate follow ./justw up",
+		return job.Job{}, fmt.Errorf("%w: %s; those that can are %s. mysql and redis run the system's programs: "+
+			"upgrade the packages, then `nomad job restart %s`; mail and migrate are upgraded by ./justw up",
 			ErrNoService, service, strings.Join(upgradable, ", "), service)
 	}
 	manager, err := f.dir.Manager()
@@ -121,7 +125,7 @@ func (f *Fleet) admitUpgrade(service string) (job.Job, error) {
 	return jobs[0], nil
 }
 
-// obtain finds or makes the programs of a version.
+// obtain finds or builds the programs of a version.
 func (f *Fleet) obtain(ctx context.Context, j job.Job, version string) (release.Release, error) {
 	var packages []release.Package
 	for _, p := range release.Services() {
@@ -130,7 +134,9 @@ func (f *Fleet) obtain(ctx context.Context, j job.Job, version string) (release.
 		}
 	}
 	start := time.Now()
-	stop := f.tellEvery(repeatEvery, func() string { return fmt.Sprintf("building the programs (%.0f s)", time.Since(start).Seconds()) })
+	stop := f.printEvery(repeatEvery, func() string {
+		return fmt.Sprintf("building the programs (%.0f s)", time.Since(start).Seconds())
+	})
 	defer stop()
 	built, err := f.obtainFrom(ctx, version, packages)
 	if err != nil {
@@ -139,7 +145,7 @@ func (f *Fleet) obtain(ctx context.Context, j job.Job, version string) (release.
 	if !built.Has(j.Program) {
 		return release.Release{}, fmt.Errorf("%s has no program %s", version, j.Program)
 	}
-	f.printf("  programs there, release %s (%s)\n", built.Label, seconds(time.Since(start)))
+	f.printf("  programs ready, release %s (%s)\n", built.Label, seconds(time.Since(start)))
 	return built, nil
 }
 
@@ -157,8 +163,8 @@ func (f *Fleet) obtainFrom(ctx context.Context, version string, packages []relea
 	return f.builder().BuildCommit(ctx, commit, packages)
 }
 
-// tellEvery prints what something long is at, until stopped.
-func (f *Fleet) tellEvery(every time.Duration, what func() string) (stop func()) {
+// printEvery prints the progress of something long until it is stopped.
+func (f *Fleet) printEvery(every time.Duration, what func() string) (stop func()) {
 	done, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -179,9 +185,9 @@ func (f *Fleet) tellEvery(every time.Duration, what func() string) (stop func())
 	}
 }
 
-// migrateFirst expands the schema before anything needs it. An older program
-// finds nothing to do: it never reverts the schema. One that has run already is
-// not run again.
+// migrateFirst expands the schema before a service needs it. An older migrate
+// program has nothing to do, because it never reverts the schema; one that has
+// run already is not run again.
 func (f *Fleet) migrateFirst(ctx context.Context, runner job.Runner, built release.Release) error {
 	if !built.Has("migrate") {
 		return nil
@@ -202,11 +208,13 @@ func (f *Fleet) migrateFirst(ctx context.Context, runner job.Runner, built relea
 	return f.await(ctx, []job.Submitted{submitted}, deployed)
 }
 
-// plan fills in the runner's variables, those that the running job was submitted
-// with, and returns what changes.
-func (f *Fleet) plan(ctx context.Context, runner *job.Runner, j job.Job, built release.Release, set job.Vars) (job.Vars, error) {
+// plan sets the runner's variables to those of the running job, and returns the
+// changes.
+func (f *Fleet) plan(
+	ctx context.Context, runner *job.Runner, j job.Job, built release.Release, set job.Vars,
+) (job.Vars, error) {
 	binDir, err := f.binDir(j, built)
-	if err != nil && !built.Has(j.Beside) { // an older version, from before it had this
+	if err != nil && !built.Has(j.Beside) { // a version without that program
 		binDir, err = f.builder().FolderOf(j.Program, built)
 	}
 	if err != nil {
@@ -217,35 +225,37 @@ func (f *Fleet) plan(ctx context.Context, runner *job.Runner, j job.Job, built r
 		return nil, fmt.Errorf("job %s: %w (./justw up starts it)", j.Name, err)
 	}
 	vars := job.LocalVars(f.dir, f.ports, binDir)
-	// Of a job that somebody scaled the number stays; of variables, those given by
-	// hand. Nomad forgets the submissions of old jobs some day.
-	if was, _, err := f.nomad.Jobs().Submission(j.Name, int(*running.Version), (&nomad.QueryOptions{}).WithContext(ctx)); err == nil {
+	// Variables that were given by hand stay, and the count of a job that was
+	// scaled. Nomad does not keep the submissions of old jobs for ever.
+	query := (&nomad.QueryOptions{}).WithContext(ctx)
+	if was, _, err := f.nomad.Jobs().Submission(j.Name, int(*running.Version), query); err == nil {
 		maps.Copy(vars, was.VariableFlags)
 	}
-	delete(vars, "release") // it is named after the folder
+	delete(vars, "release") // the job file derives it from the folder
 	vars["bin_dir"] = binDir
 	if j.Program != "" && !j.Batch && len(running.TaskGroups) == 1 {
 		vars["count"] = strconv.Itoa(*running.TaskGroups[0].Count)
 	}
 	changes := job.Vars{"bin_dir": binDir}
 	if j.Beside != "" && !built.Has(j.Beside) {
-		f.printf("  this version has no program %s: nothing but its checks is judged\n", j.Beside)
+		f.printf("  this version has no program %s: only its checks decide\n", j.Beside)
 		changes[j.Beside] = "false"
 	}
 	if len(set) > 0 && !j.Batch {
-		// The same programs with other variables are another release to status,
-		// which prefers the newest: else users might be sent to an old instance.
+		// The same programs with other variables get a release of their own,
+		// because status prefers the newest: else it could send users to an old
+		// instance.
 		changes["release"] = fmt.Sprintf("%s.%d", filepath.Base(binDir), *running.Version+1)
 	}
 	maps.Copy(changes, set)
 	if runner.Vars, err = j.Declared(f.root, vars); err != nil {
 		return nil, err
 	}
-	if known, err := j.Declared(f.root, changes); err != nil || len(known) < len(changes) {
-		return nil, errors.Join(err, fmt.Errorf("%s declares no variable of that name; it has those at the top of the file", j.File()))
+	if declared, err := j.Declared(f.root, changes); err != nil || len(declared) < len(changes) {
+		return nil, errors.Join(err, fmt.Errorf("%s declares no variable of that name; see the top of the file", j.File()))
 	}
 	for name := range changes {
-		delete(runner.Vars, name) // so that they are given outright
+		delete(runner.Vars, name) // so that they are given as flags
 	}
 	return changes, nil
 }

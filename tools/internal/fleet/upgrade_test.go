@@ -17,7 +17,7 @@ func TestUpgradeRefuses(t *testing.T) {
 		is                     error
 		says                   string
 	}{
-		{"a service that does not exist", "chats", state.ByUp, fleet.ErrNoService, `no service is called "chats"`},
+		{"a service that does not exist", "chats", state.ByUp, fleet.ErrNoService, `there is no service "chats"`},
 		{"a program of the system", "mysql", state.ByUp, fleet.ErrNoService, "nomad job restart mysql"},
 		{"a batch job", "migrate", state.ByUp, fleet.ErrNoService, "chat, gate, status"},
 		{"Terraform's fleet", "chat", state.ByTerraform, nil, "./justw apply local"},

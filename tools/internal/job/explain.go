@@ -14,9 +14,9 @@ import (
 	"github.com/msrchat/msrchat/tools/internal/state"
 )
 
-// Explain says, for people, why the job is not up: where Nomad could not place
-// it, the last events of its newest allocation, the end of its log and where
-// that lies. Empty when Nomad knows nothing.
+// Explain says, for people, why the job is not up: why Nomad could not place
+// it, the last events of its newest allocation, and the end of its log with the
+// path. It is empty if Nomad has no allocation.
 func (j Job) Explain(ctx context.Context, client *nomad.Client, dir state.Dir) string {
 	var text strings.Builder
 	query := (&nomad.QueryOptions{}).WithContext(ctx)
@@ -36,7 +36,7 @@ func (j Job) Explain(ctx context.Context, client *nomad.Client, dir state.Dir) s
 	if newest == nil {
 		return text.String()
 	}
-	for _, task := range tasksInTrouble(newest.TaskStates) {
+	for _, task := range suspectTasks(newest.TaskStates) {
 		text.WriteString(lastEvents(newest.ID, task, newest.TaskStates[task]))
 		text.WriteString(logTail(dir, newest.ID, task))
 	}
@@ -46,7 +46,7 @@ func (j Job) Explain(ctx context.Context, client *nomad.Client, dir state.Dir) s
 func placementFailures(eval *nomad.Evaluation) string {
 	var text strings.Builder
 	for group, metric := range eval.FailedTGAllocs {
-		fmt.Fprintf(&text, "  no node takes the group %s:", group)
+		fmt.Fprintf(&text, "  no node accepts the group %s:", group)
 		for reason, count := range metric.DimensionExhausted {
 			fmt.Fprintf(&text, " %s (%d nodes)", reason, count)
 		}
@@ -58,25 +58,25 @@ func placementFailures(eval *nomad.Evaluation) string {
 	return text.String()
 }
 
-// tasksInTrouble are those that are not running and did not end well; all when
-// every task looks fine (then a check is what fails).
-func tasksInTrouble(states map[string]*nomad.TaskState) []string {
-	var trouble, all []string
+// suspectTasks are those that do not run and did not end well, or all if every
+// task looks fine (then a check fails).
+func suspectTasks(states map[string]*nomad.TaskState) []string {
+	var suspect, all []string
 	for name, task := range states {
 		all = append(all, name)
 		if task.State != "running" && (task.State != "dead" || task.Failed) || task.Restarts > 0 {
-			trouble = append(trouble, name)
+			suspect = append(suspect, name)
 		}
 	}
-	if len(trouble) == 0 {
-		trouble = all
+	if len(suspect) == 0 {
+		suspect = all
 	}
-	slices.Sort(trouble)
-	return trouble
+	slices.Sort(suspect)
+	return suspect
 }
 
 func lastEvents(alloc, task string, state *nomad.TaskState) string {
-	const shown = 4 // the newest say it; older ones repeat
+	const shown = 4 // older ones repeat
 	var text strings.Builder
 	fmt.Fprintf(&text, "  allocation %s, task %s is %s:\n", ShortID(alloc), task, state.State)
 	for _, event := range state.Events[max(0, len(state.Events)-shown):] {
@@ -86,7 +86,7 @@ func lastEvents(alloc, task string, state *nomad.TaskState) string {
 }
 
 func logTail(dir state.Dir, alloc, task string) string {
-	const shown = 8 // lines; the rest is in the file named below them
+	const shown = 8 // lines; the rest is in the file
 	logs := filepath.Join(dir.Nomad(), "data", "alloc", alloc, "alloc", "logs")
 	var text strings.Builder
 	for _, stream := range []string{"stderr", "stdout"} {
@@ -108,7 +108,7 @@ func logTail(dir state.Dir, alloc, task string) string {
 	return text.String()
 }
 
-// tail returns the last lines of a file, reading no more than its last 16 KiB.
+// tail returns the last lines of a file, of which it reads only the last 16 KiB.
 func tail(path string, count int) []string {
 	file, err := os.Open(path)
 	if err != nil {

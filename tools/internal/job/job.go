@@ -1,5 +1,5 @@
 // Package job runs the job files in nomad/ on a local fleet's Nomad and watches
-// what becomes of them.
+// their progress.
 package job
 
 import (
@@ -23,18 +23,18 @@ import (
 // service job registers under NAME in Consul.
 type Job struct {
 	Name    string
-	Program string // in bin_dir; "" for programs of the system
-	Beside  string // another program that the job needs there, "" for none
+	Program string // in bin_dir; empty for a program of the system
+	Beside  string // another program that the job needs there, if any
 	Batch   bool   // runs once and ends
 	Stage   int    // jobs of a stage start together, once the stage before is ready
 }
 
-// LastStage is the stage of the services themselves: all before it is what they
-// stand on.
+// LastStage is the stage of the services; the earlier ones are their
+// dependencies.
 const LastStage = 3
 
-// All lists the jobs in the order in which they start. Nothing in a stage needs
-// anything of the same or a later one.
+// All lists the jobs in the order in which they start. No job needs another one
+// of the same or a later stage.
 func All() []Job {
 	return []Job{
 		{Name: "mysql", Stage: 1},
@@ -47,12 +47,12 @@ func All() []Job {
 	}
 }
 
-// Programs are those in bin_dir that the job runs.
+// Programs are the programs in bin_dir that the job runs.
 func (j Job) Programs() []string {
 	return slices.DeleteFunc([]string{j.Program, j.Beside}, func(name string) bool { return name == "" })
 }
 
-// Select returns the named jobs in starting order, all of them without names.
+// Select returns the named jobs, or all without names, in starting order.
 func Select(names []string) ([]Job, error) {
 	all := All()
 	if len(names) == 0 {
@@ -60,7 +60,7 @@ func Select(names []string) ([]Job, error) {
 	}
 	for _, name := range names {
 		if !slices.ContainsFunc(all, func(j Job) bool { return j.Name == name }) {
-			return nil, fmt.Errorf("no service is called %q; there are %s", name, strings.Join(Names(all), ", "))
+			return nil, fmt.Errorf("there is no service %q, only %s", name, strings.Join(Names(all), ", "))
 		}
 	}
 	return slices.DeleteFunc(all, func(j Job) bool { return !slices.Contains(names, j.Name) }), nil
@@ -102,7 +102,7 @@ func LocalVars(dir state.Dir, table ports.Table, binDir string) Vars {
 
 var declaration = regexp.MustCompile(`(?m)^variable "([a-z0-9_]+)"`)
 
-// Declared keeps of vars those that the job's file declares.
+// Declared returns those of vars that the job's file declares.
 func (j Job) Declared(root string, vars Vars) (Vars, error) {
 	text, err := os.ReadFile(filepath.Join(root, j.File()))
 	if err != nil {
@@ -117,7 +117,8 @@ func (j Job) Declared(root string, vars Vars) (Vars, error) {
 	return declared, nil
 }
 
-// Environ renders the values as Nomad's command line reads them, sorted.
+// Environ is the values as environment variables for Nomad's command line,
+// sorted.
 func (v Vars) Environ() []string {
 	var env []string
 	for _, name := range slices.Sorted(maps.Keys(v)) {
@@ -126,27 +127,27 @@ func (v Vars) Environ() []string {
 	return env
 }
 
-// Runner submits jobs with Nomad's own command line: what it does, a person can
-// do by hand.
+// Runner submits jobs with Nomad's own command line, so that people can do the
+// same by hand.
 type Runner struct {
 	Program string // the nomad program
 	Root    string // the checkout
 	Address string // of the agent, http://…
 	Vars    Vars
-	Of      map[string]Vars // more of them, or others, for single jobs by name; may be nil
+	Of      map[string]Vars // additional or other values, by job; may be nil
 	Client  *nomad.Client
 }
 
-// Submitted is a job as Nomad took it.
+// Submitted is a job that Nomad accepted.
 type Submitted struct {
 	Job
 	Version uint64
 	Release string // meta "release", "" for a job without a program of ours
 }
 
-// Run submits the job and returns without waiting for what becomes of it. A job
-// that Nomad has already in this form is left as it is. The changes go before
-// the runner's variables.
+// Run submits the job and returns without waiting for its deployment. A job
+// that Nomad already has in this form stays as it is. The changes take
+// precedence over the runner's variables.
 func (r Runner) Run(ctx context.Context, j Job, changes Vars) (Submitted, error) {
 	args := []string{"job", "run", "-detach"}
 	for _, name := range slices.Sorted(maps.Keys(changes)) {
@@ -165,7 +166,7 @@ func (r Runner) Run(ctx context.Context, j Job, changes Vars) (Submitted, error)
 	return j.Running(ctx, r.Client)
 }
 
-// Running returns the job as Nomad has it now, whoever submitted it.
+// Running returns the job as Nomad has it now.
 func (j Job) Running(ctx context.Context, client *nomad.Client) (Submitted, error) {
 	info, _, err := client.Jobs().Info(j.Name, (&nomad.QueryOptions{}).WithContext(ctx))
 	if err != nil {
@@ -174,8 +175,8 @@ func (j Job) Running(ctx context.Context, client *nomad.Client) (Submitted, erro
 	return Submitted{Job: j, Version: *info.Version, Release: info.Meta["release"]}, nil
 }
 
-// cliEnv is the caller's environment without what would point Nomad's command
-// line at another cluster.
+// cliEnv is the caller's environment without variables that would point Nomad's
+// command line at another cluster.
 func (r Runner) cliEnv() []string {
 	env := slices.DeleteFunc(os.Environ(), func(entry string) bool { return strings.HasPrefix(entry, "NOMAD_") })
 	return append(env, "NOMAD_ADDR="+r.Address, "NOMAD_CLI_SHOW_HINTS=false")

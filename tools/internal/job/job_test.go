@@ -43,7 +43,7 @@ func TestStagesAscend(t *testing.T) {
 }
 
 // Every required variable of every job file is among the local fleet's, and
-// every one of those is declared somewhere: a misspelt name shows here.
+// every one of those is declared somewhere. This finds misspelt names.
 func TestLocalVarsFitTheJobFiles(t *testing.T) {
 	dir, err := state.Open(t.TempDir())
 	if err != nil {

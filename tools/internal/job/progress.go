@@ -9,11 +9,11 @@ import (
 	nomad "github.com/hashicorp/nomad/api"
 )
 
-// crashLoop is how many restarts of one task are no longer a start that needed
-// patience. The job files restart after one or two seconds.
+// crashLoop is how many restarts of one task count as a failure. The job files
+// restart after one or two seconds.
 const crashLoop = 5
 
-// ErrFailed marks a job that will not come up by waiting longer.
+// ErrFailed marks a job that cannot come up any more.
 var ErrFailed = errors.New("failed")
 
 // Progress is how far Nomad got with a submitted job.
@@ -24,7 +24,7 @@ type Progress struct {
 }
 
 // Check asks Nomad how far the job is. The error is ErrFailed, wrapped with the
-// reason, when waiting is of no use, and another one when Nomad cannot be asked.
+// reason, if waiting is of no use, and another one if Nomad does not answer.
 func (s Submitted) Check(ctx context.Context, client *nomad.Client) (Progress, error) {
 	query := (&nomad.QueryOptions{}).WithContext(ctx)
 	allocs, _, err := client.Jobs().Allocations(s.Name, true, query)
@@ -100,7 +100,7 @@ func deploymentState(deployment *nomad.Deployment) string {
 	return fmt.Sprintf("%d of %d healthy", healthy, wanted)
 }
 
-// Newest returns the allocation made last, nil of none.
+// Newest returns the newest allocation, nil if there is none.
 func Newest(allocs []*nomad.AllocationListStub) *nomad.AllocationListStub {
 	var newest *nomad.AllocationListStub
 	for _, a := range allocs {

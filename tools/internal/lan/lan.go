@@ -1,11 +1,11 @@
 // Package lan makes a small network on one Linux machine: a network namespace
-// for each node, and one with a bridge that stands for the switch between them.
-// The machine itself is plugged in too, as the place of the users. It needs
-// root, and the program ip.
+// for each node, and one with a bridge as the switch between them. The machine
+// itself is connected too, as the host of the users. It needs root and the
+// program ip.
 //
-// The bridge is in a namespace of its own so that this machine's packet filters
-// (Docker's, for one) have no say in what passes between the nodes, and so that
-// deleting the namespaces leaves nothing behind.
+// The bridge has a namespace of its own, so that this machine's packet filters
+// (those of Docker, for example) do not affect the nodes, and so that deleting
+// the namespaces leaves nothing behind.
 package lan
 
 import (
@@ -22,28 +22,28 @@ import (
 	"strings"
 )
 
-// Users is the place of the machine itself.
+// Users is the host of the users: the machine itself.
 const Users = "users"
 
 const (
 	prefix = "msrchat-" // of every namespace's name
-	// device is a node's only way out, as in a real machine.
+	// device is a node's only network device.
 	device = "eth0"
-	// nobody is a hardware address that no port has (it is locally administered).
-	nobody = "02:00:00:00:00:00"
-	// firstHost is the last part of the first node's address; users have 1.
+	// unusedMAC is a locally administered hardware address that no port has.
+	unusedMAC = "02:00:00:00:00:00"
+	// firstHost is the last part of the first node's address; that of Users is 1.
 	firstHost = 10
 )
 
 // LAN is one such network. Its methods are for one goroutine.
 type LAN struct {
-	id    string // in all names; no longer than a device's name (15) allows
+	id    string // in all names; a device's name has at most 15 characters
 	net   string // "10.99.0."
 	nodes []string
 }
 
-// New names the network of the fleet whose state is in folder; nothing happens
-// yet. The same folder gives the same names, which is how leftovers are found.
+// New names the network of the fleet whose state is in folder, without creating
+// it. The same folder gives the same names, so that leftovers are found.
 func New(folder string, nodes ...string) *LAN {
 	sum := sha256.Sum256([]byte(folder))
 	return &LAN{id: hex.EncodeToString(sum[:4]), nodes: nodes}
@@ -64,7 +64,7 @@ func (l *LAN) Address(node string) string {
 	return l.net + fmt.Sprint(firstHost+slices.Index(l.nodes, node))
 }
 
-// Create makes the network. Call Delete first where an earlier one may be left,
+// Create creates the network. Call Delete first if an earlier one may be left,
 // and after an error.
 func (l *LAN) Create(ctx context.Context) error {
 	if _, err := exec.LookPath("ip"); err != nil {
@@ -97,13 +97,13 @@ func (l *LAN) Create(ctx context.Context) error {
 	}
 	for _, step := range steps {
 		if err := ip(ctx, step...); err != nil {
-			return fmt.Errorf("make the nodes' network: %w", err)
+			return fmt.Errorf("create the nodes' network: %w", err)
 		}
 	}
 	return nil
 }
 
-// freeNet finds a /24 that no device of this machine has: 10.99.0.0 as a rule.
+// freeNet finds a /24 that no device of this machine has, usually 10.99.0.0.
 func freeNet() (string, error) {
 	taken, err := net.InterfaceAddrs()
 	if err != nil {
@@ -125,7 +125,7 @@ func freeNet() (string, error) {
 	return "", errors.New("no network of 10.99.0.0/16 is free on this machine")
 }
 
-// Unplug takes a node's cable out; Plug puts it back.
+// Unplug disconnects a node from the switch; Plug connects it again.
 func (l *LAN) Unplug(ctx context.Context, node string) error {
 	return ip(ctx, "-n", l.switchName(), "link", "set", "dev", node, "down")
 }
@@ -135,11 +135,12 @@ func (l *LAN) Plug(ctx context.Context, node string) error {
 	return ip(ctx, "-n", l.switchName(), "link", "set", "dev", node, "up")
 }
 
-// Cut makes two places lose everything that they send each other, in silence:
-// either takes the other for a hardware address that nobody has.
+// Cut drops everything that two hosts send each other, without an error: each
+// has an unused hardware address for the other.
 func (l *LAN) Cut(ctx context.Context, a, b string) error {
 	return l.bothWays(ctx, a, b, func(at, to string) []string {
-		return append(l.at(at), "neigh", "replace", l.Address(to), "lladdr", nobody, "nud", "permanent", "dev", l.deviceAt(at))
+		return append(l.at(at),
+			"neigh", "replace", l.Address(to), "lladdr", unusedMAC, "nud", "permanent", "dev", l.deviceAt(at))
 	})
 }
 
@@ -154,30 +155,30 @@ func (l *LAN) bothWays(ctx context.Context, a, b string, command func(at, to str
 	return errors.Join(ip(ctx, command(a, b)...), ip(ctx, command(b, a)...))
 }
 
-// at begins a command of ip for a place.
-func (l *LAN) at(place string) []string {
-	if place == Users {
+// at begins a command of ip for a host.
+func (l *LAN) at(host string) []string {
+	if host == Users {
 		return nil
 	}
-	return []string{"-n", l.Namespace(place)}
+	return []string{"-n", l.Namespace(host)}
 }
 
-func (l *LAN) deviceAt(place string) string {
-	if place == Users {
+func (l *LAN) deviceAt(host string) string {
+	if host == Users {
 		return l.usersDevice()
 	}
 	return device
 }
 
-// Delete removes the network and whatever of it is left; it is no error when
-// there is none. End the processes in it first: they keep a namespace alive.
+// Delete removes the network, or what is left of it. End the processes in it
+// first, because they keep a namespace alive.
 func (l *LAN) Delete(ctx context.Context) error {
 	var errs []error
 	for _, namespace := range l.Namespaces() {
 		errs = append(errs, ip(ctx, "netns", "del", namespace))
 	}
-	// Its other end went with the switch, at the latest a moment from now; by
-	// name, so that a new network need not wait for that.
+	// Its other end goes with the switch's namespace, perhaps a moment later.
+	// Deleted by name, so that a new network does not have to wait for that.
 	if _, err := net.InterfaceByName(l.usersDevice()); err == nil {
 		if err := ip(ctx, "link", "del", l.usersDevice()); err != nil {
 			if _, still := net.InterfaceByName(l.usersDevice()); still == nil {
@@ -188,7 +189,7 @@ func (l *LAN) Delete(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// Namespaces lists those of this network that exist, by their names.
+// Namespaces lists the existing namespaces of this network, by name.
 func (l *LAN) Namespaces() []string {
 	paths, _ := filepath.Glob(filepath.Join("/run/netns", prefix+l.id+"-*"))
 	for i, path := range paths {
@@ -197,7 +198,7 @@ func (l *LAN) Namespaces() []string {
 	return paths
 }
 
-// Processes lists the numbers of the processes in a namespace.
+// Processes lists the ids of the processes in a namespace.
 func Processes(namespace string) []int {
 	want, err := os.Stat(filepath.Join("/run/netns", namespace))
 	if err != nil {

@@ -13,8 +13,9 @@ import (
 	"github.com/msrchat/msrchat/tools/internal/lan"
 )
 
-// Two nodes and the users see each other, until a cable is out or two are cut.
-func TestWhoReachesWhom(t *testing.T) {
+// Two nodes and the users reach each other, unless a node is unplugged or two
+// are cut.
+func TestHostsReachEachOther(t *testing.T) {
 	if runtime.GOOS != "linux" || os.Getuid() != 0 {
 		t.Skip("not run: network namespaces need Linux and root")
 	}
@@ -23,7 +24,7 @@ func TestWhoReachesWhom(t *testing.T) {
 	}
 	l := lan.New(t.TempDir(), "a", "b")
 	t.Cleanup(func() {
-		if err := l.Delete(context.Background()); err != nil { // the test's own is over
+		if err := l.Delete(context.Background()); err != nil { // the test's own has ended
 			t.Error(err)
 		}
 	})

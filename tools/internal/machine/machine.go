@@ -1,5 +1,5 @@
-// Package machine finds out what the doctor wants to know of this machine.
-// Where a system does not tell, the error is ErrUnknown.
+// Package machine finds out what the doctor checks on this machine. If the system
+// does not provide it, the error is ErrUnknown.
 package machine
 
 import (
@@ -14,10 +14,10 @@ import (
 	"time"
 )
 
-// ErrUnknown says that this system does not tell.
-var ErrUnknown = errors.New("this system does not tell")
+// ErrUnknown says that this system does not provide the information.
+var ErrUnknown = errors.New("not known on this system")
 
-// SyncTime measures a small write with fsync in a folder: the median of a few.
+// SyncTime is the median time of a few small writes with fsync in a folder.
 func SyncTime(folder string) (median time.Duration, err error) {
 	file, err := os.CreateTemp(folder, ".doctor-")
 	if err != nil {
@@ -44,9 +44,9 @@ func SyncTime(folder string) (median time.Duration, err error) {
 
 var version = regexp.MustCompile(`\d+\.\d+(\.\d+)?`)
 
-// Program looks for a program on PATH, in the folders for administrators, and
-// among what was built into the cache, and asks it for its version with the
-// argument ask ("version", "--version").
+// Program looks for a program on PATH, in the sbin folders, and in the cache of
+// built programs, and runs it with the argument ask ("version", "--version") to
+// get its version.
 func Program(ctx context.Context, name, ask string) (path, reported string) {
 	path = find(name)
 	if path == "" {
@@ -55,7 +55,7 @@ func Program(ctx context.Context, name, ask string) (path, reported string) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, path, ask)
-	cmd.Env = append(os.Environ(), "CHECKPOINT_DISABLE=1") // Terraform would call home
+	cmd.Env = append(os.Environ(), "CHECKPOINT_DISABLE=1") // or Terraform asks HashiCorp for updates
 	output, err := cmd.Output()
 	if err != nil {
 		return path, ""
@@ -82,7 +82,7 @@ func find(name string) string {
 	return ""
 }
 
-// cache is where tools/get keeps what it built.
+// cache is the folder in which tools/get keeps what it built.
 func cache() string {
 	if dir := os.Getenv("MSRCHAT_CACHE"); dir != "" {
 		return dir

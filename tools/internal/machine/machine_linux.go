@@ -13,14 +13,14 @@ import (
 	"syscall"
 )
 
-// Cgroups tells which version is mounted (0: none), and whether groups can be
-// made there.
+// Cgroups returns which version is mounted (0: none), and whether groups can be
+// created there.
 func Cgroups() (version int, writable bool, err error) {
 	const root, accessWrite = "/sys/fs/cgroup", 2
 	if _, err := os.Stat(filepath.Join(root, "cgroup.controllers")); err == nil {
 		return 2, syscall.Access(root, accessWrite) == nil, nil
 	}
-	// Version 1 has a folder for each controller; Nomad wants cpuset and freezer.
+	// Version 1 has a folder for each controller; Nomad needs cpuset and freezer.
 	cpuset := filepath.Join(root, "cpuset")
 	if _, err := os.Stat(filepath.Join(cpuset, "tasks")); errors.Is(err, fs.ErrNotExist) {
 		return 0, false, nil
@@ -30,7 +30,7 @@ func Cgroups() (version int, writable bool, err error) {
 	return 1, syscall.Access(cpuset, accessWrite) == nil, nil
 }
 
-// Memory is what is available to new programs, in bytes.
+// Memory is the available memory, in bytes.
 func Memory() (uint64, error) {
 	file, err := os.Open("/proc/meminfo")
 	if err != nil {
@@ -55,8 +55,7 @@ func Disk(folder string) (uint64, error) {
 	return fs.Bavail * uint64(fs.Bsize), nil
 }
 
-// FileSystem tells on what kind of file system a folder is, and how that is
-// mounted.
+// FileSystem is the type of a folder's file system, and its mount options.
 func FileSystem(folder string) (kind string, options []string, err error) {
 	file, err := os.Open("/proc/self/mountinfo")
 	if err != nil {
@@ -84,18 +83,18 @@ func FileSystem(folder string) (kind string, options []string, err error) {
 	return kind, options, nil
 }
 
-// ClockSynchronised tells whether somebody keeps the kernel's clock right.
+// ClockSynchronised says whether the kernel's clock is synchronised.
 func ClockSynchronised() (bool, error) {
 	const unsynchronised = 0x40 // STA_UNSYNC in adjtimex(2)
 	var t syscall.Timex
 	if _, err := syscall.Adjtimex(&t); err != nil {
-		return false, fmt.Errorf("ask the kernel's clock: %w", err)
+		return false, fmt.Errorf("read the kernel's clock: %w", err)
 	}
 	return t.Status&unsynchronised == 0, nil
 }
 
-// OpenFiles is the limit of a process that runs, or of those that this one
-// starts: Go's programs raise their soft limit to the hard one.
+// OpenFiles is the limit of a running process, or with 0 that of the processes
+// that this one starts: Go's programs raise their soft limit to the hard one.
 func OpenFiles(pid int) (uint64, error) {
 	if pid == 0 {
 		var limit syscall.Rlimit
@@ -120,8 +119,8 @@ func OpenFiles(pid int) (uint64, error) {
 	return 0, ErrUnknown
 }
 
-// Preloaded is the library in a process's memory that is known to swallow
-// syncs, "" for none.
+// Preloaded is a library in a process's memory that is known to ignore syncs,
+// "" if there is none.
 func Preloaded(pid int) (string, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))
 	if err != nil {

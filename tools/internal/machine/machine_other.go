@@ -2,12 +2,25 @@
 
 package machine
 
-// Elsewhere nothing of this can be told in a simple way.
+// On other systems there is no simple way to find these out; see the Linux file.
 
-func Cgroups() (version int, writable bool, err error)             { return 0, false, ErrUnknown } // Cgroups: see the Linux file.
-func Memory() (uint64, error)                                      { return 0, ErrUnknown }        // Memory: see the Linux file.
-func Disk(string) (uint64, error)                                  { return 0, ErrUnknown }        // Disk: see the Linux file.
-func FileSystem(string) (kind string, options []string, err error) { return "", nil, ErrUnknown }  // FileSystem: see the Linux file.
-func ClockSynchronised() (bool, error)                             { return false, ErrUnknown }    // ClockSynchronised: see the Linux file.
-func OpenFiles(int) (uint64, error)                                { return 0, ErrUnknown }        // OpenFiles: see the Linux file.
-func Preloaded(int) (string, error)                                { return "", ErrUnknown }       // Preloaded: see the Linux file.
+// Cgroups is not known.
+func Cgroups() (version int, writable bool, err error) { return 0, false, ErrUnknown }
+
+// Memory is not known.
+func Memory() (uint64, error) { return 0, ErrUnknown }
+
+// Disk is not known.
+func Disk(string) (uint64, error) { return 0, ErrUnknown }
+
+// FileSystem is not known.
+func FileSystem(string) (kind string, options []string, err error) { return "", nil, ErrUnknown }
+
+// ClockSynchronised is not known.
+func ClockSynchronised() (bool, error) { return false, ErrUnknown }
+
+// OpenFiles is not known.
+func OpenFiles(int) (uint64, error) { return 0, ErrUnknown }
+
+// Preloaded is not known.
+func Preloaded(int) (string, error) { return "", ErrUnknown }

@@ -9,8 +9,7 @@ import (
 	"github.com/msrchat/msrchat/tools/internal/machine"
 )
 
-// What a machine says of itself differs; that it says something sensible does
-// not.
+// The values differ between machines; that they are plausible does not.
 func TestThisMachine(t *testing.T) {
 	dir := t.TempDir()
 	if took, err := machine.SyncTime(dir); err != nil || took <= 0 {
@@ -30,7 +29,7 @@ func TestThisMachine(t *testing.T) {
 	}
 	memory, err := machine.Memory()
 	if errors.Is(err, machine.ErrUnknown) {
-		t.Skip("not run: this system tells no more")
+		t.Skip("not run: the rest is not known on this system")
 	}
 	if err != nil || memory < 1<<20 {
 		t.Errorf("%d bytes of memory, %v", memory, err)

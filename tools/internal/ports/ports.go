@@ -1,5 +1,5 @@
-// Package ports is the port table of the local fleet. One number, the base,
-// moves all of it, so that two fleets can live on one machine.
+// Package ports is the port table of the local fleet. All ports follow from one
+// number, the base, so that two fleets can run on one machine.
 package ports
 
 import (
@@ -7,14 +7,13 @@ import (
 	"strings"
 )
 
-// DefaultBase is where the local fleet lies when nobody says otherwise.
+// DefaultBase is the base of the local fleet unless another one is set.
 const DefaultBase = 7700
 
-// EnvBase is the environment variable that moves the fleet.
+// EnvBase is the environment variable that sets the base.
 const EnvBase = "MSRCHAT_PORT_BASE"
 
-// Offsets from the base. Those under 100 are fixed; from dynamicFirst on Nomad
-// hands them out.
+// Offsets from the base. Those under 100 are fixed; Nomad allocates the others.
 const (
 	gateHTTP = 0
 
@@ -42,7 +41,7 @@ type Table struct{ base int }
 // New checks the base: the whole table has to lie in the unprivileged range.
 func New(base int) (Table, error) {
 	if base < 1024 || base+dynamicLast > 65535 {
-		return Table{}, fmt.Errorf("port base %d: has to be between 1024 and %d (set %s)", base, 65535-dynamicLast, EnvBase)
+		return Table{}, fmt.Errorf("port base %d: must be between 1024 and %d (set %s)", base, 65535-dynamicLast, EnvBase)
 	}
 	return Table{base: base}, nil
 }
@@ -59,16 +58,16 @@ func (t Table) NomadHTTP() int  { return t.base + nomadHTTP }  // NomadHTTP is N
 func (t Table) NomadRPC() int   { return t.base + nomadRPC }   // NomadRPC is for Nomad's servers and clients.
 func (t Table) NomadSerf() int  { return t.base + nomadSerf }  // NomadSerf is Nomad's gossip.
 func (t Table) MySQL() int      { return t.base + mysql }      // MySQL is the database.
-func (t Table) Redis() int      { return t.base + redis }      // Redis holds what may be lost.
-func (t Table) MailSMTP() int   { return t.base + mailSMTP }   // MailSMTP takes mail.
-func (t Table) MailHTTP() int   { return t.base + mailHTTP }   // MailHTTP shows the mail taken.
+func (t Table) Redis() int      { return t.base + redis }      // Redis is Redis.
+func (t Table) MailSMTP() int   { return t.base + mailSMTP }   // MailSMTP accepts mail.
+func (t Table) MailHTTP() int   { return t.base + mailHTTP }   // MailHTTP shows it.
 
-// Dynamic is the first and last port of those that Nomad hands out.
+// Dynamic is the first and last port of those that Nomad allocates.
 func (t Table) Dynamic() (first, last int) { return t.base + dynamicFirst, t.base + dynamicLast }
 
 // Port is a fixed port and who listens on it.
 type Port struct {
-	Owner  string // as a person would call it
+	Owner  string // for people
 	Number int
 }
 
@@ -90,11 +89,12 @@ func (t Table) Fixed() []Port {
 	}
 }
 
-// Holder says who holds a port: taken tells whether anybody does, ours whether
-// it is this fleet, and who is a description for people ("" when unknown).
+// Holder finds the process that holds a port: taken says whether there is one,
+// ours whether it belongs to this fleet; who describes it for people ("" if not
+// known).
 type Holder func(port int) (taken, ours bool, who string)
 
-// Conflicts returns one line for each fixed port that somebody else holds.
+// Conflicts returns one line for each fixed port that another process holds.
 func (t Table) Conflicts(holder Holder) []string {
 	var lines []string
 	for _, p := range t.Fixed() {
@@ -110,8 +110,8 @@ func (t Table) Conflicts(holder Holder) []string {
 	return lines
 }
 
-// Reserved lists the dynamic ports that somebody else holds, as Nomad's
-// reserved_ports wants them: "7801,7850". Nomad does not look for itself.
+// Reserved lists the dynamic ports that other processes hold, in the form of
+// Nomad's reserved_ports: "7801,7850". Nomad does not check by itself.
 func (t Table) Reserved(holder Holder) string {
 	var taken []string
 	first, last := t.Dynamic()

@@ -10,8 +10,8 @@ import (
 	"strings"
 )
 
-// Listening tells whether somebody holds the TCP port on the loopback address,
-// and who, if that can be seen (root sees all, others only their own).
+// Listening says whether a process holds the TCP port on loopback, and which
+// one, if that is visible (root sees all, others only their own).
 func Listening(port int) (taken bool, holder Process, known bool) {
 	listener, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 	if err == nil {

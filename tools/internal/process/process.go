@@ -1,8 +1,8 @@
-// Package process finds, watches and stops the processes of a fleet: always by
-// what the kernel says about a process, never by a name alone.
+// Package process finds, watches and stops the processes of a fleet, always by
+// what the kernel says about a process and never by a name alone.
 //
-// It reads /proc. On systems without it nothing is found, and callers fall back
-// on what Nomad says.
+// It reads /proc. On systems without it nothing is found, and callers rely on
+// Nomad.
 package process
 
 import (
@@ -18,14 +18,14 @@ import (
 	"time"
 )
 
-// Process is one running process. Start tells it from a later one that got the
-// same number.
+// Process is one running process. Start distinguishes it from a later one with
+// the same id.
 type Process struct {
 	PID    int
 	Parent int
 	Start  uint64 // clock ticks after boot
 	Args   []string
-	Dir    string // working directory, "" when it may not be read
+	Dir    string // working directory, "" if it cannot be read
 }
 
 // String describes the process for people.
@@ -42,8 +42,8 @@ func (p Process) String() string {
 	return text
 }
 
-// Find returns the process if it runs. A zombie does not: it holds nothing and
-// only waits for its parent.
+// Find returns the process if it runs. A zombie does not run: it holds nothing
+// and only waits for its parent.
 func Find(pid int) (Process, bool) {
 	st, err := readStat(pid)
 	if err != nil || st.zombie {
@@ -54,18 +54,21 @@ func Find(pid int) (Process, bool) {
 	if err != nil {
 		return Process{}, false
 	}
-	dir, _ := os.Readlink(filepath.Join(proc, "cwd")) // not readable: another user's
-	args := strings.Split(strings.TrimRight(string(cmdline), "\x00"), "\x00")
-	return Process{PID: pid, Parent: st.parent, Start: st.start, Args: args, Dir: strings.TrimSuffix(dir, " (deleted)")}, true
+	dir, _ := os.Readlink(filepath.Join(proc, "cwd")) // fails for another user's process
+	return Process{
+		PID: pid, Parent: st.parent, Start: st.start,
+		Args: strings.Split(strings.TrimRight(string(cmdline), "\x00"), "\x00"),
+		Dir:  strings.TrimSuffix(dir, " (deleted)"),
+	}, true
 }
 
-// Running tells whether it is still this very process.
+// Running says whether this process still runs.
 func (p Process) Running() bool {
 	st, err := readStat(p.PID)
 	return err == nil && !st.zombie && st.start == p.Start
 }
 
-// stat is what is read of /proc/PID/stat.
+// stat is the part of /proc/PID/stat that is needed.
 type stat struct {
 	zombie bool
 	parent int
@@ -80,8 +83,8 @@ func readStat(pid int) (stat, error) {
 	return parseStat(string(text))
 }
 
-// parseStat counts the fields from the last parenthesis: the name before it may
-// itself hold any character.
+// parseStat counts the fields from the last parenthesis, because the name
+// before it may contain any character.
 func parseStat(text string) (stat, error) {
 	const stateField, parentField, startField = 0, 1, 19 // proc(5): fields 3, 4 and 22
 	end := strings.LastIndexByte(text, ')')
@@ -100,7 +103,7 @@ func parseStat(text string) (stat, error) {
 	return stat{zombie: fields[stateField] == "Z" || fields[stateField] == "X", parent: parent, start: start}, nil
 }
 
-// all lists every process that may be looked at.
+// all lists every visible process.
 func all() []Process {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -119,20 +122,21 @@ func all() []Process {
 	return list
 }
 
-// Stop sends SIGTERM, and SIGKILL to what still runs after grace. It returns
-// once all are gone, or with the context's error.
+// Stop sends SIGTERM, and SIGKILL to those that still run after grace. It
+// returns once all are gone, or the context's error.
 func Stop(ctx context.Context, list []Process, grace time.Duration) error {
 	signal(list, syscall.SIGTERM)
-	gentle, cancel := context.WithTimeout(ctx, grace)
+	graceful, cancel := context.WithTimeout(ctx, grace)
 	defer cancel()
-	if AwaitGone(gentle, list) == nil {
+	if AwaitGone(graceful, list) == nil {
 		return nil
 	}
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
 	signal(list, syscall.SIGKILL)
-	// A killed process goes at once unless it hangs in the kernel (a dead disk).
+	// A killed process ends at once unless it hangs in the kernel (a broken
+	// disk).
 	killed, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	if err := AwaitGone(killed, list); err != nil {
@@ -144,18 +148,18 @@ func Stop(ctx context.Context, list []Process, grace time.Duration) error {
 func signal(list []Process, sig syscall.Signal) {
 	for _, p := range list {
 		if p.Running() {
-			_ = syscall.Kill(p.PID, sig) // gone meanwhile: just as well
+			_ = syscall.Kill(p.PID, sig) // an error means that it has ended meanwhile
 		}
 	}
 }
 
-// Kill sends SIGKILL to a process and tells whether it is still there: a zombie,
-// or what has gone, is not.
+// Kill sends SIGKILL to a process and says whether it was running. A zombie is
+// not.
 func Kill(pid int) bool {
 	if st, err := readStat(pid); err != nil || st.zombie {
 		return false
 	}
-	_ = syscall.Kill(pid, syscall.SIGKILL) // gone meanwhile: just as well
+	_ = syscall.Kill(pid, syscall.SIGKILL) // an error means that it has ended meanwhile
 	return true
 }
 
@@ -163,9 +167,9 @@ func running(list []Process) []Process {
 	return slices.DeleteFunc(slices.Clone(list), func(p Process) bool { return !p.Running() })
 }
 
-// AwaitGone returns once none of the processes runs, or with the context's error.
+// AwaitGone returns once none of the processes runs, or the context's error.
 func AwaitGone(ctx context.Context, list []Process) error {
-	const every = 50 * time.Millisecond // only children can be waited for without polling
+	const every = 50 * time.Millisecond // polled, because they are not children of this process
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()
 	for len(running(list)) > 0 {
@@ -183,7 +187,7 @@ func Record(path string, p Process) error {
 	return os.WriteFile(path, fmt.Appendf(nil, "%d %d\n", p.PID, p.Start), 0o644)
 }
 
-// Recorded returns the process of a pid file while that very one runs.
+// Recorded returns the process of a pid file, if that one still runs.
 func Recorded(path string) (Process, bool, error) {
 	text, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {

@@ -1,6 +1,6 @@
 // Package release builds the fleet's programs and keeps each build in a folder
-// of its own, named by content: a program that runs is never written over, and
-// a build that changed nothing is the release that was there before.
+// of its own, named by content: a running program is never overwritten, and a
+// build that changed nothing is the same release as before.
 package release
 
 import (
@@ -20,28 +20,32 @@ import (
 )
 
 // kept is how many of the newest releases stay on disk. Nomad rolls back to the
-// one before; the others are for people who compare.
+// previous one; the others are for people who compare.
 const kept = 5
 
-// Package is a main package below the checkout. It builds a program of the
-// package's last name.
+// Package is a main package below the checkout. Its program has the last part
+// of the path as name.
 type Package string
 
 // Program is the name of the program.
 func (p Package) Program() string { return filepath.Base(string(p)) }
 
-// Services lists what the fleet runs. Their contents make up the release.
+// Services lists the programs that the fleet runs. Their contents are the
+// release.
 func Services() []Package {
-	return []Package{"gate/cmd/gate", "status/cmd/status", "chat/cmd/chat", "probe/cmd/probe", "shared/cmd/migrate", "tools/cmd/mailbox"}
+	return []Package{
+		"gate/cmd/gate", "status/cmd/status", "chat/cmd/chat", "probe/cmd/probe", "shared/cmd/migrate", "tools/cmd/mailbox",
+	}
 }
 
-// Client is what people run; built along, so that it is there at once.
+// Client is the program that people run. It is built with the services, so that
+// it is there when the fleet is up.
 const Client Package = "client/cmd/msrchat"
 
 // Builder compiles and stores.
 type Builder struct {
 	Root string // the checkout
-	Work string // go build writes here; nothing runs from it
+	Work string // the output of go build; nothing runs from it
 	Bin  string // one folder for each release
 }
 
@@ -51,8 +55,8 @@ type Release struct {
 	Folder string
 }
 
-// Build compiles the packages and returns their release, a new one only when
-// one of the services came out different than in every release before.
+// Build compiles the packages and returns their release, a new one only if the
+// services differ from those of every earlier release.
 func (b Builder) Build(ctx context.Context, services []Package, others ...Package) (Release, error) {
 	r, err := b.Make(ctx, services, others...)
 	if err != nil {
@@ -61,12 +65,14 @@ func (b Builder) Build(ctx context.Context, services []Package, others ...Packag
 	return r, b.setCurrent(r)
 }
 
-// Make is Build, but leaves Current as it is: for a part of the services.
+// Make is like Build, but does not change Current. It is for a part of the
+// services.
 func (b Builder) Make(ctx context.Context, services []Package, others ...Package) (Release, error) {
 	if err := os.MkdirAll(b.Work, 0o755); err != nil {
 		return Release{}, fmt.Errorf("build: %w", err)
 	}
-	// Paths and the state of the git tree would make equal programs differ.
+	// Without paths and the state of the git tree, so that equal sources give
+	// equal programs.
 	args := []string{"build", "-trimpath", "-buildvcs=false", "-o", b.Work + string(filepath.Separator)}
 	for _, p := range slices.Concat(services, others) {
 		args = append(args, "./"+string(p))
@@ -136,9 +142,9 @@ func (b Builder) store(programs []string, now time.Time) (Release, error) {
 	return r, nil
 }
 
-// FolderOf returns the oldest stored folder that holds the very same program as
-// release r, and beside it some version of others. A job that is given this one
-// is not replaced because of a change in another program.
+// FolderOf returns the oldest stored folder that has the same program as
+// release r and any version of others. A job with this folder is not replaced
+// when another program changes.
 func (b Builder) FolderOf(program string, r Release, others ...string) (string, error) {
 	want, err := readSums(r.Folder)
 	if err != nil {
@@ -158,8 +164,8 @@ func (b Builder) FolderOf(program string, r Release, others ...string) (string, 
 	return "", fmt.Errorf("release %s has no program %s", r.Label, program)
 }
 
-// Prune removes old releases: all but the newest few, those whose programs the
-// newest few still share, and those in use.
+// Prune removes old releases, except the newest few, those that have programs
+// of the newest few, and those in use.
 func (b Builder) Prune(programs []string, inUse ...string) error {
 	all, err := b.releases()
 	if err != nil {
@@ -206,7 +212,7 @@ func (b Builder) setCurrent(r Release) error {
 	return os.WriteFile(filepath.Join(b.Bin, currentFile), []byte(r.Label+"\n"), 0o644)
 }
 
-// releases lists what is stored, oldest first.
+// releases lists the stored releases, oldest first.
 func (b Builder) releases() ([]Release, error) {
 	entries, err := os.ReadDir(b.Bin) // sorted by name, so by age
 	if errors.Is(err, os.ErrNotExist) {

@@ -24,8 +24,9 @@ func Resolve(ctx context.Context, root, ref string) (commit string, err error) {
 	return strings.TrimSpace(out), nil
 }
 
-// BuildCommit returns the release of what a commit has of the packages, built
-// from a copy of it outside of the checkout, or stored by an earlier call.
+// BuildCommit returns the release of those packages that a commit has, built
+// from a copy of the commit outside of the checkout, or stored by an earlier
+// call.
 func (b Builder) BuildCommit(ctx context.Context, commit string, packages []Package) (Release, error) {
 	cached := filepath.Join(b.Bin, commitsFolder, commit+"-"+strings.Join(names(packages), "-"))
 	if label, err := os.ReadFile(cached); err == nil {
@@ -51,38 +52,39 @@ func (b Builder) BuildCommit(ctx context.Context, commit string, packages []Pack
 		return Release{}, fmt.Errorf("copy %s: %w", commit, err)
 	}
 	from := Builder{Root: root, Work: filepath.Join(copied, "build"), Bin: b.Bin}
-	var there []Package
+	var existing []Package
 	for _, p := range packages {
 		if _, err := os.Stat(filepath.Join(root, string(p))); err == nil {
-			there = append(there, p)
+			existing = append(existing, p)
 		}
 	}
-	r, err := from.Make(ctx, there)
+	r, err := from.Make(ctx, existing)
 	if err != nil {
 		return Release{}, err
 	}
 	if err := os.MkdirAll(filepath.Dir(cached), 0o755); err != nil {
-		return Release{}, fmt.Errorf("remember the build of %s: %w", commit, err)
+		return Release{}, fmt.Errorf("record the build of %s: %w", commit, err)
 	}
 	return r, os.WriteFile(cached, []byte(r.Label), 0o644)
 }
 
-// commitsFolder remembers which release a commit became.
+// commitsFolder records the releases of commits.
 const commitsFolder = "commits"
 
-// Import stores what a folder has of the programs.
+// Import stores those of the programs that a folder has.
 func (b Builder) Import(folder string, packages []Package) (Release, error) {
-	var there []string
+	var existing []string
 	for _, name := range names(packages) {
-		if info, err := os.Stat(filepath.Join(folder, name)); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
-			there = append(there, name)
+		info, err := os.Stat(filepath.Join(folder, name))
+		if err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
+			existing = append(existing, name)
 		}
 	}
-	if len(there) == 0 {
+	if len(existing) == 0 {
 		return Release{}, fmt.Errorf("the folder %s has none of the programs %s", folder, strings.Join(names(packages), ", "))
 	}
 	from := Builder{Work: folder, Bin: b.Bin}
-	return from.store(there, time.Now())
+	return from.store(existing, time.Now())
 }
 
 // Has says whether a release has a program.
@@ -91,15 +93,16 @@ func (r Release) Has(program string) bool {
 	return err == nil && sums[program] != ""
 }
 
-// output runs a program and returns what it printed; its complaint is the error.
+// output runs a program and returns its output; what it prints on stderr is in
+// the error.
 func output(ctx context.Context, dir, program string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Dir = dir
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {
-		if said := strings.TrimSpace(stderr.String()); said != "" {
-			err = fmt.Errorf("%w: %s", err, said)
+		if text := strings.TrimSpace(stderr.String()); text != "" {
+			err = fmt.Errorf("%w: %s", err, text)
 		}
 		return "", errors.Join(err, ctx.Err())
 	}

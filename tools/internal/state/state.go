@@ -1,5 +1,5 @@
-// Package state knows where a local fleet keeps what on disk, and who may
-// touch it: one command at a time, and either `up` or Terraform.
+// Package state is the folder of a local fleet: what is where in it, and who may
+// change the fleet: one command at a time, and either `up` or Terraform.
 package state
 
 import (
@@ -13,7 +13,7 @@ import (
 	"syscall"
 )
 
-// Who manages a fleet.
+// The managers of a fleet.
 const (
 	ByUp        = "up"
 	ByTerraform = "terraform"
@@ -22,20 +22,21 @@ const (
 // Dir is the folder of one fleet, .fleet in the checkout by default.
 type Dir struct{ path string }
 
-// Open returns the folder, made when absent. The path may not hold characters
-// that mean something in the agents' configuration files.
+// Open returns the folder, which it creates if necessary. The path must not
+// contain characters with a meaning in the agents' configuration files.
 func Open(path string) (Dir, error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {
 		return Dir{}, fmt.Errorf("state folder %s: %w", path, err)
 	}
 	if i := strings.IndexAny(abs, "\"\\$%'\n"); i >= 0 {
-		return Dir{}, fmt.Errorf("state folder %s: the character %q is not possible in its path; set MSRCHAT_STATE to another folder", abs, abs[i])
+		return Dir{}, fmt.Errorf("state folder %s: its path must not contain %q; set MSRCHAT_STATE to another folder",
+			abs, abs[i])
 	}
 	if err := os.MkdirAll(abs, 0o755); err != nil {
 		return Dir{}, fmt.Errorf("state folder: %w", err)
 	}
-	// Processes report their folders with links resolved; so does the fleet.
+	// With links resolved, as the kernel reports the folders of processes.
 	real, err := filepath.EvalSymlinks(abs)
 	if err != nil {
 		return Dir{}, fmt.Errorf("state folder: %w", err)
@@ -56,10 +57,10 @@ func (d Dir) Build() string  { return filepath.Join(d.path, "build") }  // Build
 func (d Dir) managedBy() string { return filepath.Join(d.path, "managed-by") }
 func (d Dir) portBase() string  { return filepath.Join(d.path, "port-base") }
 
-// Manager is who manages the fleet, "" when nobody does.
+// Manager is the manager of the fleet, "" if it has none.
 func (d Dir) Manager() (string, error) { return readWord(d.managedBy()) }
 
-// Claim makes who the manager; it is refused while another one is.
+// Claim makes who the manager, unless another one is.
 func (d Dir) Claim(who string) error {
 	holder, err := d.Manager()
 	if err != nil {
@@ -71,13 +72,14 @@ func (d Dir) Claim(who string) error {
 	case "":
 		return os.WriteFile(d.managedBy(), []byte(who+"\n"), 0o644)
 	case ByTerraform:
-		return errors.New("this fleet is managed by Terraform (./justw apply local): take it down with ./justw destroy local first")
+		return errors.New("this fleet is managed by Terraform (./justw apply local): " +
+			"take it down with ./justw destroy local first")
 	default:
 		return errors.New("this fleet was started with ./justw up: take it down with ./justw down first")
 	}
 }
 
-// PortBase is the base of the fleet that is up, 0 when none is.
+// PortBase is the base of the fleet that is up, 0 if none is.
 func (d Dir) PortBase() (int, error) {
 	word, err := readWord(d.portBase())
 	if err != nil || word == "" {
@@ -90,13 +92,13 @@ func (d Dir) PortBase() (int, error) {
 	return base, nil
 }
 
-// SetPortBase records it for the commands that come later.
+// SetPortBase records the base for later commands.
 func (d Dir) SetPortBase(base int) error {
 	return os.WriteFile(d.portBase(), []byte(strconv.Itoa(base)+"\n"), 0o644)
 }
 
-// Remove forgets the fleet: the agents' state and the marks. The databases'
-// files, the builds and the logs stay unless everything is to go.
+// Remove removes the agents' state, the manager and the port base. The databases'
+// files, the builds and the logs stay unless everything is removed.
 func (d Dir) Remove(everything bool) error {
 	if everything {
 		return os.RemoveAll(d.path)
@@ -109,7 +111,7 @@ func (d Dir) Remove(everything bool) error {
 }
 
 // Lock keeps two commands from changing one fleet at the same time. The kernel
-// drops it with the process. Call the returned function to drop it earlier.
+// releases it when the process ends, unlock releases it earlier.
 func (d Dir) Lock() (unlock func(), err error) {
 	if err := os.MkdirAll(d.path, 0o755); err != nil { // removed since it was opened
 		return nil, fmt.Errorf("lock the fleet: %w", err)
@@ -124,7 +126,7 @@ func (d Dir) Lock() (unlock func(), err error) {
 		_ = file.Close()
 		return nil, fmt.Errorf("another command is changing this fleet (pid %s): wait for it, or end it", holder)
 	}
-	// Only for the message above; the lock itself is the kernel's.
+	// The id is only for the message above; the kernel holds the lock.
 	_ = file.Truncate(0)
 	_, _ = file.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
 	return func() { _ = file.Close() }, nil

@@ -16,6 +16,9 @@ import (
 // why it failed.
 const maxOutput = 400
 
+// raceReport is how the race detector begins a report.
+const raceReport = "WARNING: DATA RACE"
+
 // event is a line of go test -json (see go doc test2json).
 type event struct {
 	Action  string  `json:"Action"`
@@ -25,18 +28,45 @@ type event struct {
 	Elapsed float64 `json:"Elapsed"` // seconds
 }
 
+// Test is a test of a package. A subtest's name has a slash; a package's own
+// output has no name.
+type Test struct{ Package, Name string }
+
+// String names the test as the account does: "client TestSend".
+func (t Test) String() string { return Short(t.Package) + " " + t.Name }
+
+// Outcome is what became of a run's top-level tests, each kind in the order in
+// which they ended.
+type Outcome struct {
+	Passed, Skipped []Test
+	// Failed includes those that had started and not ended when their package did,
+	// by a panic or the time limit.
+	Failed []Test
+	// Unnamed are packages whose failure no test of theirs explains: they were not
+	// built, failed in TestMain, or had a data race outside of a test.
+	Unnamed []string
+}
+
+// OK says that nothing failed.
+func (o Outcome) OK() bool { return len(o.Failed)+len(o.Unnamed) == 0 }
+
 // Log collects events and writes the account. It is for one goroutine.
 type Log struct {
 	out     io.Writer
-	outputs map[string][]string // by package and test; "" is the package's own
-	passed  map[string]int      // tests by package
-	skipped []string            // one line each
-	failed  bool
+	outputs map[Test][]string
+	running map[Test]bool   // subtests too
+	counts  map[string]int  // passed tests by package, with subtests
+	raced   map[string]bool // packages with a data race outside of a test
+	notRun  []string        // one line each
+	outcome Outcome
 }
 
 // New makes a Log that writes to out.
 func New(out io.Writer) *Log {
-	return &Log{out: out, outputs: map[string][]string{}, passed: map[string]int{}}
+	return &Log{
+		out: out, outputs: map[Test][]string{}, running: map[Test]bool{},
+		counts: map[string]int{}, raced: map[string]bool{},
+	}
 }
 
 // Read takes events until in ends. Lines that are none (a compiler's) are
@@ -63,68 +93,104 @@ func (l *Log) line(line []byte) {
 		_, _ = l.out.Write(line)
 		return
 	}
-	key := e.Package + " " + e.Test
+	t := Test{e.Package, e.Test}
 	switch e.Action {
+	case "run":
+		l.running[t] = true
 	case "output":
-		l.keep(key, e.Output)
+		l.keep(t, e.Output)
 	case "build-output":
 		fmt.Fprint(l.out, e.Output)
 	case "pass", "skip", "fail":
-		if e.Test == "" {
-			l.endPackage(e, l.outputs[key])
+		if t.Name == "" {
+			l.endPackage(e)
 		} else {
-			l.endTest(e, l.outputs[key])
+			l.endTest(t, e.Action)
 		}
-		delete(l.outputs, key)
+		delete(l.running, t)
+		delete(l.outputs, t)
 	}
 }
 
-func (l *Log) keep(key, output string) {
-	kept := append(l.outputs[key], output)
+func (l *Log) keep(t Test, output string) {
+	if t.Name == "" && strings.Contains(output, raceReport) {
+		l.raced[t.Package] = true
+	}
+	kept := append(l.outputs[t], output)
 	if len(kept) > maxOutput {
 		kept = slices.Delete(kept, 0, len(kept)-maxOutput)
 	}
-	l.outputs[key] = kept
+	l.outputs[t] = kept
 }
 
-func (l *Log) endTest(e event, output []string) {
-	switch e.Action {
+func (l *Log) endTest(t Test, action string) {
+	top := !strings.Contains(t.Name, "/")
+	switch action {
 	case "pass":
-		l.passed[e.Package]++
+		l.counts[t.Package]++
+		if top {
+			l.outcome.Passed = append(l.outcome.Passed, t)
+		}
 	case "skip":
-		l.skipped = append(l.skipped, fmt.Sprintf("%s %s: %s", shorten(e.Package), e.Test, reason(output)))
+		l.notRun = append(l.notRun, fmt.Sprintf("%s: %s", t, reason(l.outputs[t])))
+		if top {
+			l.outcome.Skipped = append(l.outcome.Skipped, t)
+		}
 	case "fail":
-		l.failed = true
-		for _, line := range output {
+		for _, line := range l.outputs[t] {
 			if !strings.HasPrefix(line, "=== ") {
 				fmt.Fprint(l.out, line)
 			}
 		}
+		if top {
+			l.outcome.Failed = append(l.outcome.Failed, t)
+		}
 	}
 }
 
-func (l *Log) endPackage(e event, output []string) {
+func (l *Log) endPackage(e event) {
 	took := time.Duration(e.Elapsed * float64(time.Second)).Round(10 * time.Millisecond)
 	switch e.Action {
 	case "fail":
-		l.failed = true
-		for _, line := range output { // a panic, a timeout, a failed build
-			fmt.Fprint(l.out, line)
-		}
-		fmt.Fprintf(l.out, "FAIL  %s  %s\n", shorten(e.Package), took)
+		l.failPackage(e.Package)
+		fmt.Fprintf(l.out, "FAIL  %s  %s\n", Short(e.Package), took)
 	case "skip": // no test files
 	default:
-		fmt.Fprintf(l.out, "ok    %s  %d tests, %s\n", shorten(e.Package), l.passed[e.Package], took)
+		fmt.Fprintf(l.out, "ok    %s  %d tests, %s\n", Short(e.Package), l.counts[e.Package], took)
 	}
 }
 
-// Close writes what was not run and tells whether anything failed.
-func (l *Log) Close() (failed bool) {
-	slices.Sort(l.skipped)
-	for _, line := range l.skipped {
+// failPackage ends the tests that a package took with it, and shows its own
+// output: a panic, the time limit, a failed build.
+func (l *Log) failPackage(name string) {
+	var left []Test
+	for t := range l.running {
+		if t.Package == name {
+			left = append(left, t)
+		}
+	}
+	slices.SortFunc(left, func(a, b Test) int { return strings.Compare(a.Name, b.Name) })
+	for _, t := range left {
+		l.endTest(t, "fail")
+		delete(l.running, t)
+		delete(l.outputs, t)
+	}
+	for _, line := range l.outputs[Test{Package: name}] {
+		fmt.Fprint(l.out, line)
+	}
+	ours := func(t Test) bool { return t.Package == name }
+	if l.raced[name] || !slices.ContainsFunc(l.outcome.Failed, ours) {
+		l.outcome.Unnamed = append(l.outcome.Unnamed, name)
+	}
+}
+
+// Close writes what was not run and returns what became of the tests.
+func (l *Log) Close() Outcome {
+	slices.Sort(l.notRun)
+	for _, line := range l.notRun {
 		fmt.Fprintf(l.out, "not run: %s\n", line)
 	}
-	return l.failed
+	return l.outcome
 }
 
 // reason is what the test said when it was skipped: the text after
@@ -145,5 +211,5 @@ func reason(output []string) string {
 	return "no reason given"
 }
 
-// shorten leaves out what all our import paths begin with.
-func shorten(path string) string { return strings.TrimPrefix(path, "github.com/msrchat/msrchat/") }
+// Short leaves out of a package's path what all of ours begin with.
+func Short(path string) string { return strings.TrimPrefix(path, "github.com/msrchat/msrchat/") }

@@ -1,6 +1,6 @@
 # Planning with the real provider reads every job file with its variables, also
-# where no Nomad answers: a variable that a file does not declare, or a mistake in
-# a file, fails here. Nothing listens on port 9 (discard) of a machine of today.
+# without a Nomad: a variable that a file does not declare, or a mistake in a file,
+# fails here. Nothing listens on port 9 (discard).
 
 variables {
   nomad_address  = "http://127.0.0.1:9"
@@ -23,6 +23,6 @@ run "the_provider_reads_every_job_file" {
       module.mysql.name, module.redis.name, module.mail.name, module.migrate.name,
       module.status.name, module.chat.name, module.gate.name,
     ] == ["mysql", "redis", "mail", "migrate", "status", "chat", "gate"]
-    error_message = "The name of a job is read from its file, and each file has to be in its place."
+    error_message = "The name of a job is read from its file, so each file must be in its place."
   }
 }

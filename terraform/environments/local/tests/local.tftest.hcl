@@ -1,11 +1,11 @@
-# What the environment makes, without a Nomad.
+# What the environment creates, without a Nomad.
 
 mock_provider "nomad" {}
 
 variables {
   nomad_address  = "http://127.0.0.1:7710"
   consul_address = "127.0.0.1:7701"
-  secrets        = {} # said outright: a test does not take an ephemeral default
+  secrets        = {} # explicit, because a test does not use an ephemeral default
   jobs = {
     mysql   = { mysql_port = "7720", data_dir = "/data" }
     redis   = { redis_port = "7721", data_dir = "/data" }
@@ -20,11 +20,11 @@ variables {
 run "makes_the_fleet" {
   assert {
     condition     = toset(keys(output.versions)) == toset(keys(var.jobs))
-    error_message = "Each job has to be there, with its version as an output."
+    error_message = "Each job must exist, with its version as an output."
   }
   assert {
     condition     = output.gate == "http://127.0.0.1:7700" && output.nomad == "http://127.0.0.1:7710/ui" && output.consul == "http://127.0.0.1:7701/ui"
-    error_message = "The addresses have to follow the variables."
+    error_message = "The addresses must follow the variables."
   }
 }
 
@@ -34,7 +34,7 @@ run "keeps_secrets_out_of_the_state" {
   }
   assert {
     condition     = nomad_variable.secrets.path == "nomad/jobs"
-    error_message = "The jobs read this path, and need no policy for it."
+    error_message = "The jobs read this path without a policy."
   }
   assert {
     condition     = nomad_variable.secrets.items_wo == null && !can(nomad_variable.secrets.items["mysql_password"])
@@ -42,7 +42,7 @@ run "keeps_secrets_out_of_the_state" {
   }
   assert {
     condition     = nomad_variable.secrets.items_wo_version == 1
-    error_message = "Another number would write new secrets under running databases."
+    error_message = "Another number would write new secrets while the databases run."
   }
 }
 

@@ -1,5 +1,5 @@
-# What the module promises, without a Nomad. A mock does not read job files: the
-# environments' tests have the real provider read them.
+# What the module promises, without a Nomad. The mock does not read job files; in the
+# environments' tests the real provider does.
 
 mock_provider "nomad" {}
 
@@ -15,26 +15,26 @@ run "waits_for_what_it_runs" {
   }
   assert {
     condition     = nomad_job.this.timeouts.create == "20m" && nomad_job.this.timeouts.update == "20m"
-    error_message = "The wait has to be longer than any progress_deadline, for new jobs and for changed ones."
+    error_message = "The wait must be longer than any progress_deadline, for new jobs and for changed ones."
   }
   assert {
     condition     = nomad_job.this.rerun_if_dead && !nomad_job.this.purge_on_destroy
-    error_message = "A stopped service runs again, a destroyed one can still be looked at."
+    error_message = "A stopped service must run again, and a destroyed one must stay readable."
   }
 }
 
 run "leaves_the_job_file_unchanged" {
   assert {
     condition     = nomad_job.this.jobspec == file(var.file)
-    error_message = "Nomad has to get the very file that people run by hand."
+    error_message = "Nomad must get the same file that people run by hand."
   }
   assert {
     condition     = nomad_job.this.hcl2[0].vars == tomap({ redis_port = "7721", data_dir = "/data" })
-    error_message = "The variables have to arrive as text, all of them and no others."
+    error_message = "The variables must arrive as text, all of them and no others."
   }
   assert {
     condition     = nomad_job.this.hcl2[0].allow_fs != true
-    error_message = "A job file has no business with the files of whoever applies it."
+    error_message = "A job file must not read the files of the machine that applies it."
   }
 }
 
