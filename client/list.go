@@ -108,6 +108,7 @@ func (o *owner) takeList(page []Conversation) error {
 	o.checkMoves()
 	for _, id := range fresh {
 		o.notify(ConversationChanged{id})
+		o.metOwn(id)
 	}
 	return nil
 }

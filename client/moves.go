@@ -17,21 +17,26 @@ func (o *owner) initMoves() error {
 
 // checkMoves takes over what moved since the last call.
 func (o *owner) checkMoves() {
+	if o.readMoves() {
+		o.own.look() // a draft may have come along
+		o.seeOwn()
+	}
+}
+
+// readMoves is checkMoves without what the move did to own states; it says whether
+// there was one.
+func (o *owner) readMoves() bool {
 	moves, err := o.opt.Store.Moved(o.disk, o.moved)
 	if err != nil {
 		o.log.Error("moves not read", "err", err)
-		return
+		return false
 	}
 	for _, m := range moves {
 		o.moved = m.Order
 		o.outbox.move(m.From, m.To)
-		delete(o.own.shown, m.From)
-		delete(o.own.owed, m.From)
+		o.own.move(m.From, m.To)
 		o.first = append(o.first, ConversationResolved{From: m.From, To: m.To})
 	}
-	if len(moves) > 0 {
-		o.tellFirst()
-		o.own.maybe = true // a draft may have come along
-		o.seeOwn()
-	}
+	o.tellFirst()
+	return len(moves) > 0
 }

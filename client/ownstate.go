@@ -7,6 +7,8 @@ import (
 	"time"
 
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
+
+	"github.com/msrchat/msrchat/client/store"
 )
 
 // Own states: how far the user has read, and drafts. What is set here is kept in
@@ -29,7 +31,8 @@ type ownSync struct {
 	// store as it was at order.
 	shown map[uint64]OwnState
 	order int64
-	owed  map[uint64]bool // changes that did not fit into the queue
+	owed  map[uint64]bool   // changes that did not fit into the queue
+	sets  map[uint64]uint64 // calls of SetDraft by the application
 
 	// Reading. heard are the numbers that were told and are greater than those in
 	// shown.
@@ -62,7 +65,9 @@ func (o *owner) initOwn() error {
 	if err != nil {
 		return err
 	}
-	o.own = ownSync{shown: map[uint64]OwnState{}, owed: map[uint64]bool{}, heard: map[uint64]uint64{}}
+	o.own = ownSync{
+		shown: map[uint64]OwnState{}, owed: map[uint64]bool{}, sets: map[uint64]uint64{}, heard: map[uint64]uint64{},
+	}
 	o.own.connected()
 	for _, own := range all {
 		o.own.shown[own.Conversation], o.own.order = own.OwnState, own.Order
@@ -77,11 +82,19 @@ func (w *ownSync) connected() {
 	w.look()
 }
 
+// move forgets a provisional conversation.
+func (w *ownSync) move(from, to uint64) {
+	w.sets[to] += w.sets[from]
+	delete(w.shown, from)
+	delete(w.owed, from)
+	delete(w.sets, from)
+}
+
 // look has the unsent states looked at.
 func (w *ownSync) look() { w.maybe, w.nextAt = true, time.Time{} }
 
 // seeOwn tells the application what changed in the store, by others or by a
-// server.
+// server. It is not told of conversations that it cannot know yet; see metOwn.
 func (o *owner) seeOwn() {
 	w := &o.own
 	changed, err := o.opt.Store.OwnStates(o.disk, w.order)
@@ -89,28 +102,60 @@ func (o *owner) seeOwn() {
 		o.log.Error("own states not read", "err", err)
 		return
 	}
+	var tell []uint64
 	for _, own := range changed {
 		id, before := own.Conversation, w.shown[own.Conversation]
 		w.order, w.shown[id] = own.Order, own.OwnState
 		if w.heard[id] <= own.Number {
 			delete(w.heard, id)
 		}
-		if o.opt.SendOnly || own.Same(before) {
-			continue
+		if !own.Same(before) && o.knows(id) {
+			tell = append(tell, id)
 		}
-		if !o.notify(OwnStateChanged{Conversation: id, Own: own.OwnState}) {
-			w.owed[id] = true
-		}
+	}
+	if len(tell) > 0 && o.readMoves() {
+		w.look()
+	}
+	for _, id := range tell {
+		o.tellOwn(id)
+	}
+}
+
+// knows says whether a conversation is more to the application than a number.
+func (o *owner) knows(id uint64) bool {
+	if o.opt.SendOnly || Provisional(id) || o.sync.convs[id] != nil {
+		return true
+	}
+	_, there, err := o.opt.Store.Conversation(o.disk, id)
+	return err == nil && there
+}
+
+// metOwn has the application told the own state of a conversation that became known
+// after it.
+func (o *owner) metOwn(id uint64) {
+	if own := o.own.shown[id]; !own.Same(OwnState{}) {
+		o.own.owed[id] = true
+	}
+}
+
+// tellOwn tells one state, now or later.
+func (o *owner) tellOwn(id uint64) {
+	if o.opt.SendOnly {
+		return
+	}
+	w := &o.own
+	if !o.notify(OwnStateChanged{Conversation: id, Own: w.shown[id], Sets: w.sets[id]}) {
+		w.owed[id] = true
 	}
 }
 
 // tellOwed tells the latest of what did not fit into the queue before.
 func (o *owner) tellOwed() {
 	for id := range o.own.owed {
-		if !o.notify(OwnStateChanged{Conversation: id, Own: o.own.shown[id]}) {
+		delete(o.own.owed, id)
+		if o.tellOwn(id); o.own.owed[id] {
 			return
 		}
-		delete(o.own.owed, id)
 	}
 }
 
@@ -118,30 +163,41 @@ func (o *owner) tellOwed() {
 // to the server when there is one.
 func (c *Client) SetRead(ctx context.Context, conversation, seq uint64) error {
 	return c.onOwner(ctx, func(o *owner) error {
-		return o.setOwn(conversation, func(conv Cached, own *OwnState) {
-			own.SetRead(o.ordinalOf(conv, seq))
+		return o.setOwn(conversation, func(conv Cached) func(*OwnState) {
+			seq, ordinal := o.ordinalOf(conv, seq)
+			return func(own *OwnState) { own.SetRead(seq, ordinal) }
 		})
 	})
 }
 
 // SetDraft keeps an unfinished text; "" removes it. It is kept here at once and
 // told to the server when there is one; what is longer than a message may be stays
-// here.
+// here. A draft that another window set just now is not lost: the text goes below
+// it, and the application is told.
 func (c *Client) SetDraft(ctx context.Context, conversation uint64, draft string) error {
 	draft = strings.ToValidUTF8(draft, "\uFFFD")
 	return c.onOwner(ctx, func(o *owner) error {
-		return o.setOwn(conversation, func(_ Cached, own *OwnState) { own.SetDraft(draft, now()) })
+		return o.setOwn(conversation, func(conv Cached) func(*OwnState) {
+			known := o.own.shown[conv.ID].Draft
+			o.own.sets[conv.ID]++
+			return func(own *OwnState) {
+				text := draft
+				if own.Draft != known {
+					text = store.JoinDrafts(own.Draft, draft)
+				}
+				own.SetDraft(text, now())
+			}
+		})
 	})
 }
 
 // now is the time as the store keeps it.
 func now() time.Time { return time.UnixMilli(time.Now().UnixMilli()) }
 
-// setOwn changes an own state as the application wants it.
-func (o *owner) setOwn(id uint64, change func(conv Cached, own *OwnState)) error {
-	if Provisional(id) {
-		o.checkMoves() // or a change under the old id would look like somebody else's
-	}
+// setOwn changes an own state as the application wants it: prepare makes the change
+// for the conversation as it is.
+func (o *owner) setOwn(id uint64, prepare func(conv Cached) (change func(*OwnState))) error {
+	o.checkMoves()
 	conv, there, err := o.opt.Store.Conversation(o.disk, id)
 	if err != nil {
 		return err
@@ -149,16 +205,28 @@ func (o *owner) setOwn(id uint64, change func(conv Cached, own *OwnState)) error
 	if !there {
 		conv.ID = id
 	}
-	var own OwnState
-	err = o.opt.Store.ChangeOwn(o.disk, o.sync.epoch, []uint64{conv.ID}, func(_ uint64, state *OwnState) {
-		change(conv, state)
-		own = *state
-	})
+	w := &o.own
+	before, after := w.shown[conv.ID], OwnState{}
+	others := false // their changes are in it, too
+	change := prepare(conv)
+	fn := func(_ uint64, own *OwnState) {
+		others = !own.Same(before)
+		change(own)
+		after = *own
+	}
+	err = o.opt.Store.ChangeOwn(o.disk, o.sync.epoch, []uint64{conv.ID}, fn)
+	if errors.Is(err, store.ErrStale) && o.sync.epoch == 0 {
+		o.followEpoch() // the first one, which another process met
+		err = o.opt.Store.ChangeOwn(o.disk, o.sync.epoch, []uint64{conv.ID}, fn)
+	}
 	if err != nil {
 		return err
 	}
-	o.own.shown[conv.ID] = own
-	o.own.look()
+	w.shown[conv.ID] = after
+	if others {
+		o.tellOwn(conv.ID)
+	}
+	w.look()
 	return nil
 }
 

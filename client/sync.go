@@ -412,6 +412,7 @@ func (o *owner) opened(peerKey string, c Conversation) error {
 		o.sync.convs[c.ID] = &conv{id: c.ID, peer: c.Peer, kept: c.Head}
 		delete(o.sync.unknown, c.ID)
 		o.notify(ConversationChanged{c.ID})
+		o.metOwn(c.ID)
 	}
 	o.learn(c.ID, c.Head, c.Ordinal)
 	return nil

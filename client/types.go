@@ -146,11 +146,15 @@ type ConversationResolved struct{ From, To uint64 }
 // each conversation is told. Changes by SetRead and SetDraft of this client are
 // not.
 //
-// A draft that the application has not set yet is its own to keep: it puts what it
-// has below the new draft where that does not contain it (store.JoinDrafts).
+// The read mark never falls. Sets is how many calls of SetDraft for the
+// conversation, by this client and since the last Reset, Own has in it: an
+// application that has made more leaves the draft of this event alone, as its own
+// was set later. What was typed and not set yet is the application's to keep: it
+// puts that below a draft that is new to it (store.JoinDrafts).
 type OwnStateChanged struct {
 	Conversation uint64
 	Own          OwnState
+	Sets         uint64
 }
 
 // Reset tells that the servers' logs were restored to an earlier time: messages

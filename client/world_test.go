@@ -14,6 +14,7 @@ import (
 	"github.com/msrchat/msrchat/client"
 	"github.com/msrchat/msrchat/client/internal/fake"
 	"github.com/msrchat/msrchat/client/store"
+	"github.com/msrchat/msrchat/client/timeline"
 )
 
 // patience bounds every wait in these tests; the machine may be busy.
@@ -85,9 +86,14 @@ type person struct {
 
 	mu       sync.Mutex
 	received map[uint64][]client.Message // under mu
+	rows     map[uint64]*timeline.Log    // as shown: what was received and paged; under mu
 	links    []client.Link               // under mu
 	sends    []client.Outgoing           // under mu
 	resets   int                         // under mu
+	own      map[uint64]client.OwnState  // as shown: read at the start, told or set since; under mu
+	sets     map[uint64]uint64           // calls of SetDraft; under mu
+	moves    map[uint64]uint64           // conversations resolved; under mu
+	about    map[uint64]bool             // conversations that something was told about; under mu
 	outbox   int                         // OutboxChanged events; under mu
 	ended    chan struct{}
 }
@@ -110,7 +116,18 @@ func (w *world) open(t testing.TB, name string, change ...func(*client.Options))
 		cancel()
 		t.Fatal(err)
 	}
-	p := &person{Client: c, t: t, received: map[uint64][]client.Message{}, ended: make(chan struct{})}
+	p := &person{
+		Client: c, t: t, received: map[uint64][]client.Message{}, rows: map[uint64]*timeline.Log{},
+		own: map[uint64]client.OwnState{}, sets: map[uint64]uint64{}, moves: map[uint64]uint64{}, about: map[uint64]bool{}, ended: make(chan struct{}),
+	}
+	all, err := c.Chats(ctx)
+	if err != nil {
+		cancel()
+		t.Fatal(err)
+	}
+	for _, chat := range all {
+		p.own[chat.ID] = chat.Own
+	}
 	go p.record()
 	t.Cleanup(func() {
 		c.Close()
@@ -143,17 +160,85 @@ func (p *person) record() {
 				p.t.Errorf("message %d: mine is %v", m.Seq, e.Mine)
 			}
 			p.received[m.Conversation] = append(list, m)
+			p.log(m.Conversation).Append(m)
+			p.about[m.Conversation] = true
 		case client.LinkChanged:
 			p.links = append(p.links, e.Link)
 		case client.SendChanged:
 			p.sends = append(p.sends, e.Outgoing)
+			p.about[e.Outgoing.Conversation] = true
 		case client.OutboxChanged:
 			p.outbox++
+		case client.OwnStateChanged:
+			e.Own.Read = max(e.Own.Read, p.own[e.Conversation].Read)
+			if p.sets[e.Conversation] > e.Sets {
+				e.Own.Draft = p.own[e.Conversation].Draft
+			}
+			p.own[e.Conversation] = e.Own
+			p.about[e.Conversation] = true
+		case client.ConversationChanged:
+			p.about[e.Conversation] = true
+		case client.ConversationResolved:
+			p.moves[e.From] = e.To
+			p.sets[e.To] += p.sets[e.From]
+			if p.about[e.To] {
+				p.t.Errorf("conversation %d was resolved after something about it", e.To)
+			}
 		case client.Reset:
 			p.resets++
-			p.received = map[uint64][]client.Message{}
+			p.received, p.rows = map[uint64][]client.Message{}, map[uint64]*timeline.Log{}
+			p.own, p.sets = map[uint64]client.OwnState{}, map[uint64]uint64{}
 		}
 		p.mu.Unlock()
+	}
+}
+
+// log needs the lock.
+func (p *person) log(conv uint64) *timeline.Log {
+	l := p.rows[conv]
+	if l == nil {
+		l = &timeline.Log{}
+		p.rows[conv] = l
+	}
+	return l
+}
+
+// reaches is the last message of a conversation that is shown, or would be.
+func (p *person) reaches(conv uint64) uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if hi := p.log(conv).Hi(); hi > 0 {
+		return hi
+	}
+	if c := p.chat(conv); c.Last != nil {
+		return c.Last.Seq
+	}
+	return 0
+}
+
+// scrollUp loads pages up to the first message and returns all rows.
+func (p *person) scrollUp(conv uint64) (rows []string) {
+	p.t.Helper()
+	for {
+		p.mu.Lock()
+		lo := p.log(conv).Lo()
+		p.mu.Unlock()
+		page, err := p.Messages(context.Background(), conv, lo, 7)
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		p.mu.Lock()
+		p.log(conv).Prepend(page...)
+		done := len(page) == 0 || p.log(conv).Lo() == 1
+		for _, r := range p.log(conv).Rows() {
+			if done {
+				rows = append(rows, fmt.Sprint(r.Event.Seq, r.Event.Ordinal, r.Text, r.Hidden))
+			}
+		}
+		p.mu.Unlock()
+		if done {
+			return rows
+		}
 	}
 }
 
@@ -165,6 +250,53 @@ func (p *person) texts(conv uint64) []string {
 		out = append(out, m.Text())
 	}
 	return out
+}
+
+// shown is the own state that the application shows.
+func (p *person) shown(conv uint64) client.OwnState {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.own[conv]
+}
+
+// chat is what the person's store has of a conversation.
+func (p *person) chat(conv uint64) client.Cached {
+	p.t.Helper()
+	all, err := p.Chats(context.Background())
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	for _, c := range all {
+		if c.ID == conv {
+			return c
+		}
+	}
+	return client.Cached{}
+}
+
+func (p *person) draft(conv uint64, text string) {
+	p.t.Helper()
+	p.mu.Lock()
+	own := p.own[conv]
+	own.Draft = text
+	p.own[conv] = own
+	p.sets[conv]++
+	p.mu.Unlock()
+	if err := p.SetDraft(context.Background(), conv, text); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+func (p *person) read(conv, seq uint64) {
+	p.t.Helper()
+	p.mu.Lock()
+	own := p.own[conv]
+	own.Read = max(own.Read, seq)
+	p.own[conv] = own
+	p.mu.Unlock()
+	if err := p.SetRead(context.Background(), conv, seq); err != nil {
+		p.t.Fatal(err)
+	}
 }
 
 // until polls a condition.

@@ -152,8 +152,10 @@ type Owned struct {
 type Own interface {
 	// ChangeOwn changes the own states of conversations in one step. A provisional
 	// conversation that has moved stands for the one it moved to. A stale epoch
-	// changes nothing, unless all are provisional.
-	ChangeOwn(ctx context.Context, epoch uint64, conversations []uint64, change func(conversation uint64, own *OwnState)) error
+	// changes nothing, unless all are provisional. change must not call the store.
+	ChangeOwn(
+		ctx context.Context, epoch uint64, conversations []uint64, change func(conversation uint64, own *OwnState),
+	) error
 	// OwnStates returns those with a greater Order, ascending.
 	OwnStates(ctx context.Context, after int64) ([]Owned, error)
 	// UnsentOwn returns unsent states of conversations that a server knows, with a

@@ -80,7 +80,8 @@ func TestWhatDoesNotFitIsSkipped(t *testing.T) {
 		t.Errorf("%d rows added", n)
 	}
 	l.Append(event(6, content.Text, "again"), event(7, content.Text, "g"), event(9, content.Text, "gap"))
-	if n := l.Prepend(event(1, content.Text, "gap"), event(3, content.Text, "c"), event(4, note, "3 x"), event(5, note, "3 y")); n != 1 {
+	page := []store.Message{event(1, content.Text, "gap"), event(3, content.Text, "c"), event(4, note, "3 x"), event(5, note, "3 y")}
+	if n := l.Prepend(page...); n != 1 {
 		t.Errorf("%d rows added", n)
 	}
 	want(t, l, "3 c+x", "5 e", "6 f", "7 g")

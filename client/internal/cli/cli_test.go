@@ -251,7 +251,8 @@ func (w *world) history() {
 	}
 	chat := object(t, w.ok(words("chats --json --profile bob")))
 	last, _ := chat["last"].(map[string]any)
-	if chat["with"] != "Ann" || chat["head"] != 3.0 || chat["unread"] != 3.0 || last["text"] != "--json is text here" || last["at"] == "" {
+	if chat["with"] != "Ann" || chat["head"] != 3.0 || chat["unread"] != 3.0 ||
+		last["text"] != "--json is text here" || last["at"] == "" {
 		t.Errorf("chats printed %v", chat)
 	}
 }

@@ -221,7 +221,8 @@ func (l *Log) Do(conv uint64, from string, kind uint32, body string) uint64 {
 	l.mu.Lock()
 	id := make([]byte, 16)
 	_, _ = rand.Read(id)
-	ev, _, err := l.append(l.byKey(from), &chatv1.Send{ConversationId: conv, ClientMsgId: id, Kind: kind, Body: []byte(body)})
+	send := &chatv1.Send{ConversationId: conv, ClientMsgId: id, Kind: kind, Body: []byte(body)}
+	ev, _, err := l.append(l.byKey(from), send)
 	l.mu.Unlock()
 	if err != nil {
 		panic(err)
@@ -252,6 +253,14 @@ func (l *Log) Texts(conv uint64) []string {
 		}
 	}
 	return out
+}
+
+// Head is the last event's number and ordinal.
+func (l *Log) Head(conv uint64) (seq, ordinal uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	c := l.conv(conv)
+	return uint64(len(c.events)), c.ordinal()
 }
 
 // Restore plays a restored backup: it drops the events after keep and begins a

@@ -38,10 +38,13 @@ type Backend interface {
 	Send(ctx context.Context, conversation uint64, text string) (client.Outgoing, error)
 	// Discard forgets a failed message.
 	Discard(ctx context.Context, id client.MessageID) error
-	// SetRead raises the read mark, and SetDraft keeps an unfinished text, "" removes
-	// it. Both return the own state afterwards: one with fewer Edits is older.
+	// SetRead raises the read mark. It returns the own state afterwards; one with
+	// fewer Edits is older.
 	SetRead(ctx context.Context, conversation, seq uint64) (client.OwnState, error)
-	SetDraft(ctx context.Context, conversation uint64, text string) (client.OwnState, error)
+	// SetDraft keeps an unfinished text in place of the known one; "" removes it.
+	// Where another text is kept by now, it puts the new one below that. It returns
+	// the own state afterwards.
+	SetDraft(ctx context.Context, conversation uint64, known, text string) (client.OwnState, error)
 }
 
 // remote is the Backend on a real client and its store.
@@ -64,12 +67,20 @@ func (r remote) SetRead(ctx context.Context, conversation, seq uint64) (client.O
 	return r.own(ctx, conversation, r.Client.SetRead(ctx, conversation, seq))
 }
 
-func (r remote) SetDraft(ctx context.Context, conversation uint64, text string) (client.OwnState, error) {
+// SetDraft looks at the store first: the client puts a text below one that it has
+// not told of yet, but what it has told may still be on its way to the screen.
+func (r remote) SetDraft(ctx context.Context, conversation uint64, known, text string) (client.OwnState, error) {
+	c, _, err := r.store.Conversation(ctx, conversation)
+	if err != nil {
+		return client.OwnState{}, err
+	}
+	if theirs := c.Own.Draft; clean(theirs) != known {
+		text = joinDrafts(theirs, text)
+	}
 	return r.own(ctx, conversation, r.Client.SetDraft(ctx, conversation, text))
 }
 
-// own is the own state after it was set, or not. The store is asked: the client
-// tells no change of another window that came just before its own.
+// own is the own state after it was set, or not.
 func (r remote) own(ctx context.Context, conversation uint64, err error) (client.OwnState, error) {
 	if err != nil {
 		return client.OwnState{}, err

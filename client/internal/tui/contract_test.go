@@ -201,9 +201,9 @@ func backendContract(t *testing.T, b Backend, conv uint64, say, register func(st
 	ok(err)
 	read, err := b.SetRead(ctx, conv, 149) // it never falls
 	ok(err)
-	first, err := b.SetDraft(ctx, conv, "draft")
+	first, err := b.SetDraft(ctx, conv, "", "draft")
 	ok(err)
-	second, err := b.SetDraft(ctx, conv, "a draft")
+	second, err := b.SetDraft(ctx, conv, "draft", "a draft")
 	ok(err)
 	own := func(conv uint64) client.OwnState {
 		t.Helper()
@@ -220,7 +220,13 @@ func backendContract(t *testing.T, b Backend, conv uint64, say, register func(st
 		second.Edits <= first.Edits {
 		t.Errorf("own state %+v, after %+v and %+v", o, first, second)
 	}
-	_, err = b.SetDraft(ctx, conv, "")
+	// A text that the screen did not know is not lost.
+	joined, err := b.SetDraft(ctx, conv, "draft", "mine")
+	ok(err)
+	if joined.Draft != "a draft\nmine" || own(conv) != joined {
+		t.Errorf("own state %+v, then %+v", joined, own(conv))
+	}
+	_, err = b.SetDraft(ctx, conv, "a draft\nmine", "")
 	ok(err)
 	if o := own(conv); o.Draft != "" {
 		t.Errorf("own state: %+v", o)
@@ -230,7 +236,7 @@ func backendContract(t *testing.T, b Backend, conv uint64, say, register func(st
 	register("amy")
 	amy, err := b.Contact(ctx, "amy")
 	ok(err)
-	_, err = b.SetDraft(ctx, amy.ID, "for amy")
+	_, err = b.SetDraft(ctx, amy.ID, "", "for amy")
 	ok(err)
 	direct, err := b.OpenDirect(ctx, "Amy")
 	ok(err)
@@ -241,7 +247,7 @@ func backendContract(t *testing.T, b Backend, conv uint64, say, register func(st
 	if o := own(direct.ID); o.Draft != "for amy" {
 		t.Errorf("moved: %+v", o)
 	}
-	_, err = b.SetDraft(ctx, amy.ID, "by the old id")
+	_, err = b.SetDraft(ctx, amy.ID, "for amy", "by the old id")
 	ok(err)
 	if o := own(direct.ID); o.Draft != "by the old id" {
 		t.Errorf("own state: %+v", o)

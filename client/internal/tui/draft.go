@@ -23,33 +23,44 @@ type draft struct {
 // unkept says that the library has another text than was typed here.
 func (d *draft) unkept() bool { return d.text != d.kept }
 
-// take takes over the draft that another window or device has set, or that the
-// library has put together from both. busy says that somebody types here: then,
-// and where something typed here is not in it, that is put below.
+// take takes over the draft that the library has: another window or device has set
+// it, or it was put together from theirs and the one of here. busy says that
+// somebody types here: then, as with a text that is not kept yet, what is here goes
+// below what is new.
 func (d *draft) take(own client.OwnState, busy bool) {
+	if own.Edits < d.edits {
+		return // of before the last one was kept
+	}
 	theirs := clean(own.Draft)
-	// The library had it before what was kept last, which replaced it.
-	replaced := own.Edits < d.edits
 	if theirs != d.kept {
-		above, joined := strings.CutSuffix(theirs, d.kept)
+		above, found := strings.CutSuffix(theirs, d.kept)
 		switch {
-		case joined && d.kept != "": // a text of elsewhere was put above the one of here
+		case found && d.kept != "": // a text of theirs was put above
 			d.text = above + d.text
-		case !d.unkept() && !replaced && !busy:
+		case d.unkept() || busy:
+			d.text = joinDrafts(theirs, d.text)
+		default:
 			d.text = theirs
-		case !strings.Contains(d.text, theirs):
-			d.text = store.JoinDrafts(theirs, d.text)
 		}
 		d.restored = ""
 	}
-	if !replaced {
-		d.kept, d.edits = theirs, own.Edits
-	}
+	d.kept, d.edits = theirs, own.Edits
 }
 
-// adopt takes over the draft of a chat that became a part of this one.
+// joinDrafts puts the second draft below the first. What has all of the other one
+// is enough.
+func joinDrafts(first, second string) string {
+	if strings.Contains(second, first) {
+		return second
+	}
+	return store.JoinDrafts(first, second)
+}
+
+// adopt takes over the draft of a chat that became a part of this one, as the
+// library does.
 func (d *draft) adopt(other draft) {
-	d.text, d.restored = store.JoinDrafts(d.text, other.text), ""
+	d.text, d.restored = joinDrafts(d.text, other.text), ""
+	d.kept = store.JoinDrafts(d.kept, other.kept)
 }
 
 // giveBack puts a text that could not be sent to where it came from: after those

@@ -55,8 +55,8 @@ func TestDraftsOfTwoScreensMeet(t *testing.T) {
 			busy: true, want: "b\na", wantKept: "b", wantEdits: 2,
 		},
 		{
-			name: "theirs was replaced before this one knew", text: "a", kept: "a", edits: 2, theirs: "b", theirEdits: 1,
-			want: "b\na", wantKept: "a", wantEdits: 2,
+			name: "theirs is older", text: "a", kept: "a", edits: 2, theirs: "b", theirEdits: 1,
+			want: "a", wantKept: "a", wantEdits: 2,
 		},
 		{
 			name: "nothing is new", text: "abc", kept: "ab", edits: 1, theirs: "ab", theirEdits: 3, restored: "a",

@@ -122,8 +122,6 @@ func (m *Model) onOwnState(conversation uint64, own client.OwnState) {
 func (m *Model) takeOwn(c *chat, own client.OwnState) {
 	c.stored = true
 	c.read(own.Read, own.ReadOrdinal)
-	before := c.draft
-	defer func() { println("TAKE", m.width, c.id, "own", own.Draft, own.Edits, own.Number, own.DraftUnsent, own.Read, "| before", before.text, "/", before.kept, before.edits, "| after", c.draft.text, "/", c.draft.kept, c.draft.edits, "busy", m.open.shows(c) && m.clock.Sub(m.open.typed) < typingTime) }()
 	c.draft.take(own, m.open.shows(c) && m.clock.Sub(m.open.typed) < typingTime)
 	m.showDraft(c)
 }

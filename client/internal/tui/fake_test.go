@@ -338,8 +338,11 @@ func (f *fakeBackend) SetRead(ctx context.Context, conv, seq uint64) (own client
 	return own, err
 }
 
-func (f *fakeBackend) SetDraft(ctx context.Context, conv uint64, text string) (own client.OwnState, err error) {
+func (f *fakeBackend) SetDraft(ctx context.Context, conv uint64, known, text string) (own client.OwnState, err error) {
 	err = f.store.ChangeOwn(ctx, f.epoch(), []uint64{conv}, func(_ uint64, o *client.OwnState) {
+		if clean(o.Draft) != known {
+			text = joinDrafts(o.Draft, text)
+		}
 		o.SetDraft(text, f.clock())
 		own = *o
 	})

@@ -119,7 +119,7 @@ func TestWindowsAndDevicesAgree(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := newService(t)
 			open := stores(w)
-			a, b := w.screen(open()), w.screen(open()); a.m.width=101
+			a, b := w.screen(open()), w.screen(open())
 			both := []*screen{a, b}
 			agree(t, w, both)
 		})

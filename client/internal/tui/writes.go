@@ -199,9 +199,9 @@ func (m *Model) keep() tea.Cmd {
 func (m *Model) gather() {
 	b := m.b
 	for c := range m.writes.drafts {
-		body := c.draft.text
+		known, body := c.draft.kept, c.draft.text
 		m.writes.queue = append(m.writes.queue, write{c: c, do: func(ctx context.Context, to uint64) tea.Msg {
-			own, err := b.SetDraft(ctx, to, body)
+			own, err := b.SetDraft(ctx, to, known, body)
 			return draftMsg{body, own, err}
 		}})
 	}

@@ -148,5 +148,5 @@ var conversationsAreTheKey = []string{
 	`DELETE FROM meta WHERE name GLOB 'tui.read/*'`,
 	`UPDATE own_states SET ord = n FROM (SELECT conversation AS id, ROW_NUMBER() OVER (ORDER BY conversation) AS n
 		FROM own_states) WHERE conversation = id`,
-	`INSERT INTO meta (name, value) SELECT 'next.change', CAST(MAX(ord) AS TEXT) FROM own_states WHERE ord > 0 GROUP BY NULL`,
+	`INSERT INTO meta (name, value) SELECT 'next.change', CAST(ord AS TEXT) FROM own_states ORDER BY ord DESC LIMIT 1`,
 }

@@ -56,7 +56,8 @@ const (
 		INSERT INTO meta VALUES ('user', '17'), ('epoch', '3'), ('listed', '1'), ('endpoints', '[]'),
 			('tui.read/bob', '3'), ('tui.read/#46', '999'), ('tui.read/erin', '2'), ('tui.read/49', '1');
 		INSERT INTO conversations VALUES
-			(43, 18, 'Bob', 'bob', 1, 5), (46, 0, '', '', 7, 8), (49, 19, 'carol', 'carol', 1, 0), (52, 20, 'Fred', 'fred', 1, 2);
+			(43, 18, 'Bob', 'bob', 1, 5), (46, 0, '', '', 7, 8), (49, 19, 'carol', 'carol', 1, 0),
+			(52, 20, 'Fred', 'fred', 1, 2);
 		INSERT INTO events VALUES
 			(43, 1, x'01', 18, 1, 'hi', 1001), (43, 2, x'02', 17, 1, '你好 🎉', 1002), (43, 3, x'03', 18, 1, 'c', 1003),
 			(43, 4, x'04', 17, 1, 'mine, from another device', 1004), (43, 5, x'05', 18, 1, 'e', 1005),
@@ -142,7 +143,8 @@ func sameAsBefore(t *testing.T, s *sqlite.Store) {
 		t.Fatalf("messages: %+v, %v", messages, err)
 	}
 	last := store.Message{
-		Conversation: 43, Seq: 5, Ordinal: 5, ID: store.MessageID{5}, Sender: 18, Kind: 1, Body: []byte("e"), At: time.UnixMilli(1005),
+		Conversation: 43, Seq: 5, Ordinal: 5, ID: store.MessageID{5}, Sender: 18, Kind: 1, Body: []byte("e"),
+		At: time.UnixMilli(1005),
 	}
 	if diff := cmp.Diff(last, messages[4]); diff != "" {
 		t.Errorf("last message (-want +got):\n%s", diff)

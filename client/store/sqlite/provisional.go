@@ -190,8 +190,8 @@ func (s *Store) Moved(ctx context.Context, after int64) ([]store.Move, error) {
 // dropEmpty drops the oldest provisional conversations in which nothing waits, and
 // the oldest moves.
 func dropEmpty(ctx context.Context, tx *sql.Tx) error {
-	_, err := tx.ExecContext(ctx, `DELETE FROM moves WHERE ord <= (SELECT ord FROM moves ORDER BY ord DESC LIMIT 1 OFFSET ?)`,
-		store.MaxEmpty)
+	_, err := tx.ExecContext(ctx, `DELETE FROM moves WHERE ord <=
+		(SELECT ord FROM moves ORDER BY ord DESC LIMIT 1 OFFSET ?)`, store.MaxEmpty)
 	if err != nil {
 		return err
 	}

@@ -63,7 +63,8 @@ func TestTheFileIsPrivateAndKeptAcrossOpenings(t *testing.T) {
 		t.Fatal(err)
 	}
 	id := store.MessageID{1}
-	if _, err := s.Enqueue(t.Context(), store.Outgoing{ID: id, Conversation: 7, Kind: content.Text, Body: []byte("still here"), At: time.Now()}); err != nil {
+	out := store.Outgoing{ID: id, Conversation: 7, Kind: content.Text, Body: []byte("still here"), At: time.Now()}
+	if _, err := s.Enqueue(t.Context(), out); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Close(); err != nil {

