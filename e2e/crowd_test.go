@@ -8,12 +8,12 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/msrchat/msrchat/proof/account"
-	"github.com/msrchat/msrchat/proof/check"
-	"github.com/msrchat/msrchat/proof/device"
 	"github.com/msrchat/msrchat/chat"
 	"github.com/msrchat/msrchat/client"
 	"github.com/msrchat/msrchat/e2e/cluster"
+	"github.com/msrchat/msrchat/proof/account"
+	"github.com/msrchat/msrchat/proof/check"
+	"github.com/msrchat/msrchat/proof/device"
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
 	"github.com/msrchat/msrchat/shared/errs"
 	"github.com/msrchat/msrchat/shared/testenv"

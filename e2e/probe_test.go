@@ -11,8 +11,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/msrchat/msrchat/probe"
 	"github.com/msrchat/msrchat/chat"
+	"github.com/msrchat/msrchat/probe"
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
 	"github.com/msrchat/msrchat/shared/testenv"
 

@@ -14,12 +14,12 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/msrchat/msrchat/chat"
+	"github.com/msrchat/msrchat/probe"
 	"github.com/msrchat/msrchat/proof/account"
 	"github.com/msrchat/msrchat/proof/check"
 	"github.com/msrchat/msrchat/proof/device"
 	"github.com/msrchat/msrchat/proof/journal"
-	"github.com/msrchat/msrchat/probe"
-	"github.com/msrchat/msrchat/chat"
 	"github.com/msrchat/msrchat/shared/testenv"
 
 	"github.com/msrchat/msrchat/e2e/fleet"

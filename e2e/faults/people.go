@@ -7,10 +7,10 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/msrchat/msrchat/client"
 	"github.com/msrchat/msrchat/proof/account"
 	"github.com/msrchat/msrchat/proof/check"
 	"github.com/msrchat/msrchat/proof/device"
-	"github.com/msrchat/msrchat/client"
 	"github.com/msrchat/msrchat/shared/conversation"
 
 	"github.com/msrchat/msrchat/e2e/arena"

@@ -8,9 +8,9 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/msrchat/msrchat/proof/account"
 	"github.com/msrchat/msrchat/client"
 	"github.com/msrchat/msrchat/client/store"
+	"github.com/msrchat/msrchat/proof/account"
 )
 
 // visitor always goes to one chat server.

@@ -15,8 +15,8 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/msrchat/msrchat/proof/device"
 	"github.com/msrchat/msrchat/e2e/cluster"
+	"github.com/msrchat/msrchat/proof/device"
 	"github.com/msrchat/msrchat/shared/cache"
 	"github.com/msrchat/msrchat/shared/testenv"
 	"github.com/msrchat/msrchat/tools/nodes"

@@ -12,11 +12,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/msrchat/msrchat/client"
 	"github.com/msrchat/msrchat/proof/account"
 	"github.com/msrchat/msrchat/proof/check"
 	"github.com/msrchat/msrchat/proof/device"
 	"github.com/msrchat/msrchat/proof/journal"
-	"github.com/msrchat/msrchat/client"
 	"github.com/msrchat/msrchat/shared/conversation"
 	"github.com/msrchat/msrchat/shared/database"
 	"github.com/msrchat/msrchat/shared/testenv"

@@ -377,7 +377,7 @@ func TestCloseFreesWhoReadsAndWrites(t *testing.T) {
 		testenv.Until(t, "the socket is full", func() bool {
 			before := stuck
 			stuck = wrote.Load()
-			time.Sleep(20 * time.Millisecond)
+			time.Sleep(20 * time.Millisecond) // between two looks at the count
 			return before > 0 && before == wrote.Load()
 		})
 		c.Close()

@@ -35,7 +35,7 @@ func TestAFleetInABrowser(t *testing.T) {
 		"article:nth-child(3) h3": hostile, "article:nth-child(3) .users": "4,578 of 18,200 + 310 on their way",
 		"article:nth-child(4) h3": "0f8fad5b", "article:nth-child(4) .state": "draining",
 		"article:nth-child(5) .state": "full", "article:nth-child(6) .state": "failing",
-		"article:nth-child(6) .why": "Gets no users: its check in Consul has failed for 7.0 s.",
+		"article:nth-child(6) .why":   "Gets no users: its check in Consul has failed for 7.0 s.",
 		"article:nth-child(7) .state": "silent",
 	} {
 		if got := c.text(selector); got != want {
