@@ -11,7 +11,6 @@ import (
 
 	"github.com/msrchat/msrchat/client/internal/link"
 	"github.com/msrchat/msrchat/shared/frame"
-	"github.com/msrchat/msrchat/shared/testenv"
 	"github.com/msrchat/msrchat/shared/wire"
 )
 
@@ -65,10 +64,25 @@ func write(t *testing.T, conn net.Conn, frames ...*chatv1.ServerFrame) {
 	}
 }
 
+// patience bounds every wait.
+const patience = 20 * time.Second
+
+// until polls a condition.
+func until(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	ticker := time.NewTicker(time.Millisecond)
+	defer ticker.Stop()
+	for deadline := time.Now().Add(patience); !done(); <-ticker.C {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited %v for: %s", patience, what)
+		}
+	}
+}
+
 // end waits for a link's end.
 func end(t *testing.T, l *link.Link) error {
 	t.Helper()
-	timeout := time.After(testenv.Patience)
+	timeout := time.After(patience)
 	for {
 		select {
 		case _, ok := <-l.Frames():
@@ -162,7 +176,7 @@ func TestAPingIsASignOfLife(t *testing.T) {
 	if !l.Ping() {
 		t.Error("a ping was not taken")
 	}
-	testenv.Until(t, "the answer is noticed", func() bool { return l.Heard().After(before) })
+	until(t, "the answer is noticed", func() bool { return l.Heard().After(before) })
 }
 
 func TestAServerThatDoesNotReadIsLeft(t *testing.T) {
@@ -190,7 +204,7 @@ func TestALinkWhoseFramesAreNotReadCanBeClosed(t *testing.T) {
 		_, _ = io.Copy(io.Discard, conn)
 	})
 	<-written
-	testenv.Until(t, "the queue is full", func() bool { return len(l.Frames()) == cap(l.Frames()) })
+	until(t, "the queue is full", func() bool { return len(l.Frames()) == cap(l.Frames()) })
 	l.Close()
 	if err := end(t, l); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("ended with %v", err)
