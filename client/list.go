@@ -78,23 +78,23 @@ func (o *owner) takeList(page []Conversation) error {
 	keep := make([]Cached, 0, len(page))
 	var fresh []uint64
 	for _, c := range page {
-		known := s.convs[c.ID]
-		isNew := known == nil
+		have := s.convs[c.ID]
+		isNew := have == nil
 		if isNew {
-			known = &conv{id: c.ID}
+			have = &conv{id: c.ID}
 			fresh = append(fresh, c.ID)
 		}
-		known.peer, known.kept = c.Peer, max(known.kept, c.Head)
+		have.peer, have.kept = c.Peer, max(have.kept, c.Head)
 		stored := Cached{ID: c.ID, Peer: c.Peer, Head: c.Head, HeadOrdinal: c.Ordinal}
 		switch {
 		case s.listed && isNew:
 			stored.Stored = &store.Range{Lo: 1, Hi: 0}
 		case !s.listed:
-			if stored.Stored = o.start(known, isNew, c.Head); stored.Stored != nil && o.opt.FirstPage > 0 && c.Head > 0 {
+			if stored.Stored = o.start(have, isNew, c.Head); stored.Stored != nil && o.opt.FirstPage > 0 && c.Head > 0 {
 				s.first = append(s.first, c.ID)
 			}
 		}
-		s.convs[c.ID] = known
+		s.convs[c.ID] = have
 		keep = append(keep, stored)
 		if seq, ok := s.unknown[c.ID]; ok {
 			delete(s.unknown, c.ID)
@@ -108,7 +108,7 @@ func (o *owner) takeList(page []Conversation) error {
 	o.checkMoves()
 	for _, id := range fresh {
 		o.notify(ConversationChanged{id})
-		o.metOwn(id)
+		o.tellOwnLater(id)
 	}
 	return nil
 }

@@ -67,7 +67,7 @@ func TestAListedConversationResolvesADraft(t *testing.T) {
 }
 
 // Messages to the provisional conversation and to the resolved one keep their
-// order, whoever resolved it.
+// order, whichever window resolved it.
 func TestMessagesDoNotOvertakeEachOtherWhileAConversationIsResolved(t *testing.T) {
 	for seed := range 5 {
 		w := newWorld(t, 1)

@@ -34,9 +34,9 @@ type ownSync struct {
 	owed  map[uint64]bool   // changes that did not fit into the queue
 	sets  map[uint64]uint64 // calls of SetDraft by the application
 
-	// Reading. heard are the numbers that were told and are greater than those in
+	// Reading. newer are the numbers that were told and are greater than those in
 	// shown.
-	heard   map[uint64]uint64
+	newer   map[uint64]uint64
 	reading bool
 	readAt  time.Time // not before; zero if at once
 	readN   int       // refused in a row
@@ -66,7 +66,7 @@ func (o *owner) initOwn() error {
 		return err
 	}
 	o.own = ownSync{
-		shown: map[uint64]OwnState{}, owed: map[uint64]bool{}, sets: map[uint64]uint64{}, heard: map[uint64]uint64{},
+		shown: map[uint64]OwnState{}, owed: map[uint64]bool{}, sets: map[uint64]uint64{}, newer: map[uint64]uint64{},
 	}
 	o.own.connected()
 	for _, own := range all {
@@ -94,7 +94,7 @@ func (w *ownSync) move(from, to uint64) {
 func (w *ownSync) look() { w.maybe, w.nextAt = true, time.Time{} }
 
 // seeOwn tells the application what changed in the store, by others or by a
-// server. It is not told of conversations that it cannot know yet; see metOwn.
+// server. It is not told of conversations that it cannot know yet; see tellOwnLater.
 func (o *owner) seeOwn() {
 	w := &o.own
 	changed, err := o.opt.Store.OwnStates(o.disk, w.order)
@@ -106,8 +106,8 @@ func (o *owner) seeOwn() {
 	for _, own := range changed {
 		id, before := own.Conversation, w.shown[own.Conversation]
 		w.order, w.shown[id] = own.Order, own.OwnState
-		if w.heard[id] <= own.Number {
-			delete(w.heard, id)
+		if w.newer[id] <= own.Number {
+			delete(w.newer, id)
 		}
 		if !own.Same(before) && o.knows(id) {
 			tell = append(tell, id)
@@ -130,9 +130,9 @@ func (o *owner) knows(id uint64) bool {
 	return err == nil && there
 }
 
-// metOwn has the application told the own state of a conversation that became known
+// tellOwnLater has the application told the own state of a conversation that became known
 // after it.
-func (o *owner) metOwn(id uint64) {
+func (o *owner) tellOwnLater(id uint64) {
 	if own := o.own.shown[id]; !own.Same(OwnState{}) {
 		o.own.owed[id] = true
 	}

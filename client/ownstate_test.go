@@ -313,6 +313,53 @@ func TestOwnStatesAreReadInPages(t *testing.T) {
 	}
 }
 
+func TestUnansweredChangesAreBounded(t *testing.T) {
+	w := newWorld(t, 1)
+	s := w.servers[0]
+	var mu sync.Mutex
+	asked, silent := 0, true
+	s.Do(func(f *fakeFaults) {
+		f.Own = func(*chatv1.SetOwnState) error {
+			mu.Lock()
+			defer mu.Unlock()
+			asked++
+			return nil
+		}
+		f.Frame = func(f *chatv1.ServerFrame) *chatv1.ServerFrame {
+			mu.Lock()
+			defer mu.Unlock()
+			if silent && f.GetOwnState() != nil {
+				return nil
+			}
+			return f
+		}
+	})
+	alice := w.open(t, "alice")
+	alice.untilState(client.Online)
+	var convs []uint64
+	for i := range 40 {
+		convs = append(convs, w.user2(fmt.Sprintf("user%d", i)))
+		alice.draft(convs[i], "dear")
+	}
+	const most = 16
+	until(t, "the first requests", func() bool { mu.Lock(); defer mu.Unlock(); return asked == most })
+	for range 3 { // a round trip later there would be more
+		if _, err := alice.Conversations(bounded(t)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mu.Lock()
+	if asked != most {
+		t.Errorf("%d requests without an answer", asked)
+	}
+	silent = false
+	mu.Unlock()
+	s.Cut()
+	for _, conv := range convs {
+		agree(t, conv, 0, "dear", alice)
+	}
+}
+
 // Events that are no messages do not count, whatever page they are in.
 func TestUnreadIsASubtraction(t *testing.T) {
 	w := newWorld(t, 1)

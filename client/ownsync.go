@@ -19,8 +19,8 @@ func (o *owner) hearOwn(id, number uint64) {
 	if o.opt.SendOnly || !validID(id) || number > store.MaxID || number <= w.shown[id].Number {
 		return
 	}
-	if _, there := w.heard[id]; there || o.sync.convs[id] != nil || len(w.heard) < maxUnknown {
-		w.heard[id] = max(w.heard[id], number)
+	if _, there := w.newer[id]; there || o.sync.convs[id] != nil || len(w.newer) < maxUnknown {
+		w.newer[id] = max(w.newer[id], number)
 	}
 }
 
@@ -55,17 +55,17 @@ func (o *owner) changeOwn(ids []uint64, change func(id uint64, own *OwnState)) {
 	o.seeOwn()
 }
 
-// readOwn asks for the states whose numbers were heard.
+// readOwn asks for the states whose numbers are newer than those here.
 func (o *owner) readOwn(at time.Time) {
 	w := &o.own
-	if len(w.heard) == 0 || w.reading || o.revision() < ownStates || at.Before(w.readAt) {
+	if len(w.newer) == 0 || w.reading || o.revision() < ownStates || at.Before(w.readAt) {
 		return
 	}
-	ids := slices.Sorted(maps.Keys(w.heard))
+	ids := slices.Sorted(maps.Keys(w.newer))
 	ids = ids[:min(len(ids), o.ownPage())]
 	asked := make(map[uint64]uint64, len(ids))
 	for _, id := range ids {
-		asked[id] = w.heard[id]
+		asked[id] = w.newer[id]
 	}
 	w.reading, w.readAt = true, time.Time{}
 	o.ask(readOwnStates(ids), func(f *chatv1.ServerFrame, err error) {
@@ -83,11 +83,11 @@ func (o *owner) readOwn(at time.Time) {
 			w.readAt = time.Now().Add(retryIn(err, w.readN))
 		}
 		for i, id := range ids {
-			// What was heard meanwhile is asked for next, and so is what found no room
+			// What was told meanwhile is asked for next, and so is what found no room
 			// in the answer.
 			done := i < len(states) || err != nil && !errs.MayPass(err)
-			if done && w.heard[id] == asked[id] {
-				delete(w.heard, id)
+			if done && w.newer[id] == asked[id] {
+				delete(w.newer, id)
 			}
 		}
 		if len(states) > 0 {
@@ -214,7 +214,7 @@ func (o *owner) answeredOwn(id uint64, sent, server OwnState) {
 		after = own.Number
 	})
 	if after < before {
-		o.own.heard[id] = max(o.own.heard[id], before)
+		o.own.newer[id] = max(o.own.newer[id], before)
 	}
 }
 

@@ -16,22 +16,22 @@ const (
 	maxPulls = 4
 	// maxUnknown bounds the conversations that were pushed but not yet listed.
 	maxUnknown = 10_000
-	// maxVain is after how many pulls without progress a head is disbelieved,
+	// maxFruitless is after how many pulls without progress a head is disbelieved,
 	// until the server tells it again.
-	maxVain = 5
+	maxFruitless = 5
 )
 
 // conv is how far one conversation's log was received.
 type conv struct {
-	id      uint64
-	peer    Peer
-	hi      uint64 // received: all up to here, from the start of this client on
-	head    uint64 // the greatest sequence number that was told
-	ordinal uint64 // of head, 0 where it was not told
-	kept    uint64 // head as the store has it, at least
-	pulling bool
-	retryAt time.Time // not before
-	vain    int       // pulls in a row without progress
+	id        uint64
+	peer      Peer
+	hi        uint64 // received: all up to here, from the start of this client on
+	head      uint64 // the greatest sequence number that was told
+	ordinal   uint64 // of head, 0 where it was not told
+	kept      uint64 // head as the store has it, at least
+	pulling   bool
+	retryAt   time.Time // not before
+	fruitless int       // pulls in a row without progress
 }
 
 // syncState is the receiving side.
@@ -195,7 +195,7 @@ func (o *owner) accept(c *conv, m Message) bool {
 	if m.Seq != c.hi+1 || o.room() <= 0 {
 		return false
 	}
-	c.hi, c.vain = m.Seq, 0
+	c.hi, c.fruitless = m.Seq, 0
 	if m.Seq >= c.head {
 		c.head, c.ordinal, c.kept = m.Seq, m.Ordinal, m.Seq
 	}
@@ -323,16 +323,16 @@ func (o *owner) pullNext(c *conv) {
 		}
 		if err != nil {
 			o.log.Warn("pull refused", "conversation", c.id, "err", err)
-			c.vain++
+			c.fruitless++
 			if !errs.MayPass(err) {
-				c.vain = maxVain
+				c.fruitless = maxFruitless
 			}
 		}
-		if c.vain > 0 {
-			c.retryAt = time.Now().Add(retryIn(err, c.vain))
+		if c.fruitless > 0 {
+			c.retryAt = time.Now().Add(retryIn(err, c.fruitless))
 		}
-		if c.vain >= maxVain && err != nil && !errs.MayPass(err) || c.vain >= 2*maxVain {
-			c.head, c.vain = c.hi, 0
+		if c.fruitless >= maxFruitless && err != nil && !errs.MayPass(err) || c.fruitless >= 2*maxFruitless {
+			c.head, c.fruitless = c.hi, 0
 		}
 	})
 }
@@ -356,10 +356,10 @@ func (o *owner) pulled(c *conv, p *chatv1.HistoryPage) error {
 	o.learn(c.id, min(page.Head, store.MaxID), 0)
 	switch {
 	case c.hi > before || full || c.hi >= c.head:
-		c.vain = 0
+		c.fruitless = 0
 	default:
-		c.vain++
-		if page.Head <= c.hi && c.vain >= maxVain {
+		c.fruitless++
+		if page.Head <= c.hi && c.fruitless >= maxFruitless {
 			c.head = c.hi // the server has nothing more; a push was wrong
 		}
 	}
@@ -383,7 +383,7 @@ func (o *owner) pullFirst(id uint64) {
 			page, err = asPage(f.GetHistoryPage(), id)
 		}
 		if err != nil {
-			// Whoever wants to read it asks with Messages.
+			// The application asks with Messages when somebody wants to read it.
 			o.log.Debug("first page not fetched", "conversation", id, "err", err)
 			return
 		}
@@ -412,7 +412,7 @@ func (o *owner) opened(peerKey string, c Conversation) error {
 		o.sync.convs[c.ID] = &conv{id: c.ID, peer: c.Peer, kept: c.Head}
 		delete(o.sync.unknown, c.ID)
 		o.notify(ConversationChanged{c.ID})
-		o.metOwn(c.ID)
+		o.tellOwnLater(c.ID)
 	}
 	o.learn(c.ID, c.Head, c.Ordinal)
 	return nil

@@ -40,7 +40,7 @@ type memory struct {
 	changes     int64   // the last Order of moves and own
 }
 
-// maxAcked is how many acknowledged messages Memory remembers for whoever asks
+// maxAcked is how many acknowledged messages Memory remembers for a process that asks
 // through another handle; the sender itself is told directly.
 const maxAcked = 1024
 

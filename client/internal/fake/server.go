@@ -14,7 +14,7 @@ import (
 	"github.com/msrchat/msrchat/shared/text"
 )
 
-// Fate is what becomes of a Send.
+// Fate is what happens to a Send.
 type Fate int
 
 // The fates.
@@ -80,7 +80,7 @@ type Server struct {
 type serverConn struct {
 	conn    net.Conn
 	user    *user
-	leaving atomic.Bool // its requests are not heard any more
+	leaving atomic.Bool // its requests are not read any more
 	dropped atomic.Bool // something was not written in a silence
 
 	// held are the lanes in which a message was refused for a while: until it

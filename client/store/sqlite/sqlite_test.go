@@ -2,6 +2,7 @@ package sqlite_test
 
 import (
 	"database/sql"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -83,6 +84,34 @@ func TestTheFileIsPrivateAndKeptAcrossOpenings(t *testing.T) {
 	}
 	if _, err := sqlite.Open(t.Context(), path, 18); err == nil || !strings.Contains(err.Error(), "belongs to user 17") {
 		t.Errorf("another user's file: %v", err)
+	}
+}
+
+// A window may show any of the newest; what somebody typed stays in any case.
+func TestProvisionalConversationsInWhichNothingWaitsAreBounded(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "contacts.db")
+	s := open(t, path, 17)
+	var ids []uint64
+	for n := range store.MaxEmpty + 5 {
+		c, err := s.Contact(t.Context(), fmt.Sprintf("name%d", n))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, c.ID)
+	}
+	err := s.ChangeOwn(t.Context(), 0, ids[:1], func(_ uint64, own *store.OwnState) { own.SetDraft("dear", time.Now()) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := store.Outgoing{ID: store.MessageID{1}, Conversation: ids[1], Kind: content.Text, At: time.Now()}
+	if _, err := s.Enqueue(t.Context(), out); err != nil {
+		t.Fatal(err)
+	}
+	again := open(t, path, 17)
+	for i, want := range map[int]bool{0: true, 1: true, 2: false, 4: false, 5: true, store.MaxEmpty + 4: true} {
+		if _, there, err := again.Conversation(t.Context(), ids[i]); err != nil || there != want {
+			t.Errorf("contact %d is there: %v, %v", i, there, err)
+		}
 	}
 }
 
