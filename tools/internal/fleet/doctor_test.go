@@ -27,7 +27,7 @@ func TestDoctorAgreesWithTheCheckout(t *testing.T) {
 		"terraform/modules/job/versions.tf":     {`required_version = ">= (\S+)"`, minimum["terraform"]},
 		"tools/get":                             {`consul\) echo (\S+) ;;`, minimum["consul"]},
 		"tools/get#nomad":                       {`nomad\) echo (\S+) ;;`, minimum["nomad"]},
-		"chat/internal/conn/server.go":          {`const (?:max|Default)(?:Strangers|Handshakes|Handshaking) = (\d+)`, "2048"},
+		"chat/internal/conn/server.go":          {`const \w+(?:Strangers|Handshakes|Handshaking) = (\d+)`, "2048"},
 		"nomad/chat.nomad.hcl":                  {capacityDefault.String(), "18200"},
 		"tools/internal/agent/nomad.hcl.tmpl":   {`max_kill_timeout = "(\w+)"`, "10m"},
 		"nomad/chat.nomad.hcl#the variable set": {`MSRCHAT_CAPACITY\s+= (\S+)`, "var.capacity"},
