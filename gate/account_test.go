@@ -72,14 +72,17 @@ func TestFromTheCodeToLoggingOut(t *testing.T) {
 	}
 	// A client that does not connect now needs no assignment.
 	before := h.status.count()
-	if l := h.loggedIn(h.post("/v1/sessions?later=true", map[string]string{"name": name, "password": password, "device": "phone"})); l.Assignment != nil || h.status.count() != before {
+	phone := map[string]string{"name": name, "password": password, "device": "phone"}
+	if l := h.loggedIn(h.post("/v1/sessions?later=true", phone)); l.Assignment != nil || h.status.count() != before {
 		t.Errorf("an assignment that was not requested: %+v", l.Assignment)
 	}
 	// A log-in on the same device ends the older session.
-	second := h.loggedIn(h.post("/v1/sessions", map[string]string{"name": name, "password": password, "device": "laptop"}))
+	laptop := map[string]string{"name": name, "password": password, "device": "laptop"}
+	second := h.loggedIn(h.post("/v1/sessions", laptop))
 	h.want("the older session", h.do(http.MethodGet, "/v1/me", first.Token, ""), 401, errs.CodeUnauthenticated)
 
-	if r := h.do(http.MethodDelete, "/v1/sessions/current", second.Token, ""); r.status != http.StatusNoContent || r.body != "" {
+	if r := h.do(http.MethodDelete, "/v1/sessions/current", second.Token, ""); r.status != http.StatusNoContent ||
+		r.body != "" {
 		t.Errorf("log-out: %d %s", r.status, r.body)
 	}
 	for _, path := range []string{"/v1/me", "/v1/sessions/current"} {
@@ -140,20 +143,23 @@ func TestTheAnswerDoesNotShowWhetherAnAddressHasAnAccount(t *testing.T) {
 	h.register("ann")
 	h.flush() // or the used code could be guessed
 	ask := func(email string) reply {
-		return h.post("/v1/codes", map[string]string{"email": email, "purpose": "register"})
+		return h.requestCode(email)
 	}
 	known, unknown := ask("Ann@Example.org"), ask("bob@example.org")
 	if known.status != unknown.status || known.body != unknown.body {
 		t.Errorf("known: %d %s, unknown: %d %s", known.status, known.body, unknown.status, unknown.body)
 	}
 	m := h.mail.Wait(t, "Ann@Example.org", 1)
-	if sixDigits.MatchString(m.Text) || !strings.Contains(m.Text, "has an account already") || !strings.Contains(m.Text, "\n    ann\n") {
+	if sixDigits.MatchString(m.Text) || !strings.Contains(m.Text, "has an account already") ||
+		!strings.Contains(m.Text, "\n    ann\n") {
 		t.Errorf("the mail says:\n%s", m.Text)
 	}
 	// Guesses get the same answers until there are no tries left.
 	for i := range 7 {
 		guess := func(email string) reply {
-			return h.post("/v1/accounts", map[string]string{"email": email, "name": "carl", "password": password, "code": "000000", "device": "d"})
+			body := registration("carl", "000000")
+			body["email"] = email
+			return h.post("/v1/accounts", body)
 		}
 		a, b := guess("ann@example.org").problem(), guess("bob@example.org").problem()
 		if a.Detail != b.Detail || a.Code != errs.CodeInvalid || b.Code != errs.CodeInvalid {
@@ -186,7 +192,8 @@ func TestATakenNameDoesNotCostTheCode(t *testing.T) {
 		t.Errorf("a second use: %s", r.body)
 	}
 	// The code is used up, and not only the address.
-	if _, err := testenv.Open(t, h.cfg.MySQL).ExecContext(t.Context(), "DELETE FROM users WHERE name = 'bob'"); err != nil {
+	db := testenv.Open(t, h.cfg.MySQL)
+	if _, err := db.ExecContext(t.Context(), "DELETE FROM users WHERE name = 'bob'"); err != nil {
 		t.Fatal(err)
 	}
 	h.want("a third use, without the account", h.post("/v1/accounts", reg), 409, errs.CodeConflict)
@@ -277,7 +284,8 @@ func TestAnOldHashIsRenewedAtLogIn(t *testing.T) {
 	for range 2 {
 		h.loggedIn(h.post("/v1/sessions", credentials("ann", password)))
 		var stored string
-		if err := db.QueryRowContext(t.Context(), "SELECT password_hash FROM users").Scan(&stored); err != nil || !strings.HasPrefix(stored, "$argon2id$v=19$m=128,t=2,p=1$") {
+		if err := db.QueryRowContext(t.Context(), "SELECT password_hash FROM users").Scan(&stored); err != nil ||
+			!strings.HasPrefix(stored, "$argon2id$v=19$m=128,t=2,p=1$") {
 			t.Errorf("stored %q, %v", stored, err)
 		}
 	}

@@ -18,6 +18,10 @@ const secret = "hunter2-S3CR3T"
 func TestBadBodies(t *testing.T) {
 	h := open(t, nil)
 	deep := strings.Repeat(`{"email":`, 6000) + "1" + strings.Repeat("}", 6000)
+	const frame = `{"email":"","purpose":"register"}`
+	sized := func(bytes int) string {
+		return `{"email":"` + strings.Repeat("x", bytes-len(frame)) + `","purpose":"register"}`
+	}
 	for _, c := range []struct {
 		name, body string
 		status     int
@@ -32,13 +36,25 @@ func TestBadBodies(t *testing.T) {
 		{"a list", `["` + secret + `"]`, 422, errs.CodeInvalid, "expected object"},
 		{"a number for a string", `{"email":` + "4711" + `,"purpose":"register"}`, 422, errs.CodeInvalid, "body.email"},
 		{"missing", `{"purpose":"register"}`, 422, errs.CodeInvalid, "expected required property email"},
-		{"a purpose that is none", `{"email":"a@example.org","purpose":"` + secret + `"}`, 422, errs.CodeInvalid, "body.purpose"},
-		{"a member that is none", `{"email":"a@example.org","purpose":"register","extra":"` + secret + `"}`, 422, errs.CodeInvalid, "body.extra"},
-		{"a member with a strange name", `{"email":"a@example.org","purpose":"register","` + secret + `":1}`, 422, errs.CodeInvalid, "unexpected property"},
-		{"invalid UTF-8", "{\"email\":\"\xff\xfe\",\"purpose\":\"register\"}", 400, errs.CodeInvalid, "not valid UTF-8"},
+		{
+			"a purpose that is none", `{"email":"a@example.org","purpose":"` + secret + `"}`, 422, errs.CodeInvalid,
+			"body.purpose",
+		},
+		{
+			"a member that is none", `{"email":"a@example.org","purpose":"register","extra":"` + secret + `"}`, 422,
+			errs.CodeInvalid, "body.extra",
+		},
+		{
+			"a member with a strange name", `{"email":"a@example.org","purpose":"register","` + secret + `":1}`, 422,
+			errs.CodeInvalid, "unexpected property",
+		},
+		{
+			"invalid UTF-8", "{\"email\":\"\xff\xfe\",\"purpose\":\"register\"}", 400, errs.CodeInvalid,
+			"not valid UTF-8",
+		},
 		{"deep", deep, 422, errs.CodeInvalid, "schema"},
-		{"64 KiB", `{"email":"` + strings.Repeat("x", 64<<10-len(`{"email":"","purpose":"register"}`)) + `","purpose":"register"}`, 422, errs.CodeInvalid, "too long"},
-		{"64 KiB and one", `{"email":"` + strings.Repeat("x", 64<<10-len(`{"email":"","purpose":"register"}`)+1) + `","purpose":"register"}`, 413, errs.CodeTooLarge, "65536"},
+		{"64 KiB", sized(64 << 10), 422, errs.CodeInvalid, "too long"},
+		{"64 KiB and one", sized(64<<10 + 1), 413, errs.CodeTooLarge, "65536"},
 		{"a megabyte", strings.Repeat("x", 1<<20), 413, errs.CodeTooLarge, "65536"},
 	} {
 		r := h.do(http.MethodPost, "/v1/codes", "", c.body)
@@ -53,15 +69,18 @@ func TestBadBodies(t *testing.T) {
 	if n := h.metric(`msrchat_gate_problems_total{code="too_large",route="POST /v1/codes"}`); n != 2 {
 		t.Errorf("%v too large requests counted, want 2", n)
 	}
-	if r := h.post("/v1/codes", map[string]string{"email": "ann@example.org", "purpose": "register"}); r.status != http.StatusAccepted {
+	if r := h.requestCode("ann@example.org"); r.status != http.StatusAccepted {
 		t.Errorf("a good request afterwards: %d %s", r.status, r.body)
 	}
 }
 
 func TestAnotherContentType(t *testing.T) {
 	h := open(t, nil)
-	for _, ct := range []string{"text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "application/" + secret} {
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, h.url+"/v1/codes", strings.NewReader(`{"email":"a@example.org","purpose":"register"}`))
+	for _, ct := range []string{
+		"text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "application/" + secret,
+	} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, h.url+"/v1/codes",
+			strings.NewReader(`{"email":"a@example.org","purpose":"register"}`))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -119,7 +138,8 @@ func TestBadValues(t *testing.T) {
 		}
 	}
 	// JSON can express surrogate halves, UTF-8 cannot.
-	r := h.do(http.MethodPost, "/v1/accounts", "", `{"email":"ann@example.org","name":"an\ud800n","password":"correct horse","code":"`+digits+`","device":"d"}`)
+	r := h.do(http.MethodPost, "/v1/accounts", "",
+		`{"email":"ann@example.org","name":"an\ud800n","password":"correct horse","code":"`+digits+`","device":"d"}`)
 	h.want("half a surrogate", r, 422, errs.CodeInvalid)
 	// None of that used up the code.
 	h.loggedIn(h.post("/v1/accounts", registration("ann", digits)))
@@ -168,12 +188,21 @@ func TestBadTokens(t *testing.T) {
 	db := testenv.Open(t, h.cfg.MySQL)
 	made := func(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }
 	for name, token := range map[string]string{
-		"none": "", "made up": made([]byte(strings.Repeat("x", 32))), "zero": made(make([]byte, 32)), "short": made(make([]byte, 31)),
-		"long": made(make([]byte, 33)), "not base64": "!" + l.Token[1:], "padded": l.Token + "=", "huge": strings.Repeat("A", 8000),
-		"two": l.Token + " " + l.Token, "another case": strings.ToUpper(l.Token),
+		"none":         "",
+		"made up":      made([]byte(strings.Repeat("x", 32))),
+		"zero":         made(make([]byte, 32)),
+		"short":        made(make([]byte, 31)),
+		"long":         made(make([]byte, 33)),
+		"not base64":   "!" + l.Token[1:],
+		"padded":       l.Token + "=",
+		"huge":         strings.Repeat("A", 8000),
+		"two":          l.Token + " " + l.Token,
+		"another case": strings.ToUpper(l.Token),
 	} {
 		for _, call := range []struct{ method, path, body string }{
-			{http.MethodGet, "/v1/me", ""}, {http.MethodDelete, "/v1/sessions/current", ""}, {http.MethodPost, "/v1/assignments", "{}"},
+			{http.MethodGet, "/v1/me", ""},
+			{http.MethodDelete, "/v1/sessions/current", ""},
+			{http.MethodPost, "/v1/assignments", "{}"},
 		} {
 			r := h.do(call.method, call.path, token, call.body)
 			h.want(name+" "+call.path, r, 401, errs.CodeUnauthenticated)
@@ -251,7 +280,7 @@ func TestLimits(t *testing.T) {
 		c.LogIns.PerAccountAndClient = gate.Limit{Count: 3, Per: d.LogIns.PerAccountAndClient.Per}
 	})
 	ask := func(email string) reply {
-		return h.post("/v1/codes", map[string]string{"email": email, "purpose": "register"})
+		return h.requestCode(email)
 	}
 	limited := func(what string, r reply) {
 		t.Helper()
@@ -273,10 +302,12 @@ func TestLimits(t *testing.T) {
 		h.loggedIn(h.post("/v1/sessions", credentials("ann", password)))
 	}
 	for range 3 {
-		h.want("a wrong password", h.post("/v1/sessions", credentials("ann", "wrong password")), 401, errs.CodeUnauthenticated)
+		h.want("a wrong password", h.post("/v1/sessions", credentials("ann", "wrong password")), 401,
+			errs.CodeUnauthenticated)
 	}
 	limited("a fourth wrong password", h.post("/v1/sessions", credentials("ann", "wrong password")))
-	limited("the right one then, by address", h.post("/v1/sessions", map[string]string{"email": "ann@example.org", "password": password, "device": "d"}))
+	limited("the right one then, by address",
+		h.post("/v1/sessions", map[string]string{"email": "ann@example.org", "password": password, "device": "d"}))
 	for range 3 {
 		h.want("nobody", h.post("/v1/sessions", credentials("nobody", "wrong password")), 401, errs.CodeUnauthenticated)
 	}

@@ -71,7 +71,8 @@ func TestTheSMTPModeFollowsTheAddress(t *testing.T) {
 	cfg := gate.Defaults()
 	cfg.Instance, cfg.StatusTarget = "gate-1", "passthrough:///127.0.0.1:1"
 	for addr, want := range map[string]string{
-		"127.0.0.1:25": "none", "[::1]:25": "none", "localhost:25": "none", "10.0.0.1:25": "starttls", "mail.example.org:25": "starttls", "localhost.example.org:25": "starttls",
+		"127.0.0.1:25": "none", "[::1]:25": "none", "localhost:25": "none",
+		"10.0.0.1:25": "starttls", "mail.example.org:25": "starttls", "localhost.example.org:25": "starttls",
 	} {
 		cfg.SMTP.Addr = addr
 		if got := gate.SMTPMode(cfg); got != want {
@@ -86,15 +87,22 @@ func TestTheSMTPModeFollowsTheAddress(t *testing.T) {
 
 func TestParseLimit(t *testing.T) {
 	for in, want := range map[string]gate.Limit{
-		"0": {}, "3/10m": {Count: 3, Per: 10 * time.Minute}, "10/24h": {Count: 10, Per: 24 * time.Hour}, "1/1h30m": {Count: 1, Per: 90 * time.Minute},
-		"5/90s": {Count: 5, Per: 90 * time.Second}, "1/500ms": {Count: 1, Per: 500 * time.Millisecond},
+		"0":       {},
+		"3/10m":   {Count: 3, Per: 10 * time.Minute},
+		"10/24h":  {Count: 10, Per: 24 * time.Hour},
+		"1/1h30m": {Count: 1, Per: 90 * time.Minute},
+		"5/90s":   {Count: 5, Per: 90 * time.Second},
+		"1/500ms": {Count: 1, Per: 500 * time.Millisecond},
 	} {
 		got, err := gate.ParseLimit(in)
 		if err != nil || got != want {
 			t.Errorf("%s: %v, %v; want %v", in, got, err, want)
 		}
 	}
-	for _, in := range []string{"", "3", "3/", "/10m", "x/10m", "3/10", "-1/10m", "3/-10m", "3/0s", "3/10m/2", "99999999999/1s", "1/999999h", "3 / 10m"} {
+	for _, in := range []string{
+		"", "3", "3/", "/10m", "x/10m", "3/10", "-1/10m", "3/-10m", "3/0s", "3/10m/2", "99999999999/1s", "1/999999h",
+		"3 / 10m",
+	} {
 		if got, err := gate.ParseLimit(in); err == nil {
 			t.Errorf("%q was taken as %v", in, got)
 		}

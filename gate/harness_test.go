@@ -61,7 +61,8 @@ func (l *logBuffer) String() string {
 
 // unlimited is what most tests want: cheap passwords, quick retries, no limits.
 func unlimited(cfg *gate.Config) {
-	cfg.Codes.Pause, cfg.Codes.PerAddress, cfg.Codes.PerAddressLong, cfg.Codes.PerClient = 0, gate.Limit{}, gate.Limit{}, gate.Limit{}
+	none := gate.Limit{}
+	cfg.Codes.Pause, cfg.Codes.PerAddress, cfg.Codes.PerAddressLong, cfg.Codes.PerClient = 0, none, none, none
 	cfg.LogIns = gate.LogIns{}
 	cfg.Passwords.MemoryKiB, cfg.Passwords.Passes = 64, 1
 	cfg.SMTP.FirstRetry, cfg.SMTP.LastRetry = 10*time.Millisecond, 100*time.Millisecond
@@ -80,7 +81,13 @@ func open(t *testing.T, change func(*gate.Config)) *harness {
 // prepare starts everything but the gate.
 func prepare(t *testing.T, change func(*gate.Config)) *harness {
 	t.Helper()
-	h := &harness{t: t, mail: mailtest.Start(t), redis: testenv.StartRedis(t), status: startStatus(t), log: &logBuffer{}}
+	h := &harness{
+		t:      t,
+		mail:   mailtest.Start(t),
+		redis:  testenv.StartRedis(t),
+		status: startStatus(t),
+		log:    &logBuffer{},
+	}
 	h.cfg = gate.Defaults()
 	h.cfg.Instance, h.cfg.Bind = "gate-under-test", "127.0.0.1:0"
 	h.cfg.MySQL = testenv.MariaDB(t)
@@ -218,8 +225,8 @@ func (h *harness) want(what string, r reply, status int, code errs.Code) {
 		h.t.Errorf("%s: %d %s, want %d %s", what, r.status, r.body, status, code)
 		return
 	}
-	if ct := r.header.Get("Content-Type"); ct != "application/problem+json" || p.Status != status || p.Title == "" || p.Detail == "" ||
-		p.Instance != "urn:msrchat:request:"+r.header.Get("X-Request-Id") {
+	if ct := r.header.Get("Content-Type"); ct != "application/problem+json" || p.Status != status ||
+		p.Title == "" || p.Detail == "" || p.Instance != "urn:msrchat:request:"+r.header.Get("X-Request-Id") {
 		h.t.Errorf("%s: not a whole problem: %s %s", what, ct, r.body)
 	}
 }
@@ -256,11 +263,17 @@ func (h *harness) loggedIn(r reply) loginReply {
 
 var sixDigits = regexp.MustCompile(`(?m)^Your code: ([0-9]{6})$`)
 
+// requestCode is POST /v1/codes.
+func (h *harness) requestCode(email string) reply {
+	h.t.Helper()
+	return h.post("/v1/codes", map[string]string{"email": email, "purpose": "register"})
+}
+
 // code requests a code and reads it from the mail.
 func (h *harness) code(email string) string {
 	h.t.Helper()
 	n := len(h.mail.To(email))
-	if r := h.post("/v1/codes", map[string]string{"email": email, "purpose": "register"}); r.status != http.StatusAccepted {
+	if r := h.requestCode(email); r.status != http.StatusAccepted {
 		h.t.Fatalf("code: %d %s", r.status, r.body)
 	}
 	m := sixDigits.FindStringSubmatch(h.mail.Wait(h.t, email, n+1).Text)
@@ -274,7 +287,13 @@ const password = "correct horse battery"
 
 // registration is a body for POST /v1/accounts.
 func registration(name, code string) map[string]string {
-	return map[string]string{"email": name + "@example.org", "name": name, "password": password, "code": code, "device": "laptop"}
+	return map[string]string{
+		"email":    name + "@example.org",
+		"name":     name,
+		"password": password,
+		"code":     code,
+		"device":   "laptop",
+	}
 }
 
 // register creates an account and returns its first log-in.

@@ -18,7 +18,8 @@ import (
 
 // impatient shortens the timeouts.
 func impatient(c *gate.Config) {
-	c.HTTP.HeaderTimeout, c.HTTP.BodyTimeout, c.HTTP.IdleTimeout = 300*time.Millisecond, 300*time.Millisecond, 300*time.Millisecond
+	const short = 300 * time.Millisecond
+	c.HTTP.HeaderTimeout, c.HTTP.BodyTimeout, c.HTTP.IdleTimeout = short, short, short
 }
 
 // raw sends bytes on a connection of its own and returns what comes back until
@@ -76,8 +77,14 @@ func TestWhatIsNotHTTP(t *testing.T) {
 		{"random bytes", "\x00\x01\xfe\xff\r\n\r\n", "HTTP/1.1 400 "},
 		{"a TLS hello", "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", "HTTP/1.1 400 "},
 		{"a chat frame", "\x00\x00\x00\x05hello\r\n\r\n", "HTTP/1.1 400 "},
-		{"a huge header", "GET / HTTP/1.1\r\nHost: x\r\nX-Big: " + strings.Repeat("x", 1<<20) + "\r\n\r\n", "HTTP/1.1 431 "},
-		{"two lengths", "POST /v1/codes HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\n{}", "HTTP/1.1 400 "},
+		{
+			"a huge header", "GET / HTTP/1.1\r\nHost: x\r\nX-Big: " + strings.Repeat("x", 1<<20) + "\r\n\r\n",
+			"HTTP/1.1 431 ",
+		},
+		{
+			"two lengths", "POST /v1/codes HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\n{}",
+			"HTTP/1.1 400 ",
+		},
 		{"HTTP 9", "GET / HTTP/9.9\r\nHost: x\r\n\r\n", "HTTP/1.1 505 "},
 	} {
 		if answer, _ := h.raw(c.sent); !strings.HasPrefix(answer, c.want) {
@@ -95,9 +102,12 @@ func TestWhatIsNotHTTP(t *testing.T) {
 func TestALargeBodyInChunks(t *testing.T) {
 	h := open(t, nil)
 	chunk := fmt.Sprintf("%x\r\n%s\r\n", 60<<10, strings.Repeat("x", 60<<10))
-	answer, _ := h.raw("POST /v1/codes HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n",
-		chunk, chunk, "0\r\n\r\n", "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-	if !strings.HasPrefix(answer, "HTTP/1.1 413 ") || !strings.Contains(answer, `"code":"too_large"`) || strings.Contains(answer, "200 OK") {
+	answer, _ := h.raw(
+		"POST /v1/codes HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n",
+		chunk, chunk, "0\r\n\r\n", "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n",
+	)
+	if !strings.HasPrefix(answer, "HTTP/1.1 413 ") || !strings.Contains(answer, `"code":"too_large"`) ||
+		strings.Contains(answer, "200 OK") {
 		t.Errorf("%.400q", answer)
 	}
 }
@@ -115,7 +125,8 @@ func TestExpectContinue(t *testing.T) {
 		t.Fatal(err)
 	}
 	body := `{"email":"ann@example.org","purpose":"register"}`
-	fmt.Fprintf(c, "POST /v1/codes HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\nExpect: 100-continue\r\n\r\n", len(body))
+	fmt.Fprintf(c, "POST /v1/codes HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"+
+		"Content-Length: %d\r\nExpect: 100-continue\r\n\r\n", len(body))
 	in := bufio.NewReader(c)
 	if line, err := in.ReadString('\n'); err != nil || !strings.HasPrefix(line, "HTTP/1.1 100 ") {
 		t.Fatalf("%q, %v", line, err)
@@ -147,7 +158,8 @@ func TestForOperators(t *testing.T) {
 		`msrchat_gate_mails_total{result="sent"} 1`, `msrchat_gate_code_checks_total{result="ok"} 1`,
 		`msrchat_gate_assignments_total{result="ok"} 1`, `msrchat_gate_password_wait_seconds_count 1`,
 		`msrchat_gate_dependency_away{dependency="redis"} 0`, "msrchat_gate_mail_queue 0", "msrchat_gate_connections ",
-		`go_sql_open_connections{db_name="mysql"}`, `go_sql_wait_count_total{db_name="mysql"}`, `go_sql_wait_duration_seconds_total{db_name="mysql"}`,
+		`go_sql_open_connections{db_name="mysql"}`, `go_sql_wait_count_total{db_name="mysql"}`,
+		`go_sql_wait_duration_seconds_total{db_name="mysql"}`,
 		"redis_pool_open_connections", "redis_pool_waits_total", "redis_pool_wait_seconds_total",
 		"msrchat_session_lookups_total", "process_resident_memory_bytes",
 	} {
@@ -156,7 +168,10 @@ func TestForOperators(t *testing.T) {
 		}
 	}
 	log := h.log.String()
-	for _, want := range []string{`level=INFO msg=request`, `route="POST /v1/accounts" status=201`, "client=127.0.0.1", "took=", "level=DEBUG msg=request"} {
+	for _, want := range []string{
+		`level=INFO msg=request`, `route="POST /v1/accounts" status=201`, "client=127.0.0.1", "took=",
+		"level=DEBUG msg=request",
+	} {
 		if !strings.Contains(log, want) {
 			t.Errorf("the log has no %s", want)
 		}
@@ -165,7 +180,9 @@ func TestForOperators(t *testing.T) {
 
 func TestRequestIDs(t *testing.T) {
 	h := open(t, nil)
-	for in, kept := range map[string]bool{"": false, "from-the-proxy.1": true, "short": false, "bad id here": false, strings.Repeat("a", 65): false} {
+	for in, kept := range map[string]bool{
+		"": false, "from-the-proxy.1": true, "short": false, "bad id here": false, strings.Repeat("a", 65): false,
+	} {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, h.url+"/nothing", nil)
 		if err != nil {
 			t.Fatal(err)
@@ -173,7 +190,8 @@ func TestRequestIDs(t *testing.T) {
 		req.Header["X-Request-Id"] = []string{in}
 		r := h.send(req)
 		id := r.header.Get("X-Request-Id")
-		if (id == in) != kept || len(id) < 8 || r.problem().Instance != "urn:msrchat:request:"+id || !strings.Contains(h.log.String(), "request="+id+" ") {
+		if (id == in) != kept || len(id) < 8 || r.problem().Instance != "urn:msrchat:request:"+id ||
+			!strings.Contains(h.log.String(), "request="+id+" ") {
 			t.Errorf("%.20q: got %q, %s", in, id, r.body)
 		}
 	}

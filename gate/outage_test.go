@@ -56,7 +56,7 @@ func TestRedisAway(t *testing.T) {
 			t.Errorf("%s: three requests took %v", name, took)
 		}
 		for what, r := range map[string]reply{
-			"a code":          h.post("/v1/codes", map[string]string{"email": "carl@example.org", "purpose": "register"}),
+			"a code":          h.requestCode("carl@example.org"),
 			"a registration":  h.post("/v1/accounts", registration("bob", digits)),
 			"another of them": h.post("/v1/accounts", registration("carl", "123456")),
 		} {
@@ -71,7 +71,8 @@ func TestRedisAway(t *testing.T) {
 		} else {
 			// Wrong passwords are still limited, by this process.
 			for range 3 {
-				h.want("a wrong password", h.post("/v1/sessions", credentials("ann", "wrong password")), 401, errs.CodeUnauthenticated)
+				r := h.post("/v1/sessions", credentials("ann", "wrong password"))
+				h.want("a wrong password", r, 401, errs.CodeUnauthenticated)
 			}
 			h.want("a fourth", h.post("/v1/sessions", credentials("ann", "wrong password")), 429, errs.CodeRateLimited)
 			h.redis.Start(t)
@@ -117,7 +118,7 @@ func TestTheDatabaseAway(t *testing.T) {
 	}
 	for what, r := range map[string]reply{
 		"log-in":  h.post("/v1/sessions", credentials("ann", password)),
-		"a code":  h.post("/v1/codes", map[string]string{"email": "bob@example.org", "purpose": "register"}),
+		"a code":  h.requestCode("bob@example.org"),
 		"me":      h.do(http.MethodGet, "/v1/me", token, ""),
 		"log-out": h.do(http.MethodDelete, "/v1/sessions/current", token, ""),
 	} {
@@ -213,9 +214,13 @@ func TestWhatStatusSaysIsPassedOn(t *testing.T) {
 		{"full", func() (*statusv1.Assignment, error) {
 			return nil, errs.New(errs.CodeExhausted, "all chat servers are full").Retry(5 * time.Second)
 		}, 503, errs.CodeExhausted, 1},
-		{"no server", func() (*statusv1.Assignment, error) { return nil, errs.New(errs.CodeUnavailable, "no chat server") }, 502, errs.CodeUnavailable, 2},
+		{"no server", func() (*statusv1.Assignment, error) {
+			return nil, errs.New(errs.CodeUnavailable, "no chat server")
+		}, 502, errs.CodeUnavailable, 2},
 		{"nothing", func() (*statusv1.Assignment, error) { return nil, nil }, 502, errs.CodeUnavailable, 1},
-		{"a bug", func() (*statusv1.Assignment, error) { return nil, errors.New("panic in 10.0.0.1") }, 500, errs.CodeInternal, 1},
+		{"a bug", func() (*statusv1.Assignment, error) {
+			return nil, errors.New("panic in 10.0.0.1")
+		}, 500, errs.CodeInternal, 1},
 		{"hanging", func() (*statusv1.Assignment, error) {
 			time.Sleep(2 * h.cfg.StatusTimeout) // is the fault
 			return nil, nil
@@ -249,7 +254,7 @@ func TestTheMailServerAway(t *testing.T) {
 		c.Codes.PerAddress = gate.Limit{Count: 1, Per: time.Hour}
 	})
 	ask := func(name string) reply {
-		return h.post("/v1/codes", map[string]string{"email": name + "@example.org", "purpose": "register"})
+		return h.requestCode(name + "@example.org")
 	}
 	for _, name := range []string{"ann", "bob", "carl"} {
 		if r := ask(name); r.status != http.StatusAccepted {
@@ -294,7 +299,8 @@ func TestAStormOfLogIns(t *testing.T) {
 				t.Error(err)
 			case r.status == http.StatusCreated:
 				in.Add(1)
-			case r.status == http.StatusServiceUnavailable && r.problem().Code == errs.CodeExhausted && r.problem().RetryAfterMS >= 1000:
+			case r.status == http.StatusServiceUnavailable && r.problem().Code == errs.CodeExhausted &&
+				r.problem().RetryAfterMS >= 1000:
 				later.Add(1)
 			default:
 				t.Errorf("%d %s", r.status, r.body)

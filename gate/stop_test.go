@@ -31,7 +31,7 @@ func TestTheStop(t *testing.T) {
 	h.cfg.SMTP.Addr = addr // nothing listens there yet
 	h.start()
 	h.eventually("ready", func() bool { return h.get("/readyz").status == http.StatusOK })
-	if r := h.post("/v1/codes", map[string]string{"email": "bob@example.org", "purpose": "register"}); r.status != http.StatusAccepted {
+	if r := h.requestCode("bob@example.org"); r.status != http.StatusAccepted {
 		t.Fatalf("a code: %d %s", r.status, r.body)
 	}
 	reached, release := make(chan struct{}), make(chan struct{})
@@ -112,7 +112,8 @@ func TestItRegistersItself(t *testing.T) {
 	}
 	h.eventually("passing in Consul", func() bool { return len(passing()) == 1 })
 	s := passing()[0].Service
-	if at := fmt.Sprintf("http://%s:%d", s.Address, s.Port); at != h.url || s.Meta["instance"] != "gate-under-test" || s.Meta["release"] != "r7" || s.Meta["zone"] != "east" {
+	if at := fmt.Sprintf("http://%s:%d", s.Address, s.Port); at != h.url || s.Meta["instance"] != "gate-under-test" ||
+		s.Meta["release"] != "r7" || s.Meta["zone"] != "east" {
 		t.Errorf("registered as %s %v", at, s.Meta)
 	}
 	if l := h.register("ann"); l.Assignment == nil || l.Assignment.Server.Instance != "chat-1" {

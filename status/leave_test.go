@@ -108,7 +108,8 @@ func TestReadiness(t *testing.T) {
 		}
 		return resp.StatusCode, string(body)
 	}
-	if code, text := get("/readyz"); code != 503 || !strings.Contains(text, "Consul at "+agent.Addr+" has not answered yet") {
+	if code, text := get("/readyz"); code != 503 ||
+		!strings.Contains(text, "Consul at "+agent.Addr+" has not answered yet") {
 		t.Errorf("without Consul: %d %s", code, text)
 	}
 	if code, _ := get("/healthz"); code != 200 {
@@ -169,7 +170,9 @@ func startChild(t *testing.T, consulAddr, instance string) *child {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &child{cmd: exec.Command(path, "--register", "--consul-addr", consulAddr, "--instance", instance, "--release", "v9")}
+	c := &child{
+		cmd: exec.Command(path, "--register", "--consul-addr", consulAddr, "--instance", instance, "--release", "v9"),
+	}
 	c.cmd.Env = append(os.Environ(), "NOMAD_ALLOC_ID=")
 	c.cmd.Stderr = &c.stderr
 	if err := c.cmd.Start(); err != nil {
@@ -192,7 +195,8 @@ func TestAProcessByItselfIsInConsulAsLongAsItLives(t *testing.T) {
 	agent, client := consul(t)
 	seen := func(instance, state string) time.Duration {
 		t.Helper()
-		return eventually(t, instance+" "+state, 20*time.Second, func() bool { return consulState(t, client, instance) == state })
+		return eventually(t, instance+" "+state, 20*time.Second,
+			func() bool { return consulState(t, client, instance) == state })
 	}
 	polite, unlucky := startChild(t, agent.Addr, "polite"), startChild(t, agent.Addr, "unlucky")
 	seen("polite", "passing")
@@ -233,7 +237,8 @@ func TestWatching(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if body, err := io.ReadAll(resp.Body); err != nil || !strings.Contains(string(body), "<title>msrChat fleet</title>") {
+	if body, err := io.ReadAll(resp.Body); err != nil ||
+		!strings.Contains(string(body), "<title>msrChat fleet</title>") {
 		t.Errorf("the page: %v %s", err, body)
 	}
 	resp.Body.Close()
@@ -280,11 +285,13 @@ func TestWatching(t *testing.T) {
 	if err := first.stop(); err != nil { // with both watching
 		t.Error(err)
 	}
-	if body, err := io.ReadAll(events.Body); err != nil || !strings.Contains(string(body), `"connections":7`) || !strings.Contains(string(body), "event: end") {
+	if body, err := io.ReadAll(events.Body); err != nil || !strings.Contains(string(body), `"connections":7`) ||
+		!strings.Contains(string(body), "event: end") {
 		t.Errorf("the stream ended with %v after %d bytes", err, len(body))
 	}
 	startReplica(t, agent.Addr, "status-2", nil)
-	until("its successor", func(replica string, connections int) bool { return replica == "status-2" && connections == 7 })
+	until("its successor",
+		func(replica string, connections int) bool { return replica == "status-2" && connections == 7 })
 	if err := cmd.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)
 	}
@@ -329,9 +336,15 @@ func TestTheFleetCommand(t *testing.T) {
 		s := newCaller(t, r.GRPCAddr()).server("a")
 		return s.GetEligible() && s.GetLoad().GetConnections() == 7
 	})
-	for _, args := range [][]string{{"fleet"}, {"fleet", "--addr", r.GRPCAddr()}, {"--consul-addr", agent.Addr, "fleet"}, {"fleet", "--consul-addr", agent.Addr}} {
+	for _, args := range [][]string{
+		{"fleet"},
+		{"fleet", "--addr", r.GRPCAddr()},
+		{"--consul-addr", agent.Addr, "fleet"},
+		{"fleet", "--consul-addr", agent.Addr},
+	} {
 		out, errout, code := fleet(args...)
-		if code != 0 || !strings.Contains(out, "replica status-1") || !strings.Contains(out, a.health.Addr()) || !strings.Contains(out, "7/1000") {
+		if code != 0 || !strings.Contains(out, "replica status-1") || !strings.Contains(out, a.health.Addr()) ||
+			!strings.Contains(out, "7/1000") {
 			t.Errorf("%v: %d %q %q", args, code, out, errout)
 		}
 	}
@@ -343,18 +356,21 @@ func TestTheFleetCommand(t *testing.T) {
 			Load     struct{ Connections, Capacity int }
 		}
 	}
-	if err := json.Unmarshal([]byte(out), &parsed); err != nil || len(parsed.Servers) != 1 || parsed.Servers[0].Instance != "a" ||
-		!parsed.Servers[0].Eligible || parsed.Servers[0].Load.Connections != 7 {
+	if err := json.Unmarshal([]byte(out), &parsed); err != nil || len(parsed.Servers) != 1 ||
+		parsed.Servers[0].Instance != "a" || !parsed.Servers[0].Eligible || parsed.Servers[0].Load.Connections != 7 {
 		t.Errorf("%v: %s", err, out)
 	}
 
-	if out, errout, code := fleet("explain"); code != 0 || !strings.Contains(out, "a would be taken (replica status-1)") || !strings.Contains(out, "7 connections") {
+	if out, errout, code := fleet("explain"); code != 0 ||
+		!strings.Contains(out, "a would be taken (replica status-1)") || !strings.Contains(out, "7 connections") {
 		t.Errorf("explain: %d %q %q", code, out, errout)
 	}
-	if out, errout, code := fleet("explain", "--avoid", "a", "--zone", "z", "--json"); code != 0 || !strings.Contains(out, `"rank": 1`) || !strings.Contains(out, `"verdict": "skipped"`) {
+	if out, errout, code := fleet("explain", "--avoid", "a", "--zone", "z", "--json"); code != 0 ||
+		!strings.Contains(out, `"rank": 1`) || !strings.Contains(out, `"verdict": "skipped"`) {
 		t.Errorf("explain as JSON: %d %q %q", code, out, errout)
 	}
-	if out, errout, code := fleet("explain", "a"); code != 0 || !strings.Contains(out, "a gets users") || !strings.Contains(out, "reports in time") {
+	if out, errout, code := fleet("explain", "a"); code != 0 || !strings.Contains(out, "a gets users") ||
+		!strings.Contains(out, "reports in time") {
 		t.Errorf("explain a server: %d %q %q", code, out, errout)
 	}
 

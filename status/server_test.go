@@ -52,7 +52,8 @@ func TestAServerWithAFaultGetsNoUsers(t *testing.T) {
 
 	a.health.Set(false)
 	t.Logf("out %v after its check began to fail", eventually(t, "none for the failing", within, out))
-	if s := c.server("a"); s.GetPassing() || !s.GetInCatalog() || !strings.Contains(s.GetReason(), "its check in Consul has failed") {
+	if s := c.server("a"); s.GetPassing() || !s.GetInCatalog() ||
+		!strings.Contains(s.GetReason(), "its check in Consul has failed") {
 		t.Errorf("fleet says %v", s)
 	}
 	a.health.Set(true)
@@ -82,7 +83,8 @@ func TestAServerWithAFaultGetsNoUsers(t *testing.T) {
 
 	b.set(func(l *statusv1.Load) { l.Connections = 1000 })
 	eventually(t, "b is full", within, func() bool { return !c.server("b").GetEligible() })
-	if _, err := c.assign(); errs.CodeOf(errs.FromGRPC(err)) != errs.CodeExhausted || errs.From(errs.FromGRPC(err)).RetryAfter <= 0 {
+	if _, err := c.assign(); errs.CodeOf(errs.FromGRPC(err)) != errs.CodeExhausted ||
+		errs.From(errs.FromGRPC(err)).RetryAfter <= 0 {
 		t.Errorf("all full: %v", err)
 	}
 	b.kill()
@@ -147,7 +149,8 @@ func TestRestartedReplicasAssignAtOnce(t *testing.T) {
 		t.Fatalf("the first call: %v, %v; want a decision by the catalog alone", got, err)
 	}
 	startReplica(t, addr, "status-4", nil)
-	took := eventually(t, "an assignment through Consul", 20*time.Second, func() bool { _, err := gate.assign(); return err == nil })
+	took := eventually(t, "an assignment through Consul", 20*time.Second,
+		func() bool { _, err := gate.assign(); return err == nil })
 	t.Logf("through Consul again %v after the restart", took)
 	eventually(t, "a decision by load", 20*time.Second, func() bool {
 		got, err := gate.assign()
@@ -186,8 +189,9 @@ func TestARestartOfConsulIsNotNoticed(t *testing.T) {
 		}
 	}
 	// The new agent calls every check critical until it ran.
-	for end := time.Now().Add(4 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) { // the same rate
+	for end := time.Now().Add(4 * time.Second); time.Now().Before(end); {
 		ask()
+		time.Sleep(20 * time.Millisecond) // the same rate
 	}
 	t.Logf("%d assignments through a restart of Consul", calls)
 }

@@ -63,10 +63,11 @@ func TestSpreadOverRealReplicas(t *testing.T) {
 
 // patient asks until it gets an assignment, as clients do.
 func (c *caller) patient() (a *statusv1.Assignment, err error) {
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) { // between two calls
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); {
 		if a, err = c.assign(); err == nil {
 			return a, nil
 		}
+		time.Sleep(20 * time.Millisecond) // between two calls
 	}
 	return nil, err
 }

@@ -168,8 +168,13 @@ func (c *chatServer) report(replica string, due bool) *statusv1.ReportRequest {
 	}
 	delete(c.used, replica)
 	return &statusv1.ReportRequest{
-		Instance: c.instance, BootId: 1, Release: "v1", StartedAtMs: 1, Endpoint: &chatv1.Endpoint{Address: c.health.Addr()},
-		Load:            &statusv1.Load{Connections: c.load.Connections, Capacity: c.load.Capacity, Draining: c.load.Draining},
+		Instance: c.instance, BootId: 1, Release: "v1", StartedAtMs: 1,
+		Endpoint: &chatv1.Endpoint{Address: c.health.Addr()},
+		Load: &statusv1.Load{
+			Connections: c.load.Connections,
+			Capacity:    c.load.Capacity,
+			Draining:    c.load.Draining,
+		},
 		UsedAssignments: used,
 	}
 }

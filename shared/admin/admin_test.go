@@ -56,7 +56,10 @@ func TestHandler(t *testing.T) {
 		{"alive", "/healthz", nil, 200, "ok"},
 		{"ready", "/readyz", nil, 200, "ok"},
 		{"alive though not ready", "/healthz", io.EOF, 200, "ok"},
-		{"not ready, safe reason", "/readyz", errs.New(errs.CodeUnavailable, "the database is away"), 503, "not ready: the database is away"},
+		{
+			"not ready, safe reason", "/readyz", errs.New(errs.CodeUnavailable, "the database is away"), 503,
+			"not ready: the database is away",
+		},
 		{"not ready, foreign reason", "/readyz", errors.New("user:secret@db"), 503, "not ready: internal error"},
 		{"runtime metrics", "/metrics", nil, 200, "go_goroutines"},
 		{"process metrics", "/metrics", nil, 200, "process_resident_memory_bytes"},
@@ -123,7 +126,8 @@ func TestHealth(t *testing.T) {
 	expect(healthv1.HealthCheckResponse_NOT_SERVING)
 	h.Set(true)
 	expect(healthv1.HealthCheckResponse_SERVING)
-	if resp, err := client.Check(t.Context(), &healthv1.HealthCheckRequest{}); err != nil || resp.GetStatus() != healthv1.HealthCheckResponse_SERVING {
+	if resp, err := client.Check(t.Context(), &healthv1.HealthCheckRequest{}); err != nil ||
+		resp.GetStatus() != healthv1.HealthCheckResponse_SERVING {
 		t.Errorf("check: got %v, %v", resp, err)
 	}
 	cancel()

@@ -28,7 +28,7 @@ const (
 	// slowly or without end.
 	headerTimeout  = 5 * time.Second
 	maxHeaderBytes = 16 << 10
-	// serveGrace is how long requests in flight get once Serve was told to end.
+	// serveGrace is how long requests in flight get at the end of Serve.
 	serveGrace = 3 * time.Second
 )
 

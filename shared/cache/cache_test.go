@@ -53,7 +53,10 @@ func TestFlags(t *testing.T) {
 		wantErr   string
 	}{
 		{name: "defaults", want: defaults},
-		{name: "password from the environment", env: "s3cret", want: with(func(c *cache.Config) { c.Password = "s3cret" })},
+		{
+			name: "password from the environment", env: "s3cret",
+			want: with(func(c *cache.Config) { c.Password = "s3cret" }),
+		},
 		{
 			name: "password from a file", env: "s3cret", args: []string{"--redis-password-file", secret},
 			want: with(func(c *cache.Config) { c.Password = "from file" }),
@@ -97,7 +100,8 @@ func open(t *testing.T, cfg cache.Config) redis.UniversalClient {
 }
 
 func TestThePoolGrowsAndLetsGo(t *testing.T) {
-	client := open(t, cache.Config{Addrs: []string{testenv.Redis(t)}, PoolSize: 20, MaxIdle: 3, Timeout: 5 * time.Second})
+	client := open(t,
+		cache.Config{Addrs: []string{testenv.Redis(t)}, PoolSize: 20, MaxIdle: 3, Timeout: 5 * time.Second})
 	var wg sync.WaitGroup
 	for range 20 {
 		wg.Go(func() {
@@ -186,7 +190,8 @@ func TestConnectionIsReadyAfterOneExchange(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(stats, "cmdstat_hello:calls=1,") || strings.Contains(stats, "setinfo") || strings.Contains(stats, "errorstat_") {
+	if !strings.Contains(stats, "cmdstat_hello:calls=1,") || strings.Contains(stats, "setinfo") ||
+		strings.Contains(stats, "errorstat_") {
 		t.Errorf("a connection began with:\n%s", stats)
 	}
 }

@@ -32,7 +32,8 @@ func TestDirect(t *testing.T) {
 		t.Errorf("members %v, want %v", got, want)
 	}
 	var low, high uint64
-	if err := db.QueryRow("SELECT low_user, high_user FROM conversations WHERE id = ?", first[0]).Scan(&low, &high); err != nil || low != 3 || high != 7 {
+	row := db.QueryRow("SELECT low_user, high_user FROM conversations WHERE id = ?", first[0])
+	if err := row.Scan(&low, &high); err != nil || low != 3 || high != 7 {
 		t.Errorf("users %d and %d (%v), want 3 and 7", low, high, err)
 	}
 }

@@ -170,15 +170,17 @@ func number(err error) uint16 {
 func CheckDurability(ctx context.Context, db *sql.DB) error {
 	var flush, syncBinlog int
 	var binlog bool
-	row := db.QueryRowContext(ctx, "SELECT @@GLOBAL.innodb_flush_log_at_trx_commit, @@GLOBAL.log_bin, @@GLOBAL.sync_binlog")
+	row := db.QueryRowContext(ctx,
+		"SELECT @@GLOBAL.innodb_flush_log_at_trx_commit, @@GLOBAL.log_bin, @@GLOBAL.sync_binlog")
 	if err := row.Scan(&flush, &binlog, &syncBinlog); err != nil {
 		return fmt.Errorf("read durability settings: %w", err)
 	}
+	const why = "a crash would lose acknowledged messages; set it to 1"
 	if flush != 1 {
-		return fmt.Errorf("the database runs with innodb_flush_log_at_trx_commit=%d: a crash would lose acknowledged messages; set it to 1", flush)
+		return fmt.Errorf("the database runs with innodb_flush_log_at_trx_commit=%d: %s", flush, why)
 	}
 	if binlog && syncBinlog != 1 {
-		return fmt.Errorf("the database runs with a binlog and sync_binlog=%d: a crash would lose acknowledged messages; set it to 1", syncBinlog)
+		return fmt.Errorf("the database runs with a binlog and sync_binlog=%d: %s", syncBinlog, why)
 	}
 	return nil
 }

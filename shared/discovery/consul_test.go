@@ -178,7 +178,8 @@ func TestRegisterChecksWhatItIsGiven(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			r := good
 			c.spoil(&r)
-			if _, err := discovery.Register(t.Context(), client, r); err == nil || !strings.Contains(err.Error(), c.want) {
+			if _, err := discovery.Register(t.Context(), client, r); err == nil ||
+				!strings.Contains(err.Error(), c.want) {
 				t.Errorf("got %v, want %q", err, c.want)
 			}
 		})

@@ -58,7 +58,9 @@ type Registration struct {
 // The process calls deregister when it leaves, best before it stops serving; more
 // than once does no harm. If it dies without, its checks turn critical within two
 // seconds and Consul forgets it a minute later.
-func Register(ctx context.Context, client *api.Client, r Registration) (deregister func(ctx context.Context) error, err error) {
+func Register(
+	ctx context.Context, client *api.Client, r Registration,
+) (deregister func(ctx context.Context) error, err error) {
 	k := &keeper{client: client, log: r.Log, ended: make(chan struct{})}
 	if k.log == nil {
 		k.log = slog.New(slog.DiscardHandler)

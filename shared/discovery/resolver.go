@@ -40,7 +40,9 @@ type builder struct{ client *api.Client }
 func (builder) Scheme() string { return Scheme }
 
 // Build starts a watch for one channel; gRPC closes it with the channel.
-func (b builder) Build(target resolver.Target, cc resolver.ClientConn, _ resolver.BuildOptions) (resolver.Resolver, error) {
+func (b builder) Build(
+	target resolver.Target, cc resolver.ClientConn, _ resolver.BuildOptions,
+) (resolver.Resolver, error) {
 	service := target.Endpoint()
 	if service == "" {
 		return nil, errors.New("resolve: the target names no service, want consul:///NAME")

@@ -103,9 +103,13 @@ func (a *agent) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			c -= 'a' - 'A'
 		}
 		entries = append(entries, &api.ServiceEntry{
-			Node:    &api.Node{Address: "10.0.0.1"},
-			Service: &api.AgentService{ID: "chat-" + string(c), Port: 5, Meta: map[string]string{"instance": string(c)}},
-			Checks:  api.HealthChecks{{Status: state}},
+			Node: &api.Node{Address: "10.0.0.1"},
+			Service: &api.AgentService{
+				ID:   "chat-" + string(c),
+				Port: 5,
+				Meta: map[string]string{"instance": string(c)},
+			},
+			Checks: api.HealthChecks{{Status: state}},
 		})
 	}
 	if err := json.NewEncoder(w).Encode(entries); err != nil {
@@ -187,16 +191,44 @@ func TestWatchReports(t *testing.T) {
 		script []answer
 		want   []string
 	}{
-		{"changes in order of the id", nil, []answer{{index: 5, ids: "BA"}, {index: 6, ids: "ABC"}}, []string{"AB", "ABC"}},
+		{
+			"changes in order of the id", nil,
+			[]answer{{index: 5, ids: "BA"}, {index: 6, ids: "ABC"}},
+			[]string{"AB", "ABC"},
+		},
 		{"a failing check", nil, []answer{{index: 5, ids: "AB"}, {index: 6, ids: "Ab"}}, []string{"AB", "A!B"}},
-		{"the same content once", nil, []answer{{index: 5, ids: "AB"}, {index: 6, ids: "BA"}, {index: 7, ids: "A"}}, []string{"AB", "A"}},
+		{
+			"the same content once", nil,
+			[]answer{{index: 5, ids: "AB"}, {index: 6, ids: "BA"}, {index: 7, ids: "A"}},
+			[]string{"AB", "A"},
+		},
 		{"an empty start at once", nil, []answer{{index: 5}, {index: 6, ids: "A"}}, []string{"", "A"}},
-		{"through an error, the last good list stays", nil, []answer{{index: 5, ids: "A"}, {status: 500}, {status: 500}, {index: 6, ids: "AB"}}, []string{"A", "AB"}},
+		{
+			"through an error, the last good list stays", nil,
+			[]answer{{index: 5, ids: "A"}, {status: 500}, {status: 500}, {index: 6, ids: "AB"}},
+			[]string{"A", "AB"},
+		},
 		{"no short emptiness", nil, []answer{{index: 5, ids: "A"}, {index: 6}, {index: 7, ids: "A"}}, []string{"A"}},
-		{"no emptiness by missing rights", nil, []answer{{index: 5, ids: "A"}, {index: 6, filtered: true}, {index: 7, ids: "AB"}}, []string{"A", "AB"}},
-		{"only passing ones", passingOnly, []answer{{index: 5, ids: "Ab"}, {index: 6, ids: "AB"}, {index: 7, ids: "aB"}}, []string{"A", "AB", "B"}},
-		{"only passing: no change in a failing one", passingOnly, []answer{{index: 5, ids: "A"}, {index: 6, ids: "Ab"}, {index: 7, ids: "A"}}, []string{"A"}},
-		{"only passing: none passes, at once", passingOnly, []answer{{index: 5, ids: "A"}, {index: 6, ids: "a"}}, []string{"A", ""}},
+		{
+			"no emptiness by missing rights", nil,
+			[]answer{{index: 5, ids: "A"}, {index: 6, filtered: true}, {index: 7, ids: "AB"}},
+			[]string{"A", "AB"},
+		},
+		{
+			"only passing ones", passingOnly,
+			[]answer{{index: 5, ids: "Ab"}, {index: 6, ids: "AB"}, {index: 7, ids: "aB"}},
+			[]string{"A", "AB", "B"},
+		},
+		{
+			"only passing: no change in a failing one", passingOnly,
+			[]answer{{index: 5, ids: "A"}, {index: 6, ids: "Ab"}, {index: 7, ids: "A"}},
+			[]string{"A"},
+		},
+		{
+			"only passing: none passes, at once", passingOnly,
+			[]answer{{index: 5, ids: "A"}, {index: 6, ids: "a"}},
+			[]string{"A", ""},
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			opts := quick
@@ -249,10 +281,22 @@ func TestTheIndexFollowsConsulsRules(t *testing.T) {
 		want   []string
 	}{
 		{"goes on from the last one", []answer{{index: 5, ids: "A"}, {index: 9, ids: "A"}}, []string{"", "5", "9"}},
-		{"starts over when it went backwards", []answer{{index: 9, ids: "A"}, {index: 3, ids: "A"}, {index: 3, ids: "A"}}, []string{"", "9", "", "3"}},
+		{
+			"starts over when it went backwards",
+			[]answer{{index: 9, ids: "A"}, {index: 3, ids: "A"}, {index: 3, ids: "A"}},
+			[]string{"", "9", "", "3"},
+		},
 		{"never 0, which would not block", []answer{{index: 0, ids: "A"}}, []string{"", "1"}},
-		{"starts over after an error", []answer{{index: 9, ids: "A"}, {status: 500}, {index: 9, ids: "A"}}, []string{"", "9", "", "9"}},
-		{"an answer without index is an error", []answer{{index: 9, ids: "A"}, {index: -1}, {index: 9, ids: "A"}}, []string{"", "9", "", "9"}},
+		{
+			"starts over after an error",
+			[]answer{{index: 9, ids: "A"}, {status: 500}, {index: 9, ids: "A"}},
+			[]string{"", "9", "", "9"},
+		},
+		{
+			"an answer without index is an error",
+			[]answer{{index: 9, ids: "A"}, {index: -1}, {index: 9, ids: "A"}},
+			[]string{"", "9", "", "9"},
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			a := newAgent(t, c.script...)

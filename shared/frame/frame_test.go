@@ -112,12 +112,14 @@ func TestBadFramesAreRefused(t *testing.T) {
 		if len(c.wire) < frame.HeaderLen {
 			continue
 		}
-		_, err = frame.Burst(bytes.NewReader(c.wire[frame.HeaderLen:]), 1024, c.wire[:frame.HeaderLen:frame.HeaderLen], func([]byte) error { return nil })
+		_, err = frame.Burst(bytes.NewReader(c.wire[frame.HeaderLen:]), 1024,
+			c.wire[:frame.HeaderLen:frame.HeaderLen], func([]byte) error { return nil })
 		if !errors.Is(err, c.want) {
 			t.Errorf("%s in a burst: got %v, want %v", c.name, err, c.want)
 		}
 	}
-	if _, err := frame.Read(bytes.NewReader([]byte{0, 0, 0, 3, 0xff, 0xff, 0xff}), 1024, nil, &chatv1.ClientFrame{}); err == nil {
+	garbage := bytes.NewReader([]byte{0, 0, 0, 3, 0xff, 0xff, 0xff})
+	if _, err := frame.Read(garbage, 1024, nil, &chatv1.ClientFrame{}); err == nil {
 		t.Error("garbage was accepted")
 	}
 	wrong := &chatv1.ClientFrame{Body: &chatv1.ClientFrame_OpenDirect{OpenDirect: &chatv1.OpenDirect{PeerName: "\xff\xfe"}}}
@@ -169,7 +171,8 @@ func FuzzRead(f *testing.F) {
 			if err != nil {
 				t.Fatalf("what was read cannot be written: %v", err)
 			}
-			if _, err := frame.Read(bytes.NewReader(again), 2*limit, nil, &chatv1.ClientFrame{}); err != nil && !errors.Is(err, frame.ErrEmpty) {
+			if _, err := frame.Read(bytes.NewReader(again), 2*limit, nil, &chatv1.ClientFrame{}); err != nil &&
+				!errors.Is(err, frame.ErrEmpty) {
 				t.Fatalf("what was written cannot be read: %v", err)
 			}
 		}

@@ -63,7 +63,8 @@ func TestRelayFaults(t *testing.T) {
 		got := to.sent
 		whole := slices.Sorted(slices.Values(got))
 		whole = slices.Compact(whole)
-		if slices.Equal(got, straight) == c.changed || slices.Equal(whole, straight) != c.whole || slices.IsSorted(got) != c.sorted {
+		if slices.Equal(got, straight) == c.changed || slices.Equal(whole, straight) != c.whole ||
+			slices.IsSorted(got) != c.sorted {
 			t.Errorf("%q, deliveries %v: %d frames of %d came: %v", c.mode, c.deliveries, len(got), frames, got)
 		}
 	}

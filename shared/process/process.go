@@ -136,8 +136,8 @@ func Usage(err error) error {
 	return usageError{err}
 }
 
-// Run runs an app until it ends, ctx ends, or the process is told to stop
-// (SIGINT or SIGTERM end the app's context; a second one kills). It reports an
+// Run runs an app until it ends, ctx ends, or the process gets SIGINT or SIGTERM,
+// which end the app's context; a second signal kills the process. It reports an
 // error once and returns the exit code.
 func Run(ctx context.Context, app *cli.App, args []string, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)

@@ -44,7 +44,8 @@ func TestDefaults(t *testing.T) {
 func TestAnErrorIsReportedOnce(t *testing.T) {
 	var stderr bytes.Buffer
 	app := &cli.App{Name: "prog", Action: func(*cli.Context) error { return errors.New("no luck") }}
-	if code := process.Run(t.Context(), app, []string{"prog"}, &stderr); code != process.ExitFailed || stderr.String() != "prog: no luck\n" {
+	if code := process.Run(t.Context(), app, []string{"prog"}, &stderr); code != process.ExitFailed ||
+		stderr.String() != "prog: no luck\n" {
 		t.Errorf("exit %d, %q", code, stderr.String())
 	}
 }
@@ -53,7 +54,8 @@ func TestWrongUsageHasItsOwnCode(t *testing.T) {
 	for _, args := range [][]string{{"prog", "--nonsense"}, {"prog", "nonsense"}} {
 		var stderr bytes.Buffer
 		app := &cli.App{Name: "prog", Writer: io.Discard, Action: func(*cli.Context) error { return nil }}
-		if code := process.Run(t.Context(), app, args, &stderr); code != process.ExitUsage || !strings.Contains(stderr.String(), "--help") {
+		if code := process.Run(t.Context(), app, args, &stderr); code != process.ExitUsage ||
+			!strings.Contains(stderr.String(), "--help") {
 			t.Errorf("%v: exit %d, %q", args, code, &stderr)
 		}
 	}

@@ -23,12 +23,13 @@ import (
 )
 
 // Policy is the waits after 1, 2, 3 … failures in a row: Min, doubled with every
-// further failure, at most Max. Each is jittered, so that the many who lost one
-// server do not come back as one. Without a Min there is no wait.
+// further failure, at most Max. Each is jittered to between half and all of it, so
+// that the clients of a server that died do not come back as one. Without a Min
+// there is no wait.
 type Policy struct {
-	// First is for clients that may come back at once and only have to be spread:
-	// where it is set, the first wait is a random one between 0 and First, and Min
-	// is the second.
+	// First is for clients that may come back at once and only have to be spread: if
+	// it is set, the first wait is a random one between 0 and First, and Min is the
+	// second.
 	First    time.Duration
 	Min, Max time.Duration
 }
@@ -63,9 +64,8 @@ func Jitter(d time.Duration) time.Duration {
 	return d/2 + rand.N(d/2+1)
 }
 
-// Asked is the wait for a peer that said when to come back: never less than it
-// asked for, and up to a quarter more, so that those who were told the same time
-// do not come back as one.
+// Asked is the wait for a peer that said when to come back: that time and up to a
+// quarter more, so that clients that got the same time do not come back as one.
 func Asked(after time.Duration) time.Duration {
 	after = max(after, 0)
 	return after + rand.N(after/4+1)

@@ -81,7 +81,8 @@ func TestASleepEndsInTimeOrWithItsContext(t *testing.T) {
 		}
 		p := retry.Policy{Min: time.Minute, Max: time.Minute}
 		start = time.Now()
-		if slept := p.Wait(t.Context(), 1); !slept || time.Since(start) < 30*time.Second || time.Since(start) > time.Minute {
+		if slept := p.Wait(t.Context(), 1); !slept || time.Since(start) < 30*time.Second ||
+			time.Since(start) > time.Minute {
 			t.Errorf("a policy's wait took %v", time.Since(start))
 		}
 	})

@@ -121,7 +121,8 @@ func apply(ctx context.Context, db *sql.DB, all []Migration, log *slog.Logger) (
 		if _, err := conn.ExecContext(ctx, m.Statement); err != nil && !database.AlreadyExists(err) {
 			return fmt.Errorf("migration %04d_%s: %w", m.Version, m.Name, err)
 		}
-		if _, err := conn.ExecContext(ctx, "INSERT IGNORE INTO schema_version (version, name, applied_at) VALUES (?, ?, ?)",
+		if _, err := conn.ExecContext(ctx,
+			"INSERT IGNORE INTO schema_version (version, name, applied_at) VALUES (?, ?, ?)",
 			m.Version, m.Name, time.Now().UnixMilli()); err != nil {
 			return fmt.Errorf("record migration %d: %w", m.Version, err)
 		}

@@ -20,7 +20,8 @@ var quiet = slog.New(slog.DiscardHandler)
 func TestMigrationsMayRunAgainAndAtOnce(t *testing.T) {
 	cfg := testenv.MariaDB(t)
 	db := testenv.Open(t, cfg)
-	mustExec(t, db, "INSERT INTO users (name, name_key, email, email_key, password_hash, created_at) VALUES ('a','a','a','a','a',1)")
+	mustExec(t, db, `INSERT INTO users (name, name_key, email, email_key, password_hash, created_at)
+		VALUES ('a', 'a', 'a', 'a', 'a', 1)`)
 	mustExec(t, db, "DELETE FROM schema_version WHERE version > 2") // as if it had died part-way
 	if err := schema.Check(t.Context(), db, schema.Latest()); !errors.Is(err, schema.ErrTooOld) {
 		t.Errorf("an old schema: got %v, want ErrTooOld", err)
@@ -71,7 +72,8 @@ func TestMigrationsOnlyExpand(t *testing.T) {
 			t.Errorf("migration %d %s has %s", m.Version, m.Name, found)
 		}
 		// A column without a default would make the older binary's inserts fail.
-		if strings.Contains(statement, "ADD COLUMN") && (strings.Contains(statement, "NOT NULL") && !strings.Contains(statement, "DEFAULT")) {
+		if strings.Contains(statement, "ADD COLUMN") &&
+			(strings.Contains(statement, "NOT NULL") && !strings.Contains(statement, "DEFAULT")) {
 			t.Errorf("migration %d %s adds a column that the older binary cannot leave out", m.Version, m.Name)
 		}
 	}
@@ -84,7 +86,8 @@ func TestAServerThatIsNotDurableIsRefused(t *testing.T) {
 		t.Fatalf("the safe settings were refused: %v", err)
 	}
 	mustExec(t, db, "SET GLOBAL innodb_flush_log_at_trx_commit = 2")
-	if err := database.CheckDurability(t.Context(), db); err == nil || !strings.Contains(err.Error(), "innodb_flush_log_at_trx_commit=2") {
+	if err := database.CheckDurability(t.Context(), db); err == nil ||
+		!strings.Contains(err.Error(), "innodb_flush_log_at_trx_commit=2") {
 		t.Errorf("got %v, want a refusal that names the setting", err)
 	}
 }

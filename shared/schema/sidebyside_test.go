@@ -36,7 +36,8 @@ func TestAnOlderAndANewerBinarySideBySide(t *testing.T) {
 	}
 	openDirect := func(low int) {
 		t.Helper()
-		if _, err := db.ExecContext(t.Context(), "INSERT INTO conversations (kind, low_user, high_user, created_at) VALUES (1, ?, 99, 1)", low); err != nil {
+		const insert = "INSERT INTO conversations (kind, low_user, high_user, created_at) VALUES (1, ?, 99, 1)"
+		if _, err := db.ExecContext(t.Context(), insert, low); err != nil {
 			t.Errorf("the older binary's insert: %v", err)
 		}
 	}
@@ -70,7 +71,8 @@ func TestAnOlderAndANewerBinarySideBySide(t *testing.T) {
 		t.Fatal(err)
 	}
 	var first sql.NullInt64
-	if err := db.QueryRowContext(t.Context(), "SELECT first_seq FROM conversations WHERE low_user = 1").Scan(&first); err != nil || first.Int64 != 7 {
+	row := db.QueryRowContext(t.Context(), "SELECT first_seq FROM conversations WHERE low_user = 1")
+	if err := row.Scan(&first); err != nil || first.Int64 != 7 {
 		t.Errorf("first_seq %v after the revert, %v", first, err)
 	}
 	if err := schema.Check(t.Context(), db, len(newer)); err != nil {

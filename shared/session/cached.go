@@ -36,7 +36,8 @@ func newCached(rdb redis.UniversalClient) *cached {
 	return &cached{
 		rdb: rdb, keep: DefaultCacheTime,
 		lookups: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "msrchat_session_lookups_total", Help: "Tokens verified, by the source of the answer (cache or database).",
+			Name: "msrchat_session_lookups_total",
+			Help: "Tokens verified, by the source of the answer (cache or database).",
 		}, []string{"source"}),
 		failed: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "msrchat_session_cache_failures_total", Help: "Failed exchanges with Redis about sessions.",
@@ -99,7 +100,13 @@ func (c *cached) get(ctx context.Context, hash []byte) (_ *Session, answered boo
 		return nil, answered
 	}
 	c.lookups.WithLabelValues("cache").Inc()
-	return &Session{ID: e.ID, UserID: e.UserID, UserName: e.Name, Device: e.Device, ExpiresAt: time.UnixMilli(e.Expires)}, true
+	return &Session{
+		ID:        e.ID,
+		UserID:    e.UserID,
+		UserName:  e.Name,
+		Device:    e.Device,
+		ExpiresAt: time.UnixMilli(e.Expires),
+	}, true
 }
 
 // put remembers a live session. It never replaces a revocation.

@@ -135,7 +135,9 @@ func (s *Store) Create(ctx context.Context, userID uint64, device string) (token
 	return token, created, nil
 }
 
-func (s *Store) insert(ctx context.Context, userID uint64, device string, hash []byte) (_ Session, replaced [][]byte, err error) {
+func (s *Store) insert(
+	ctx context.Context, userID uint64, device string, hash []byte,
+) (_ Session, replaced [][]byte, err error) {
 	tx, err := s.db.BeginTx(ctx, nil)
 	if err != nil {
 		return Session{}, nil, err
@@ -155,11 +157,13 @@ func (s *Store) insert(ctx context.Context, userID uint64, device string, hash [
 		return Session{}, nil, err
 	}
 	if len(replaced) > 0 {
-		if _, err := tx.ExecContext(ctx, "UPDATE sessions SET revoked_at = ?"+live, now.UnixMilli(), userID, device); err != nil {
+		if _, err := tx.ExecContext(ctx, "UPDATE sessions SET revoked_at = ?"+live,
+			now.UnixMilli(), userID, device); err != nil {
 			return Session{}, nil, err
 		}
 	}
-	res, err := tx.ExecContext(ctx, "INSERT INTO sessions (token_hash, user_id, device, created_at, expires_at) VALUES (?, ?, ?, ?, ?)",
+	res, err := tx.ExecContext(ctx,
+		"INSERT INTO sessions (token_hash, user_id, device, created_at, expires_at) VALUES (?, ?, ?, ?, ?)",
 		hash, userID, device, now.UnixMilli(), made.ExpiresAt.UnixMilli())
 	if err != nil {
 		return Session{}, nil, err
@@ -241,7 +245,8 @@ var (
 // Revoke ends a session. One that is unknown or already ended is no error.
 func (s *Store) Revoke(ctx context.Context, sessionID uint64) error {
 	// The time of the first revocation stays.
-	_, err := s.db.ExecContext(ctx, "UPDATE sessions SET revoked_at = COALESCE(revoked_at, ?) WHERE id = ?", s.now().UnixMilli(), sessionID)
+	_, err := s.db.ExecContext(ctx, "UPDATE sessions SET revoked_at = COALESCE(revoked_at, ?) WHERE id = ?",
+		s.now().UnixMilli(), sessionID)
 	var hash []byte
 	if err == nil {
 		err = s.db.QueryRowContext(ctx, "SELECT token_hash FROM sessions WHERE id = ?", sessionID).Scan(&hash)

@@ -122,7 +122,8 @@ func contract(t *testing.T, db *sql.DB, rdb redis.UniversalClient, user uint64, 
 
 	step()
 	token, made := create(t, s, user, "laptop 你好")
-	if want := c.now().Add(time.Hour); len(token) != session.TokenBytes || made.UserID != user || !made.ExpiresAt.Equal(want) {
+	if want := c.now().Add(time.Hour); len(token) != session.TokenBytes || made.UserID != user ||
+		!made.ExpiresAt.Equal(want) {
 		t.Errorf("created %+v with %d token bytes, want it to end at %v", made, len(token), want)
 	}
 	for range 2 { // the second time from the cache, if there is one
@@ -139,7 +140,9 @@ func contract(t *testing.T, db *sql.DB, rdb redis.UniversalClient, user uint64, 
 	// Made-up tokens.
 	random := make([]byte, session.TokenBytes)
 	_, _ = rand.Read(random)
-	for _, bad := range [][]byte{nil, {}, token[:31], append(slices.Clone(token), 0), random, bytes.Repeat([]byte{0}, 32)} {
+	for _, bad := range [][]byte{
+		nil, {}, token[:31], append(slices.Clone(token), 0), random, bytes.Repeat([]byte{0}, 32),
+	} {
 		step()
 		_, err := s.Verify(ctx, bad)
 		wantCode(t, fmt.Sprintf("token of %d bytes", len(bad)), err, errs.CodeUnauthenticated)
@@ -214,7 +217,8 @@ func TestTokensAreNotStored(t *testing.T) {
 		t.Fatal(err)
 	}
 	var stored []byte
-	if err := db.QueryRowContext(t.Context(), "SELECT token_hash FROM sessions").Scan(&stored); err != nil || bytes.Equal(stored, token) {
+	if err := db.QueryRowContext(t.Context(), "SELECT token_hash FROM sessions").Scan(&stored); err != nil ||
+		bytes.Equal(stored, token) {
 		t.Errorf("the database has the token itself (%v)", err)
 	}
 	keys, err := rdb.Keys(t.Context(), "*").Result()
@@ -364,7 +368,8 @@ func TestLogInsOnOneDeviceAtOnceLeaveOne(t *testing.T) {
 	}
 	wg.Wait()
 	var live, all int
-	err := db.QueryRowContext(t.Context(), "SELECT COUNT(*), COALESCE(SUM(revoked_at IS NULL), 0) FROM sessions").Scan(&all, &live)
+	err := db.QueryRowContext(t.Context(), "SELECT COUNT(*), COALESCE(SUM(revoked_at IS NULL), 0) FROM sessions").
+		Scan(&all, &live)
 	if err != nil || all != 24 || live != 2 {
 		t.Errorf("%d sessions, %d live (%v); want 24 and 2", all, live, err)
 	}

@@ -49,7 +49,8 @@ func TestNames(t *testing.T) {
 }
 
 func TestEmails(t *testing.T) {
-	if display, key, err := text.Email(" Ann.B@Example.COM "); err != nil || display != "Ann.B@Example.COM" || key != "ann.b@example.com" {
+	if display, key, err := text.Email(" Ann.B@Example.COM "); err != nil || display != "Ann.B@Example.COM" ||
+		key != "ann.b@example.com" {
 		t.Errorf("got %q, %q, %v", display, key, err)
 	}
 	for _, in := range []string{
@@ -73,7 +74,8 @@ func TestMessages(t *testing.T) {
 	}
 	bad := map[string]errs.Code{
 		"": errs.CodeInvalid, " \n ": errs.CodeInvalid, "a\x1b[2J": errs.CodeInvalid, "a\x00": errs.CodeInvalid,
-		"a\u202eb": errs.CodeInvalid, "a\u2067b": errs.CodeInvalid, "a\u009bb": errs.CodeInvalid, "\xff": errs.CodeInvalid,
+		"a\u202eb": errs.CodeInvalid, "a\u2067b": errs.CodeInvalid, "a\u009bb": errs.CodeInvalid,
+		"\xff": errs.CodeInvalid,
 		strings.Repeat("x", text.MaxMessageRunes+1): errs.CodeTooLarge, strings.Repeat("x", 10_000): errs.CodeTooLarge,
 	}
 	for in, code := range bad {
@@ -81,7 +83,8 @@ func TestMessages(t *testing.T) {
 			t.Errorf("Message(%.20q…): got %q, want %s", in, got, code)
 		}
 	}
-	if text.Password("1234567") == nil || text.Password(strings.Repeat("x", 257)) == nil || text.Password("12345678") != nil {
+	if text.Password("1234567") == nil || text.Password(strings.Repeat("x", 257)) == nil ||
+		text.Password("12345678") != nil {
 		t.Error("password limits are off")
 	}
 }

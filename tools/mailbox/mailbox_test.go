@@ -17,7 +17,8 @@ import (
 
 func TestDeliveredMailIsShown(t *testing.T) {
 	box := run(t)
-	send(t, box, "gate@localhost", []string{"anna@example.org"}, "Subject: =?utf-8?B?6aqM6K+B56CB?=\r\n\r\nYour code is 123456\r\n")
+	send(t, box, "gate@localhost", []string{"anna@example.org"},
+		"Subject: =?utf-8?B?6aqM6K+B56CB?=\r\n\r\nYour code is 123456\r\n")
 	send(t, box, "gate@localhost", []string{"ben@example.org", "anna@example.org"}, "Subject: second\r\n\r\nnewer\r\n")
 
 	newest, ok := box.Newest("Anna@Example.org") // people type addresses as they like
@@ -42,15 +43,19 @@ func TestDeliveredMailIsShown(t *testing.T) {
 func TestDecoding(t *testing.T) {
 	for name, tc := range map[string]struct{ mail, subject, text string }{
 		"base64 body": {
-			"Subject: s\nContent-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: base64\n\n5L2g5aW9\n", "s", "你好",
+			"Subject: s\nContent-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: base64\n\n5L2g5aW9\n",
+			"s", "你好",
 		},
 		"quoted-printable body": {
 			"Subject: s\nContent-Transfer-Encoding: quoted-printable\n\ncaf=C3=A9=\n!\n", "s", "café!",
 		},
 		"latin-1 body": {"Subject: s\nContent-Type: text/plain; charset=ISO-8859-1\n\ncaf\xe9\n", "s", "café"},
 		"plain text of alternatives": {
-			"Subject: s\nContent-Type: multipart/alternative; boundary=b\n\n--b\nContent-Type: text/html\n\n<p>html</p>\n--b\n" +
-				"Content-Type: text/plain\nContent-Transfer-Encoding: quoted-printable\n\nplain =E2=9C=93\n--b--\n", "s", "plain ✓",
+			"Subject: s\nContent-Type: multipart/alternative; boundary=b\n\n" +
+				"--b\nContent-Type: text/html\n\n<p>html</p>\n" +
+				"--b\nContent-Type: text/plain\nContent-Transfer-Encoding: quoted-printable\n\nplain =E2=9C=93\n" +
+				"--b--\n",
+			"s", "plain ✓",
 		},
 		"html alone":               {"Subject: s\nContent-Type: text/html\n\n<p>html</p>\n", "s", "<p>html</p>"},
 		"no header at all":         {"just words\n", "", "just words"},
@@ -75,14 +80,16 @@ func TestDecoding(t *testing.T) {
 func TestRefusals(t *testing.T) {
 	box := run(t)
 	big := "Subject: big\r\n\r\n" + strings.Repeat("0123456789abcdef0123456789abcdef\r\n", 4000)
-	if err := trySend(box, "a@localhost", []string{"b@localhost"}, big); err == nil || !strings.Contains(err.Error(), "552") {
+	if err := trySend(box, "a@localhost", []string{"b@localhost"}, big); err == nil ||
+		!strings.Contains(err.Error(), "552") {
 		t.Errorf("a mail of %d bytes: %v, want code 552", len(big), err)
 	}
 	var many []string
 	for i := range 60 {
 		many = append(many, fmt.Sprintf("u%d@localhost", i))
 	}
-	if err := trySend(box, "a@localhost", many, "Subject: s\r\n\r\nx\r\n"); err == nil || !strings.Contains(err.Error(), "452") {
+	if err := trySend(box, "a@localhost", many, "Subject: s\r\n\r\nx\r\n"); err == nil ||
+		!strings.Contains(err.Error(), "452") {
 		t.Errorf("60 recipients: %v, want code 452", err)
 	}
 	for name, lines := range map[string]string{

@@ -24,7 +24,8 @@ func TestStoreForgetsTheOldest(t *testing.T) {
 // Whatever comes over the wire, decode returns, and what it returns is text.
 func FuzzDecode(f *testing.F) {
 	f.Add([]byte("Subject: s\r\n\r\ntext"))
-	f.Add([]byte("Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\nx\r\n--b--"))
+	f.Add([]byte("Content-Type: multipart/mixed; boundary=b\r\n\r\n" +
+		"--b\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\nx\r\n--b--"))
 	f.Add([]byte("Content-Transfer-Encoding: base64\r\n\r\n\xff\xfe"))
 	f.Add([]byte(strings.Repeat("Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n", 20)))
 	f.Fuzz(func(t *testing.T, raw []byte) {

@@ -233,7 +233,8 @@ func (f *Fleet) unsettled(ctx context.Context) error {
 			}
 		}
 		if running != want || len(entries) != want || passing != want {
-			return fmt.Errorf("%s: %d of %d run, %d are in Consul, %d pass", service, running, want, len(entries), passing)
+			return fmt.Errorf("%s: %d of %d run, %d are in Consul, %d pass", service, running, want, len(entries),
+				passing)
 		}
 	}
 	return nil
@@ -385,7 +386,8 @@ func (f *Fleet) awaitNodes(ctx context.Context, names ...string) error {
 		missing := slices.Clone(names)
 		list, _, err := f.Nomad().Nodes().List((&nomad.QueryOptions{}).WithContext(ctx))
 		for _, n := range list {
-			if n.Status == nomad.NodeStatusReady && n.SchedulingEligibility == nomad.NodeSchedulingEligible && !n.Drain {
+			if n.Status == nomad.NodeStatusReady && n.SchedulingEligibility == nomad.NodeSchedulingEligible &&
+				!n.Drain {
 				missing = slices.DeleteFunc(missing, func(name string) bool { return name == n.Name })
 			}
 		}

@@ -77,15 +77,23 @@ func TestFlagsAndEnvironment(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, value := range map[string]string{
-		"NOMAD_ALLOC_ID": "alloc-7", "MSRCHAT_RELEASE": "r7", "MSRCHAT_HTTP_BIND": "127.0.0.1:1", "MSRCHAT_SMTP_USER": "u",
-		"MSRCHAT_SMTP_PASSWORD": "p", "MSRCHAT_MYSQL_PASSWORD": "m", "MSRCHAT_REDIS_PASSWORD": "r", "MSRCHAT_CODE_SECRET": "from the environment",
-		"MSRCHAT_CODES_PER_CLIENT": "1000/1m", "MSRCHAT_REDIS_ADDR": "a:1,b:2",
+		"NOMAD_ALLOC_ID":           "alloc-7",
+		"MSRCHAT_RELEASE":          "r7",
+		"MSRCHAT_HTTP_BIND":        "127.0.0.1:1",
+		"MSRCHAT_SMTP_USER":        "u",
+		"MSRCHAT_SMTP_PASSWORD":    "p",
+		"MSRCHAT_MYSQL_PASSWORD":   "m",
+		"MSRCHAT_REDIS_PASSWORD":   "r",
+		"MSRCHAT_CODE_SECRET":      "from the environment",
+		"MSRCHAT_CODES_PER_CLIENT": "1000/1m",
+		"MSRCHAT_REDIS_ADDR":       "a:1,b:2",
 	} {
 		t.Setenv(name, value)
 	}
-	got, err := parsed(t, "--zone", "east", "--http-bind", "127.0.0.1:2", "--http-advertise", "gate.example.org:80", "--register",
-		"--trusted-proxy", "10.1.2.3/8,fd00::/8", "--drain", "3s", "--code-secret-file", file, "--codes-per-address", "0",
-		"--logins-per-account", "5/1h", "--passwords-at-once", "3", "--password-memory", "1024", "--smtp-tls", "tls", "--session-lifetime", "24h")
+	got, err := parsed(t, "--zone", "east", "--http-bind", "127.0.0.1:2", "--http-advertise", "gate.example.org:80",
+		"--register", "--trusted-proxy", "10.1.2.3/8,fd00::/8", "--drain", "3s", "--code-secret-file", file,
+		"--codes-per-address", "0", "--logins-per-account", "5/1h", "--passwords-at-once", "3", "--password-memory",
+		"1024", "--smtp-tls", "tls", "--session-lifetime", "24h")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,14 +102,16 @@ func TestFlagsAndEnvironment(t *testing.T) {
 	want.Drain, want.Grace = 3*time.Second, want.Grace+3*time.Second
 	want.MySQL.Password, want.Redis.Password, want.Redis.Addrs = "m", "r", []string{"a:1", "b:2"}
 	want.SMTP.User, want.SMTP.Password, want.SMTP.TLS = "u", "p", "tls"
-	want.Codes.Secret, want.Codes.PerAddress, want.Codes.PerClient = []byte("pepper"), gate.Limit{}, gate.Limit{Count: 1000, Per: time.Minute}
+	want.Codes.Secret, want.Codes.PerAddress = []byte("pepper"), gate.Limit{}
+	want.Codes.PerClient = gate.Limit{Count: 1000, Per: time.Minute}
 	want.LogIns.PerAccount = gate.Limit{Count: 5, Per: time.Hour}
 	want.Passwords.AtOnce, want.Passwords.MemoryKiB, want.SessionLifetime = 3, 1024, 24*time.Hour
 	ignoreProxies := cmpopts.IgnoreFields(gate.Config{}, "TrustedProxies")
 	if diff := cmp.Diff(want, got, ignored, ignoreProxies); diff != "" {
 		t.Errorf("config (-want +got):\n%s", diff)
 	}
-	if got.Instance != "alloc-7" || got.Release != "r7" || len(got.TrustedProxies) != 2 || got.TrustedProxies[0].String() != "10.0.0.0/8" {
+	if got.Instance != "alloc-7" || got.Release != "r7" || len(got.TrustedProxies) != 2 ||
+		got.TrustedProxies[0].String() != "10.0.0.0/8" {
 		t.Errorf("instance %q, release %q, proxies %v", got.Instance, got.Release, got.TrustedProxies)
 	}
 	// Limits are pointers: one parse must not change the defaults of the next.
@@ -153,7 +163,8 @@ func TestHelpAndOpenAPI(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if code := run(t.Context(), []string{"gate", "openapi"}, &out, &errOut); code != process.ExitOK || out.String() != string(want) {
+	if code := run(t.Context(), []string{"gate", "openapi"}, &out, &errOut); code != process.ExitOK ||
+		out.String() != string(want) {
 		t.Errorf("openapi: exit %d, %d bytes, want those of openapi.yaml", code, len(out.String()))
 	}
 }
@@ -168,7 +179,8 @@ func TestItStartsAloneAndStops(t *testing.T) {
 	code := make(chan int, 1)
 	go func() {
 		code <- run(ctx, []string{
-			"gate", "--http-bind", "127.0.0.1:0", "--mysql-addr", "127.0.0.1:1", "--redis-addr", "127.0.0.1:1", "--consul-addr", "127.0.0.1:1",
+			"gate", "--http-bind", "127.0.0.1:0", "--mysql-addr", "127.0.0.1:1", "--redis-addr", "127.0.0.1:1",
+			"--consul-addr", "127.0.0.1:1",
 		}, &out, &errOut)
 	}()
 	addr := ""

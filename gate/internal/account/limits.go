@@ -57,7 +57,8 @@ func (s *Service) codeClaims(client netip.Addr, email string) []claim {
 	if s.rules.CodePause <= 0 {
 		pause.Count = 0
 	}
-	const toAddress = "codes were sent to this address already; look at its mail, also in the spam folder, or try again later"
+	const toAddress = "codes were sent to this address already; " +
+		"look at its mail, also in the spam folder, or try again later"
 	return []claim{
 		{
 			"code-client", limit.Network(client), s.rules.CodesPerClient,

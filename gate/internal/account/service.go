@@ -140,7 +140,8 @@ func (s *Service) Register(ctx context.Context, client netip.Addr, r Registratio
 	}
 	if ticket.Used {
 		// A person who has the code reads the mail, so this reveals nothing.
-		return LoggedIn{}, errs.New(errs.CodeConflict, "this address has an account already; log in instead").In("email")
+		return LoggedIn{}, errs.New(errs.CodeConflict, "this address has an account already; log in instead").
+			In("email")
 	}
 	hash, err := s.passwords.Hash(ctx, r.Password)
 	if err != nil {

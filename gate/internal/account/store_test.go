@@ -17,7 +17,8 @@ func TestDuplicateKey(t *testing.T) {
 		"Duplicate entry 'x' for key 'users.uk_users_email' for key 'uk_users_name'": "uk_users_name",
 		"": "", "'": "", "Duplicate entry": "Duplicate entry",
 	} {
-		if got := duplicateKey(fmt.Errorf("insert: %w", &mysql.MySQLError{Number: 1062, Message: message})); got != want {
+		err := fmt.Errorf("insert: %w", &mysql.MySQLError{Number: 1062, Message: message})
+		if got := duplicateKey(err); got != want {
 			t.Errorf("%q: got %q, want %q", message, got, want)
 		}
 	}

@@ -119,7 +119,8 @@ func (a *API) operation(
 		Responses:       map[string]*huma.Response{},
 	}
 	schema := a.huma.OpenAPI().Components.Schemas.Schema(problemType, true, "Problem")
-	for _, status := range append(failures, http.StatusBadRequest, http.StatusUnprocessableEntity, http.StatusBadGateway) {
+	always := []int{http.StatusBadRequest, http.StatusUnprocessableEntity, http.StatusBadGateway}
+	for _, status := range append(failures, always...) {
 		op.Responses[strconv.Itoa(status)] = &huma.Response{
 			Description: http.StatusText(status),
 			Content:     map[string]*huma.MediaType{problem.ContentType: {Schema: schema}},

@@ -26,7 +26,8 @@ func (a *API) register() {
 	open(a, a.operation(http.MethodPost, "/v1/codes", "send-code", http.StatusAccepted,
 		"Mail a verification code",
 		"Six digits, valid for some minutes, for one use and a few tries; a new code replaces the old one. "+
-			"The answer is the same whether or not the address has an account. If it has, the mail says so and has no code.",
+			"The answer is the same whether or not the address has an account. If it has, the mail says so and has "+
+			"no code.",
 		http.StatusTooManyRequests), sendCode)
 
 	open(a, a.operation(http.MethodPost, "/v1/accounts", "register", http.StatusCreated,
@@ -39,9 +40,10 @@ func (a *API) register() {
 		"Log in", "By name or by address. A log-in ends the older session of the same device.",
 		http.StatusUnauthorized, http.StatusTooManyRequests, http.StatusServiceUnavailable), logIn)
 
-	huma.Register(a.huma, withToken(a.operation(http.MethodDelete, "/v1/sessions/current", "log-out", http.StatusNoContent,
+	logOut := a.operation(http.MethodDelete, "/v1/sessions/current", "log-out", http.StatusNoContent,
 		"Log out", "Ends the session of the token. Its open chat connections end within a heartbeat.",
-		http.StatusUnauthorized)), a.logOut)
+		http.StatusUnauthorized)
+	huma.Register(a.huma, withToken(logOut), a.logOut)
 
 	open(a, withToken(a.operation(http.MethodGet, "/v1/me", "me", http.StatusOK,
 		"Who am I", "The account and the session of the token.",
@@ -49,7 +51,8 @@ func (a *API) register() {
 
 	open(a, withToken(a.operation(http.MethodPost, "/v1/assignments", "assign", http.StatusOK,
 		"Get a chat server",
-		"The chat server to connect to, chosen by load. 503 with a retry time if all are full, 502 if none can be assigned.",
+		"The chat server to connect to, chosen by load. 503 with a retry time if all are full, 502 if none can be "+
+			"assigned.",
 		http.StatusUnauthorized, http.StatusServiceUnavailable)), assign)
 }
 
@@ -140,7 +143,8 @@ func assign(ctx context.Context, b *Backend, req *assignRequest) (*Assignment, e
 	}
 	for _, instance := range req.Body.Avoid {
 		if len(instance) > maxInstance {
-			return nil, errs.New(errs.CodeInvalid, "an instance in avoid is longer than %d bytes", maxInstance).In("avoid")
+			return nil, errs.New(errs.CodeInvalid, "an instance in avoid is longer than %d bytes", maxInstance).
+				In("avoid")
 		}
 	}
 	where, err := b.Assigner.Assign(ctx, current.UserID, req.Body.Avoid)

@@ -28,7 +28,8 @@ func New(conn grpc.ClientConnInterface, zone string, timeout time.Duration, reg 
 	c := &Client{
 		status: statusv1.NewStatusServiceClient(conn), zone: zone, timeout: timeout,
 		asked: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "msrchat_gate_assignments_total", Help: "Requests for an assignment, by result: ok or the kind of failure.",
+			Name: "msrchat_gate_assignments_total",
+			Help: "Requests for an assignment, by result: ok or the kind of failure.",
 		}, []string{"result"}),
 	}
 	reg.MustRegister(c.asked)

@@ -58,7 +58,8 @@ type Store struct {
 func NewStore(cfg Config, rdb redis.UniversalClient, reg prometheus.Registerer) *Store {
 	s := &Store{cfg: cfg, rdb: rdb, checks: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "msrchat_gate_code_checks_total",
-		Help: "Verification codes checked, by result: ok, used, wrong, dead (too many wrong ones) or none (no code was issued).",
+		Help: "Verification codes checked, by result: ok, used, wrong, dead (too many wrong ones) or none " +
+			"(no code was issued).",
 	}, []string{"result"})}
 	reg.MustRegister(s.checks)
 	return s
@@ -184,7 +185,8 @@ func (s *Store) answer(result string, left int64) error {
 	case "dead":
 		return bad("there were too many wrong codes; ask for a new one")
 	case "none":
-		return bad("there is no code for this address; ask for a new one (a code is valid for %s)", inWords(s.cfg.Lifetime))
+		return bad("there is no code for this address; ask for a new one (a code is valid for %s)",
+			inWords(s.cfg.Lifetime))
 	}
 	return fmt.Errorf("check code: unexpected result %q", result)
 }

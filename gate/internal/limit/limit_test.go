@@ -53,7 +53,8 @@ func TestContract(t *testing.T) {
 			}
 			for range 3 { // refused ones neither count nor extend the window
 				e := errs.From(take("a"))
-				if e == nil || e.Code != errs.CodeRateLimited || e.Message != "too often" || e.RetryAfter <= 0 || e.RetryAfter > rule.Per {
+				if e == nil || e.Code != errs.CodeRateLimited || e.Message != "too often" || e.RetryAfter <= 0 ||
+					e.RetryAfter > rule.Per {
 					t.Fatalf("event over the limit: %+v", e)
 				}
 			}
@@ -195,7 +196,8 @@ func TestLocalKeepsABoundedNumber(t *testing.T) {
 
 func TestNetwork(t *testing.T) {
 	for in, want := range map[string]string{
-		"192.0.2.7": "192.0.2.7", "2001:db8:1:2:3:4:5:6": "2001:db8:1:2::/64", "2001:db8:1:2::9": "2001:db8:1:2::/64", "::1": "::/64",
+		"192.0.2.7": "192.0.2.7", "2001:db8:1:2:3:4:5:6": "2001:db8:1:2::/64", "2001:db8:1:2::9": "2001:db8:1:2::/64",
+		"::1": "::/64",
 	} {
 		if got := limit.Network(netip.MustParseAddr(in)); got != want {
 			t.Errorf("%s: got %s, want %s", in, got, want)

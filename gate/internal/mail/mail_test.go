@@ -19,7 +19,13 @@ import (
 	"github.com/msrchat/msrchat/shared/testenv"
 )
 
-var config = mail.QueueConfig{Size: 4, Workers: 2, FirstRetry: time.Millisecond, LastRetry: 20 * time.Millisecond, Flush: 10 * time.Second}
+var config = mail.QueueConfig{
+	Size:       4,
+	Workers:    2,
+	FirstRetry: time.Millisecond,
+	LastRetry:  20 * time.Millisecond,
+	Flush:      10 * time.Second,
+}
 
 // running is a queue that runs until end is called or the test ends.
 type running struct {
@@ -64,7 +70,9 @@ func (r running) result(t *testing.T, name string) float64 {
 
 func smtpTransport(t *testing.T, addr string) *mail.SMTP {
 	t.Helper()
-	s, err := mail.NewSMTP(mail.SMTPConfig{Addr: addr, From: "msrChat <noreply@example.org>", TLS: "none", Timeout: 2 * time.Second})
+	s, err := mail.NewSMTP(
+		mail.SMTPConfig{Addr: addr, From: "msrChat <noreply@example.org>", TLS: "none", Timeout: 2 * time.Second},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +82,12 @@ func smtpTransport(t *testing.T, addr string) *mail.SMTP {
 var quiet = slog.New(slog.DiscardHandler)
 
 func message(to string) mail.Message {
-	return mail.Message{To: to, Subject: "Ein Gruß 你好", Text: "Your code: 123456\n\n你好 🎉 " + strings.Repeat("long ", 40) + "\n", Expires: time.Now().Add(time.Minute)}
+	return mail.Message{
+		To:      to,
+		Subject: "Ein Gruß 你好",
+		Text:    "Your code: 123456\n\n你好 🎉 " + strings.Repeat("long ", 40) + "\n",
+		Expires: time.Now().Add(time.Minute),
+	}
 }
 
 func TestAMailArrivesAsWritten(t *testing.T) {
@@ -88,7 +101,8 @@ func TestAMailArrivesAsWritten(t *testing.T) {
 	if got.From != "noreply@example.org" || got.Subject != m.Subject || got.Text != m.Text {
 		t.Errorf("got %+v", got)
 	}
-	if got.Header.Get("Auto-Submitted") != "auto-generated" || got.Header.Get("Message-Id") == "" || got.Header.Get("Date") == "" {
+	if got.Header.Get("Auto-Submitted") != "auto-generated" || got.Header.Get("Message-Id") == "" ||
+		got.Header.Get("Date") == "" {
 		t.Errorf("headers %v", got.Header)
 	}
 	q.end()
@@ -110,7 +124,8 @@ func TestRetriesUntilAccepted(t *testing.T) {
 	if server.Tried() != 4 || len(server.To("ann@example.org")) != 1 {
 		t.Errorf("%d tries, %d mails; want 4 and 1", server.Tried(), len(server.To("ann@example.org")))
 	}
-	if strings.Contains(log.String(), "ann@") || strings.Contains(log.String(), "123456") || !strings.Contains(log.String(), "domain=example.org") {
+	if strings.Contains(log.String(), "ann@") || strings.Contains(log.String(), "123456") ||
+		!strings.Contains(log.String(), "domain=example.org") {
 		t.Errorf("the log has an address or a code, or says nothing:\n%s", log.String())
 	}
 }
@@ -223,7 +238,9 @@ func TestAnExpiredMailIsDropped(t *testing.T) {
 func TestAnAddressCannotAddHeaders(t *testing.T) {
 	server := mailtest.Start(t)
 	s := smtpTransport(t, server.Addr)
-	for _, to := range []string{"a@example.org\r\nBcc: b@example.org", "a@example.org, b@example.org", "not an address", ""} {
+	for _, to := range []string{
+		"a@example.org\r\nBcc: b@example.org", "a@example.org, b@example.org", "not an address", "",
+	} {
 		m := message(to)
 		if err := s.Send(t.Context(), m); err == nil || !mail.Permanent(err) {
 			t.Errorf("%q: %v, want a permanent error", to, err)
@@ -258,7 +275,9 @@ func TestConfigurationsThatCannotWork(t *testing.T) {
 func TestNoMailWithoutTheConfiguredTLS(t *testing.T) {
 	server := mailtest.Start(t) // offers no STARTTLS
 	for _, mode := range []string{"starttls", "tls"} {
-		s, err := mail.NewSMTP(mail.SMTPConfig{Addr: server.Addr, From: "a@example.org", TLS: mode, Timeout: time.Second})
+		s, err := mail.NewSMTP(
+			mail.SMTPConfig{Addr: server.Addr, From: "a@example.org", TLS: mode, Timeout: time.Second},
+		)
 		if err != nil {
 			t.Fatal(err)
 		}

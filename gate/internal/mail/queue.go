@@ -90,8 +90,8 @@ func NewQueue(cfg QueueConfig, t Transport, log *slog.Logger, reg prometheus.Reg
 		ready: make(chan *item, cfg.Size), delayed: map[*item]*time.Timer{}, idle: make(chan struct{}),
 		results: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "msrchat_gate_mails_total",
-			Help: "Mails by result: sent, refused (by the mail server), expired, dropped (at the end of the process), " +
-				"full (the queue was).",
+			Help: "Mails by result: sent, refused (by the mail server), expired, dropped (at the end of the " +
+				"process), full (the queue was).",
 		}, []string{"result"}),
 		retries: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "msrchat_gate_mail_retries_total", Help: "Failed attempts to send a mail that are repeated.",

@@ -57,7 +57,8 @@ func StartAt(tb testing.TB, addr string) *Server {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		if err := s.smtp.Serve(l); err != nil && !errors.Is(err, smtp.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
+		if err := s.smtp.Serve(l); err != nil && !errors.Is(err, smtp.ErrServerClosed) &&
+			!errors.Is(err, net.ErrClosed) {
 			tb.Errorf("mail server: %v", err)
 		}
 	}()

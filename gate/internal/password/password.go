@@ -162,8 +162,8 @@ func (h *Hasher) turn(ctx context.Context) (done func(), err error) {
 // are done.
 func (h *Hasher) refuse(cause error) error {
 	h.full.Inc()
-	return errs.Wrap(errs.CodeExhausted, cause, "too many people are logging in at this moment; try again in a few seconds").
-		Retry(max(h.cfg.Wait, time.Second))
+	return errs.Wrap(errs.CodeExhausted, cause,
+		"too many people are logging in at this moment; try again in a few seconds").Retry(max(h.cfg.Wait, time.Second))
 }
 
 func random(n int) []byte {

@@ -26,14 +26,18 @@ func TestFrom(t *testing.T) {
 		retry  string
 	}{
 		{"domain", errs.New(errs.CodeConflict, "taken").In("name"), 409, errs.CodeConflict, "taken", ""},
-		{"retry, rounded up", errs.New(errs.CodeRateLimited, "slower").Retry(1200 * time.Millisecond), 429, errs.CodeRateLimited, "slower", "2"},
+		{
+			"retry, rounded up", errs.New(errs.CodeRateLimited, "slower").Retry(1200 * time.Millisecond), 429,
+			errs.CodeRateLimited, "slower", "2",
+		},
 		{"foreign", errors.New("dial 10.0.0.1 as root"), 500, errs.CodeInternal, "internal error", ""},
 		{"deadline", context.DeadlineExceeded, 502, errs.CodeUnavailable, "this took too long; try again", "1"},
 	} {
 		info := &request.Info{ID: "abc"}
 		ctx := request.With(t.Context(), info)
 		p := From(ctx, c.err)
-		if p.Status != c.status || p.Code != string(c.code) || p.Detail != c.detail || p.GetHeaders().Get("Retry-After") != c.retry || p.Instance != "urn:msrchat:request:abc" {
+		if p.Status != c.status || p.Code != string(c.code) || p.Detail != c.detail ||
+			p.GetHeaders().Get("Retry-After") != c.retry || p.Instance != "urn:msrchat:request:abc" {
 			t.Errorf("%s: %+v", c.name, p)
 		}
 		if info.Code != c.code || info.Err == nil {
@@ -52,7 +56,11 @@ func TestTransformRepeatsNothing(t *testing.T) {
 	model := &huma.ErrorModel{Status: 422, Detail: "validation failed", Errors: []*huma.ErrorDetail{
 		{Message: "expected string", Location: "body.password", Value: secret},
 		{Message: "expected length <= 16", Location: "body.avoid[3]"},
-		{Message: "unexpected property", Location: "body." + secret + " <script>", Value: map[string]any{"password": secret}},
+		{
+			Message:  "unexpected property",
+			Location: "body." + secret + " <script>",
+			Value:    map[string]any{"password": secret},
+		},
 		{Message: "invalid character in " + secret, Location: "body"},
 		nil,
 	}}
@@ -70,7 +78,10 @@ func TestTransformRepeatsNothing(t *testing.T) {
 	if strings.Contains(body, secret) || strings.Contains(body, "script") {
 		t.Errorf("repeated: %s", body)
 	}
-	for _, want := range []string{`"location":"body.password"`, `"expected string"`, `"location":"body.avoid[3]"`, `"expected length \u003c= 16"`, `"unexpected property"`, `"code":"invalid"`} {
+	for _, want := range []string{
+		`"location":"body.password"`, `"expected string"`, `"location":"body.avoid[3]"`,
+		`"expected length \u003c= 16"`, `"unexpected property"`, `"code":"invalid"`,
+	} {
 		if !strings.Contains(body, want) {
 			t.Errorf("no %s in %s", want, body)
 		}

@@ -42,7 +42,8 @@ func Bodies(wait time.Duration, next http.Handler) http.Handler {
 func read(w http.ResponseWriter, r *http.Request, wait time.Duration) ([]byte, *problem.Problem) {
 	ctx := r.Context()
 	tooLarge := func() *problem.Problem {
-		return problem.New(ctx, http.StatusRequestEntityTooLarge, fmt.Sprintf("the body is larger than %d bytes", MaxBody))
+		return problem.New(ctx, http.StatusRequestEntityTooLarge,
+			fmt.Sprintf("the body is larger than %d bytes", MaxBody))
 	}
 	if r.ContentLength > MaxBody {
 		return nil, tooLarge()

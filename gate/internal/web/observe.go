@@ -45,7 +45,8 @@ func NewObserver(log *slog.Logger, reg prometheus.Registerer, clients ClientFind
 			Name: "msrchat_gate_requests_total", Help: "Requests answered, by route and HTTP status.",
 		}, []string{"route", "status"}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "msrchat_gate_request_seconds", Help: "Time from a request's header to the end of its answer, by route.",
+			Name: "msrchat_gate_request_seconds",
+			Help: "Time from a request's header to the end of its answer, by route.",
 			// From a health check to a password that waited for its turn.
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
 		}, []string{"route"}),

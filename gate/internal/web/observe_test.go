@@ -25,7 +25,8 @@ func observed(t *testing.T, handler http.HandlerFunc) (*httptest.ResponseRecorde
 	t.Helper()
 	reg := prometheus.NewPedanticRegistry()
 	var log bytes.Buffer
-	o := NewObserver(slog.New(slog.NewTextHandler(&log, nil)), reg, NewClientFinder([]netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}), time.Minute)
+	o := NewObserver(slog.New(slog.NewTextHandler(&log, nil)), reg,
+		NewClientFinder([]netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}), time.Minute)
 	router := NewRouter(time.Second, NewConcurrency(10, reg))
 	router.HandleFunc("POST /thing", handler)
 	r := httptest.NewRequest(http.MethodPost, "/thing", strings.NewReader("a body"))
@@ -38,10 +39,14 @@ func observed(t *testing.T, handler http.HandlerFunc) (*httptest.ResponseRecorde
 func TestAPanicIsAProblem(t *testing.T) {
 	w, log, reg := observed(t, func(http.ResponseWriter, *http.Request) { panic("at the disco") })
 	var p problem.Problem
-	if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil || w.Code != 500 || p.Code != string(errs.CodeInternal) || p.Detail != "internal error" {
+	if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil || w.Code != 500 || p.Code != string(errs.CodeInternal) ||
+		p.Detail != "internal error" {
 		t.Errorf("%d %s (%v)", w.Code, w.Body, err)
 	}
-	for _, want := range []string{"level=ERROR", "at the disco", "observe_test.go", "status=500", "client=198.51.100.7", "request=" + w.Header().Get("X-Request-Id")} {
+	for _, want := range []string{
+		"level=ERROR", "at the disco", "observe_test.go", "status=500", "client=198.51.100.7",
+		"request=" + w.Header().Get("X-Request-Id"),
+	} {
 		if !strings.Contains(log, want) {
 			t.Errorf("the log has no %q:\n%s", want, log)
 		}
@@ -57,7 +62,8 @@ msrchat_gate_problems_total{code="internal",route="POST /thing"} 1
 # TYPE msrchat_gate_requests_total counter
 msrchat_gate_requests_total{route="POST /thing",status="500"} 1
 `
-	if err := testutil.GatherAndCompare(reg, strings.NewReader(want), "msrchat_gate_panics_total", "msrchat_gate_problems_total", "msrchat_gate_requests_total"); err != nil {
+	if err := testutil.GatherAndCompare(reg, strings.NewReader(want),
+		"msrchat_gate_panics_total", "msrchat_gate_problems_total", "msrchat_gate_requests_total"); err != nil {
 		t.Error(err)
 	}
 }
@@ -108,7 +114,8 @@ func TestOnlyOurOwnErrorsAreLogged(t *testing.T) {
 		_, log, _ := observed(t, func(w http.ResponseWriter, r *http.Request) {
 			problem.Write(w, problem.From(r.Context(), c.err))
 		})
-		if strings.Contains(log, "the cause") != c.logged || !strings.Contains(log, "code="+string(errs.CodeOf(c.err))) {
+		if strings.Contains(log, "the cause") != c.logged ||
+			!strings.Contains(log, "code="+string(errs.CodeOf(c.err))) {
 			t.Errorf("%v: log %s", c.err, log)
 		}
 	}

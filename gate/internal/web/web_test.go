@@ -56,7 +56,8 @@ func FuzzClient(f *testing.F) {
 		if got.IsValid() && (got.Zone() != "" || got.Is4In6()) {
 			t.Errorf("%s has a second spelling", got)
 		}
-		if p, err := netip.ParseAddrPort(peer); err == nil && !trusted.Contains(p.Addr().Unmap()) && got != p.Addr().Unmap().WithZone("") {
+		if p, err := netip.ParseAddrPort(peer); err == nil && !trusted.Contains(p.Addr().Unmap()) &&
+			got != p.Addr().Unmap().WithZone("") {
 			t.Errorf("%s was believed %q: %s", peer, forwarded, got)
 		}
 	})
@@ -64,7 +65,8 @@ func FuzzClient(f *testing.F) {
 
 func TestTheRouterAnswersWithProblems(t *testing.T) {
 	m := NewRouter(time.Second, NewConcurrency(10, prometheus.NewRegistry()))
-	m.HandleFunc("GET /thing/{id}", func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write([]byte(r.PathValue("id"))) })
+	m.HandleFunc("GET /thing/{id}",
+		func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write([]byte(r.PathValue("id"))) })
 	m.HandleFunc("POST /thing/{id}", func(http.ResponseWriter, *http.Request) {})
 	for _, c := range []struct {
 		method, path string

@@ -34,8 +34,12 @@ func explainCommand(stdout io.Writer, usage cli.OnUsageErrorFunc) *cli.Command {
 		ArgsUsage:    "[SERVER]",
 		Description:  explainDescription,
 		OnUsageError: usage,
-		Flags: append(replicaFlags(),
-			&cli.StringSliceFlag{Name: "avoid", Usage: "`SERVER` that the user wants to avoid, as after a failure (repeatable)"},
+		Flags: append(
+			replicaFlags(),
+			&cli.StringSliceFlag{
+				Name:  "avoid",
+				Usage: "`SERVER` that the user wants to avoid, as after a failure (repeatable)",
+			},
 			&cli.StringFlag{Name: "zone", Usage: "`ZONE` to prefer, as a gate does"},
 		),
 		Action: func(c *cli.Context) error {
@@ -109,11 +113,13 @@ var verdicts = map[statusv1.Rule_Verdict]string{
 
 func explanationOf(e *statusv1.ExplainResponse) explanationJSON {
 	out := explanationJSON{
-		Instance: e.GetInstance(), Verdict: e.GetVerdict(), CatalogOnly: e.GetCatalogOnly(), Candidates: []candidateJSON{},
+		Instance: e.GetInstance(), Verdict: e.GetVerdict(), CatalogOnly: e.GetCatalogOnly(),
+		Candidates: []candidateJSON{},
 	}
 	for _, c := range e.GetCandidates() {
 		candidate := candidateJSON{
-			Instance: c.GetEndpoint().GetInstance(), Address: c.GetEndpoint().GetAddress(), Rank: c.GetRank(), Why: c.GetWhy(),
+			Instance: c.GetEndpoint().GetInstance(), Address: c.GetEndpoint().GetAddress(),
+			Rank: c.GetRank(), Why: c.GetWhy(),
 		}
 		for _, r := range c.GetRules() {
 			candidate.Rules = append(candidate.Rules, ruleJSON{r.GetName(), verdicts[r.GetVerdict()], r.GetFacts()})
@@ -148,8 +154,8 @@ func printAssignment(w io.Writer, e *statusv1.ExplainResponse) error {
 				load = r.GetFacts()
 			}
 		}
-		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\n",
-			rank, clean(c.GetEndpoint().GetInstance()), clean(c.GetEndpoint().GetAddress()), clean(load), clean(c.GetWhy()))
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\n", rank, clean(c.GetEndpoint().GetInstance()),
+			clean(c.GetEndpoint().GetAddress()), clean(load), clean(c.GetWhy()))
 	}
 	return tw.Flush()
 }

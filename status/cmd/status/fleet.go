@@ -84,7 +84,8 @@ func printTable(w io.Writer, resp *statusv1.FleetResponse) error {
 	}
 	fmt.Fprintf(w, "balance %s: %s\n", snapshot.Of(resp).Balance.State, clean(resp.GetBalance().GetText()))
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(tw, "INSTANCE\tADDRESS\tRELEASE\tZONE\tCONSUL\tUSERS\tSHARE\tPENDING\tSENDS/S\tQUEUE\tCPU\tMEMORY\tREPORT\tGETS USERS")
+	fmt.Fprintln(tw, "INSTANCE\tADDRESS\tRELEASE\tZONE\tCONSUL\tUSERS\tSHARE\tPENDING\t"+
+		"SENDS/S\tQUEUE\tCPU\tMEMORY\tREPORT\tGETS USERS")
 	for _, s := range resp.GetServers() {
 		consul := "absent"
 		switch {

@@ -46,11 +46,12 @@ func TestFlagsAndEnvironment(t *testing.T) {
 		t.Setenv(name, value)
 	}
 	want := status.Defaults()
-	want.Instance, want.Release, want.Zone, want.ConsulAddr, want.Register = "alloc-7", "r7", "east", "127.0.0.1:8500", true
+	want.Instance, want.Release, want.Zone = "alloc-7", "r7", "east"
+	want.ConsulAddr, want.Register = "127.0.0.1:8500", true
 	want.GRPCBind, want.GRPCAdvertise = "127.0.0.1:2", "a:2"
 	want.HealthBind, want.HealthAdvertise, want.HTTPBind = "127.0.0.1:3", "a:3", "127.0.0.1:1"
-	got := parsed(t, "--zone", "east", "--consul-addr", "127.0.0.1:8500", "--register",
-		"--grpc-bind", "127.0.0.1:2", "--grpc-advertise", "a:2", "--health-bind", "127.0.0.1:3", "--health-advertise", "a:3")
+	got := parsed(t, "--zone", "east", "--consul-addr", "127.0.0.1:8500", "--register", "--grpc-bind", "127.0.0.1:2",
+		"--grpc-advertise", "a:2", "--health-bind", "127.0.0.1:3", "--health-advertise", "a:3")
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("config (-want +got):\n%s", diff)
 	}

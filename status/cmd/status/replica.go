@@ -18,7 +18,10 @@ import (
 func replicaFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "addr", Usage: "`HOST:PORT` of one replica's gRPC (default: any, found in Consul)"},
-		&cli.StringFlag{Name: "consul-addr", Usage: "`HOST:PORT` of the Consul agent's HTTP API (default: status' own)"},
+		&cli.StringFlag{
+			Name:  "consul-addr",
+			Usage: "`HOST:PORT` of the Consul agent's HTTP API (default: status' own)",
+		},
 		&cli.DurationFlag{Name: "timeout", Value: 5 * time.Second, Usage: "wait this `DURATION` for the answer"},
 		&cli.BoolFlag{Name: "json", Usage: "print JSON"},
 	}

@@ -59,7 +59,8 @@ type candidate struct {
 // pass is taken when there is no other: without the database no probe passes, and
 // that must not empty the fleet.
 func tier(a, b candidate) int {
-	return cmp.Or(compareBool(a.unproven, b.unproven), b.release.Compare(a.release), compareBool(a.otherZone, b.otherZone))
+	return cmp.Or(compareBool(a.unproven, b.unproven), b.release.Compare(a.release),
+		compareBool(a.otherZone, b.otherZone))
 }
 
 func compareBool(a, b bool) int {
@@ -85,7 +86,8 @@ func (t *Table) Assign(r Request) (Assignment, error) {
 	now := t.now()
 	t.pending.expire(now)
 	if t.firstSet.IsZero() {
-		return Assignment{}, errs.New(errs.CodeUnavailable, "the catalog of chat servers is not known yet").Retry(noneRetry)
+		return Assignment{}, errs.New(errs.CodeUnavailable, "the catalog of chat servers is not known yet").
+			Retry(noneRetry)
 	}
 	if t.pending.full() {
 		return Assignment{}, errs.New(errs.CodeExhausted, "too many assignments wait for their users").Retry(fullRetry)
@@ -126,7 +128,8 @@ func (t *Table) candidates(r Request, at moment) (list []candidate, full bool) {
 			full = true
 		case StateEligible:
 			c := candidate{
-				server: s, unproven: t.unproven[s.id], otherZone: r.Zone != "" && s.zone() != r.Zone, load: float64(s.pending) * replicas,
+				server: s, unproven: t.unproven[s.id], otherZone: r.Zone != "" && s.zone() != r.Zone,
+				load: float64(s.pending) * replicas,
 			}
 			if !at.catalogOnly {
 				// The capacity is not 0, or the server would be full. Shedding

@@ -54,7 +54,7 @@ type BalanceState int
 // The states.
 const (
 	BalanceEven   BalanceState = iota // within the tolerance
-	BalanceMoving                     // servers are told to shed
+	BalanceMoving                     // servers have orders to shed
 	BalanceHeld                       // nothing is moved, even if the load is uneven
 )
 

@@ -101,7 +101,10 @@ func TestNothingIsMovedWhile(t *testing.T) {
 			w.report("b")
 			w.pass(time.Second)
 		}, "the fleet changed"},
-		{"a server is being proven", func(w *world) { w.table.SetProbes([]discovery.Instance{{ID: "b"}}) }, "the probe of b"},
+		{
+			"a server is being proven", func(w *world) { w.table.SetProbes([]discovery.Instance{{ID: "b"}}) },
+			"the probe of b",
+		},
 		{"the catalog is old", func(w *world) { w.catalogAge = 16 * time.Second }, "Consul does not answer"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -243,7 +246,8 @@ func TestScaleOut(t *testing.T) {
 	}{
 		{1, 1, 30, 1}, {2, 1, 60, 2}, {2, 1, 2000, 3}, {10, 1, 10_000, 3}, {30, 1, 9_000, 3}, {3, 3, 3000, 2},
 	} {
-		t.Run(fmt.Sprintf("%d and %d, %d users, %d replicas", c.servers, c.added, c.users, c.replicas), func(t *testing.T) {
+		name := fmt.Sprintf("%d and %d, %d users, %d replicas", c.servers, c.added, c.users, c.replicas)
+		t.Run(name, func(t *testing.T) {
 			s := newSimulation(c.servers+c.added, c.replicas)
 			for i := range c.users {
 				s.arrive(&user{}, i%c.servers)
@@ -260,7 +264,8 @@ func TestScaleOut(t *testing.T) {
 				}
 			}
 			moved := s.moves
-			if least := 0.9 * mean * float64(c.added); float64(moved) < least || float64(moved) > 1.3*mean*float64(c.added)+3 {
+			if least := 0.9 * mean * float64(c.added); float64(moved) < least ||
+				float64(moved) > 1.3*mean*float64(c.added)+3 {
 				t.Errorf("%d moves to give each of %d new ones %.0f", moved, c.added, mean)
 			}
 			if s.mostMoves > 1 {

@@ -233,7 +233,9 @@ func (s *server) loadRule(at moment, c *candidate) Rule {
 	case c == nil:
 		return Rule{"least load", Skipped, "it is not taken"}
 	case at.catalogOnly:
-		return Rule{"least load", Orders, fmt.Sprintf("%d pending assignments; reports do not count at present", s.pending)}
+		return Rule{
+			"least load", Orders, fmt.Sprintf("%d pending assignments; reports do not count at present", s.pending),
+		}
 	}
 	return Rule{"least load", Orders, fmt.Sprintf("%.2f %% of its capacity: %d connections, %d pending assignments, "+
 		"and an estimate of those of other replicas", 100*c.load, s.report.Load.Connections, s.pending)}

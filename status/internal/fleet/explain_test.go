@@ -161,7 +161,9 @@ func TestExplainAServer(t *testing.T) {
 		t.Errorf("a beginning: %+v, %v", e, err)
 	}
 	w.list("chat-2")
-	for id, want := range map[string]errs.Code{"": errs.CodeNotFound, "x": errs.CodeNotFound, "chat": errs.CodeInvalid} {
+	for id, want := range map[string]errs.Code{
+		"": errs.CodeNotFound, "x": errs.CodeNotFound, "chat": errs.CodeInvalid,
+	} {
 		if _, err := w.table.ExplainServer(id); errs.CodeOf(err) != want {
 			t.Errorf("%q: %v", id, err)
 		}

@@ -176,11 +176,20 @@ func TestStates(t *testing.T) {
 		{"well", func(w *world) {}, fleet.StateEligible},
 		{"a report 2.9 s ago", func(w *world) { w.silence("a"); w.live(2900 * time.Millisecond) }, fleet.StateEligible},
 		{"a report 3.1 s ago", func(w *world) { w.silence("a"); w.live(3100 * time.Millisecond) }, fleet.StateStale},
-		{"the stream broke 0.9 s ago", func(w *world) { w.hangUp("a"); w.live(900 * time.Millisecond) }, fleet.StateEligible},
-		{"the stream broke 1.1 s ago", func(w *world) { w.hangUp("a"); w.live(1100 * time.Millisecond) }, fleet.StateStale},
+		{
+			"the stream broke 0.9 s ago", func(w *world) { w.hangUp("a"); w.live(900 * time.Millisecond) },
+			fleet.StateEligible,
+		},
+		{
+			"the stream broke 1.1 s ago", func(w *world) { w.hangUp("a"); w.live(1100 * time.Millisecond) },
+			fleet.StateStale,
+		},
 		{"a new stream", func(w *world) { w.hangUp("a"); w.live(5 * time.Second); w.open("a") }, fleet.StateEligible},
 		{"the check fails and so does the stream", func(w *world) { w.hangUp("a"); w.fail("a") }, fleet.StateFailing},
-		{"the check fails for 1.9 s, but it reports", func(w *world) { w.fail("a"); w.live(1900 * time.Millisecond) }, fleet.StateEligible},
+		{
+			"the check fails for 1.9 s, but it reports",
+			func(w *world) { w.fail("a"); w.live(1900 * time.Millisecond) }, fleet.StateEligible,
+		},
 		{"the check fails for 2 s", func(w *world) { w.fail("a"); w.live(2 * time.Second) }, fleet.StateFailing},
 		{"the check passes again", func(w *world) {
 			w.fail("a")
@@ -195,7 +204,10 @@ func TestStates(t *testing.T) {
 		}, fleet.StateFailing},
 		{"draining", func(w *world) { w.drain("a") }, fleet.StateDraining},
 		{"left the catalog, still reports", func(w *world) { w.unlist("a"); w.live(time.Second) }, fleet.StateLeft},
-		{"left the catalog and came back", func(w *world) { w.unlist("a"); w.live(time.Second); w.list("a") }, fleet.StateEligible},
+		{
+			"left the catalog and came back", func(w *world) { w.unlist("a"); w.live(time.Second); w.list("a") },
+			fleet.StateEligible,
+		},
 		{"came back failing: no grace", func(w *world) {
 			w.unlist("a")
 			w.rows["a"] = discovery.Instance{ID: "a", Address: "a.example:1"}
@@ -203,7 +215,10 @@ func TestStates(t *testing.T) {
 		}, fleet.StateFailing},
 		{"full", func(w *world) { w.load("a", 1000) }, fleet.StateFull},
 		{"five places left", func(w *world) { w.load("a", 995) }, fleet.StateEligible},
-		{"no capacity at all", func(w *world) { w.change("a", func(r *fleet.Report) { r.Load.Capacity = 0 }) }, fleet.StateFull},
+		{
+			"no capacity at all", func(w *world) { w.change("a", func(r *fleet.Report) { r.Load.Capacity = 0 }) },
+			fleet.StateFull,
+		},
 		{"gone, remembered", func(w *world) { w.unlist("a"); w.hangUp("a"); w.live(time.Minute) }, fleet.StateLeft},
 		{"gone, forgotten", func(w *world) { w.unlist("a"); w.hangUp("a"); w.live(61 * time.Second) }, "absent"},
 		{"a new process of the instance", func(w *world) {
@@ -223,7 +238,8 @@ func TestStates(t *testing.T) {
 				t.Errorf("b is %s", got)
 			}
 			// Assign agrees with the view.
-			if got := w.spread(5, fleet.Request{Avoid: []string{"b"}})["a"]; (got == 5) != (c.want == fleet.StateEligible) {
+			got := w.spread(5, fleet.Request{Avoid: []string{"b"}})["a"]
+			if (got == 5) != (c.want == fleet.StateEligible) {
 				t.Errorf("a got %d of 5", got)
 			}
 		})
@@ -237,9 +253,9 @@ func (w *world) drain(id string) {
 
 func TestAServerThatNobodyListedGetsNobody(t *testing.T) {
 	w := two(t)
-	w.open("stranger")
+	w.open("unlisted")
 	w.live(time.Second)
-	if got := w.state("stranger"); got != fleet.StateUnlisted {
+	if got := w.state("unlisted"); got != fleet.StateUnlisted {
 		t.Errorf("state %s", got)
 	}
 	w.unlist("a")
@@ -278,7 +294,8 @@ func TestErrors(t *testing.T) {
 			c.do(w)
 			_, err := w.table.Assign(fleet.Request{})
 			if errs.CodeOf(err) != c.want || errs.From(err).RetryAfter <= 0 {
-				t.Errorf("got %v (%s, retry after %v), want %s", err, errs.CodeOf(err), errs.From(err).RetryAfter, c.want)
+				t.Errorf("got %v (%s, retry after %v), want %s", err, errs.CodeOf(err), errs.From(err).RetryAfter,
+					c.want)
 			}
 		})
 	}
@@ -344,7 +361,7 @@ func TestReportStreams(t *testing.T) {
 			}
 		}
 	})
-	t.Run("strangers are limited", func(t *testing.T) {
+	t.Run("unlisted servers are limited", func(t *testing.T) {
 		table := newTable()
 		var err error
 		n := 0
@@ -373,7 +390,8 @@ func TestTheViewHasWhatIsKnown(t *testing.T) {
 	a := v[0]
 	want := fleet.Endpoint{Instance: "a", Address: "a.example:1", TLSServerName: "chat.example"}
 	if a.Endpoint != want || a.RelayAddress != "a:9" || a.Zone != "north" || a.Release != "v1" ||
-		!a.InCatalog || !a.Passing || a.Load == nil || a.Load.Connections != 7 || a.ReportAge != 4*time.Second || a.Pending != 1 {
+		!a.InCatalog || !a.Passing || a.Load == nil || a.Load.Connections != 7 ||
+		a.ReportAge != 4*time.Second || a.Pending != 1 {
 		t.Errorf("got %+v", a)
 	}
 	if a.Reason != "its last report is 4.0 s old" || v[1].Reason != "" {

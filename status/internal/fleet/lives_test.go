@@ -17,7 +17,11 @@ import (
 // twice, and what is gone is forgotten.
 func TestRandomEventsKeepTheInvariants(t *testing.T) {
 	for seed := range uint64(40) {
-		l := &life{rng: rand.New(rand.NewPCG(seed, 7)), now: time.Unix(1_900_000_000, 0), pending: map[string]expected{}}
+		l := &life{
+			rng:     rand.New(rand.NewPCG(seed, 7)),
+			now:     time.Unix(1_900_000_000, 0),
+			pending: map[string]expected{},
+		}
 		l.table = fleet.New(fleet.Options{Now: func() time.Time { return l.now }, IntN: l.rng.IntN})
 		for step := range 300 {
 			if err := l.step(); err != nil {
@@ -57,7 +61,10 @@ func (l *life) step() error {
 			if l.rng.IntN(4) > 0 {
 				rows = append(rows, discovery.Instance{
 					ID: fmt.Sprint("s", i), Passing: l.rng.IntN(4) > 0,
-					Meta: map[string]string{"release": fmt.Sprint("v", l.rng.IntN(3)), "zone": fmt.Sprint("z", l.rng.IntN(2))},
+					Meta: map[string]string{
+						"release": fmt.Sprint("v", l.rng.IntN(3)),
+						"zone":    fmt.Sprint("z", l.rng.IntN(2)),
+					},
 				})
 			}
 		}
@@ -77,8 +84,9 @@ func (l *life) step() error {
 // report opens a stream, or reports on an open one.
 func (l *life) report() {
 	r := fleet.Report{
-		Instance: l.name(), BootID: uint64(l.rng.IntN(2)), StartedAt: l.now.Add(-time.Duration(l.rng.IntN(1000)) * time.Second),
-		Load: fleet.Load{Connections: uint32(l.rng.IntN(5)), Capacity: 20, Draining: l.rng.IntN(10) == 0},
+		Instance: l.name(), BootID: uint64(l.rng.IntN(2)),
+		StartedAt: l.now.Add(-time.Duration(l.rng.IntN(1000)) * time.Second),
+		Load:      fleet.Load{Connections: uint32(l.rng.IntN(5)), Capacity: 20, Draining: l.rng.IntN(10) == 0},
 	}
 	for id := range l.pending {
 		if l.rng.IntN(4) == 0 {

@@ -92,7 +92,8 @@ var rules = []rule{
 			if s.report == nil {
 				return "it has not, but the catalog alone decides at present"
 			}
-			return fmt.Sprintf("process %x, started %s", s.report.BootID, s.report.StartedAt.UTC().Format(time.DateTime))
+			return fmt.Sprintf("process %x, started %s", s.report.BootID,
+				s.report.StartedAt.UTC().Format(time.DateTime))
 		},
 	},
 	{

@@ -158,7 +158,8 @@ func BenchmarkAssign(b *testing.B) {
 			}
 			table.SetCatalog(rows)
 			for i := range servers {
-				if _, _, err := table.Join(fleet.Report{Instance: fmt.Sprint(i), Load: fleet.Load{Capacity: 1 << 30}}); err != nil {
+				r := fleet.Report{Instance: fmt.Sprint(i), Load: fleet.Load{Capacity: 1 << 30}}
+				if _, _, err := table.Join(r); err != nil {
 					b.Fatal(err)
 				}
 			}

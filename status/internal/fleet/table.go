@@ -223,7 +223,8 @@ func (t *Table) Join(r Report) (*Stream, Order, error) {
 	}
 	if s != nil && s.stream != nil {
 		if s.report != nil && s.stream.bootID != r.BootID && r.StartedAt.Before(s.report.StartedAt) {
-			return nil, Order{}, errs.New(errs.CodeConflict, "a process that started later reports as the same instance")
+			return nil, Order{}, errs.New(errs.CodeConflict,
+				"a process that started later reports as the same instance")
 		}
 		close(s.stream.replaced)
 	}

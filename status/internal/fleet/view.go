@@ -40,7 +40,8 @@ func (t *Table) View() View {
 	t.rebalance(now)
 	at := moment{now, t.catalogOnly(now)}
 	view := View{
-		Servers: make([]Server, 0, len(t.servers)), Balance: t.balance.Balance, AssignRate: t.pending.assigned.rate(now),
+		Servers: make([]Server, 0, len(t.servers)),
+		Balance: t.balance.Balance, AssignRate: t.pending.assigned.rate(now),
 	}
 	for _, s := range t.servers {
 		state := s.judge(at)

@@ -42,7 +42,8 @@ func TestAFleetInABrowser(t *testing.T) {
 			t.Errorf("%s shows %q, want %q", selector, got, want)
 		}
 	}
-	if c.js(`document.querySelectorAll("img, article script").length`) != 0.0 || c.js("document.title") != "msrChat fleet" {
+	if c.js(`document.querySelectorAll("img, article script").length`) != 0.0 ||
+		c.js("document.title") != "msrChat fleet" {
 		t.Error("what a server reported about itself became a part of the page")
 	}
 	c.until(`document.querySelector("svg[data-of=sends] polyline").points.numberOfItems > 1`)
@@ -59,7 +60,8 @@ func TestNoServersInABrowser(t *testing.T) {
 	empty := &statusv1.FleetResponse{Instance: "one", CatalogAgeMs: -1}
 	c := startChromium(t, serve(t, showing(empty)))
 	c.until(`document.querySelector("#link").innerText === "live"`)
-	if got := c.text("#empty h2"); got != "No chat server yet" || c.js(`document.querySelector("#totals").hidden`) != true {
+	if got := c.text("#empty h2"); got != "No chat server yet" ||
+		c.js(`document.querySelector("#totals").hidden`) != true {
 		t.Errorf("it says %q", got)
 	}
 	if got := c.text("#replica"); got != "Seen by status replica one; Consul has not answered it yet." {
@@ -81,13 +83,15 @@ func TestARestartInABrowser(t *testing.T) {
 		successor := &statusv1.FleetResponse{Instance: "successor", Servers: everyState().GetServers()[1:3]}
 		return showing(successor)(ctx, show)
 	}))
-	c.until(`document.querySelector("#link").innerText.startsWith("reconnecting") && document.body.hasAttribute("data-stale")`)
+	c.until(`document.querySelector("#link").innerText.startsWith("reconnecting") &&
+		document.body.hasAttribute("data-stale")`)
 	if got := c.text("article:nth-child(1) h3"); got != "chat-1f3c" {
 		t.Errorf("the servers are gone: %q", got)
 	}
 	back.Store(1)
 	c.until(`document.querySelector("#link").innerText === "live" && !document.body.hasAttribute("data-stale")`)
-	if n := c.js(`document.querySelectorAll("#servers article").length`); n != 2.0 || c.text("article:nth-child(1) h3") != "chat-2a90" {
+	if n := c.js(`document.querySelectorAll("#servers article").length`); n != 2.0 ||
+		c.text("article:nth-child(1) h3") != "chat-2a90" {
 		t.Errorf("%v servers", n)
 	}
 }

@@ -81,7 +81,9 @@ func everyState() *statusv1.FleetResponse {
 
 func TestThePageIsSelfContained(t *testing.T) {
 	url := serve(t, showing(everyState()))
-	for path, contentType := range map[string]string{"/": "text/html", "/page.css": "text/css", "/page.js": "text/javascript"} {
+	for path, contentType := range map[string]string{
+		"/": "text/html", "/page.css": "text/css", "/page.js": "text/javascript",
+	} {
 		resp, err := http.Get(url + path)
 		if err != nil {
 			t.Fatal(err)
@@ -131,7 +133,8 @@ func TestTheStream(t *testing.T) {
 		t.Errorf("%s %v", resp.Status, resp.Header)
 	}
 	events := strings.Split(strings.TrimSuffix(got, "\n\n"), "\n\n")
-	if len(events) != 3 || events[0] != "retry: 2000" || events[2] != "event: end\ndata: \"this status replica is shutting down\"" {
+	if len(events) != 3 || events[0] != "retry: 2000" ||
+		events[2] != "event: end\ndata: \"this status replica is shutting down\"" {
 		t.Fatalf("%d events: %q", len(events), got)
 	}
 	var f snapshot.Fleet
@@ -146,7 +149,8 @@ func TestTheStream(t *testing.T) {
 	resp, got = read(t, func(context.Context, func(*statusv1.FleetResponse) error) error {
 		return errs.New(errs.CodeExhausted, "the fleet has 256 watches already")
 	})
-	if resp.StatusCode != http.StatusServiceUnavailable || !strings.Contains(got, "256 watches") || resp.Header.Get("Retry-After") == "" {
+	if resp.StatusCode != http.StatusServiceUnavailable || !strings.Contains(got, "256 watches") ||
+		resp.Header.Get("Retry-After") == "" {
 		t.Errorf("too many: %s %q", resp.Status, got)
 	}
 }

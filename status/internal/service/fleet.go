@@ -80,7 +80,8 @@ func explanation(replica string, e fleet.Explanation) *statusv1.ExplainResponse 
 	for _, c := range e.Candidates {
 		candidate := &statusv1.Candidate{Endpoint: endpoint(c.Server), Rank: uint32(c.Rank), Why: c.Why}
 		for _, r := range c.Rules {
-			candidate.Rules = append(candidate.Rules, &statusv1.Rule{Name: r.Name, Verdict: verdicts[r.Verdict], Facts: r.Facts})
+			candidate.Rules = append(candidate.Rules,
+				&statusv1.Rule{Name: r.Name, Verdict: verdicts[r.Verdict], Facts: r.Facts})
 		}
 		out.Candidates = append(out.Candidates, candidate)
 	}

@@ -57,7 +57,8 @@ func NewMetrics(reg prometheus.Registerer, table *fleet.Table, age func() (time.
 		}
 		return math.Inf(1)
 	})
-	reg.MustRegister(m.assignments, m.reports, m.calls, m.streams, m.watchers, m.orders, catalogAge, fleetCollector{table})
+	reg.MustRegister(m.assignments, m.reports, m.calls, m.streams, m.watchers, m.orders, catalogAge,
+		fleetCollector{table})
 	return m
 }
 

@@ -44,7 +44,8 @@ var wrong = []struct {
 }
 
 func TestParse(t *testing.T) {
-	if got, err := service.Parse(good("a")); err != nil || got.Instance != "a" || got.Load.Connections != 3 || got.StartedAt.UnixMilli() != 1 {
+	if got, err := service.Parse(good("a")); err != nil || got.Instance != "a" || got.Load.Connections != 3 ||
+		got.StartedAt.UnixMilli() != 1 {
 		t.Errorf("good: %+v, %v", got, err)
 	}
 	for _, w := range wrong {
@@ -67,7 +68,8 @@ func TestBadInputIsRefusedCountedAndDisturbsNobody(t *testing.T) {
 			t.Errorf("%s: got %v, want %s", name, err, want)
 		}
 		refused++
-		r.eventually(name+" counted", func() bool { return r.metric("msrchat_status_reports_total", "refused") == refused })
+		r.eventually(name+" counted",
+			func() bool { return r.metric("msrchat_status_reports_total", "refused") == refused })
 	}
 	send := func(reqs ...*statusv1.ReportRequest) error {
 		stream, err := r.client.Report(t.Context())
@@ -110,13 +112,18 @@ func TestBadInputIsRefusedCountedAndDisturbsNobody(t *testing.T) {
 	check("no message", codes.Internal, stream.RecvMsg(&[]byte{}))
 
 	// A method that does not exist.
-	if err := r.conn.Invoke(t.Context(), "/msrchat.status.v1.StatusService/Destroy", &statusv1.FleetRequest{}, &statusv1.FleetResponse{}); grpcstatus.Code(err) != codes.Unimplemented {
+	err = r.conn.Invoke(t.Context(), "/msrchat.status.v1.StatusService/Destroy",
+		&statusv1.FleetRequest{}, &statusv1.FleetResponse{})
+	if grpcstatus.Code(err) != codes.Unimplemented {
 		t.Errorf("unknown method: %v", err)
 	}
-	r.eventually("the unknown method counted", func() bool { return r.metric("msrchat_status_calls_total", "other") == 1 })
+	r.eventually("the unknown method counted",
+		func() bool { return r.metric("msrchat_status_calls_total", "other") == 1 })
 
 	// Bytes that are not even HTTP/2, and silence: the connection is dropped.
-	for name, bytes := range map[string][]byte{"noise": []byte("GET / HTTP/1.1\r\n\r\n"), "silence": nil, "a huge frame": frame()} {
+	for name, bytes := range map[string][]byte{
+		"noise": []byte("GET / HTTP/1.1\r\n\r\n"), "silence": nil, "a huge frame": frame(),
+	} {
 		conn, err := net.Dial("tcp", r.addr)
 		if err != nil {
 			t.Fatal(err)
@@ -186,7 +193,8 @@ func FuzzParse(f *testing.F) {
 			}
 			return
 		}
-		if r.Instance == "" || len(r.Instance) > 128 || len(r.Address) > 300 || r.Load.CPU < 0 || r.Load.CPU != r.Load.CPU {
+		if r.Instance == "" || len(r.Instance) > 128 || len(r.Address) > 300 || r.Load.CPU < 0 ||
+			r.Load.CPU != r.Load.CPU {
 			t.Errorf("accepted %+v", r)
 		}
 		table := fleet.New(fleet.Options{})

@@ -183,7 +183,8 @@ func (r *reporter) take(req *statusv1.ReportRequest) (fleet.Order, error) {
 		return fleet.Order{}, err
 	}
 	r.joined, r.instance = joined, report.Instance
-	r.service.Log.Info("chat server reports", "server", report.Instance, "release", report.Release, "boot", report.BootID)
+	r.service.Log.Info("chat server reports", "server", report.Instance, "release", report.Release, "boot",
+		report.BootID)
 	return order, nil
 }
 

@@ -53,8 +53,8 @@ func newRig(t *testing.T, idle time.Duration) *rig {
 			t.Error(err)
 		}
 	})
-	server := grpc.NewServer(grpc.MaxRecvMsgSize(service.MaxMessage), grpc.StatsHandler(metrics), grpc.ConnectionTimeout(time.Second),
-		grpc.UnknownServiceHandler(service.Unknown))
+	server := grpc.NewServer(grpc.MaxRecvMsgSize(service.MaxMessage), grpc.StatsHandler(metrics),
+		grpc.ConnectionTimeout(time.Second), grpc.UnknownServiceHandler(service.Unknown))
 	statusv1.RegisterStatusServiceServer(server, r.service)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -86,7 +86,9 @@ func good(instance string) *statusv1.ReportRequest {
 }
 
 // open starts a stream and waits until its first report was taken.
-func (r *rig) open(client statusv1.StatusServiceClient, req *statusv1.ReportRequest) grpc.BidiStreamingClient[statusv1.ReportRequest, statusv1.ReportResponse] {
+func (r *rig) open(
+	client statusv1.StatusServiceClient, req *statusv1.ReportRequest,
+) grpc.BidiStreamingClient[statusv1.ReportRequest, statusv1.ReportResponse] {
 	r.t.Helper()
 	stream, err := client.Report(r.t.Context())
 	if err != nil {
@@ -206,7 +208,8 @@ func TestStreamsEnd(t *testing.T) {
 		for _, stream := range []grpc.BidiStreamingClient[statusv1.ReportRequest, statusv1.ReportResponse]{
 			silent, r.open(r.client, good("a")),
 		} {
-			if err := end(stream); grpcstatus.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "no report for 50ms") {
+			if err := end(stream); grpcstatus.Code(err) != codes.Unavailable ||
+				!strings.Contains(err.Error(), "no report for 50ms") {
 				t.Errorf("got %v", err)
 			}
 		}
@@ -267,7 +270,8 @@ func TestAssign(t *testing.T) {
 		if got := r.metric("msrchat_status_assignments_total", "invalid"); got != 3 {
 			t.Errorf("%v counted", got)
 		}
-		if _, err := r.client.Assign(t.Context(), &statusv1.AssignRequest{}); grpcstatus.Code(err) != codes.Unavailable {
+		_, err := r.client.Assign(t.Context(), &statusv1.AssignRequest{})
+		if grpcstatus.Code(err) != codes.Unavailable {
 			t.Errorf("nobody there: %v", err)
 		}
 	})

@@ -121,7 +121,9 @@ func TestWatchersAreBounded(t *testing.T) {
 func TestExplain(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, time.Minute)
-	r.table.SetCatalog([]discovery.Instance{{ID: "a", Address: "127.0.0.1:1", Passing: true}, {ID: "b", Address: "127.0.0.1:2"}})
+	r.table.SetCatalog(
+		[]discovery.Instance{{ID: "a", Address: "127.0.0.1:1", Passing: true}, {ID: "b", Address: "127.0.0.1:2"}},
+	)
 	r.open(r.client, good("a"))
 	assignment := func(req *statusv1.AssignRequest) *statusv1.ExplainRequest {
 		return &statusv1.ExplainRequest{Subject: &statusv1.ExplainRequest_Assignment{Assignment: req}}
@@ -130,11 +132,13 @@ func TestExplain(t *testing.T) {
 		return &statusv1.ExplainRequest{Subject: &statusv1.ExplainRequest_Instance{Instance: id}}
 	}
 	got, err := r.client.Explain(t.Context(), assignment(&statusv1.AssignRequest{}))
-	if err != nil || got.GetInstance() != "status-1" || got.GetVerdict() != "a would be taken" || len(got.GetCandidates()) != 2 {
+	if err != nil || got.GetInstance() != "status-1" || got.GetVerdict() != "a would be taken" ||
+		len(got.GetCandidates()) != 2 {
 		t.Fatalf("%v, %v", got, err)
 	}
 	a, b := got.GetCandidates()[0], got.GetCandidates()[1]
-	if a.GetRank() != 1 || a.GetEndpoint().GetAddress() != "127.0.0.1:1" || b.GetRank() != 0 || b.GetRules()[2].GetVerdict() != statusv1.Rule_VERDICT_FAILS {
+	if a.GetRank() != 1 || a.GetEndpoint().GetAddress() != "127.0.0.1:1" || b.GetRank() != 0 ||
+		b.GetRules()[2].GetVerdict() != statusv1.Rule_VERDICT_FAILS {
 		t.Errorf("%v", got)
 	}
 	if got, err := r.client.Explain(t.Context(), server("b")); err != nil || len(got.GetCandidates()) != 1 {
@@ -145,7 +149,7 @@ func TestExplain(t *testing.T) {
 		want codes.Code
 	}{
 		"nothing":            {&statusv1.ExplainRequest{}, codes.InvalidArgument},
-		"a stranger":         {server("x"), codes.NotFound},
+		"an unknown one":     {server("x"), codes.NotFound},
 		"a long name":        {server(string(make([]byte, 200))), codes.InvalidArgument},
 		"too much to avoid":  {assignment(&statusv1.AssignRequest{Avoid: make([]string, 101)}), codes.InvalidArgument},
 		"an unreadable zone": {assignment(&statusv1.AssignRequest{Zone: "\x00"}), codes.InvalidArgument},

@@ -59,10 +59,12 @@ var balanceStates = map[statusv1.Balance_State]string{
 // Of translates an answer of a replica.
 func Of(f *statusv1.FleetResponse) Fleet {
 	out := Fleet{
-		Instance: f.GetInstance(), CatalogAgeMS: f.GetCatalogAgeMs(), AssignRate: f.GetAssignRate(), Servers: []Server{},
+		Instance: f.GetInstance(), CatalogAgeMS: f.GetCatalogAgeMs(), AssignRate: f.GetAssignRate(),
 		Balance: Balance{
-			State: balanceStates[f.GetBalance().GetState()], Text: f.GetBalance().GetText(), ToMove: f.GetBalance().GetToMove(),
+			State: balanceStates[f.GetBalance().GetState()], Text: f.GetBalance().GetText(),
+			ToMove: f.GetBalance().GetToMove(),
 		},
+		Servers: []Server{},
 	}
 	for _, s := range f.GetServers() {
 		server := Server{
@@ -76,7 +78,8 @@ func Of(f *statusv1.FleetResponse) Fleet {
 		if l := s.GetLoad(); l != nil {
 			server.Load = &Load{
 				Connections: l.GetConnections(), Capacity: l.GetCapacity(), SendRate: l.GetSendRate(),
-				QueueDelayMS: l.GetQueueDelayMs(), CPU: l.GetCpu(), MemoryBytes: l.GetMemoryBytes(), Draining: l.GetDraining(),
+				QueueDelayMS: l.GetQueueDelayMs(), CPU: l.GetCpu(), MemoryBytes: l.GetMemoryBytes(),
+				Draining: l.GetDraining(),
 			}
 		}
 		out.Servers = append(out.Servers, server)

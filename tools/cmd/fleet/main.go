@@ -99,8 +99,9 @@ func commands() []*cli.Command {
 	terraform := &cli.BoolFlag{Name: "terraform", Usage: "Terraform manages the fleet's jobs"}
 	list := []*cli.Command{
 		{
-			Name: "up", Usage: "start what does not run yet, and wait until every check passes", ArgsUsage: "[SERVICE...]",
-			Flags: []cli.Flag{timeout},
+			Name: "up", Usage: "start what does not run yet, and wait until every check passes",
+			ArgsUsage: "[SERVICE...]",
+			Flags:     []cli.Flag{timeout},
 			Action: with(func(ctx context.Context, c *cli.Context, f *fleet.Fleet) error {
 				return f.Up(ctx, c.Args().Slice(), c.Duration("timeout"))
 			}),
@@ -148,7 +149,8 @@ func commands() []*cli.Command {
 			Action: with(func(ctx context.Context, _ *cli.Context, f *fleet.Fleet) error { return f.List(ctx) }),
 		},
 		{
-			Name: "logs", Usage: "show the logs of all instances of a service, or of consul or nomad", ArgsUsage: "SERVICE",
+			Name: "logs", Usage: "show the logs of all instances of a service, or of consul or nomad",
+			ArgsUsage: "SERVICE",
 			Flags: []cli.Flag{
 				&cli.BoolFlag{Name: "follow", Aliases: []string{"f"}, Usage: "go on as they grow"},
 			},

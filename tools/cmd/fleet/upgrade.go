@@ -39,7 +39,10 @@ Exit codes: 0 only the new version runs, 1 failed, 2 wrong usage, 3 Nomad rolled
 back to the previous version (the text names the failed check and its output),
 130 interrupted.`,
 		Flags: []cli.Flag{
-			&cli.StringSliceFlag{Name: "set", Usage: "set the job's variable `NAME=VALUE`; see nomad/SERVICE.nomad.hcl"},
+			&cli.StringSliceFlag{
+				Name:  "set",
+				Usage: "set the job's variable `NAME=VALUE`; see nomad/SERVICE.nomad.hcl",
+			},
 			&cli.DurationFlag{
 				Name: "timeout", Value: 20 * time.Minute,
 				Usage: "stop following after `DURATION`; Nomad's own deadline is earlier",

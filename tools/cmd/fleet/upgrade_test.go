@@ -9,7 +9,10 @@ import (
 func TestFlagsMayFollowTheArguments(t *testing.T) {
 	for _, test := range [][2]string{
 		{"fleet upgrade chat", "fleet upgrade chat"},
-		{"fleet --root . upgrade chat HEAD --set drain=5s --timeout 5m", "fleet --root . upgrade --set drain=5s --timeout 5m chat HEAD"},
+		{
+			"fleet --root . upgrade chat HEAD --set drain=5s --timeout 5m",
+			"fleet --root . upgrade --set drain=5s --timeout 5m chat HEAD",
+		},
 		{"fleet upgrade chat --set=a=b HEAD --help", "fleet upgrade --set=a=b --help chat HEAD"},
 		{"fleet upgrade chat --set a=b -- --odd", "fleet upgrade --set a=b chat -- --odd"},
 		{"fleet up --timeout 5m chat", "fleet up --timeout 5m chat"},

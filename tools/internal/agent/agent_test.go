@@ -21,7 +21,8 @@ func TestConfigurationsAreValid(t *testing.T) {
 		t.Error("an empty folder counts as Nomad's state")
 	}
 	server := agent.Node{
-		Name: "control", Datacenter: "control", Address: "10.99.0.10", Interface: "eth0", Servers: "10.99.0.10", Namespace: "x",
+		Name: "control", Datacenter: "control", Address: "10.99.0.10", Interface: "eth0", Servers: "10.99.0.10",
+		Namespace: "x",
 	}
 	worker := server
 	worker.Name, worker.Address = "n1", "10.99.0.11"
@@ -29,9 +30,11 @@ func TestConfigurationsAreValid(t *testing.T) {
 		agent  agent.Agent
 		verify []string
 	}{
-		"consul":                 {agent.Consul(dir, table, agent.Local()), []string{"consul", "validate"}},
-		"nomad":                  {agent.Nomad(dir, table, agent.Local(), ""), []string{"nomad", "config", "validate"}},
-		"nomad, reserved ports":  {agent.Nomad(dir, table, agent.Local(), "9101,9150"), []string{"nomad", "config", "validate"}},
+		"consul": {agent.Consul(dir, table, agent.Local()), []string{"consul", "validate"}},
+		"nomad":  {agent.Nomad(dir, table, agent.Local(), ""), []string{"nomad", "config", "validate"}},
+		"nomad, reserved ports": {
+			agent.Nomad(dir, table, agent.Local(), "9101,9150"), []string{"nomad", "config", "validate"},
+		},
 		"nomad, first start":     {first, []string{"nomad", "config", "validate"}},
 		"consul, one of several": {agent.Consul(dir, table, worker), []string{"consul", "validate"}},
 		"nomad, one of several":  {agent.Nomad(dir, table, worker, ""), []string{"nomad", "config", "validate"}},
@@ -59,7 +62,9 @@ func TestConfigurationsAreValid(t *testing.T) {
 
 func TestConfigurationsStayOnLoopback(t *testing.T) {
 	dir, table := setUp(t)
-	for _, a := range []agent.Agent{agent.Consul(dir, table, agent.Local()), agent.Nomad(dir, table, agent.Local(), "9101")} {
+	for _, a := range []agent.Agent{
+		agent.Consul(dir, table, agent.Local()), agent.Nomad(dir, table, agent.Local(), "9101"),
+	} {
 		text, err := a.Config()
 		if err != nil {
 			t.Fatal(err)
@@ -72,7 +77,9 @@ func TestConfigurationsStayOnLoopback(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, line := range []string{`reserved_ports = "9101,9150"`, "min_dynamic_port = 9100", "max_dynamic_port = 9199"} {
+	for _, line := range []string{
+		`reserved_ports = "9101,9150"`, "min_dynamic_port = 9100", "max_dynamic_port = 9199",
+	} {
 		if !strings.Contains(string(text), line) {
 			t.Errorf("nomad: %q is missing:\n%s", line, text)
 		}
@@ -83,7 +90,8 @@ func TestConfigurationsStayOnLoopback(t *testing.T) {
 func TestWhoIsServer(t *testing.T) {
 	dir, table := setUp(t)
 	node := agent.Node{
-		Name: "control", Datacenter: "control", Address: "10.99.0.10", Interface: "eth0", Servers: "10.99.0.10", Namespace: "x",
+		Name: "control", Datacenter: "control", Address: "10.99.0.10", Interface: "eth0", Servers: "10.99.0.10",
+		Namespace: "x",
 	}
 	config := func(a agent.Agent) string {
 		t.Helper()
@@ -100,7 +108,8 @@ func TestWhoIsServer(t *testing.T) {
 	node.Address = "10.99.0.11"
 	consul, nomad = config(agent.Consul(dir, table, node)), config(agent.Nomad(dir, table, node, ""))
 	for _, text := range []string{consul, nomad} {
-		if strings.Contains(text, "bootstrap_expect") || !strings.Contains(text, "10.99.0.10:") || !strings.Contains(text, "10.99.0.11") {
+		if strings.Contains(text, "bootstrap_expect") || !strings.Contains(text, "10.99.0.10:") ||
+			!strings.Contains(text, "10.99.0.11") {
 			t.Errorf("a worker is a server, or knows no server, or not itself:\n%s", text)
 		}
 	}

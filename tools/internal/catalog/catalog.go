@@ -73,7 +73,8 @@ func instance(entry *consul.ServiceEntry) Instance {
 		HTTP:    entry.Service.Meta["http"],
 	}
 	for _, check := range entry.Checks {
-		i.Checks = append(i.Checks, Check{Name: check.Name, Status: check.Status, Output: strings.TrimSpace(check.Output)})
+		i.Checks = append(i.Checks,
+			Check{Name: check.Name, Status: check.Status, Output: strings.TrimSpace(check.Output)})
 	}
 	return i
 }

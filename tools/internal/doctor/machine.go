@@ -17,7 +17,9 @@ const (
 func Privileges(root bool) Finding {
 	const check = "root"
 	if !root {
-		return Finding{check, Fail, "not root", "Nomad's raw_exec driver, which runs the jobs, needs root: sudo ./justw up"}
+		return Finding{
+			check, Fail, "not root", "Nomad's raw_exec driver, which runs the jobs, needs root: sudo ./justw up",
+		}
 	}
 	return ok(check, "root")
 }
@@ -220,7 +222,8 @@ func allZero(parts []string) bool {
 func Files(check string, limit, capacity, handshakes uint64) Finding {
 	// Databases (16 and 32), peers, status, Consul, listeners, and some reserve.
 	const others = 256
-	found := fmt.Sprintf("%d open files for %d connections, %d handshakes and %d others", limit, capacity, handshakes, others)
+	found := fmt.Sprintf("%d open files for %d connections, %d handshakes and %d others", limit, capacity, handshakes,
+		others)
 	fits := uint64(1)
 	if limit > handshakes+others {
 		fits = limit - handshakes - others
@@ -232,7 +235,8 @@ func Files(check string, limit, capacity, handshakes uint64) Finding {
 	case capacity+handshakes+others > limit:
 		return Finding{
 			check, Warn, found,
-			"a flood of connections could keep users out when the server is nearly full: raise the limit (ulimit -n), " + lower,
+			"a flood of connections could keep users out when the server is nearly full: " +
+				"raise the limit (ulimit -n), " + lower,
 		}
 	}
 	return ok(check, "%s", found)

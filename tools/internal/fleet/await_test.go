@@ -21,8 +21,12 @@ func TestObstaclesAreDescribedOncePerService(t *testing.T) {
 func TestUnregistered(t *testing.T) {
 	list := []catalog.Instance{
 		{Service: "chat", ID: "11111111-a", Checks: []catalog.Check{{Name: "ready", Status: "passing"}}},
-		{Service: "chat", ID: "22222222-b", Checks: []catalog.Check{{Name: "ready", Status: "critical", Output: "refused"}}},
-		{Service: "chat", ID: "44444444-d", Checks: []catalog.Check{{Name: "ready", Status: "critical"}}}, // of the previous version
+		{
+			Service: "chat", ID: "22222222-b",
+			Checks: []catalog.Check{{Name: "ready", Status: "critical", Output: "refused"}},
+		},
+		// Of the previous version.
+		{Service: "chat", ID: "44444444-d", Checks: []catalog.Check{{Name: "ready", Status: "critical"}}},
 		{Service: "gate", ID: "33333333-c"},
 	}
 	got := unregistered("chat", []string{"11111111-a", "22222222-b", "33333333-c"}, list)

@@ -104,7 +104,8 @@ func (f *Fleet) examineMachine(up bool) doctor.Report {
 	free, err := machine.Disk(folder)
 	report = append(report, orNot("disk", err, doctor.Disk(folder, free)))
 	kind, options, err := machine.FileSystem(folder)
-	report = append(report, orNot("file system", err, doctor.FileSystem{Folder: folder, Type: kind, Options: options}.Durable()))
+	report = append(report,
+		orNot("file system", err, doctor.FileSystem{Folder: folder, Type: kind, Options: options}.Durable()))
 	took, err := machine.SyncTime(folder)
 	report = append(report, orNot("fsync", err, doctor.Sync(took)))
 	synchronised, err := machine.ClockSynchronised()

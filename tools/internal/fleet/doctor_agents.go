@@ -116,7 +116,8 @@ func (f *Fleet) jobInfo(ctx context.Context, name string) (*nomad.Job, error) {
 	return info, err
 }
 
-const databaseQuery = `SELECT VERSION(), @@GLOBAL.innodb_flush_log_at_trx_commit, @@GLOBAL.log_bin, @@GLOBAL.sync_binlog,
+const databaseQuery = `SELECT VERSION(),
+	@@GLOBAL.innodb_flush_log_at_trx_commit, @@GLOBAL.log_bin, @@GLOBAL.sync_binlog,
 	@@GLOBAL.innodb_flush_method, @@GLOBAL.innodb_doublewrite, UNIX_TIMESTAMP(NOW(6))`
 
 // examineDatabase queries the database that runs in the fleet's folder.
@@ -152,7 +153,8 @@ func (f *Fleet) examineDatabase(ctx context.Context) doctor.Report {
 func parseDatabase(answer []string) (doctor.Database, time.Time, error) {
 	const fields = 7
 	if len(answer) != fields {
-		return doctor.Database{}, time.Time{}, fmt.Errorf("the database answered %d values instead of %d", len(answer), fields)
+		return doctor.Database{}, time.Time{}, fmt.Errorf("the database answered %d values instead of %d",
+			len(answer), fields)
 	}
 	flush, err1 := strconv.Atoi(answer[1])
 	sync, err2 := strconv.Atoi(answer[3])

@@ -58,8 +58,10 @@ func New(root string, dir state.Dir, portBase int, out io.Writer) (*Fleet, error
 		base = ports.DefaultBase
 	}
 	if recorded != 0 && recorded != base {
-		return nil, fmt.Errorf("the fleet in %s is up on port base %d, not %d: take it down first (./justw down with %s=%d)",
-			dir.Path(), recorded, base, ports.EnvBase, recorded)
+		return nil, fmt.Errorf(
+			"the fleet in %s is up on port base %d, not %d: take it down first (./justw down with %s=%d)", dir.Path(),
+			recorded, base, ports.EnvBase, recorded,
+		)
 	}
 	table, err := ports.New(base)
 	if err != nil {

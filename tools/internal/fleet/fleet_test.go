@@ -88,7 +88,9 @@ func TestUpNamesThePortThatIsTaken(t *testing.T) {
 	if err == nil {
 		t.Fatal("no error")
 	}
-	for _, part := range []string{fmt.Sprintf("port %d (mysql)", base+20), fmt.Sprintf("pid %d", os.Getpid()), ports.EnvBase} {
+	for _, part := range []string{
+		fmt.Sprintf("port %d (mysql)", base+20), fmt.Sprintf("pid %d", os.Getpid()), ports.EnvBase,
+	} {
 		if !strings.Contains(err.Error(), part) {
 			t.Errorf("%q does not name %q", err, part)
 		}
@@ -104,7 +106,8 @@ func TestUpExplainsAFailure(t *testing.T) {
 	dir := openState(t)
 	base := freeBase(t)
 	// Redis refuses a folder in the place of its file.
-	if err := os.MkdirAll(filepath.Join(dir.Data(), "redis", "appendonlydir", "appendonly.aof.manifest"), 0o755); err != nil {
+	manifest := filepath.Join(dir.Data(), "redis", "appendonlydir", "appendonly.aof.manifest")
+	if err := os.MkdirAll(manifest, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	defer down(t, dir, base, true)
@@ -127,7 +130,8 @@ func mailGoesThrough(t *testing.T, dir state.Dir, base int) {
 		t.Errorf("before any mail: %v", err)
 	}
 	text := "Subject: =?utf-8?q?caf=C3=A9?=\r\n\r\nthe code is 123456\r\n"
-	if err := smtp.SendMail(fmt.Sprintf("127.0.0.1:%d", base+25), nil, "gate@localhost", []string{"anna@example.org"}, []byte(text)); err != nil {
+	if err := smtp.SendMail(fmt.Sprintf("127.0.0.1:%d", base+25), nil,
+		"gate@localhost", []string{"anna@example.org"}, []byte(text)); err != nil {
 		t.Fatal(err)
 	}
 	if err := f.Mail(t.Context(), "anna@example.org"); err != nil {
@@ -159,7 +163,8 @@ func otherManagerIsRefused(t *testing.T, dir state.Dir, base int) {
 	if err := f.Agents(t.Context()); err == nil || !strings.Contains(err.Error(), "./justw down") {
 		t.Errorf("terraform's agents while up holds the fleet: %v", err)
 	}
-	if err := f.Down(t.Context(), state.ByTerraform, false); err == nil || !strings.Contains(err.Error(), "./justw down") {
+	if err := f.Down(t.Context(), state.ByTerraform, false); err == nil ||
+		!strings.Contains(err.Error(), "./justw down") {
 		t.Errorf("terraform's down while up holds the fleet: %v", err)
 	}
 	if _, err := fleet.New(checkout(t), dir, base+1, &bytes.Buffer{}); err == nil {

@@ -237,7 +237,8 @@ func (d *deployment) rolledBack(
 	if reverted {
 		return false, fmt.Errorf("%w to release %s: %s", ErrRolledBack, d.before.Release, text.String())
 	}
-	return false, fmt.Errorf("the deployment failed, and there is no version that Nomad rolls back to: %s", text.String())
+	return false, fmt.Errorf("the deployment failed, and there is no version that Nomad rolls back to: %s",
+		text.String())
 }
 
 // print prints a state when it changes, and an unchanged one every repeatEvery.

@@ -68,9 +68,18 @@ func (w *world) ServeHTTP(out http.ResponseWriter, r *http.Request) {
 			status = consul.HealthWarning
 		}
 		answer([]*consul.ServiceEntry{{
-			Node:    &consul.Node{Address: "127.0.0.1"},
-			Service: &consul.AgentService{Service: "probe", Address: "192.0.2.1", Port: 9, Meta: map[string]string{"instance": "new"}},
-			Checks:  consul.HealthChecks{{Name: "proof", Status: status, Output: "HTTP GET http://x/readyz: 503 Service Unavailable Output: " + w.probe}},
+			Node: &consul.Node{Address: "127.0.0.1"},
+			Service: &consul.AgentService{
+				Service: "probe",
+				Address: "192.0.2.1",
+				Port:    9,
+				Meta:    map[string]string{"instance": "new"},
+			},
+			Checks: consul.HealthChecks{{
+				Name:   "proof",
+				Status: status,
+				Output: "HTTP GET http://x/readyz: 503 Service Unavailable Output: " + w.probe,
+			}},
 		}})
 	default:
 		answer([]any{})
@@ -83,7 +92,9 @@ func start(t *testing.T) (*world, *Fleet, *bytes.Buffer) {
 	w := &world{version: 5, release: "new"}
 	w.deployment = &nomad.Deployment{
 		ID: "d1", JobVersion: 5, Status: nomad.DeploymentStatusRunning,
-		TaskGroups: map[string]*nomad.DeploymentState{"chat": {PlacedCanaries: []string{"new"}, DesiredCanaries: 1, DesiredTotal: 1}},
+		TaskGroups: map[string]*nomad.DeploymentState{
+			"chat": {PlacedCanaries: []string{"new"}, DesiredCanaries: 1, DesiredTotal: 1},
+		},
 	}
 	w.allocs = []*nomad.AllocationListStub{
 		{ID: "old", JobVersion: 4, ClientStatus: nomad.AllocClientStatusRunning},
@@ -100,14 +111,16 @@ func start(t *testing.T) (*world, *Fleet, *bytes.Buffer) {
 	if f.nomad, err = nomad.NewClient(&nomad.Config{Address: server.URL}); err != nil {
 		t.Fatal(err)
 	}
-	if f.consul, err = consul.NewClient(&consul.Config{Address: strings.TrimPrefix(server.URL, "http://")}); err != nil {
+	address := strings.TrimPrefix(server.URL, "http://")
+	if f.consul, err = consul.NewClient(&consul.Config{Address: address}); err != nil {
 		t.Fatal(err)
 	}
 	return w, f, out
 }
 
 func (f *Fleet) followed(ctx context.Context) error {
-	return f.follow(ctx, job.Job{Name: "chat"}, job.Submitted{Version: 4, Release: "old"}, job.Submitted{Version: 5, Release: "new"})
+	return f.follow(ctx, job.Job{Name: "chat"}, job.Submitted{Version: 4, Release: "old"},
+		job.Submitted{Version: 5, Release: "new"})
 }
 
 func TestFollowToTheEnd(t *testing.T) {
@@ -144,7 +157,9 @@ func TestFollowFailsADeploymentWithABrokenPromise(t *testing.T) {
 	if !errors.Is(err, ErrRolledBack) || w.failed != 1 {
 		t.Fatalf("got %v, failed %d times", err, w.failed)
 	}
-	for _, want := range []string{"to release old", "marked as failed", "probe new: proof " + brokenPromise + ": lost: message 12"} {
+	for _, want := range []string{
+		"to release old", "marked as failed", "probe new: proof " + brokenPromise + ": lost: message 12",
+	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("the error lacks %q: %v", want, err)
 		}
@@ -155,7 +170,8 @@ func TestFollowSaysIfThereIsNothingToRollBackTo(t *testing.T) {
 	w, f, _ := start(t)
 	w.deployment.Status, w.deployment.StatusDescription = nomad.DeploymentStatusFailed, "no stable version"
 	err := f.followed(t.Context())
-	if err == nil || errors.Is(err, ErrRolledBack) || !strings.Contains(err.Error(), "no version that Nomad rolls back to") {
+	if err == nil || errors.Is(err, ErrRolledBack) ||
+		!strings.Contains(err.Error(), "no version that Nomad rolls back to") {
 		t.Errorf("got %v", err)
 	}
 }

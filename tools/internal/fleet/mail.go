@@ -43,6 +43,7 @@ func (f *Fleet) Mail(ctx context.Context, address string) error {
 		return fmt.Errorf("%w for %s yet (mails are lost when the mail service restarts)", ErrNoMail, address)
 	}
 	m := messages[0]
-	f.printf("From: %s\nTo: %s\nDate: %s\nSubject: %s\n\n%s\n", m.From, address, m.Received.Format(time.RFC1123), m.Subject, m.Text)
+	f.printf("From: %s\nTo: %s\nDate: %s\nSubject: %s\n\n%s\n", m.From, address, m.Received.Format(time.RFC1123),
+		m.Subject, m.Text)
 	return nil
 }

@@ -35,7 +35,10 @@ func TestSecretsAreThoseThatNomadHolds(t *testing.T) {
 		status     int
 		body, want string
 	}{
-		"some": {http.StatusOK, `{"Path":"nomad/jobs","Items":{"mysql_password":"p","redis_password":"r"}}`, `{"mysql_password":"p","redis_password":"r"}`},
+		"some": {
+			http.StatusOK, `{"Path":"nomad/jobs","Items":{"mysql_password":"p","redis_password":"r"}}`,
+			`{"mysql_password":"p","redis_password":"r"}`,
+		},
 		"none": {http.StatusNotFound, "variable not found", `{}`},
 	}
 	for name, test := range tests {

@@ -156,8 +156,10 @@ func portsTaken(lines []string, base int) error {
 	if _, err := ports.New(elsewhere); err != nil {
 		elsewhere = ports.DefaultBase
 	}
-	return fmt.Errorf("the fleet's ports are not free:\n  %s\nend that program, or use other ports, for example with %s=%d",
-		strings.Join(lines, "\n  "), ports.EnvBase, elsewhere)
+	return fmt.Errorf(
+		"the fleet's ports are not free:\n  %s\nend that program, or use other ports, for example with %s=%d",
+		strings.Join(lines, "\n  "), ports.EnvBase, elsewhere,
+	)
 }
 
 // build compiles the programs of the jobs, and the client on request.

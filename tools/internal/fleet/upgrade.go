@@ -252,7 +252,8 @@ func (f *Fleet) plan(
 		return nil, err
 	}
 	if declared, err := j.Declared(f.root, changes); err != nil || len(declared) < len(changes) {
-		return nil, errors.Join(err, fmt.Errorf("%s declares no variable of that name; see the top of the file", j.File()))
+		return nil, errors.Join(err,
+			fmt.Errorf("%s declares no variable of that name; see the top of the file", j.File()))
 	}
 	for name := range changes {
 		delete(runner.Vars, name) // so that they are given as flags

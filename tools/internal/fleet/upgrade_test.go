@@ -30,7 +30,8 @@ func TestUpgradeRefuses(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			err := open(t, dir, freeBase(t), &bytes.Buffer{}).Upgrade(t.Context(), fleet.Upgrade{Service: test.service, Limit: time.Minute})
+			f := open(t, dir, freeBase(t), &bytes.Buffer{})
+			err := f.Upgrade(t.Context(), fleet.Upgrade{Service: test.service, Limit: time.Minute})
 			if err == nil || !strings.Contains(err.Error(), test.says) || test.is != nil && !errors.Is(err, test.is) {
 				t.Errorf("got %v, want one that says %q", err, test.says)
 			}

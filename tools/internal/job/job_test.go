@@ -27,7 +27,8 @@ func TestSelectKeepsStartingOrderAndRefusesUnknownNames(t *testing.T) {
 	if err != nil || len(all) != len(job.All()) {
 		t.Errorf("without names: %v, %v; want all", job.Names(all), err)
 	}
-	if _, err := job.Select([]string{"mysql", "mongo"}); err == nil || !strings.Contains(err.Error(), "mongo") || !strings.Contains(err.Error(), "redis") {
+	if _, err := job.Select([]string{"mysql", "mongo"}); err == nil || !strings.Contains(err.Error(), "mongo") ||
+		!strings.Contains(err.Error(), "redis") {
 		t.Errorf("unknown name: %v; want a text that names it and what there is", err)
 	}
 }

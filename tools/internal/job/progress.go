@@ -55,7 +55,9 @@ func batchProgress(allocs []*nomad.AllocationListStub) (Progress, error) {
 	return Progress{Waiting: newest.ClientStatus}, nil
 }
 
-func serviceProgress(version uint64, allocs []*nomad.AllocationListStub, deployment *nomad.Deployment) (Progress, error) {
+func serviceProgress(
+	version uint64, allocs []*nomad.AllocationListStub, deployment *nomad.Deployment,
+) (Progress, error) {
 	var p Progress
 	for _, a := range allocs {
 		if a.DesiredStatus != nomad.AllocDesiredStatusRun {
@@ -74,7 +76,8 @@ func serviceProgress(version uint64, allocs []*nomad.AllocationListStub, deploym
 	case deployment == nil || deployment.JobVersion < version:
 		p.Waiting = "not placed yet"
 	case deployment.JobVersion > version:
-		return Progress{}, fmt.Errorf("%w: version %d was replaced by version %d (rolled back?)", ErrFailed, version, deployment.JobVersion)
+		return Progress{}, fmt.Errorf("%w: version %d was replaced by version %d (rolled back?)", ErrFailed, version,
+			deployment.JobVersion)
 	case deployment.Status == nomad.DeploymentStatusSuccessful:
 		p.Done = len(p.Running) > 0
 		if !p.Done {

@@ -17,7 +17,9 @@ func alloc(id, desired, client string, index uint64, restarts uint64, task strin
 
 func TestServiceProgress(t *testing.T) {
 	const version = 3
-	running := []*nomad.AllocationListStub{alloc("a", "run", "running", 1, 0, "running"), alloc("b", "run", "running", 2, 7, "running")}
+	running := []*nomad.AllocationListStub{
+		alloc("a", "run", "running", 1, 0, "running"), alloc("b", "run", "running", 2, 7, "running"),
+	}
 	for name, tc := range map[string]struct {
 		allocs     []*nomad.AllocationListStub
 		deployment *nomad.Deployment
@@ -25,19 +27,35 @@ func TestServiceProgress(t *testing.T) {
 		failed     string // part of the error
 		waiting    string // part of the reason
 	}{
-		"no deployment yet":            {deployment: nil, waiting: "not placed"},
-		"only the last version's":      {deployment: &nomad.Deployment{JobVersion: 2, Status: "successful"}, allocs: running, waiting: "not placed"},
-		"done, also after old crashes": {deployment: &nomad.Deployment{JobVersion: 3, Status: "successful"}, allocs: running, done: true},
-		"deployed, nothing runs now":   {deployment: &nomad.Deployment{JobVersion: 3, Status: "successful"}, waiting: "starting again"},
-		"failed":                       {deployment: &nomad.Deployment{JobVersion: 3, Status: "failed", StatusDescription: "progress deadline"}, failed: "progress deadline"},
-		"rolled back":                  {deployment: &nomad.Deployment{JobVersion: 4, Status: "successful"}, failed: "rolled back"},
+		"no deployment yet": {deployment: nil, waiting: "not placed"},
+		"only the last version's": {
+			deployment: &nomad.Deployment{JobVersion: 2, Status: "successful"}, allocs: running,
+			waiting: "not placed",
+		},
+		"done, also after old crashes": {
+			deployment: &nomad.Deployment{JobVersion: 3, Status: "successful"}, allocs: running, done: true,
+		},
+		"deployed, nothing runs now": {
+			deployment: &nomad.Deployment{JobVersion: 3, Status: "successful"}, waiting: "starting again",
+		},
+		"failed": {
+			deployment: &nomad.Deployment{JobVersion: 3, Status: "failed", StatusDescription: "progress deadline"},
+			failed:     "progress deadline",
+		},
+		"rolled back": {
+			deployment: &nomad.Deployment{JobVersion: 4, Status: "successful"}, failed: "rolled back",
+		},
 		"crash loop": {
 			deployment: &nomad.Deployment{JobVersion: 3, Status: "running"},
-			allocs:     []*nomad.AllocationListStub{alloc("a", "run", "pending", 1, crashLoop, "pending")}, failed: "ended 5 times",
+			allocs:     []*nomad.AllocationListStub{alloc("a", "run", "pending", 1, crashLoop, "pending")},
+			failed:     "ended 5 times",
 		},
 		"under way": {
-			deployment: &nomad.Deployment{JobVersion: 3, Status: "running", TaskGroups: map[string]*nomad.DeploymentState{"g": {DesiredTotal: 2, HealthyAllocs: 1}}},
-			allocs:     running, waiting: "1 of 2 healthy",
+			deployment: &nomad.Deployment{
+				JobVersion: 3, Status: "running",
+				TaskGroups: map[string]*nomad.DeploymentState{"g": {DesiredTotal: 2, HealthyAllocs: 1}},
+			},
+			allocs: running, waiting: "1 of 2 healthy",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

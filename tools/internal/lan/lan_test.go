@@ -40,7 +40,8 @@ func TestHostsReachEachOther(t *testing.T) {
 		t.Helper()
 		soon(t, what+": users reach a", aFromUsers, func() bool { return reaches(t.Context(), l.Address("a")) })
 		soon(t, what+": users reach b", bFromUsers, func() bool { return reaches(t.Context(), l.Address("b")) })
-		soon(t, what+": a reaches b", bFromA, func() bool { return reachesFrom(t.Context(), l.Namespace("a"), l.Address("b")) })
+		soon(t, what+": a reaches b", bFromA,
+			func() bool { return reachesFrom(t.Context(), l.Namespace("a"), l.Address("b")) })
 	}
 	expect("at first", true, true, true)
 	must(l.Cut(t.Context(), "a", "b"))
@@ -84,7 +85,8 @@ func reaches(ctx context.Context, address string) bool {
 }
 
 func reachesFrom(ctx context.Context, namespace, address string) bool {
-	cmd := exec.CommandContext(ctx, "nsenter", "--net=/run/netns/"+namespace, "timeout", "1", "bash", "-c", "exec 3<>/dev/tcp/"+address+"/9")
+	cmd := exec.CommandContext(ctx, "nsenter", "--net=/run/netns/"+namespace, "timeout", "1", "bash", "-c",
+		"exec 3<>/dev/tcp/"+address+"/9")
 	output, _ := cmd.CombinedOutput()
 	return strings.Contains(string(output), "refused")
 }

@@ -41,7 +41,8 @@ type Table struct{ base int }
 // New checks the base: the whole table has to lie in the unprivileged range.
 func New(base int) (Table, error) {
 	if base < 1024 || base+dynamicLast > 65535 {
-		return Table{}, fmt.Errorf("port base %d: must be between 1024 and %d (set %s)", base, 65535-dynamicLast, EnvBase)
+		return Table{}, fmt.Errorf("port base %d: must be between 1024 and %d (set %s)", base, 65535-dynamicLast,
+			EnvBase)
 	}
 	return Table{base: base}, nil
 }

@@ -34,7 +34,8 @@ func (p Package) Program() string { return filepath.Base(string(p)) }
 // release.
 func Services() []Package {
 	return []Package{
-		"gate/cmd/gate", "status/cmd/status", "chat/cmd/chat", "probe/cmd/probe", "shared/cmd/migrate", "tools/cmd/mailbox",
+		"gate/cmd/gate", "status/cmd/status", "chat/cmd/chat", "probe/cmd/probe",
+		"shared/cmd/migrate", "tools/cmd/mailbox",
 	}
 }
 

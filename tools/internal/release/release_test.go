@@ -66,7 +66,8 @@ func TestPruneKeepsTheNewestAndWhatTheyShare(t *testing.T) {
 	second := build(t, b, start.Add(time.Minute), "gate v1", "chat v1") // nothing of it is
 	var last Release
 	for i := range kept {
-		last = build(t, b, start.Add(time.Hour+time.Duration(i)*time.Minute), "gate v1", "chat v2"+strings.Repeat("+", i))
+		last = build(t, b, start.Add(time.Hour+time.Duration(i)*time.Minute), "gate v1",
+			"chat v2"+strings.Repeat("+", i))
 	}
 	if err := b.Prune([]string{"gate", "chat"}); err != nil {
 		t.Fatal(err)

@@ -81,7 +81,8 @@ func (b Builder) Import(folder string, packages []Package) (Release, error) {
 		}
 	}
 	if len(existing) == 0 {
-		return Release{}, fmt.Errorf("the folder %s has none of the programs %s", folder, strings.Join(names(packages), ", "))
+		return Release{}, fmt.Errorf("the folder %s has none of the programs %s", folder,
+			strings.Join(names(packages), ", "))
 	}
 	from := Builder{Work: folder, Bin: b.Bin}
 	return from.store(existing, time.Now())

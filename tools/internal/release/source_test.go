@@ -14,14 +14,16 @@ func checkout(t *testing.T, b Builder) {
 	t.Helper()
 	git := func(args ...string) {
 		t.Helper()
-		cmd := exec.CommandContext(t.Context(), "git", append([]string{"-C", b.Root, "-c", "user.name=t", "-c", "user.email=t@example.org"}, args...)...)
+		general := []string{"-C", b.Root, "-c", "user.name=t", "-c", "user.email=t@example.org"}
+		cmd := exec.CommandContext(t.Context(), "git", append(general, args...)...)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("git %v: %v\n%s", args, err, out)
 		}
 	}
 	t.Setenv("GOWORK", "off")
 	program := func(name, says string) {
-		write(t, filepath.Join(b.Root, "cmd", name, "main.go"), "package main\n\nfunc main() { println(\""+says+"\") }\n")
+		write(t, filepath.Join(b.Root, "cmd", name, "main.go"),
+			"package main\n\nfunc main() { println(\""+says+"\") }\n")
 	}
 	write(t, filepath.Join(b.Root, "go.mod"), "module example.org/x\n\ngo 1.26.0\n")
 	program("one", "first")
@@ -67,7 +69,8 @@ func TestBuildCommit(t *testing.T) {
 	if err := os.Rename(filepath.Join(b.Root, ".git"), filepath.Join(b.Root, "gone")); err != nil {
 		t.Fatal(err)
 	}
-	if again, err := b.BuildCommit(t.Context(), strings.TrimSpace(read(t, b, "gone/refs/tags/v1")), packages); err != nil || again != first {
+	v1 := strings.TrimSpace(read(t, b, "gone/refs/tags/v1"))
+	if again, err := b.BuildCommit(t.Context(), v1, packages); err != nil || again != first {
 		t.Errorf("again: %v, %v; want %v", again, err, first)
 	}
 	if _, ok, err := b.Current(); ok || err != nil {
@@ -88,7 +91,8 @@ func TestResolveSaysWhatIsMissing(t *testing.T) {
 	b := builder(t)
 	checkout(t, b)
 	for _, ref := range []string{"v2", "--all", ""} {
-		if c, err := Resolve(t.Context(), b.Root, ref); err == nil || !strings.Contains(err.Error(), "neither a folder") {
+		if c, err := Resolve(t.Context(), b.Root, ref); err == nil ||
+			!strings.Contains(err.Error(), "neither a folder") {
 			t.Errorf("%q: %q, %v", ref, c, err)
 		}
 	}
