@@ -271,6 +271,8 @@ func TestTheScreenOnARealClient(t *testing.T) {
 	see(t, in, out, "bob")
 	in.press("\x0b") // Ctrl+K
 	in.press("bob\r")
+	see(t, in, out, "150 new ↓") // at the first unread one
+	in.press("\x1b[1;5F")        // Ctrl+End
 	see(t, in, out, "old 150")
 	log.Say(conv, "bob", "are you there?")
 	see(t, in, out, "are you there?")
