@@ -16,6 +16,7 @@ import (
 // The requests of chat.proto, by the client of protocol_test.go.
 
 func testSend(t *testing.T, f *fleet, a, b *running) {
+	t.Helper()
 	ann, bob, eve := f.person(), f.person(), f.person()
 	c, _ := enter(t, a, ann)
 	id := c.with(bob)
@@ -62,14 +63,15 @@ func testSend(t *testing.T, f *fleet, a, b *running) {
 		}
 	}
 	c.refused(send(1<<40, 4, 1, "?"), "not_found", "")
-	stranger, _ := enter(t, a, eve)
-	stranger.refused(send(id, 4, 1, "?"), "not_found", "")
+	outsider, _ := enter(t, a, eve)
+	outsider.refused(send(id, 4, 1, "?"), "not_found", "")
 	if got := c.ask(page(id, 3, 0, 10)).GetHistoryPage(); len(got.GetEvents()) != 0 || got.GetHead() != 3 {
 		t.Errorf("what was refused is in the log: %v", got)
 	}
 }
 
 func testPushes(t *testing.T, f *fleet, a, b *running) {
+	t.Helper()
 	ann, bob := f.person(), f.person()
 	sender, _ := enter(t, a, ann)
 	id := sender.with(bob)
@@ -102,6 +104,7 @@ func testPushes(t *testing.T, f *fleet, a, b *running) {
 }
 
 func testConversations(t *testing.T, f *fleet, a, b *running) {
+	t.Helper()
 	ann := f.person()
 	c, _ := enter(t, a, ann)
 	var ids []uint64
@@ -157,6 +160,7 @@ func testConversations(t *testing.T, f *fleet, a, b *running) {
 }
 
 func testHistory(t *testing.T, f *fleet, a, _ *running) {
+	t.Helper()
 	ann, bob, eve := f.person(), f.person(), f.person()
 	c, _ := enter(t, a, ann)
 	id := c.with(bob)
@@ -196,8 +200,8 @@ func testHistory(t *testing.T, f *fleet, a, _ *running) {
 				test.after, test.before, test.limit, seqs, got.GetHead(), test.want)
 		}
 	}
-	stranger, _ := enter(t, a, eve)
-	stranger.refused(page(id, 0, 0, 5), "not_found", "")
+	outsider, _ := enter(t, a, eve)
+	outsider.refused(page(id, 0, 0, 5), "not_found", "")
 }
 
 // own takes the own states that were pushed to a connection so far.
@@ -218,6 +222,7 @@ func (c *caller) ownPush(number uint64) *chatv1.OwnState {
 }
 
 func testReadMark(t *testing.T, f *fleet, a, b *running) {
+	t.Helper()
 	ann, bob, eve := f.person(), f.person(), f.person()
 	c, _ := enter(t, a, ann)
 	id := c.with(bob)
@@ -247,9 +252,9 @@ func testReadMark(t *testing.T, f *fleet, a, b *running) {
 		}
 	}
 	c.refused(set(&chatv1.SetOwnState{ConversationId: id, ReadSeq: 5}), "invalid", "read_seq")
-	stranger, _ := enter(t, a, eve)
-	stranger.refused(set(&chatv1.SetOwnState{ConversationId: id, ReadSeq: 1}), "not_found", "")
-	stranger.refused(set(&chatv1.SetOwnState{ConversationId: 1 << 40, ReadSeq: 1}), "not_found", "")
+	outsider, _ := enter(t, a, eve)
+	outsider.refused(set(&chatv1.SetOwnState{ConversationId: id, ReadSeq: 1}), "not_found", "")
+	outsider.refused(set(&chatv1.SetOwnState{ConversationId: 1 << 40, ReadSeq: 1}), "not_found", "")
 	// Neither the connection that set it nor another user gets the push.
 	if got := c.own(); len(got) != 0 {
 		t.Errorf("the connection that set it was pushed %v", got)
@@ -267,6 +272,7 @@ func testReadMark(t *testing.T, f *fleet, a, b *running) {
 }
 
 func testDrafts(t *testing.T, f *fleet, a, b *running) {
+	t.Helper()
 	ann, bob := f.person(), f.person()
 	c, _ := enter(t, a, ann)
 	other, _ := enter(t, b, ann)
@@ -323,6 +329,7 @@ func testDrafts(t *testing.T, f *fleet, a, b *running) {
 }
 
 func testReadOwnStates(t *testing.T, f *fleet, a, _ *running) {
+	t.Helper()
 	c, _ := enter(t, a, f.person())
 	most := int(c.welcome.GetLimits().GetMaxPage())
 	long := strings.Repeat("x", int(c.welcome.GetLimits().GetMaxTextBytes()))

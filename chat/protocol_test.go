@@ -255,6 +255,7 @@ func TestProtocol(t *testing.T) {
 }
 
 func testHello(t *testing.T, f *fleet, a, b *running) {
+	t.Helper()
 	ann := f.person()
 	c, heads := enter(t, a, ann)
 	w := c.welcome
@@ -319,6 +320,7 @@ func TestBothSidesSaySomethingOnceAHeartbeat(t *testing.T) {
 }
 
 func testFrames(t *testing.T, f *fleet, a, _ *running) {
+	t.Helper()
 	c, _ := enter(t, a, f.person())
 	bob := f.person()
 	id := c.with(bob)
@@ -347,6 +349,7 @@ func testFrames(t *testing.T, f *fleet, a, _ *running) {
 }
 
 func testLimits(t *testing.T, f *fleet, a, _ *running) {
+	t.Helper()
 	ann, bob := f.person(), f.person()
 	c, _ := enter(t, a, ann)
 	limits, id := c.welcome.GetLimits(), c.with(bob)

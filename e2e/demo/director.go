@@ -143,8 +143,8 @@ func (d *director) Over(done faults.Done) {
 	d.tell("%s: %s", f.What, f.Result)
 }
 
-// Hush is faults.Guest.
-func (d *director) Hush() {
+// StopTyping is faults.Guest.
+func (d *director) StopTyping() {
 	d.silence()
 	d.mu.Lock()
 	defer d.mu.Unlock()

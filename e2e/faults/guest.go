@@ -16,8 +16,8 @@ type Guest interface {
 	// unacknowledged, Over that the system is whole again, or was not in time.
 	Begun(s Step, unacknowledged int)
 	Over(d Done)
-	// Hush asks the guest to have nothing more typed. It may be called again.
-	Hush()
+	// StopTyping asks the guest to have nothing more typed. It may be called again.
+	StopTyping()
 	// Leave is called when all is quiet. Its error is the run's: what the guest's
 	// people lack.
 	Leave(ctx context.Context) error
@@ -29,5 +29,5 @@ type nobody struct{}
 func (nobody) Arrive(context.Context, *device.Crowd) error { return nil }
 func (nobody) Begun(Step, int)                             {}
 func (nobody) Over(Done)                                   {}
-func (nobody) Hush()                                       {}
+func (nobody) StopTyping()                                 {}
 func (nobody) Leave(context.Context) error                 { return nil }

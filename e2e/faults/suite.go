@@ -130,14 +130,14 @@ func (s *suite) run(ctx, steps context.Context) (*Result, error) {
 	defer silence()
 	talked := make(chan error, 1)
 	go func() { talked <- s.people.crowd.Talk(talk, s.cfg.Rate) }()
-	hush := func() {
+	stopTyping := func() {
 		silence()
-		s.cfg.Guest.Hush()
+		s.cfg.Guest.StopTyping()
 	}
 
-	s.steps(ctx, steps, hush)
+	s.steps(ctx, steps, stopTyping)
 	s.result.Interrupted = steps.Err() != nil
-	hush()
+	stopTyping()
 	err := <-talked
 	s.result.Took = time.Since(s.began)
 
@@ -169,7 +169,7 @@ func (s *suite) run(ctx, steps context.Context) (*Result, error) {
 
 // steps does them until one does not heal or ctx ends. What has begun heals in
 // the time of life.
-func (s *suite) steps(life, ctx context.Context, hush func()) {
+func (s *suite) steps(life, ctx context.Context, stopTyping func()) {
 	pause := time.NewTimer(warmUp)
 	defer pause.Stop()
 	steps := s.possible()
@@ -186,7 +186,7 @@ func (s *suite) steps(life, ctx context.Context, hush func()) {
 		last := over || i == len(steps)-1
 		atEnd := func() {}
 		if last {
-			atEnd = hush
+			atEnd = stopTyping
 		}
 		done := s.step(life, ctx, step, atEnd)
 		s.cfg.Guest.Over(done)
@@ -232,7 +232,7 @@ func (s *suite) line(d Done) string {
 }
 
 // step does one fault and waits until the system is whole again.
-func (s *suite) step(life, ctx context.Context, step Step, hush func()) Done {
+func (s *suite) step(life, ctx context.Context, step Step, stopTyping func()) Done {
 	done := Done{Step: step}
 	release := func() {}
 	if step.Kind.held {
@@ -240,7 +240,7 @@ func (s *suite) step(life, ctx context.Context, step Step, hush func()) Done {
 	}
 	done.Unacknowledged = s.people.crowd.Unsettled()
 	if step.Kind.held { // those are the last
-		hush()
+		stopTyping()
 	}
 	effect, err := step.Kind.begin(life, s.arena, step)
 	began := time.Now()
@@ -254,14 +254,14 @@ func (s *suite) step(life, ctx context.Context, step Step, hush func()) Done {
 	release()
 	if effect.end != nil {
 		wait(ctx, step.Hold)
-		hush()
+		stopTyping()
 		if err := effect.end(); err != nil {
 			done.Err = fmt.Errorf("end: %w", err)
 			return done
 		}
 		began = time.Now()
 	}
-	hush()
+	stopTyping()
 	done.Missing, done.Err = s.heal(life, effect)
 	done.Healed = time.Since(began)
 	return done

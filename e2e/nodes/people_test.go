@@ -32,7 +32,7 @@ const (
 	least = 20
 )
 
-// people talk through one fault; their journals prove what became of it.
+// people talk through one fault; their journals prove how it went.
 type people struct {
 	f     *nodes.Fleet
 	db    *sql.DB

@@ -149,7 +149,7 @@ func (c *Crowd) Unsettled() (n int) {
 }
 
 // Talk has people type at a total rate (messages per second) until ctx ends,
-// whatever becomes of the messages: the pauses are random with that mean, and
+// however the messages fare: the pauses are random with that mean, and
 // nobody waits for an answer. It returns when the last message is in an outbox.
 func (c *Crowd) Talk(ctx context.Context, rate float64) error {
 	if rate <= 0 {

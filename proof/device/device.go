@@ -1,5 +1,5 @@
 // Package device is a person's program without the person: a client that writes
-// down what it typed, what became of it, and what it was shown. A Crowd is many
+// down what it typed, the outcome, and what it was shown. A Crowd is many
 // of them in conversation.
 package device
 

@@ -144,7 +144,7 @@ func TestRunEndsWithItsContextAlthoughSomebodyIsConnected(t *testing.T) {
 	}
 	defer conn.Close()
 	if _, err := bufio.NewReader(conn).ReadString('\n'); err != nil {
-		t.Fatalf("greeting: %v", err)
+		t.Fatalf("first line: %v", err)
 	}
 	cancel()
 	select {

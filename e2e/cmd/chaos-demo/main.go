@@ -25,7 +25,7 @@ import (
 const description = `Starts the whole system as processes on this machine, and shows on one screen the
 real chat program of two people, ann and ben, and below them the director: it has
 both and twenty more devices talk, kills one process after the other, and says
-what became of the messages. You may type into both terminals; what you type is
+how the messages fared. You may type into both terminals; what you type is
 checked, too. Which process is killed when follows from --seed alone.
 
 Keys: F2 ann, F3 ben, F4 the director; there q asks for the verdict now and Ctrl+C

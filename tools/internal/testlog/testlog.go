@@ -35,7 +35,7 @@ type Test struct{ Package, Name string }
 // String names the test as the account does: "client TestSend".
 func (t Test) String() string { return Short(t.Package) + " " + t.Name }
 
-// Outcome is what became of a run's top-level tests, each kind in the order in
+// Outcome is the result of a run's top-level tests, each kind in the order in
 // which they ended.
 type Outcome struct {
 	Passed, Skipped []Test
@@ -184,7 +184,7 @@ func (l *Log) failPackage(name string) {
 	}
 }
 
-// Close writes what was not run and returns what became of the tests.
+// Close writes what was not run and returns the results of the tests.
 func (l *Log) Close() Outcome {
 	slices.Sort(l.notRun)
 	for _, line := range l.notRun {
