@@ -24,6 +24,7 @@ const draining = chatv1.GoodbyeCode_GOODBYE_CODE_DRAINING
 
 func TestFramesComeUntilGoodbye(t *testing.T) {
 	each(t, func(t *testing.T, tr transport) {
+		t.Helper()
 		long := strings.Repeat("x", 100_000) // more than is read at a time
 		to := tr.serve(t, func(p *peer) {
 			f := p.read()
@@ -68,6 +69,7 @@ func TestFramesComeUntilGoodbye(t *testing.T) {
 
 func TestABurstIsAnsweredWhenAllOfItWasHandedOut(t *testing.T) {
 	each(t, func(t *testing.T, tr transport) {
+		t.Helper()
 		to := tr.serve(t, func(p *peer) {
 			p.hello(time.Minute)
 			p.write(event(1, "a"), event(2, "b"))
@@ -103,6 +105,7 @@ func listRequest(id uint64) *chatv1.ClientFrame {
 
 func TestACallIsAnsweredBetweenPushes(t *testing.T) {
 	each(t, func(t *testing.T, tr transport) {
+		t.Helper()
 		to := tr.serve(t, func(p *peer) {
 			p.hello(time.Minute)
 			p.write(event(1, "a push"), &chatv1.ServerFrame{
@@ -146,6 +149,7 @@ func TestOnlyWelcomeLetsIn(t *testing.T) {
 	}
 	whole := answer(1, 1)
 	each(t, func(t *testing.T, tr transport) {
+		t.Helper()
 		for name, c := range map[string]struct {
 			answer []byte
 			want   error
@@ -188,6 +192,7 @@ var errAny, errGoodbye = errors.New("any"), errors.New("goodbye")
 
 func TestAServerThatDoesNotAnswerHoldsNobodyUp(t *testing.T) {
 	each(t, func(t *testing.T, tr transport) {
+		t.Helper()
 		ctx, cancel := context.WithCancel(t.Context())
 		to := tr.serve(t, func(p *peer) {
 			p.read()
@@ -251,6 +256,7 @@ func TestTheServersNameIsVerified(t *testing.T) {
 
 func TestABrokenStreamEndsTheConnection(t *testing.T) {
 	each(t, func(t *testing.T, tr transport) {
+		t.Helper()
 		for name, c := range map[string]struct {
 			tail []byte
 			want error
@@ -280,6 +286,7 @@ func TestABrokenStreamEndsTheConnection(t *testing.T) {
 
 func TestASilentServerIsPingedAndThenLeft(t *testing.T) {
 	each(t, func(t *testing.T, tr transport) {
+		t.Helper()
 		const heartbeat = 300 * time.Millisecond
 		type result struct {
 			pings    int
@@ -313,6 +320,7 @@ func TestASilentServerIsPingedAndThenLeft(t *testing.T) {
 
 func TestBytesThatDripAreNoSignOfLife(t *testing.T) {
 	each(t, func(t *testing.T, tr transport) {
+		t.Helper()
 		to := tr.serve(t, func(p *peer) {
 			p.hello(50 * time.Millisecond)
 			p.raw(append(encode(event(1, "whole")), 0, 0, 1, 0)) // and the beginning of a frame
@@ -333,6 +341,7 @@ func TestBytesThatDripAreNoSignOfLife(t *testing.T) {
 
 func TestAHandlerThatTakesLongIsNotTheServersSilence(t *testing.T) {
 	each(t, func(t *testing.T, tr transport) {
+		t.Helper()
 		const enough = 6 // pings, one each heartbeat: three times the limit
 		var pings atomic.Int32
 		to := tr.serve(t, func(p *peer) {
@@ -357,6 +366,7 @@ func TestAHandlerThatTakesLongIsNotTheServersSilence(t *testing.T) {
 
 func TestCloseFreesWhoReadsAndWrites(t *testing.T) {
 	each(t, func(t *testing.T, tr transport) {
+		t.Helper()
 		to := tr.serve(t, func(p *peer) {
 			p.hello(time.Minute)
 			<-t.Context().Done() // reads nothing more
@@ -400,6 +410,7 @@ func TestCloseFreesWhoReadsAndWrites(t *testing.T) {
 // it: the next write fails before the Goodbye was read.
 func TestAGoodbyeIsFoundBehindAFailedWrite(t *testing.T) {
 	each(t, func(t *testing.T, tr transport) {
+		t.Helper()
 		to := tr.serve(t, func(p *peer) {
 			p.hello(time.Minute)
 			p.write(goodbye(draining))
