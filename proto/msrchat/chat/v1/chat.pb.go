@@ -636,6 +636,8 @@ func (x *Hello) GetAssignmentId() string {
 }
 
 // Welcome accepts a connection. A server of revision 0 answers with request_id 0.
+// Heads of all the user's conversations follow, in a frame at least: one without
+// heads says that the client is up to date.
 type Welcome struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	UserId   uint64                 `protobuf:"varint,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
@@ -644,8 +646,9 @@ type Welcome struct {
 	Instance string `protobuf:"bytes,3,opt,name=instance,proto3" json:"instance,omitempty"`
 	// The server's release label.
 	Release string `protobuf:"bytes,4,opt,name=release,proto3" json:"release,omitempty"`
-	// Either side sends something at least this often; a peer that is silent for
-	// two of these is gone.
+	// Either side that has sent nothing for this long sends a Ping or a Pong; a peer
+	// that is silent for two of these is gone. A client that only sends may hear
+	// nothing while the database is away: it pings before it gives the server up.
 	HeartbeatMs uint32  `protobuf:"varint,5,opt,name=heartbeat_ms,json=heartbeatMs,proto3" json:"heartbeat_ms,omitempty"`
 	Limits      *Limits `protobuf:"bytes,6,opt,name=limits,proto3" json:"limits,omitempty"`
 	// Changes when the log lost a tail (a restore): clients then verify theirs.
@@ -1185,7 +1188,8 @@ type isContent_Kind interface {
 }
 
 type Content_Text struct {
-	// A text, valid UTF-8, within Limits and not blank.
+	// A text: valid UTF-8, within Limits, not blank, without control characters
+	// other than tab and line feed, and without those that turn the direction.
 	Text string `protobuf:"bytes,1,opt,name=text,proto3,oneof"`
 }
 
@@ -1196,7 +1200,7 @@ func (*Content_Text) isContent_Kind() {}
 type Send struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
 	ConversationId uint64                 `protobuf:"varint,1,opt,name=conversation_id,json=conversationId,proto3" json:"conversation_id,omitempty"`
-	// 16 bytes, chosen once per message (UUIDv7).
+	// 16 bytes, not all zero, chosen once per message (UUIDv7).
 	ClientMsgId []byte `protobuf:"bytes,2,opt,name=client_msg_id,json=clientMsgId,proto3" json:"client_msg_id,omitempty"`
 	// See Content.
 	Body []byte `protobuf:"bytes,3,opt,name=body,proto3" json:"body,omitempty"`
@@ -2063,7 +2067,7 @@ func (x *OwnState) GetDraft() *Draft {
 // Draft is an unfinished text.
 type Draft struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Empty where there is none.
+	// At most Limits.max_text_bytes; empty where there is none.
 	Text string `protobuf:"bytes,1,opt,name=text,proto3" json:"text,omitempty"`
 	// When it was last changed, in Unix milliseconds: by the clock of the device
 	// that did, but never later than the server's when it arrived.
