@@ -646,9 +646,8 @@ type Welcome struct {
 	Instance string `protobuf:"bytes,3,opt,name=instance,proto3" json:"instance,omitempty"`
 	// The server's release label.
 	Release string `protobuf:"bytes,4,opt,name=release,proto3" json:"release,omitempty"`
-	// Either side that has sent nothing for this long sends a Ping or a Pong; a peer
-	// that is silent for two of these is gone. A client that only sends may hear
-	// nothing while the database is away: it pings before it gives the server up.
+	// A client that has sent or heard nothing for this long sends Ping, which the
+	// server answers with Pong. A peer that is silent for two of these is gone.
 	HeartbeatMs uint32  `protobuf:"varint,5,opt,name=heartbeat_ms,json=heartbeatMs,proto3" json:"heartbeat_ms,omitempty"`
 	Limits      *Limits `protobuf:"bytes,6,opt,name=limits,proto3" json:"limits,omitempty"`
 	// Changes when the log lost a tail (a restore): clients then verify theirs.
