@@ -30,21 +30,21 @@ type people struct {
 
 // invite makes the accounts and brings everybody online. Everyone talks with two
 // others.
-func invite(ctx context.Context, a *arena.Arena, seed uint64, clients int) (*people, error) {
+func invite(ctx context.Context, a *arena.Arena, cfg Config) (*people, error) {
 	db, err := account.Open(ctx, a.Database())
 	if err != nil {
 		return nil, err
 	}
 	p := &people{arena: a, db: db, end: func() {}}
-	if err := p.join(ctx, seed, clients); err != nil {
+	if err := p.join(ctx, cfg); err != nil {
 		p.end()
-		return nil, errors.Join(fmt.Errorf("bring %d people online: %w", clients, err), db.Close())
+		return nil, errors.Join(fmt.Errorf("bring %d people online: %w", cfg.Clients, err), db.Close())
 	}
 	return p, nil
 }
 
-func (p *people) join(ctx context.Context, seed uint64, clients int) error {
-	all, err := account.Make(ctx, p.db, account.Order{Run: "faults", Count: clients})
+func (p *people) join(ctx context.Context, cfg Config) error {
+	all, err := account.Make(ctx, p.db, account.Order{Run: "faults", Count: cfg.Clients, Devices: cfg.Devices})
 	if err != nil {
 		return err
 	}
@@ -72,7 +72,7 @@ func (p *people) join(ctx context.Context, seed uint64, clients int) error {
 	stay := context.AfterFunc(ctx, p.end)
 	defer stay()
 	p.crowd, err = device.NewCrowd(life, device.CrowdOptions{
-		Gate: p.gate, People: all, Conversations: p.talks, Seed: seed, Sizes: []int{8, 40, 40, 120, 1000},
+		Gate: p.gate, People: all, Conversations: p.talks, Seed: cfg.Seed, Sizes: []int{8, 40, 40, 120, 1000},
 	})
 	return err
 }

@@ -31,6 +31,8 @@ type Config struct {
 	// Rate is how many messages a second Clients people type together.
 	Rate    float64
 	Clients int
+	// Devices is how many each has, between which what is set must cross; 1 if 0.
+	Devices int
 	Seed    uint64
 	Bug     planted.Bug
 	// Guest is told what happens; nil for nobody.
@@ -104,7 +106,7 @@ func In(ctx context.Context, a *arena.Arena, cfg Config) (*Result, error) {
 		case <-steps.Done():
 		}
 	}()
-	p, err := invite(steps, a, cfg.Seed, cfg.Clients)
+	p, err := invite(steps, a, cfg)
 	if err != nil {
 		return nil, err
 	}

@@ -22,13 +22,15 @@ type Trial struct {
 	// 200 if 0.
 	pause time.Duration
 	rate  float64
+	// devices is how many each person has, 1 if 0.
+	devices int
 	// Expect is any of what the checker has to find.
 	Expect []check.Kind
 }
 
 // Trials are one for each bug, and one without.
 var Trials = []Trial{
-	{faults: []string{"kill-chat", "freeze-mysql", "flush-redis", "relay-frames drop", "restart-chat"}},
+	{faults: []string{"kill-chat", "freeze-mysql", "flush-redis", "relay-frames drop", "restart-chat"}, devices: 2},
 	// The process takes with it what it had acknowledged.
 	{Bug: planted.AckBeforeCommit, faults: []string{"kill-chat", "kill-chat"}, Expect: []check.Kind{check.Lost}},
 	// The pushes of a conversation's last message are dropped.
@@ -41,7 +43,12 @@ var Trials = []Trial{
 	{Bug: planted.LanesReordered, faults: []string{"freeze-mysql"}, Expect: []check.Kind{check.Reordered}},
 	// 500 a second over three servers: each has had its thousandth after seven
 	// seconds.
-	{Bug: planted.DropThousandth, faults: []string{"flush-redis", "flush-redis"}, pause: 8 * time.Second, rate: 500, Expect: []check.Kind{check.Lost}},
+	{
+		Bug: planted.DropThousandth, faults: []string{"flush-redis", "flush-redis"}, pause: 8 * time.Second, rate: 500,
+		Expect: []check.Kind{check.Lost},
+	},
+	// What one device sets the others of its person do not learn.
+	{Bug: planted.StateNotTold, faults: []string{"flush-redis"}, devices: 2, Expect: []check.Kind{check.Stale}},
 }
 
 // String names the trial.
@@ -66,7 +73,10 @@ func (t Trial) steps() []Step {
 // Run runs the trial with servers from a folder; see arena.Build. The error says
 // that it could not; Verdict says what came of it.
 func (t Trial) Run(ctx context.Context, bin string, out io.Writer) (*Result, error) {
-	cfg := Config{Bin: bin, Steps: t.steps(), Interval: t.pause, Rate: t.rate, Clients: 24, Seed: 1, Bug: t.Bug, Output: out}
+	cfg := Config{
+		Bin: bin, Steps: t.steps(), Interval: t.pause, Rate: t.rate, Clients: 24, Devices: t.devices, Seed: 1,
+		Bug: t.Bug, Output: out,
+	}
 	if cfg.Interval == 0 {
 		cfg.Interval = time.Second
 	}

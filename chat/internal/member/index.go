@@ -81,6 +81,7 @@ func (x *Index) Cached(id uint64) (Members, bool) {
 func (x *Index) AtLeast(id, number uint64) (Members, bool) {
 	m, ok := x.Cached(id)
 	if planted.Has(planted.StaleMembers) {
+		m.Users = m.Users[:min(1, len(m.Users))] // as before the last member joined
 		return m, ok
 	}
 	return m, ok && m.Number >= number
@@ -91,9 +92,6 @@ func (x *Index) AtLeast(id, number uint64) (Members, bool) {
 func (x *Index) Put(id uint64, m Members) {
 	if m.Number == 0 {
 		return
-	}
-	if planted.Has(planted.StaleMembers) {
-		m.Users = m.Users[:1] // as before the last member joined
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
