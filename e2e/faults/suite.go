@@ -23,7 +23,8 @@ type Config struct {
 	BuildFlags []string
 	// Steps are done one after the other, the next one Interval after the last
 	// began, or when that has healed. During the last everybody stops talking, so
-	// that no later message makes up for what it took.
+	// that no later message makes up for what it took. Without steps everybody talks
+	// for warmUp and is judged at once.
 	Steps    []Step
 	Interval time.Duration
 	// Duration ends the run early; 0 is without limit.
@@ -174,13 +175,19 @@ func (s *suite) run(ctx, steps context.Context) (*Result, error) {
 func (s *suite) steps(life, ctx context.Context, stopTyping func()) {
 	pause := time.NewTimer(warmUp)
 	defer pause.Stop()
-	steps := s.possible()
-	for i, step := range steps {
+	next := func() bool {
 		select {
 		case <-pause.C:
 		case <-ctx.Done():
 		}
-		if ctx.Err() != nil { // both may have been ready
+		return ctx.Err() == nil // both may have been ready
+	}
+	steps := s.possible()
+	if len(steps) == 0 {
+		next()
+	}
+	for i, step := range steps {
+		if !next() {
 			return
 		}
 		pause.Reset(s.cfg.Interval)

@@ -16,7 +16,7 @@ import (
 // faults that make the bug do harm, and what the checker has to call it.
 type Trial struct {
 	Bug planted.Bug // "" is the trial of the checker itself: it must find nothing
-	// faults are kinds, some with a variant.
+	// faults are kinds, some with a variant; none where the bug does harm by itself.
 	faults []string
 	// pause is what lies between two faults, rate how much is typed; a second and
 	// 200 if 0.
@@ -47,6 +47,9 @@ var Trials = []Trial{
 		Bug: planted.DropThousandth, faults: []string{"flush-redis", "flush-redis"}, pause: 8 * time.Second, rate: 500,
 		Expect: []check.Kind{check.Lost},
 	},
+	// Of each conversation one member is pushed nothing by the other servers. Visitors
+	// after a fault would wait for the periodic check, which heals it.
+	{Bug: planted.StaleMembers, Expect: []check.Kind{check.Missing, check.Late}},
 	// What one device sets the others of its person do not learn.
 	{Bug: planted.StateNotTold, faults: []string{"flush-redis"}, devices: 2, Expect: []check.Kind{check.Stale}},
 }
