@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
+	"github.com/msrchat/msrchat/shared/wire/wiretest"
 )
 
 // The requests of chat.proto, by the client of protocol_test.go.
@@ -269,6 +270,21 @@ func testReadMark(t *testing.T, f *fleet, a, b *running) {
 	if _, heads := enter(t, b, ann); len(heads) != 1 || heads[0].GetOwnState() != number || heads[0].GetSeq() != 4 {
 		t.Errorf("the heads at connect are %v", heads)
 	}
+}
+
+// The rules of own states are those that the fake server of the client's tests keeps.
+func testOwnStates(t *testing.T, f *fleet, a, b *running) {
+	t.Helper()
+	ann := f.person()
+	c, _ := enter(t, a, ann)
+	id := c.with(f.person())
+	for i := byte(1); i <= 5; i++ {
+		c.ask(send(id, i, 1, fmt.Sprint(i)))
+	}
+	device := func(s *running) wiretest.Device {
+		return wiretest.Device{Endpoint: &chatv1.Endpoint{Address: s.ClientAddr()}, Token: ann.token}
+	}
+	wiretest.OwnStates(t, device(a), device(b), id)
 }
 
 func testDrafts(t *testing.T, f *fleet, a, b *running) {

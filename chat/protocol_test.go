@@ -248,6 +248,7 @@ func TestProtocol(t *testing.T) {
 		{"History returns pages", testHistory},
 		{"a read mark never falls", testReadMark},
 		{"the newest draft wins", testDrafts},
+		{"own states keep their contract", testOwnStates},
 		{"own states are read in the order asked", testReadOwnStates},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, f, a, b) })

@@ -60,9 +60,9 @@ func (c *Conn) Heartbeat() time.Duration { return c.heartbeat }
 // Address is the server's, as it was dialled.
 func (c *Conn) Address() string { return c.nc.RemoteAddr().String() }
 
-// Call makes one request and waits for its answer; what is pushed meanwhile is
-// dropped. A Failure is returned as an *errs.Error, any other error has ended the
-// connection. A context without a deadline gets one.
+// Call makes one request, whose id is not 0, and waits for its answer; what is
+// pushed meanwhile is dropped. A Failure is returned as an *errs.Error, any other
+// error has ended the connection. A context without a deadline gets one.
 func (c *Conn) Call(ctx context.Context, request *chatv1.ClientFrame) (answer *chatv1.ServerFrame, err error) {
 	ctx, cancel := context.WithTimeout(ctx, helloTimeout)
 	defer cancel()

@@ -336,7 +336,8 @@ func (l *Log) heads(u *user) []*chatv1.Head {
 func failure(err error) *chatv1.ServerFrame {
 	e := errs.From(err)
 	return &chatv1.ServerFrame{Body: &chatv1.ServerFrame_Failure{Failure: &chatv1.Failure{
-		Code: string(e.Code), Text: e.Message, RetryAfterMs: uint32(e.RetryAfter / time.Millisecond),
+		Code: string(e.Code), Text: e.Message, Field: e.Field,
+		RetryAfterMs: uint32(e.RetryAfter / time.Millisecond),
 	}}}
 }
 
