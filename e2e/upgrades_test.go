@@ -39,7 +39,10 @@ func TestUpgrades(t *testing.T) {
 	f := fleet.Up(t)
 	f.Just("upgrade", "chat", "--set", "count=4")
 	testenv.Until(t, "four chat servers", func() bool { return len(f.Passing("chat")) == 4 })
-	p := plan{times: times, people: 200, rate: 100, proof: os.Getenv("MSRCHAT_UPGRADE_PROOF"), old: os.Getenv("MSRCHAT_UPGRADE_OLD")}
+	p := plan{
+		times: times, people: 200, rate: 100,
+		proof: os.Getenv("MSRCHAT_UPGRADE_PROOF"), old: os.Getenv("MSRCHAT_UPGRADE_OLD"),
+	}
 	if rate, err := strconv.ParseFloat(os.Getenv("MSRCHAT_UPGRADE_RATE"), 64); err == nil {
 		p.rate = rate
 	}
@@ -85,7 +88,9 @@ func upgrades(t *testing.T, f *fleet.Fleet, p plan) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	crowd, err := device.NewCrowd(t.Context(), device.CrowdOptions{Gate: f.Gate(), People: people, Conversations: conversations, Seed: 1})
+	crowd, err := device.NewCrowd(t.Context(), device.CrowdOptions{
+		Gate: f.Gate(), People: people, Conversations: conversations, Seed: 1,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,6 +116,10 @@ func upgrades(t *testing.T, f *fleet.Fleet, p plan) {
 			t.Errorf("old servers are left after the upgrade: %v, before %v\n%s", now, old, out)
 		}
 		u.end = time.Now()
+		// Who was asked to leave last is back before the next upgrade counts moves.
+		testenv.Until(t, "every device is online", func() bool {
+			return !slices.ContainsFunc(crowd.Devices(), func(d *device.Device) bool { return !d.Online() })
+		})
 		done = append(done, u)
 	}
 	typed := crowd.Counts().Typed
@@ -163,7 +172,6 @@ func upgrades(t *testing.T, f *fleet.Fleet, p plan) {
 func measure(journals []*journal.Journal, done []upgraded) (refused int) {
 	during := func(at time.Time) *upgraded {
 		for i := range done {
-			// A device that was asked to leave last is back within seconds.
 			if at.After(done[i].began) && (i+1 == len(done) || at.Before(done[i+1].began)) {
 				return &done[i]
 			}
