@@ -80,7 +80,10 @@ func Migrate(ctx context.Context, db *sql.DB, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	return apply(ctx, db, all, log)
+	if err := apply(ctx, db, all, log); err != nil {
+		return err
+	}
+	return updateAccounts(ctx, db, log)
 }
 
 // apply does Migrate's work with a list of migrations. A schema that is newer

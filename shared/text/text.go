@@ -4,11 +4,12 @@
 package text
 
 import (
-	"net/mail"
+	"crypto/sha256"
 	"strings"
 	"unicode"
 	"unicode/utf8"
 
+	"go.mau.fi/util/confusable"
 	"golang.org/x/text/cases"
 	"golang.org/x/text/unicode/norm"
 
@@ -26,11 +27,48 @@ const (
 	MaxPassword     = 256
 	MaxMessageRunes = 4096
 	MaxMessageBytes = 4 * MaxMessageRunes
+
+	// maxKey is the column of a name's key, in bytes.
+	maxKey = 256
+	// maxMarks is how many combining marks a letter of a name may carry: the limit of
+	// UTS 39, section 5.4. Letters of Tibetan and Hebrew need three.
+	maxMarks = 4
+	// maxIgnorable is how many invisible characters may follow each other in a text.
+	// Emoji and scripts that join letters need two; more could carry a hidden text.
+	maxIgnorable = 4
 )
 
-// Name checks a user name and returns it as shown (NFKC) and its unique key: two
-// names with the same key are the same name.
+// Name checks a new user name and returns it as shown (NFKC) and its unique key: two
+// names with the same key are the same name. Two names that look the same have the
+// same Look.
 func Name(s string) (display, key string, err error) {
+	display, key, err = FindName(s)
+	if err != nil {
+		return "", "", err
+	}
+	bad := func(message string) (string, string, error) {
+		return "", "", errs.New(errs.CodeInvalid, "%s", message).In("name")
+	}
+	marks, last := 0, rune(0)
+	for _, r := range display {
+		if ignorable(r) {
+			return bad("the name has an invisible character")
+		}
+		if !mark(r) {
+			marks, last = 0, 0
+			continue
+		}
+		if marks++; marks > maxMarks || r == last {
+			return bad("the name has too many accents on one letter")
+		}
+		last = r
+	}
+	return display, key, nil
+}
+
+// FindName is Name for a name that may exist already: names that earlier releases
+// took are found, even if nobody could choose them any more.
+func FindName(s string) (display, key string, err error) {
 	bad := func(format string, args ...any) (string, string, error) {
 		return "", "", errs.New(errs.CodeInvalid, format, args...).In("name")
 	}
@@ -50,34 +88,25 @@ func Name(s string) (display, key string, err error) {
 	for i, r := range display {
 		switch {
 		case unicode.IsLetter(r), unicode.IsDigit(r):
-		case i > 0 && (r == '.' || r == '_' || r == '-' || unicode.Is(unicode.Mn, r) || unicode.Is(unicode.Mc, r)):
+		case i > 0 && (r == '.' || r == '_' || r == '-' || mark(r)):
 		default:
 			return bad("the name may have letters, digits and, after the first, the characters . _ -")
 		}
 	}
 	// Folding can denormalise, so the key is normalised once more.
-	return display, norm.NFKC.String(cases.Fold().String(display)), nil
+	key = norm.NFKC.String(cases.Fold().String(display))
+	if len(key) > maxKey {
+		return bad("the name is longer than %d characters", MaxNameRunes)
+	}
+	return display, key, nil
 }
 
-// Email checks an address (without a display name) and returns it as given and
-// its unique key. The local part is folded too: no provider in use
-// distinguishes Ann@ from ann@, and people type both.
-func Email(s string) (display, key string, err error) {
-	bad := func(message string) (string, string, error) {
-		return "", "", errs.New(errs.CodeInvalid, "%s", message).In("email")
-	}
-	s = strings.TrimSpace(s)
-	if len(s) > MaxEmailBytes {
-		return bad("the address is too long")
-	}
-	if !utf8.ValidString(s) || strings.ContainsFunc(s, hidden) {
-		return bad("the address has characters that cannot be shown")
-	}
-	a, parseErr := mail.ParseAddress(s)
-	if parseErr != nil || a.Address != s || a.Name != "" {
-		return bad("this is not an e-mail address")
-	}
-	return s, strings.ToLower(norm.NFKC.String(s)), nil
+// Look is a hash of how a name looks (the skeleton of UTS 39, in either case): names
+// that a reader cannot tell apart have the same.
+func Look(name string) [sha256.Size]byte {
+	fold := func(s string) string { return cases.Fold().String(confusable.Skeleton(s)) }
+	// Once more, because a capital letter and its small one look like different others.
+	return sha256.Sum256([]byte(fold(fold(name))))
 }
 
 // Password checks the length of a new password, and nothing else.
@@ -92,7 +121,8 @@ func Password(s string) error {
 }
 
 // Message checks a text message: valid UTF-8, not blank, within the limits, and
-// without characters that control a terminal or the writing direction.
+// without characters that control a terminal or the writing direction, or that hide
+// a text in another one.
 func Message(s string) error {
 	bad := func(code errs.Code, format string, args ...any) error {
 		return errs.New(code, format, args...).In("text")
@@ -102,24 +132,21 @@ func Message(s string) error {
 		return bad(errs.CodeTooLarge, "the text is longer than %d characters", MaxMessageRunes)
 	case !utf8.ValidString(s):
 		return bad(errs.CodeInvalid, "the text is not valid UTF-8")
-	case strings.TrimSpace(s) == "":
+	case !strings.ContainsFunc(s, visible):
 		return bad(errs.CodeInvalid, "the text is empty")
 	}
+	flag, run := false, 0 // in the name of a region behind a black flag; invisible characters in a row
 	for _, r := range s {
-		if r != '\n' && r != '\t' && (unicode.IsControl(r) || bidiControl(r)) {
-			return bad(errs.CodeInvalid, "the text has a control character (U+%04X)", r)
+		if run++; !ignorable(r) || flag && tag(r) {
+			run = 0
 		}
+		switch {
+		case r != '\n' && r != '\t' && (unicode.IsControl(r) || bidiControl(r)):
+			return bad(errs.CodeInvalid, "the text has a control character (U+%04X)", r)
+		case tag(r) && !flag, annotation(r), run > maxIgnorable:
+			return bad(errs.CodeInvalid, "the text has an invisible character (U+%04X)", r)
+		}
+		flag = r == blackFlag || flag && tag(r) && r != cancelTag
 	}
 	return nil
-}
-
-// hidden says that a rune is not visible on a screen.
-func hidden(r rune) bool {
-	return unicode.IsControl(r) || bidiControl(r) || unicode.Is(unicode.Cf, r)
-}
-
-// bidiControl says that a rune overrides or isolates the writing direction. The
-// marks U+200E and U+200F stay allowed: Arabic and Hebrew texts need them.
-func bidiControl(r rune) bool {
-	return r >= 0x202A && r <= 0x202E || r >= 0x2066 && r <= 0x2069
 }

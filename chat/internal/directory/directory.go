@@ -85,7 +85,7 @@ func (d *Directory) Knows(conversation, user uint64) bool {
 func (d *Directory) OpenDirect(
 	ctx context.Context, user uint64, peerName string,
 ) (c *chatv1.Conversation, created bool, err error) {
-	_, key, err := text.Name(peerName)
+	_, key, err := text.FindName(peerName)
 	if err != nil {
 		return nil, false, err
 	}

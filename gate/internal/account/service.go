@@ -90,7 +90,7 @@ func (s *Service) sendCode(ctx context.Context, address, key string) error {
 		if err := s.codes.Decoy(ctx, code.Register, key); err != nil {
 			return err
 		}
-		return s.mail.Enqueue(takenMail(address, owner.Name, s.lifetime))
+		return s.mail.Enqueue(takenMail(owner.Email, owner.Name, s.lifetime))
 	case errs.CodeOf(err) != errs.CodeNotFound:
 		return err
 	}
@@ -206,7 +206,7 @@ func (s *Service) find(ctx context.Context, c Credentials) (found Account, key s
 	case c.Name != "" && c.Email != "":
 		return Account{}, "", errs.New(errs.CodeInvalid, "give a name or an address, not both")
 	case c.Name != "":
-		if _, key, err = text.Name(c.Name); err != nil {
+		if _, key, err = text.FindName(c.Name); err != nil {
 			return Account{}, "", err
 		}
 		found, err = s.store.byName(ctx, key)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/msrchat/msrchat/shared/database"
 	"github.com/msrchat/msrchat/shared/errs"
+	"github.com/msrchat/msrchat/shared/text"
 )
 
 // Account is a person's account.
@@ -37,13 +38,19 @@ type identity struct{ display, key string }
 // insert creates an account. A name or an address that is taken is a conflict
 // that names the field.
 func (s *Store) insert(ctx context.Context, name, email identity, passwordHash string) (Account, error) {
+	look := text.Look(name.display)
 	res, err := s.db.ExecContext(ctx,
-		"INSERT INTO users (name, name_key, email, email_key, password_hash, created_at) VALUES (?, ?, ?, ?, ?, ?)",
-		name.display, name.key, email.display, email.key, passwordHash, time.Now().UnixMilli())
+		"INSERT INTO users (name, name_key, name_look, email, email_key, password_hash, created_at)"+
+			" VALUES (?, ?, ?, ?, ?, ?, ?)",
+		name.display, name.key, look[:], email.display, email.key, passwordHash, time.Now().UnixMilli())
 	if database.IsDuplicate(err) {
-		if duplicateKey(err) == "uk_users_email" {
+		switch duplicateKey(err) {
+		case "uk_users_email":
 			return Account{}, errs.Wrap(errs.CodeConflict, err,
 				"this address has an account already; log in instead").In("email")
+		case "uk_users_look":
+			return Account{}, errs.Wrap(errs.CodeConflict, err,
+				"this name looks like one that is taken; choose another").In("name")
 		}
 		return Account{}, errs.Wrap(errs.CodeConflict, err, "this name is taken; choose another").In("name")
 	}

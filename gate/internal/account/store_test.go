@@ -42,6 +42,8 @@ func TestInsertNamesTheFieldThatIsTaken(t *testing.T) {
 		{"other", "ann@example.org", "email"},
 		{"ann", "ann@example.org", "name"},
 		{"other", "ann@example.org", "email"},
+		{"аnn", "other@example.org", "name"}, // with a Cyrillic letter
+		{"ɑnn", "ann@example.org", "email"},
 	} {
 		if e := errs.From(add(c.name, c.email)); e == nil || e.Code != errs.CodeConflict || e.Field != c.field {
 			t.Errorf("%s %s: %v, want a conflict of %s", c.name, c.email, e, c.field)

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	gomail "github.com/wneessen/go-mail"
+
+	"github.com/msrchat/msrchat/shared/text"
 )
 
 // SMTPConfig says which mail server sends our mail.
@@ -98,7 +100,7 @@ func (s *SMTP) Send(ctx context.Context, m Message) error {
 	if err := msg.From(s.from); err != nil {
 		return permanent{fmt.Errorf("mail sender: %w", err)}
 	}
-	if err := msg.To(m.To); err != nil {
+	if err := msg.To(text.MailTo(m.To)); err != nil {
 		return permanent{fmt.Errorf("mail recipient: %w", err)}
 	}
 	msg.Subject(m.Subject)
