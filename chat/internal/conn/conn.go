@@ -84,7 +84,8 @@ func (c *Conn) bye(g *chatv1.Goodbye) bool {
 	return true
 }
 
-// answer queues the answer to a request.
+// answer queues the answer to a request. One that cannot be encoded becomes a Failure,
+// because a request without an answer would leave the client waiting.
 func (c *Conn) answer(request uint64, f *chatv1.ServerFrame) {
 	f.RequestId = request
 	buf := buffers.Get().(*[]byte)
@@ -92,10 +93,16 @@ func (c *Conn) answer(request uint64, f *chatv1.ServerFrame) {
 	encoded, err := frame.Append((*buf)[:0], f)
 	if err != nil {
 		c.server.log.Error("encode answer", "user", c.session.UserID, "err", err)
-		return
+		encoded, _ = frame.Append((*buf)[:0], notEncoded(request)) // it has no text of others
 	}
 	*buf = encoded
 	c.Push(encoded)
+}
+
+func notEncoded(request uint64) *chatv1.ServerFrame {
+	return &chatv1.ServerFrame{RequestId: request, Body: &chatv1.ServerFrame_Failure{Failure: &chatv1.Failure{
+		Code: string(errs.CodeInternal), Text: "the answer cannot be sent",
+	}}}
 }
 
 // refuse answers a request with a failure.

@@ -344,3 +344,23 @@ func TestAHangingDatabaseDoesNotSilenceTheServer(t *testing.T) {
 	}
 	c.pong()
 }
+
+// spoiled is a directory that names a peer by bytes that are not UTF-8.
+type spoiled struct{ *world }
+
+func (spoiled) OpenDirect(context.Context, uint64, string) (*chatv1.Conversation, bool, error) {
+	return &chatv1.Conversation{Id: 7, Peer: &chatv1.User{Id: 2, Name: "\xff"}}, false, nil
+}
+
+func TestAnAnswerThatCannotBeEncodedIsAFailure(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(w *world, o *conn.Options) { o.Directory = spoiled{w} })
+	c := w.login(t, 1)
+	c.write(&chatv1.ClientFrame{RequestId: 5, Body: &chatv1.ClientFrame_OpenDirect{
+		OpenDirect: &chatv1.OpenDirect{PeerName: "x"},
+	}})
+	if f := c.read(); f.GetRequestId() != 5 || f.GetFailure().GetCode() != string(errs.CodeInternal) {
+		t.Errorf("the answer is %v", f)
+	}
+	c.pong()
+}

@@ -41,3 +41,19 @@ func Of(number uint32) (Kind, error) {
 	}
 	return Kind{}, errUnknown
 }
+
+var errTooLong = errs.New(errs.CodeTooLarge, "the content is longer than %d bytes", text.MaxMessageBytes).In("body")
+
+// CheckRelayed says what is wrong with content that another server took from a client,
+// nil for nothing. That server may be of a later release and know more kinds.
+func CheckRelayed(number uint32, body []byte) error {
+	if len(body) > text.MaxMessageBytes {
+		return errTooLong
+	}
+	for _, k := range table {
+		if uint32(k.Number) == number {
+			return k.Check(body)
+		}
+	}
+	return nil
+}

@@ -15,6 +15,7 @@ import (
 	relayv1 "github.com/msrchat/msrchat/proto/msrchat/relay/v1"
 	"github.com/msrchat/msrchat/shared/errs"
 
+	"github.com/msrchat/msrchat/chat/internal/kind"
 	"github.com/msrchat/msrchat/chat/internal/msglog"
 )
 
@@ -315,9 +316,15 @@ func (s *Service) answer(ctx context.Context, request *relayv1.AppendRequest) *r
 }
 
 func (s *Service) append(ctx context.Context, request *relayv1.AppendRequest) *relayv1.AppendResponse {
-	events := make([]msglog.Event, len(request.GetEntries()))
-	for i, e := range request.GetEntries() {
-		events[i] = msglog.Event{
+	entries := request.GetEntries()
+	appended := make([]*relayv1.Appended, len(entries))
+	events, places := make([]msglog.Event, 0, len(entries)), make([]int, 0, len(entries))
+	for i, e := range entries {
+		if err := kind.CheckRelayed(e.GetKind(), e.GetBody()); err != nil {
+			appended[i] = refused(err) // the others are not to blame
+			continue
+		}
+		event := msglog.Event{
 			Conversation: request.GetConversationId(),
 			Sender:       e.GetSenderId(),
 			Kind:         uint8(e.GetKind()),
@@ -325,20 +332,27 @@ func (s *Service) append(ctx context.Context, request *relayv1.AppendRequest) *r
 			Connection:   e.GetConnection(),
 			Uncounted:    e.GetUncounted(),
 		}
-		copy(events[i].ID[:], e.GetClientMsgId())
+		copy(event.ID[:], e.GetClientMsgId())
+		events, places = append(events, event), append(places, i)
 	}
-	results, err := s.peers.opts.Log.Append(ctx, request.GetConversationId(), events)
-	if err != nil {
-		return refusal(request, errs.From(err))
-	}
-	appended := make([]*relayv1.Appended, len(results))
-	for i, r := range results {
-		a := &relayv1.Appended{Seq: r.Seq, Ordinal: r.Ordinal, CreatedAtMs: r.CreatedAt, Existing: r.Existing}
-		if r.Err != nil {
-			e := errs.From(r.Err)
-			a.ErrorCode, a.ErrorText = string(e.Code), e.Message
+	if len(events) > 0 {
+		results, err := s.peers.opts.Log.Append(ctx, request.GetConversationId(), events)
+		if err != nil {
+			return refusal(request, errs.From(err))
 		}
-		appended[i] = a
+		for i, r := range results {
+			a := &relayv1.Appended{Seq: r.Seq, Ordinal: r.Ordinal, CreatedAtMs: r.CreatedAt, Existing: r.Existing}
+			if r.Err != nil {
+				a = refused(r.Err)
+			}
+			appended[places[i]] = a
+		}
 	}
 	return &relayv1.AppendResponse{RequestId: request.GetRequestId(), Results: appended}
+}
+
+// refused is the result of an entry that was not appended.
+func refused(err error) *relayv1.Appended {
+	e := errs.From(err)
+	return &relayv1.Appended{ErrorCode: string(e.Code), ErrorText: e.Message}
 }

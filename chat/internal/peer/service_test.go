@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -21,6 +22,7 @@ import (
 	"github.com/msrchat/msrchat/shared/errs"
 	"github.com/msrchat/msrchat/shared/testenv"
 
+	"github.com/msrchat/msrchat/chat/internal/kind"
 	"github.com/msrchat/msrchat/chat/internal/lane"
 	"github.com/msrchat/msrchat/chat/internal/msglog"
 )
@@ -227,6 +229,29 @@ func TestBadAppendsAreAnsweredAsSuch(t *testing.T) {
 	}
 	if got := ask(one(1, 16)); len(got.GetResults()) != 1 {
 		t.Errorf("a good one: %v", got)
+	}
+	// Content is checked like a client's, and what is good beside it is appended.
+	const later = 200 // a kind that only a later release knows
+	mixed := &relayv1.AppendRequest{}
+	for _, e := range []struct {
+		kind uint32
+		body string
+	}{
+		{kind.Text, "\xff\xfex"}, {kind.Text, "hi"}, {kind.Text, "\u200b"}, {kind.Text, strings.Repeat("x", 20_000)},
+		{later, "\xff"}, {later, strings.Repeat("x", 20_000)},
+	} {
+		mixed.Entries = append(mixed.Entries, &relayv1.Entry{
+			SenderId: 1, ClientMsgId: make([]byte, 16), Kind: e.kind, Body: []byte(e.body),
+		})
+	}
+	before := n.appends()
+	var codes []string
+	for _, r := range ask(mixed).GetResults() {
+		codes = append(codes, r.GetErrorCode())
+	}
+	want := []string{"invalid", "", "invalid", "too_large", "", "too_large"}
+	if diff := cmp.Diff(want, codes); diff != "" || n.appends() != before+1 {
+		t.Errorf("%d appends, refused (-want +got):\n%s", n.appends()-before, diff)
 	}
 }
 
