@@ -237,8 +237,12 @@ func TestBadAppendsAreAnsweredAsSuch(t *testing.T) {
 		kind uint32
 		body string
 	}{
-		{kind.Text, "\xff\xfex"}, {kind.Text, "hi"}, {kind.Text, "\u200b"}, {kind.Text, strings.Repeat("x", 20_000)},
-		{later, "\xff"}, {later, strings.Repeat("x", 20_000)},
+		{kind.Text, "\xff\xfex"},
+		{kind.Text, "hi"},
+		{kind.Text, "\u200b"},
+		{kind.Text, strings.Repeat("x", 20_000)},
+		{later, "\xff"},
+		{later, strings.Repeat("x", 20_000)},
 	} {
 		mixed.Entries = append(mixed.Entries, &relayv1.Entry{
 			SenderId: 1, ClientMsgId: make([]byte, 16), Kind: e.kind, Body: []byte(e.body),
