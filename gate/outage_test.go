@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/msrchat/msrchat/gate"
 	"github.com/msrchat/msrchat/gate/internal/mailtest"
 	statusv1 "github.com/msrchat/msrchat/proto/msrchat/status/v1"
@@ -86,6 +88,37 @@ func TestRedisAway(t *testing.T) {
 	// Redis's append-only file kept the code.
 	h.loggedIn(h.post("/v1/accounts", registration("bob", digits)))
 	me("at the end", kept)
+}
+
+// A Redis that answers and takes no writes is as good as none.
+func TestRedisThatCannotWrite(t *testing.T) {
+	h := open(t, nil)
+	h.degraded("")
+	rdb := redis.NewClient(&redis.Options{Addr: h.redis.Addr})
+	defer rdb.Close()
+	for _, state := range []struct{ name, broken, healed string }{
+		{"full", "CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0"},
+		{"a replica", "REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE"},
+		{"without its replicas", "CONFIG SET min-replicas-to-write 1", "CONFIG SET min-replicas-to-write 0"},
+	} {
+		do := func(command string) {
+			t.Helper()
+			var args []any
+			for _, word := range strings.Fields(command) {
+				args = append(args, word)
+			}
+			if err := rdb.Do(t.Context(), args...).Err(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		do(state.broken)
+		h.degraded(`"redis"`)
+		if state.name != "full" { // a script may still write then
+			h.want("a code, Redis is "+state.name, h.requestCode("carl@example.org"), 502, errs.CodeUnavailable)
+		}
+		do(state.healed)
+		h.degraded("")
+	}
 }
 
 // If Redis is emptied, at most a code is lost.

@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc/connectivity"
 
+	"github.com/msrchat/msrchat/shared/cache"
 	"github.com/msrchat/msrchat/shared/database"
 	"github.com/msrchat/msrchat/shared/errs"
 	"github.com/msrchat/msrchat/shared/schema"
@@ -80,7 +81,7 @@ func (r *readiness) check(ctx context.Context) (missing []string, err error) {
 	r.err = r.database(ctx)
 	r.missing = []string{} // an empty list in JSON, not null
 	if r.err == nil {
-		r.optional("redis", r.server.redis.Ping(ctx).Err() != nil)
+		r.optional("redis", cache.CheckWritable(ctx, r.server.redis, "ready:"+r.server.cfg.Instance) != nil)
 		r.optional("status", r.statusAway())
 	}
 	r.at = time.Now()

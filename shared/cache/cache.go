@@ -7,6 +7,7 @@
 package cache
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -110,6 +111,12 @@ func Open(cfg Config) (redis.UniversalClient, error) {
 		opts.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12}
 	}
 	return redis.NewUniversalClient(opts), nil
+}
+
+// CheckWritable writes a key that expires, because a Redis that is full, a replica, or
+// without its replicas answers a PING and takes nothing.
+func CheckWritable(ctx context.Context, client redis.UniversalClient, key string) error {
+	return client.Set(ctx, key, 1, time.Minute).Err()
 }
 
 // silence switches off what go-redis prints to stderr, a line for every dial
