@@ -103,7 +103,8 @@ func local(addr string) error {
 	if host == "localhost" || err == nil && (ip.IsLoopback() || ip.IsPrivate() || ip.IsLinkLocalUnicast()) {
 		return nil
 	}
-	return fmt.Errorf("the database %s is neither on this machine nor in a private network (by its IP address): test accounts are not made there", addr)
+	return fmt.Errorf("the database %s is neither on this machine nor in a private network (by its IP address):"+
+		" test accounts are not made there", addr)
 }
 
 // Make makes accounts. Where it fails, some may have been made: Remove takes
@@ -155,7 +156,8 @@ func makeSome(ctx context.Context, db *sql.DB, order Order, from, n int) ([]Acco
 // readIDs asks for the ids by name: that a statement's numbers follow each other
 // depends on the server's settings.
 func readIDs(ctx context.Context, db *sql.DB, keys []any, byKey map[string]*Account) error {
-	query := "SELECT id, name_key FROM users WHERE name_key IN (?" + strings.Repeat(",?", len(keys)-1) + ")" //nolint:gosec // nothing but question marks
+	query := "SELECT id, name_key FROM users WHERE name_key IN (?" +
+		strings.Repeat(",?", len(keys)-1) + ")" //nolint:gosec // nothing but question marks
 	found, err := db.QueryContext(ctx, query, keys...)
 	if err != nil {
 		return err

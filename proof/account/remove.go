@@ -79,7 +79,8 @@ func (r *Removed) takeConversations(ctx context.Context, db *sql.DB, in string) 
 	// statement may.
 	for {
 		before := r.Events
-		if err := drop(ctx, db, &r.Events, "DELETE FROM events WHERE conversation_id IN "+in+" LIMIT 20000"); err != nil {
+		statement := "DELETE FROM events WHERE conversation_id IN " + in + " LIMIT 20000"
+		if err := drop(ctx, db, &r.Events, statement); err != nil {
 			return err
 		}
 		if r.Events == before {

@@ -251,7 +251,8 @@ func (c *checker) checkLog(l *log) {
 		}
 		if user := c.run.Journals[m.device].Device.User; r.Sender != user || r.Text != m.text {
 			c.fail(Altered, 1, "%s: number %d of conversation %d has sender %d and text %016x,"+
-				" typed by %s of user %d as %016x", hexID(r.ID), r.Seq, l.id, r.Sender, r.Text, c.name(m.device), user, m.text)
+				" typed by %s of user %d as %016x",
+				hexID(r.ID), r.Seq, l.id, r.Sender, r.Text, c.name(m.device), user, m.text)
 		}
 		if last, ok := newest[m.device]; ok && m.order < last {
 			c.fail(Reordered, 1, "%s: number %d of conversation %d, behind what %s typed after it",

@@ -81,7 +81,8 @@ func TestBrokenHistories(t *testing.T) {
 				t.Errorf("the error is %v", err)
 			}
 			for _, k := range c.want {
-				if !strings.Contains(report.Err().Error(), string(k)) || !strings.Contains(report.String(), strings.ToUpper(string(k))) {
+				if !strings.Contains(report.Err().Error(), string(k)) ||
+					!strings.Contains(report.String(), strings.ToUpper(string(k))) {
 					t.Errorf("%s is not named in %v or in:\n%s", k, report.Err(), report)
 				}
 			}
@@ -215,11 +216,17 @@ func screens() []broken {
 		}, []check.Kind{check.Distorted}},
 		{"another text", change(2, func(e *journal.Entry) { e.Text = 99 }), []check.Kind{check.Distorted}},
 		{"another sender", change(2, func(e *journal.Entry) { e.Sender = 1 }), []check.Kind{check.Distorted}},
-		{"at a number that nothing has", change(4, func(e *journal.Entry) { e.Seq = 9 }), []check.Kind{check.Missing, check.Distorted}},
+		{
+			"at a number that nothing has", change(4, func(e *journal.Entry) { e.Seq = 9 }),
+			[]check.Kind{check.Missing, check.Distorted},
+		},
 		{"from nowhere", func(h *history) {
 			h.device("bob").add(50, shown(check.Row{Conversation: 7, Seq: 5, Sender: 1, ID: id(5), Text: 5}))
 		}, []check.Kind{check.Ghost}},
-		{"from nowhere in another's place", change(2, func(e *journal.Entry) { e.ID = id(77) }), []check.Kind{check.Ghost}},
+		{
+			"from nowhere in another's place", change(2, func(e *journal.Entry) { e.ID = id(77) }),
+			[]check.Kind{check.Ghost},
+		},
 		{"to somebody else", func(h *history) {
 			h.run.Members[8] = []uint64{2, 3}
 			carol := h.open(0, 3, "carol", nil)
@@ -284,7 +291,10 @@ func times() []broken {
 		}, nil},
 		{"a newcomer", func(h *history) { newcomer(h, map[uint64]uint64{7: 2}) }, nil},
 		{"a newcomer that was shown more", func(h *history) { newcomer(h, map[uint64]uint64{7: 3}) }, nil},
-		{"a newcomer that lacks the first", func(h *history) { newcomer(h, map[uint64]uint64{7: 1}) }, []check.Kind{check.Missing}},
+		{
+			"a newcomer that lacks the first", func(h *history) { newcomer(h, map[uint64]uint64{7: 1}) },
+			[]check.Kind{check.Missing},
+		},
 		{"a newcomer to a new conversation", func(h *history) { newcomer(h, nil) }, []check.Kind{check.Missing}},
 		{"a newcomer that lacks the last", func(h *history) {
 			d := newcomer(h, map[uint64]uint64{7: 2})
@@ -294,7 +304,10 @@ func times() []broken {
 			d := h.device("ann's other")
 			i := d.find(journal.Shown, 1)
 			for _, e := range []journal.Entry{
-				{Kind: journal.Joined}, {Kind: journal.Joined, Conversation: 7, Seq: 3}, {Kind: journal.LoggedIn}, {Kind: journal.Left},
+				{Kind: journal.Joined},
+				{Kind: journal.Joined, Conversation: 7, Seq: 3},
+				{Kind: journal.LoggedIn},
+				{Kind: journal.Left},
 			} {
 				e.At = at(25)
 				d.insert(i, e)
@@ -305,7 +318,10 @@ func times() []broken {
 			d.remove(d.find(journal.Shown, 2))
 			i := d.find(journal.Shown, 1)
 			for _, e := range []journal.Entry{
-				{Kind: journal.Joined}, {Kind: journal.Joined, Conversation: 7, Seq: 3}, {Kind: journal.LoggedIn}, {Kind: journal.Left},
+				{Kind: journal.Joined},
+				{Kind: journal.Joined, Conversation: 7, Seq: 3},
+				{Kind: journal.LoggedIn},
+				{Kind: journal.Left},
 			} {
 				e.At = at(25)
 				d.insert(i, e)

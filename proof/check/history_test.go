@@ -105,12 +105,16 @@ func (h *history) say(when float64, d *device, conversation, seq, n uint64) chec
 	r := check.Row{Conversation: conversation, Seq: seq, Sender: d.User, ID: id(n), Text: n}
 	h.run.Log = append(h.run.Log, r)
 	d.add(when, journal.Entry{Kind: journal.Typed, ID: r.ID, Conversation: conversation, Sender: d.User, Text: n})
-	d.add(when+0.01, journal.Entry{Kind: journal.Acked, ID: r.ID, Conversation: conversation, Seq: seq, Sender: d.User, Text: n})
+	d.add(when+0.01, journal.Entry{
+		Kind: journal.Acked, ID: r.ID, Conversation: conversation, Seq: seq, Sender: d.User, Text: n,
+	})
 	return r
 }
 
 func shown(r check.Row) journal.Entry {
-	return journal.Entry{Kind: journal.Shown, ID: r.ID, Conversation: r.Conversation, Seq: r.Seq, Sender: r.Sender, Text: r.Text}
+	return journal.Entry{
+		Kind: journal.Shown, ID: r.ID, Conversation: r.Conversation, Seq: r.Seq, Sender: r.Sender, Text: r.Text,
+	}
 }
 
 // show has every device of the members show a row.
@@ -171,7 +175,8 @@ func (h *history) learn(when float64, d *device) {
 
 func stated(s check.State) journal.Entry {
 	return journal.Entry{
-		Kind: journal.Stated, Conversation: s.Conversation, Number: s.Number, Seq: s.Read, Text: journal.Digest(s.Draft),
+		Kind: journal.Stated, Conversation: s.Conversation,
+		Number: s.Number, Seq: s.Read, Text: journal.Digest(s.Draft),
 	}
 }
 

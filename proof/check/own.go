@@ -121,8 +121,8 @@ func (s *screen) state(e journal.Entry, at time.Duration) {
 	s.checkMark(s.device, e)
 	o, v := s.own(s.user, e.Conversation), s.view(e.Conversation)
 	if e.Number < v.number || e.Seq < v.read {
-		s.fail(Fallen, 1, "%s: the own state of conversation %d fell from number %d, read up to %d, to number %d and %d",
-			s.name(s.device), e.Conversation, v.number, v.read, e.Number, e.Seq)
+		s.fail(Fallen, 1, "%s: the own state of conversation %d fell from number %d, read up to %d,"+
+			" to number %d and %d", s.name(s.device), e.Conversation, v.number, v.read, e.Number, e.Seq)
 	}
 	first := v.number < o.stored.Number && e.Number == o.stored.Number
 	v.number, v.read = e.Number, e.Seq
@@ -134,8 +134,8 @@ func (s *screen) state(e journal.Entry, at time.Duration) {
 	case !seen:
 		o.drafts[e.Number] = e.Text
 	case draft != e.Text, e.Number == o.stored.Number && e.Seq != o.stored.Read:
-		s.fail(Diverged, 1, "%s has own state %d of conversation %d with the draft %016x, read up to %d; elsewhere it has %016x",
-			s.name(s.device), e.Number, e.Conversation, e.Text, e.Seq, draft)
+		s.fail(Diverged, 1, "%s has own state %d of conversation %d with the draft %016x, read up to %d;"+
+			" elsewhere it has %016x", s.name(s.device), e.Number, e.Conversation, e.Text, e.Seq, draft)
 	}
 	if e.Seq > o.stored.Read {
 		s.fail(Forgotten, 1, "%s has own state %d of conversation %d, read up to %d; the database has %d",

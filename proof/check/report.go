@@ -167,7 +167,8 @@ func (r *Report) String() string {
 	case len(r.Violations) > 0:
 		b.WriteString("the run broke its promises\n")
 	case r.Partial:
-		b.WriteString("no promise was broken; whether everything arrived was not judged: the run did not become quiet\n")
+		b.WriteString("no promise was broken; whether everything arrived was not judged:" +
+			" the run did not become quiet\n")
 	default:
 		b.WriteString("no promise was broken\n")
 	}

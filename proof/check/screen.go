@@ -109,7 +109,8 @@ func (s *screen) member(conversation uint64) bool {
 func (s *screen) show(e journal.Entry, at time.Duration) {
 	v := s.view(e.Conversation)
 	if !s.member(e.Conversation) {
-		s.fail(Foreign, 1, "%s: user %d was shown number %d of conversation %d", s.name(s.device), s.user, e.Seq, e.Conversation)
+		s.fail(Foreign, 1, "%s: user %d was shown number %d of conversation %d",
+			s.name(s.device), s.user, e.Seq, e.Conversation)
 		return
 	}
 	place, stands := v.log.place(e.Seq)
@@ -128,7 +129,8 @@ func (s *screen) show(e journal.Entry, at time.Duration) {
 	}
 	if r := v.log.rows[place]; r.ID != e.ID || r.Sender != e.Sender || r.Text != e.Text {
 		s.fail(Distorted, 1, "%s was shown number %d of conversation %d as %s from %d with text %016x,"+
-			" the log has %s from %d with %016x", s.name(s.device), e.Seq, e.Conversation, hexID(e.ID), e.Sender, e.Text, hexID(r.ID), r.Sender, r.Text)
+			" the log has %s from %d with %016x", s.name(s.device), e.Seq, e.Conversation,
+			hexID(e.ID), e.Sender, e.Text, hexID(r.ID), r.Sender, r.Text)
 	}
 	switch {
 	case v.seen[place]:

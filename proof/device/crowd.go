@@ -299,7 +299,8 @@ func (c *Crowd) unrest(cause error) error {
 		}
 		unsettled += d.Unsettled()
 	}
-	err := fmt.Errorf("not quiet: %d of %d devices are offline, %d messages unsettled: %w", offline, len(c.devices), unsettled, cause)
+	err := fmt.Errorf("not quiet: %d of %d devices are offline, %d messages unsettled: %w",
+		offline, len(c.devices), unsettled, cause)
 	if first != nil {
 		link := first.Client().Link()
 		return fmt.Errorf("%w; %s is %s: %s", err, first.Name, link.State, client.Describe(link.Cause))

@@ -135,7 +135,8 @@ func (d *Device) Say(ctx context.Context, conversation uint64, text string) (cli
 	digest := journal.Digest(text)
 	d.pending[out.ID] = digest
 	d.journal.Add(journal.Entry{
-		At: at, Kind: journal.Typed, ID: out.ID, Conversation: out.Conversation, Sender: d.journal.Device.User, Text: digest,
+		At: at, Kind: journal.Typed, ID: out.ID, Conversation: out.Conversation,
+		Sender: d.journal.Device.User, Text: digest,
 	})
 	return out.ID, nil
 }
@@ -276,7 +277,8 @@ func (d *Device) read() {
 
 func (d *Device) shown(m client.Message) {
 	d.journal.Add(journal.Entry{
-		Kind: journal.Shown, ID: m.ID, Conversation: m.Conversation, Seq: m.Seq, Sender: m.Sender, Text: journal.Digest(m.Text()),
+		Kind: journal.Shown, ID: m.ID, Conversation: m.Conversation, Seq: m.Seq,
+		Sender: m.Sender, Text: journal.Digest(m.Text()),
 	})
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -294,7 +296,8 @@ func (d *Device) settled(out client.Outgoing) {
 	}
 	delete(d.pending, out.ID)
 	e := journal.Entry{
-		Kind: journal.Acked, ID: out.ID, Conversation: out.Conversation, Seq: out.Seq, Sender: d.journal.Device.User, Text: text,
+		Kind: journal.Acked, ID: out.ID, Conversation: out.Conversation, Seq: out.Seq,
+		Sender: d.journal.Device.User, Text: text,
 	}
 	if out.State == client.Failed {
 		e.Kind, e.Seq, e.Detail = journal.Refused, 0, string(out.Code)+": "+out.Reason
