@@ -51,7 +51,8 @@ func TestDocumentsNameWhatExists(t *testing.T) {
 		}
 		for _, m := range documentedPath.FindAllStringSubmatch(string(text), -1) {
 			folder, _, _ := strings.Cut(m[1], "/")
-			if _, err := os.Stat(filepath.Join(root, folder)); err != nil || strings.HasPrefix(folder, ".fleet") || elsewhere[m[1]] {
+			_, err := os.Stat(filepath.Join(root, folder))
+			if err != nil || strings.HasPrefix(folder, ".fleet") || elsewhere[m[1]] {
 				continue // not of the checkout: an import path, or what up makes
 			}
 			named++

@@ -44,7 +44,10 @@ func TestFleet(t *testing.T) {
 func doctor(t *testing.T, f *fleet.Fleet) {
 	t.Helper()
 	verdicts, printed, _ := f.Doctor() // the machine itself may lack something
-	checks := []string{"fleet", "ports", "consul leader", "nomad leader", "durability", "clock of mysql", "kill timeout of mysql", "kill timeout of chat", "mysql that runs"}
+	checks := []string{
+		"fleet", "ports", "consul leader", "nomad leader", "durability", "clock of mysql",
+		"kill timeout of mysql", "kill timeout of chat", "mysql that runs",
+	}
 	for _, service := range []string{"mysql", "redis", "mail", "status", "chat", "gate"} {
 		for _, instance := range f.Passing(service) {
 			checks = append(checks, service+" "+instance[:8])
@@ -59,7 +62,8 @@ func doctor(t *testing.T, f *fleet.Fleet) {
 	defer f.SQL("SET GLOBAL innodb_flush_log_at_trx_commit = 1")
 	verdicts, _, failed := f.Doctor()
 	if verdicts["durability"] != "FAIL" || failed == nil {
-		t.Errorf("with the log not synced durability is %q, and the recipe ended with %v", verdicts["durability"], failed)
+		t.Errorf("with the log not synced durability is %q, and the recipe ended with %v",
+			verdicts["durability"], failed)
 	}
 	if t.Failed() {
 		t.Log(printed)
@@ -77,7 +81,8 @@ type talk struct {
 func (p *talk) open(t *testing.T, who client.LoginReply, to string) *cluster.Talker {
 	t.Helper()
 	c, err := client.Open(context.Background(), client.Options{
-		Gate: p.f.Gate(), Session: who.Session, Assignment: who.Assignment, Store: store.NewMemory(10_000), Program: "e2e", FirstPage: 10_000,
+		Gate: p.f.Gate(), Session: who.Session, Assignment: who.Assignment,
+		Store: store.NewMemory(10_000), Program: "e2e", FirstPage: 10_000,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -196,7 +201,8 @@ func (p *talk) survive(t *testing.T, f fault) {
 	cluster.Check(t, p.sent, p.a, p.b)
 	took := time.Since(at)
 	f.back(old)
-	t.Logf("%d unacknowledged at the fault, all %d there after %.1f s, service back after %.1f s", unacknowledged, 2*each, took.Seconds(), time.Since(at).Seconds())
+	t.Logf("%d unacknowledged at the fault, all %d there after %.1f s, service back after %.1f s",
+		unacknowledged, 2*each, took.Seconds(), time.Since(at).Seconds())
 	p.assignable(t)
 }
 

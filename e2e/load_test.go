@@ -67,7 +67,8 @@ func TestLoad(t *testing.T) {
 			if err := got.Broken(); err != nil {
 				t.Error(err)
 			}
-			if got.Sent == 0 || got.Acked != got.Sent || got.Delivered != got.Sent || got.Unanswered != 0 || len(got.Errors) != 0 || got.Interrupted {
+			if got.Sent == 0 || got.Acked != got.Sent || got.Delivered != got.Sent || got.Unanswered != 0 ||
+				len(got.Errors) != 0 || got.Interrupted {
 				t.Errorf("got %+v", got)
 			}
 			if got.Measured == 0 || got.Delivery.Count != got.Measured || got.Ack.Count == 0 || got.Delivery.P50 <= 0 {

@@ -163,7 +163,8 @@ func steal(db *sql.DB, stop chan struct{}) {
 		case <-stop:
 			return
 		case <-ticker.C:
-			_, _ = db.Exec("DELETE e FROM events e JOIN (SELECT conversation_id, MAX(seq) - 1 AS seq FROM events GROUP BY conversation_id ORDER BY RAND() LIMIT 1) x" +
+			_, _ = db.Exec("DELETE e FROM events e JOIN (SELECT conversation_id, MAX(seq) - 1 AS seq" +
+				" FROM events GROUP BY conversation_id ORDER BY RAND() LIMIT 1) x" +
 				" ON e.conversation_id = x.conversation_id AND e.seq = x.seq")
 		}
 	}
@@ -177,7 +178,8 @@ func TestProbeUsersAreOutOfReach(t *testing.T) {
 	p.passes("after the proof")
 	db := testenv.Open(t, c.Database())
 	var users int
-	if err := db.QueryRow("SELECT COUNT(*) FROM users WHERE name LIKE 'probe:3:%'").Scan(&users); err != nil || users != 8 {
+	row := db.QueryRow("SELECT COUNT(*) FROM users WHERE name LIKE 'probe:3:%'")
+	if err := row.Scan(&users); err != nil || users != 8 {
 		t.Fatalf("%d probe users, %v", users, err)
 	}
 	a := c.Register("ann").Connect()

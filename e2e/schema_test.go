@@ -49,7 +49,9 @@ func TestOldServicesOnANewerSchema(t *testing.T) {
 		if _, err := db.ExecContext(t.Context(), statement); err != nil {
 			t.Errorf("%s: %v", statement, err)
 		}
-		if _, err := db.ExecContext(t.Context(), "INSERT INTO schema_version (version, name, applied_at) VALUES (?, 'later', 1)", schema.Latest()+1+i); err != nil {
+		_, err := db.ExecContext(t.Context(),
+			"INSERT INTO schema_version (version, name, applied_at) VALUES (?, 'later', 1)", schema.Latest()+1+i)
+		if err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -67,7 +69,8 @@ func TestOldServicesOnANewerSchema(t *testing.T) {
 	stop.Store(true)
 	cluster.Check(t, <-sent, ann, bob)
 	var later int
-	if err := db.QueryRowContext(t.Context(), "SELECT COUNT(*) FROM sessions WHERE later_b = 7").Scan(&later); err != nil || later == 0 {
+	row := db.QueryRowContext(t.Context(), "SELECT COUNT(*) FROM sessions WHERE later_b = 7")
+	if err := row.Scan(&later); err != nil || later == 0 {
 		t.Errorf("the newer schema was touched: %d rows, %v", later, err)
 	}
 }

@@ -111,7 +111,8 @@ func (w *Wire) add(head, tail string) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, stream := range []string{"upstream", "downstream"} {
-		if _, err := w.proxy.Toxics.AddToxicJson(strings.NewReader(head + `,"stream":"` + stream + `"` + tail)); err != nil {
+		toxic := head + `,"stream":"` + stream + `"` + tail
+		if _, err := w.proxy.Toxics.AddToxicJson(strings.NewReader(toxic)); err != nil {
 			return fmt.Errorf("wire %s of %s: %w", w.Pair, w.Name, err)
 		}
 	}

@@ -183,7 +183,8 @@ func (c *Cluster) StartGate() {
 	cfg.MySQL, cfg.Redis = c.db, cache.Config{Addrs: []string{c.Redis.Addr}}
 	cfg.SMTP.Addr = c.Mail.SMTPAddr()
 	cfg.Codes.Pause = time.Millisecond
-	cfg.Codes.PerClient.Count, cfg.LogIns.RegistrationsPerClient.Count, cfg.LogIns.PerClient.Count = 10_000, 10_000, 10_000
+	cfg.Codes.PerClient.Count = 10_000
+	cfg.LogIns.PerClient.Count, cfg.LogIns.RegistrationsPerClient.Count = 10_000, 10_000
 	consul, err := discovery.NewClient(c.Consul.Addr)
 	if err != nil {
 		c.t.Fatal(err)

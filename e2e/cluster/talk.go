@@ -126,7 +126,8 @@ func Check(tb testing.TB, total int, talkers ...*Talker) uint64 {
 	tb.Cleanup(func() {
 		if tb.Failed() {
 			for _, t := range talkers {
-				tb.Logf("%s was shown %d of %d messages, %d wait in the outbox, was on %v, is %v", t.Name, t.Shown(), total, t.Unsettled(), t.Instances(), t.Client.Link())
+				tb.Logf("%s was shown %d of %d messages, %d wait in the outbox, was on %v, is %v",
+					t.Name, t.Shown(), total, t.Unsettled(), t.Instances(), t.Client.Link())
 			}
 		}
 	})

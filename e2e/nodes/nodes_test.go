@@ -56,9 +56,11 @@ type row struct {
 
 func (s *suite) print() {
 	table := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "FAULT\tPEOPLE THERE\tUNACKNOWLEDGED\tLAST ONE CHATTING AGAIN\tMOST MOVES\tFLEET WHOLE AGAIN\tMESSAGES\tLOST, DOUBLED, REORDERED")
+	fmt.Fprintln(table, "FAULT\tPEOPLE THERE\tUNACKNOWLEDGED\tLAST ONE CHATTING AGAIN\tMOST MOVES\t"+
+		"FLEET WHOLE AGAIN\tMESSAGES\tLOST, DOUBLED, REORDERED")
 	for _, r := range s.rows {
-		fmt.Fprintf(table, "%s\t%d\t%d\t%s\t%d\t%s\t%d\t0\n", r.fault, r.people, r.unacknowledged, seconds(r.back), r.moves, seconds(r.whole), r.acked)
+		fmt.Fprintf(table, "%s\t%d\t%d\t%s\t%d\t%s\t%d\t0\n", r.fault,
+			r.people, r.unacknowledged, seconds(r.back), r.moves, seconds(r.whole), r.acked)
 	}
 	_ = table.Flush()
 }
@@ -156,7 +158,9 @@ func (s *suite) unplugged(t *testing.T) {
 	if r.back > backLimit {
 		t.Errorf("the last was chatting again after %v", r.back)
 	}
-	testenv.Until(t, "the server there knows that it is cut off", func() bool { return strings.Contains(s.log(t, node, old), "cut off: neither") })
+	testenv.Until(t, "the server there knows that it is cut off", func() bool {
+		return strings.Contains(s.log(t, node, old), "cut off: neither")
+	})
 	testenv.Until(t, "what ran there is replaced", func() bool { return s.replaced(t, node) })
 	r.whole = time.Since(from)
 	must(t, s.f.Plug(t.Context(), node))
@@ -179,7 +183,8 @@ func (s *suite) cutOff(t *testing.T) {
 	})
 	r.back = allBack(t, there, from)
 	if n := goodbyes(there, from, "cut off"); n < len(there) {
-		t.Errorf("%d of %d were told that the server is cut off; they left because: %v", n, len(there), whyLeft(there, from))
+		t.Errorf("%d of %d were told that the server is cut off; they left because: %v",
+			n, len(there), whyLeft(there, from))
 	}
 	testenv.Until(t, "what ran there is replaced", func() bool { return s.replaced(t, node) })
 	r.whole = time.Since(from)
@@ -222,7 +227,8 @@ func (s *suite) healed(t *testing.T, p *people, old string) {
 		}
 		for _, e := range entries {
 			total := 0
-			for _, server := range cluster.Fleet(t, fmt.Sprintf("%s:%d", e.Service.Address, e.Service.Port)).GetServers() {
+			address := fmt.Sprintf("%s:%d", e.Service.Address, e.Service.Port)
+			for _, server := range cluster.Fleet(t, address).GetServers() {
 				if server.GetEligible() { // of others it shows what they reported last
 					total += int(server.GetLoad().GetConnections())
 				}

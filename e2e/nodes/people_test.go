@@ -48,7 +48,9 @@ func gather(t *testing.T, f *nodes.Fleet, run string) *people {
 	if err != nil {
 		t.Fatal(err)
 	}
-	db, err := account.Open(t.Context(), database.Config{Addr: f.MySQL(), User: "msrchat", Name: "msrchat", Password: password})
+	db, err := account.Open(t.Context(), database.Config{
+		Addr: f.MySQL(), User: "msrchat", Name: "msrchat", Password: password,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

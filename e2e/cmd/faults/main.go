@@ -37,19 +37,32 @@ func main() { os.Exit(process.Run(context.Background(), app(), os.Args, os.Stder
 
 func app() *cli.App {
 	return &cli.App{
-		Name: "faults", Usage: "hurt a running msrChat and prove that nothing is lost", Version: process.Version(), Description: description,
+		Name:        "faults",
+		Usage:       "hurt a running msrChat and prove that nothing is lost",
+		Version:     process.Version(),
+		Description: description,
 		Flags: []cli.Flag{
 			&cli.DurationFlag{Name: "duration", Value: 5 * time.Minute, Usage: "go on for this `TIME`"},
-			&cli.DurationFlag{Name: "interval", Value: 10 * time.Second, Usage: "begin a fault every `TIME`, or when the one before has healed"},
-			&cli.Uint64Flag{Name: "seed", Usage: "`NUMBER` that the plan follows from (default: a random one, which is printed)"},
+			&cli.DurationFlag{
+				Name: "interval", Value: 10 * time.Second,
+				Usage: "begin a fault every `TIME`, or when the one before has healed",
+			},
+			&cli.Uint64Flag{
+				Name: "seed", Usage: "`NUMBER` that the plan follows from (default: a random one, which is printed)",
+			},
 			&cli.Float64Flag{Name: "rate", Value: 500, Usage: "have `NUMBER` messages a second typed"},
 			&cli.IntFlag{Name: "clients", Value: 200, Usage: "by a `NUMBER` of devices"},
-			&cli.StringFlag{Name: "only", Usage: "only these `KINDS` of faults, or families of them, with commas between"},
+			&cli.StringFlag{
+				Name: "only", Usage: "only these `KINDS` of faults, or families of them, with commas between",
+			},
 			&cli.BoolFlag{Name: "list", Usage: "list the kinds of faults"},
 			&cli.BoolFlag{Name: "plan", Usage: "only print what would happen"},
 			&cli.BoolFlag{Name: "planted", Usage: "instead, plant each of the known bugs and show that it is found"},
 			&cli.BoolFlag{Name: "race", Usage: "build the servers with the race detector, which slows them"},
-			&cli.StringFlag{Name: "evidence", Usage: "keep what a failed run leaves in this `FOLDER` (default: a new one in the temporary folder)"},
+			&cli.StringFlag{
+				Name:  "evidence",
+				Usage: "keep what a failed run leaves in this `FOLDER` (default: a new one in the temporary folder)",
+			},
 			&cli.StringFlag{Name: "root", Value: ".", Hidden: true, Usage: "the checkout"},
 		},
 		Action: action,
@@ -77,7 +90,8 @@ func action(c *cli.Context) error {
 
 func config(c *cli.Context) (faults.Config, error) {
 	cfg := faults.Config{
-		Interval: c.Duration("interval"), Duration: c.Duration("duration"), Rate: c.Float64("rate"), Clients: c.Int("clients"),
+		Interval: c.Duration("interval"), Duration: c.Duration("duration"),
+		Rate: c.Float64("rate"), Clients: c.Int("clients"),
 		Seed: c.Uint64("seed"), Output: os.Stdout, Evidence: c.String("evidence"),
 	}
 	if c.Bool("race") {
