@@ -79,8 +79,10 @@ func openAccounts(ctx context.Context, db *sql.DB, slot int, instance string) (*
 func (a *accounts) open(ctx context.Context, name string) (*account, error) {
 	address := strings.ReplaceAll(name, ":", "-") + "@probe.invalid"
 	now := time.Now().UnixMilli()
-	if _, err := a.db.ExecContext(ctx, "INSERT INTO users (name, name_key, email, email_key, password_hash, created_at)"+
-		" VALUES (?, ?, ?, ?, '', ?) ON DUPLICATE KEY UPDATE id = id", name, name, address, address, now); err != nil {
+	_, err := a.db.ExecContext(ctx,
+		"INSERT INTO users (name, name_key, email, email_key, password_hash, created_at)"+
+			" VALUES (?, ?, ?, ?, '', ?) ON DUPLICATE KEY UPDATE id = id", name, name, address, address, now)
+	if err != nil {
 		return nil, err
 	}
 	one := &account{name: name}
@@ -131,8 +133,8 @@ func (a *accounts) trimOne(ctx context.Context, id uint64) error {
 		return err
 	}
 	first := head - keptEvents
-	if _, err := a.db.ExecContext(ctx,
-		"UPDATE conversations SET first_seq = GREATEST(COALESCE(first_seq, 1), ?) WHERE id = ?", first, id); err != nil {
+	const statement = "UPDATE conversations SET first_seq = GREATEST(COALESCE(first_seq, 1), ?) WHERE id = ?"
+	if _, err := a.db.ExecContext(ctx, statement, first, id); err != nil {
 		return err
 	}
 	for range trimRounds {
