@@ -156,8 +156,8 @@ func makeSome(ctx context.Context, db *sql.DB, order Order, from, n int) ([]Acco
 // readIDs asks for the ids by name: that a statement's numbers follow each other
 // depends on the server's settings.
 func readIDs(ctx context.Context, db *sql.DB, keys []any, byKey map[string]*Account) error {
-	query := "SELECT id, name_key FROM users WHERE name_key IN (?" +
-		strings.Repeat(",?", len(keys)-1) + ")" //nolint:gosec // nothing but question marks
+	query := "SELECT id, name_key FROM users WHERE name_key IN (?" + //nolint:gosec // nothing but question marks
+		strings.Repeat(",?", len(keys)-1) + ")"
 	found, err := db.QueryContext(ctx, query, keys...)
 	if err != nil {
 		return err
