@@ -212,11 +212,11 @@ func (p *Probe) follow(ctx context.Context, consul *api.Client) error {
 func (p *Probe) watch(ctx context.Context) error {
 	var err error
 	if p.db, err = database.OpenWait(ctx, p.cfg.Database, p.log); err != nil {
-		return unlessOver(ctx, err)
+		return lifecycle.UnlessStopped(ctx, err)
 	}
 	defer p.db.Close()
 	if err := schema.WaitFor(ctx, p.db, minSchema, p.log); err != nil {
-		return unlessOver(ctx, err)
+		return lifecycle.UnlessStopped(ctx, err)
 	}
 	for p.accounts == nil {
 		if p.accounts, err = openAccounts(ctx, p.db, p.cfg.Slot, p.cfg.Instance); err != nil {
@@ -231,14 +231,6 @@ func (p *Probe) watch(ctx context.Context) error {
 	}
 	p.trickle(ctx)
 	return nil
-}
-
-// unlessOver is err, or nil for what failed because ctx has ended.
-func unlessOver(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return nil //nolint:nilerr // the stop was asked for
-	}
-	return err
 }
 
 // trouble records a failure that breaks no promise.
