@@ -151,7 +151,7 @@ func (w *world) talk(when float64) {
 	w.heads[c]++
 	r := w.say(when, d, c, w.heads[c], w.n)
 	if w.rnd.IntN(20) == 0 {
-		d.remove(len(d.entries) - 1) // it never learnt that it was acknowledged
+		d.remove(len(d.entries) - 1) // it never learned that it was acknowledged
 	}
 	for _, d := range w.devices {
 		if !w.gone[d.Name] && slices.Contains(w.run.Members[c], d.User) {
