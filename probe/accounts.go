@@ -15,7 +15,7 @@ import (
 // with a handful of servers each owns some.
 const perSide = 4
 
-// tokenLifetime bounds how long a token is good that a dead probe left behind.
+// tokenLifetime bounds how long a token is good that a dead probe has left.
 // One that expires under a running probe is replaced.
 const tokenLifetime = 7 * 24 * time.Hour
 
@@ -30,7 +30,8 @@ type accounts struct {
 	sessions *session.Store
 	device   string
 
-	// near connect to the own chat server, far to one of the fleet after the other.
+	// near connect to the probe's chat server, far to one of the fleet after the
+	// other.
 	near, far [perSide]*account
 	// conversations[i][j] is that of near[i] with far[j].
 	conversations [perSide][perSide]uint64

@@ -215,13 +215,13 @@ func TestAReleaseThatCameLaterIsSuspectedForAWhile(t *testing.T) {
 	}
 	c.seen["v3"] = time.Now().Add(-2 * suspectFor)
 	if who := c.newer("v2"); who != "" {
-		t.Errorf("%q is gone for long", who)
+		t.Errorf("%q has been gone for long", who)
 	}
 }
 
 func TestAWrongConfigurationIsRefused(t *testing.T) {
 	err := Config{Home: "nowhere", Slot: -1, Messages: -1}.Validate()
-	for _, want := range []string{"instance", "nowhere", "addresses to bind", "slot", "messages"} {
+	for _, want := range []string{"instance", "nowhere", "address to bind", "slot", "messages"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v does not name %s", err, want)
 		}
