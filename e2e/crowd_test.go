@@ -72,7 +72,7 @@ func TestACrowdKeepsTalking(t *testing.T) {
 		keepRun(t, run)
 	}
 	if report.Complete != 2*len(people) || report.Conversations != len(conversations) || report.Reconnects == 0 {
-		t.Errorf("%d devices were held to everything, %d conversations, %d reconnects",
+		t.Errorf("%d devices had to show everything, %d conversations, %d reconnects",
 			report.Complete, report.Conversations, report.Reconnects)
 	}
 	crowd.Close()

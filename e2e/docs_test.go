@@ -21,7 +21,7 @@ var elsewhere = map[string]bool{
 	"nomad/jobs": true, // a Nomad variable
 }
 
-// Documents that name what is not there mislead their readers.
+// Documents that name what does not exist mislead their readers.
 func TestDocumentsNameWhatExists(t *testing.T) {
 	root := ".."
 	justfile, err := os.ReadFile(filepath.Join(root, "Justfile"))

@@ -40,7 +40,7 @@ func TestFleet(t *testing.T) {
 	t.Run("screens", func(t *testing.T) { screens(t, f) })
 }
 
-// doctor finds a sound fleet sound, and a database that would lose messages not.
+// doctor passes a sound fleet, and fails a database that would lose messages.
 func doctor(t *testing.T, f *fleet.Fleet) {
 	t.Helper()
 	verdicts, printed, _ := f.Doctor() // the machine itself may lack something
@@ -126,7 +126,7 @@ func (p *talk) say(t *testing.T, n int) {
 	p.sent += 2 * n
 }
 
-// fault is something that is killed, and what shows that it is back.
+// fault is something that is killed, and the check that it is back.
 type fault struct {
 	name, service string
 	do            func()
@@ -136,7 +136,7 @@ type fault struct {
 func (p *talk) faults(t *testing.T) []fault {
 	t.Helper()
 	f := p.f
-	// back is passing checks, and no process of before where all were killed.
+	// back means passing checks, and no earlier process if all were killed.
 	passing := func(service string, n int) func(old []int) {
 		return func(old []int) {
 			t.Helper()
@@ -170,7 +170,7 @@ func (p *talk) faults(t *testing.T) []fault {
 			kill("redis", "")
 		}, passing("redis", 1)},
 		{"restart of mariadb", "mysql", func() {
-			f.Signal(syscall.SIGTERM, "mysql", "") // taken when it goes on; Nomad starts it again
+			f.Signal(syscall.SIGTERM, "mysql", "") // handled when it continues; Nomad starts it again
 		}, passing("mysql", 1)},
 		{"kill -9 of mariadb", "mysql", func() { kill("mysql", "") }, passing("mysql", 1)},
 	}
@@ -181,8 +181,8 @@ func current(t *cluster.Talker) string {
 	return all[len(all)-1]
 }
 
-// survive sends 100 messages each way across a fault. The database is held for
-// the moment of the kill, so that surely many are unacknowledged then.
+// survive sends 100 messages each way across a fault. The database is stopped
+// for the moment of the kill, so that many are certainly unacknowledged then.
 func (p *talk) survive(t *testing.T, f fault) {
 	t.Helper()
 	const each = 100
@@ -257,8 +257,8 @@ func (p *talk) unassigned(t *testing.T) {
 	}
 }
 
-// upgrade rolls new versions of chat over four servers while a crowd talks and
-// ann and bob do.
+// upgrade rolls new versions of chat over four servers while a crowd and ann
+// and bob talk.
 func (p *talk) upgrade(t *testing.T) {
 	p.nomad(t, "job", "run", "-var", "count=4", "nomad/chat.nomad.hcl") // beside the two: nobody moves
 	testenv.Until(t, "four chat servers", func() bool { return len(p.f.Passing("chat")) == 4 })

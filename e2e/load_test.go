@@ -32,9 +32,9 @@ func benchUsers(t *testing.T, c *cluster.Cluster, n int) *users.Users {
 	return u
 }
 
-// The load program's numbers are true: what it sent is in the log once, and was
-// acknowledged and delivered; also where one push in fifty is dropped, and in a
-// closed and an open loop.
+// The load program's numbers are right: what it sent is in the log once, and
+// was acknowledged and delivered; also where one push in fifty is dropped, and
+// in a closed and an open loop.
 func TestLoad(t *testing.T) {
 	pushes := 0
 	c := cluster.Run(t, cluster.Config{Chat: func(cfg *chat.Config) {

@@ -12,8 +12,8 @@ import (
 	"github.com/msrchat/msrchat/shared/testenv"
 )
 
-// Every chat server is full: whoever comes is told so with a time to come back,
-// waits by themselves, and gets in when there is room.
+// Every chat server is full: a client that comes is told so with a time to
+// retry, waits by itself, and gets in when there is room.
 func TestEverybodyIsFull(t *testing.T) {
 	t.Parallel()
 	const capacity, servers = 2, 2

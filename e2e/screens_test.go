@@ -29,7 +29,7 @@ type user struct {
 	name string
 }
 
-// newUser registers by the commands, as the README says.
+// newUser registers with the commands of the README.
 func newUser(t *testing.T, f *fleet.Fleet, home, name string) *user {
 	t.Helper()
 	u := &user{t, f, home, name}
@@ -342,7 +342,7 @@ func screens(t *testing.T, f *fleet.Fleet) {
 	}
 	testenv.Until(t, "the tail shows them", func() bool { return len(tailing.seen()) >= sends })
 	if got := tailing.servers(); len(got) != 1 {
-		t.Errorf("the tail was on %v: somebody was kicked", got)
+		t.Errorf("the tail was on %v: somebody was disconnected", got)
 	}
 	n.shows(history[len(history)-1].Text)
 	e.shows(history[len(history)-1].Text)

@@ -28,7 +28,7 @@ func TestAProgramsClockJumps(t *testing.T) {
 		seconds, err := strconv.ParseInt(strings.TrimSpace(string(out)), 10, 64)
 		shown := time.Unix(seconds, 0)
 		if err != nil || shown.Before(before.Add(by)) || shown.After(time.Now().Add(by)) {
-			t.Errorf("put by %v, the clock shows %s, %v", by, out, err)
+			t.Errorf("stepped by %v, the clock shows %s, %v", by, out, err)
 		}
 	}
 }

@@ -85,7 +85,7 @@ type Person struct {
 
 var code = regexp.MustCompile(`\b\d{6}\b`)
 
-// Register makes an account the way people do: by a code from a mail.
+// Register makes an account as people do: by a code from a mail.
 func (c *Cluster) Register(name string) *Person {
 	c.t.Helper()
 	g := c.GateClient()

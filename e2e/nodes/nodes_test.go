@@ -1,5 +1,5 @@
-// Package nodes_test harms nodes of a fleet that is spread over several, while
-// people talk. See docs/nodes.md for what came of it.
+// Package nodes_test injects faults into the nodes of a fleet while people
+// talk. See docs/nodes.md for the results.
 package nodes_test
 
 import (
@@ -141,9 +141,9 @@ func (s *suite) replaced(t *testing.T, node string) bool {
 	return n == len(nodes.Workers())
 }
 
-// A node's cable is out: what is on it goes on alone, and finds out that it is
-// cut off. Its users are gone before. When the cable is back, nobody is held to be
-// there, and no second copy of anything is left.
+// A node is unplugged: its programs go on alone, and find out that they are cut
+// off. Its users have left by then. When it is plugged in again, no route leads to
+// it, and no second copy of anything is left.
 func (s *suite) unplugged(t *testing.T) {
 	p := gather(t, s.f, "unplugged")
 	node, there := p.victim(t)
@@ -169,7 +169,7 @@ func (s *suite) unplugged(t *testing.T) {
 }
 
 // A node is cut off from all others, but not from its users: its chat server must
-// send them away.
+// send them to other servers.
 func (s *suite) cutOff(t *testing.T) {
 	p := gather(t, s.f, "cutoff")
 	node, there := p.victim(t)
@@ -193,8 +193,8 @@ func (s *suite) cutOff(t *testing.T) {
 	s.finish(t, p, r, from)
 }
 
-// healed waits until the fleet is as it should be, and then holds nobody to be
-// where they are not: on the server that was cut off.
+// healed waits until the fleet is as it should be, and no route leads to the
+// server that was cut off.
 func (s *suite) healed(t *testing.T, p *people, old string) {
 	t.Helper()
 	from := time.Now()
@@ -210,8 +210,8 @@ func (s *suite) healed(t *testing.T, p *people, old string) {
 	must(t, err)
 	rdb := redis.NewClient(&redis.Options{Addr: s.f.Redis(), Password: password})
 	defer rdb.Close()
-	// Sooner than such a route would expire: it was taken back.
-	testenv.Until(t, "nobody is held to be on the server that was cut off", func() bool {
+	// Sooner than such a route would expire: it was removed.
+	testenv.Until(t, "no route leads to the server that was cut off", func() bool {
 		return !slices.ContainsFunc(p.crowd.Devices(), func(d *device.Device) bool {
 			key := fmt.Sprintf("%sroute:%d", cache.Prefix, d.Journal().Device.User)
 			return slices.ContainsFunc(rdb.ZRange(t.Context(), key, 0, -1).Val(), func(route string) bool {
@@ -242,8 +242,8 @@ func (s *suite) healed(t *testing.T, p *people, old string) {
 }
 
 // The chat servers of a node and of the others lose sight of each other, though
-// all see the databases and their users. Conversations go over the cut, and stay
-// one: messages are a heartbeat late, nothing else.
+// all see the databases and their users. Conversations cross the cut, and stay
+// whole: messages are a heartbeat late, nothing else.
 func (s *suite) apart(t *testing.T) {
 	p := gather(t, s.f, "apart")
 	node, there := p.victim(t)
@@ -266,7 +266,7 @@ func (s *suite) apart(t *testing.T) {
 	settle(t, s.f)
 }
 
-// A node is emptied: each connection there moves once, none elsewhere.
+// A node is drained: each connection there moves once, none elsewhere.
 func (s *suite) drain(t *testing.T) {
 	p := gather(t, s.f, "drain")
 	node, there := p.victim(t)
@@ -289,7 +289,7 @@ func (s *suite) drain(t *testing.T) {
 	settle(t, s.f)
 }
 
-// others are all places of the fleet but one.
+// others are all nodes of the fleet but one.
 func others(node string) (list []string) {
 	for _, other := range append([]string{nodes.Control}, nodes.Workers()...) {
 		if other != node {
