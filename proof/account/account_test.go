@@ -79,7 +79,7 @@ func TestNothingToLogInWith(t *testing.T) {
 	if err := row.Scan(&hash, &email); err != nil {
 		t.Fatal(err)
 	}
-	// The gate takes an empty column for a person that does not exist; that it
+	// The gate takes an empty column for a person who does not exist; that it
 	// refuses them is tested with a real gate in e2e.
 	if hash != "" || email != "bench-a1-0@bench.invalid" {
 		t.Errorf("the password column has %q, the address is %q", hash, email)

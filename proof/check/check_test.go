@@ -60,7 +60,7 @@ type broken struct {
 	want  []check.Kind
 }
 
-// Each broken history is found out, and called by its name and no other.
+// Each broken history is found, and called by its name and no other.
 func TestBrokenHistories(t *testing.T) {
 	for _, c := range slices.Concat(logs(), screens(), times(), owns(), samples()) {
 		t.Run(c.name, func(t *testing.T) {
@@ -178,7 +178,7 @@ func logs() []broken {
 		{"no outcome", func(h *history) {
 			h.device("bob").add(50, journal.Entry{Kind: journal.Typed, ID: id(5), Text: 5})
 		}, []check.Kind{check.Unsettled}},
-		{"no outcome told, but logged", func(h *history) { h.drop(journal.Acked, 3) }, nil},
+		{"no outcome recorded, but logged", func(h *history) { h.drop(journal.Acked, 3) }, nil},
 	}
 }
 
@@ -243,7 +243,7 @@ func screens() []broken {
 
 // times are faults of when, and devices that were not there all the time.
 func times() []broken {
-	// lateBy moves bob's last message behind quiet.
+	// lateBy moves bob's last message to after quiet.
 	lateBy := func(h *history, after float64) *device {
 		d := h.device("bob")
 		d.remove(d.find(journal.Shown, 3))
@@ -277,7 +277,7 @@ func times() []broken {
 		{"late after it was offline", func(h *history) {
 			reconnect(lateBy(h, 4*beat), quiet+0.9*beat, quiet+2.5*beat)
 		}, []check.Kind{check.Late}},
-		{"late, and tells of no connections", func(h *history) {
+		{"late, and reports no connections", func(h *history) {
 			d := lateBy(h, beat+0.1)
 			d.remove(d.find(journal.Online, 0))
 		}, []check.Kind{check.Late}},
@@ -379,8 +379,8 @@ func samples() []broken {
 				h.drop(journal.Acked, n)
 			}
 		}, []check.Kind{check.NoSample}},
-		{"less than wanted", func(h *history) { h.run.Minimum = 5 }, []check.Kind{check.NoSample}},
-		{"as much as wanted", func(h *history) { h.run.Minimum = 4 }, nil},
+		{"fewer than required", func(h *history) { h.run.Minimum = 5 }, []check.Kind{check.NoSample}},
+		{"as many as required", func(h *history) { h.run.Minimum = 4 }, nil},
 		{"everybody left", func(h *history) {
 			for _, d := range h.devices {
 				d.add(50, journal.Entry{Kind: journal.Left})

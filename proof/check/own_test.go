@@ -36,7 +36,7 @@ func owns() []broken {
 			h.draft(44, other(h), 7, "oder\nnicht")
 			s := h.state(1, 7)
 			s.Draft = draft
-			h.told(45, s)
+			h.publish(45, s)
 		}
 	}
 	list := []broken{

@@ -106,7 +106,7 @@ func (w *world) set(when float64) {
 		d.add(when+0.05, journal.Entry{Kind: journal.Drafted, Conversation: c, Text: journal.Digest("mine")})
 		s := w.state(d.User, c)
 		s.Draft += "\nmine"
-		w.told(when+0.06, s)
+		w.publish(when+0.06, s)
 	default:
 		if head > 0 {
 			w.mark(when, d, c, 1+w.rnd.Uint64N(head))
@@ -161,7 +161,7 @@ func (w *world) talk(when float64) {
 }
 
 // mutation breaks a history in one place that random numbers choose, after which
-// want must be found. It says no where the history has no such place.
+// want must be found. It returns false where the history has no such place.
 type mutation struct {
 	name  string
 	want  check.Kind
@@ -318,7 +318,7 @@ func mustBeHealthy(t *testing.T, seed uint64) {
 	}
 }
 
-// mustBeFound breaks a healthy history, which must be found out. It says whether
+// mustBeFound breaks a healthy history, which must be found. It says whether
 // there was something to break.
 func mustBeFound(t *testing.T, seed uint64, m mutation) bool {
 	t.Helper()
@@ -327,7 +327,7 @@ func mustBeFound(t *testing.T, seed uint64, m mutation) bool {
 		return false
 	}
 	if report := h.built().Check(); report.Count(m.want) == 0 {
-		t.Fatalf("seed %d, %s: not found out:\n%s", seed, m.name, report)
+		t.Fatalf("seed %d, %s: not found:\n%s", seed, m.name, report)
 	}
 	return true
 }
@@ -346,7 +346,7 @@ func TestRandomHistories(t *testing.T) {
 				}
 			}
 			if tried < seeds/5 {
-				t.Errorf("only %d histories could be broken so", tried)
+				t.Errorf("only %d histories could be broken this way", tried)
 			}
 		})
 	}

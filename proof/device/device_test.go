@@ -168,7 +168,7 @@ func TestRefusedMessage(t *testing.T) {
 	}
 }
 
-// A device that is opened again on its store sends what was left, and goes on
+// A device that is opened again on its store sends what was left, and continues
 // where it was.
 func TestOpenAgain(t *testing.T) {
 	w := newWorld(t, 2, 1)
@@ -207,8 +207,8 @@ func TestOpenAgain(t *testing.T) {
 	}
 }
 
-// Outcomes that the client could not tell, because nobody read its events, are
-// looked up.
+// Outcomes that the client could not report, because nobody read its events,
+// are looked up.
 func TestOutcomesThatWereNotTold(t *testing.T) {
 	w := newWorld(t, 2, 1)
 	bob := w.open(t, 1, 0, "bob")
