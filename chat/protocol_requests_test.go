@@ -49,7 +49,8 @@ func testSend(t *testing.T, f *fleet, a, b *running) {
 	// The body is stored as it came.
 	const exact = " \tnot trimmed, not normalised: e\u0301\n"
 	c.ask(send(id, 3, 1, exact))
-	if got := c.ask(page(id, 2, 0, 1)).GetHistoryPage().GetEvents(); len(got) != 1 || string(got[0].GetBody()) != exact {
+	got := c.ask(page(id, 2, 0, 1)).GetHistoryPage().GetEvents()
+	if len(got) != 1 || string(got[0].GetBody()) != exact {
 		t.Errorf("the log has %q", got)
 	}
 
@@ -97,7 +98,8 @@ func testPushes(t *testing.T, f *fleet, a, b *running) {
 		}
 	}
 	for _, p := range []person{ann, bob} {
-		if _, heads := enter(t, b, p); len(heads) != 1 || heads[0].GetConversationId() != id || heads[0].GetSeq() != 3 ||
+		_, heads := enter(t, b, p)
+		if len(heads) != 1 || heads[0].GetConversationId() != id || heads[0].GetSeq() != 3 ||
 			heads[0].GetOrdinal() != 3 || heads[0].GetOwnState() != 0 {
 			t.Errorf("the heads at connect are %v", heads)
 		}
@@ -367,7 +369,8 @@ func testReadOwnStates(t *testing.T, f *fleet, a, _ *running) {
 		for i, s := range got {
 			at := len(asked) - len(rest) + i
 			set := at < len(ids) && (len(ids)-1-at)%6 != 5
-			if s.GetConversationId() != rest[i] || (s.GetNumber() == 1) != set || (s.GetDraft().GetText() == long) != set {
+			if s.GetConversationId() != rest[i] || (s.GetNumber() == 1) != set ||
+				(s.GetDraft().GetText() == long) != set {
 				t.Errorf("own state %d is of conversation %d with number %d", at, s.GetConversationId(), s.GetNumber())
 			}
 		}

@@ -172,7 +172,7 @@ func (s *Server) grace() time.Duration { return s.cfg.Drain + stopLimit }
 // has the table of the goroutines and what each owns.
 func (s *Server) serve(ctx context.Context) error {
 	if err := s.open(ctx); err != nil {
-		return unlessOver(ctx, err)
+		return lifecycle.UnlessStopped(ctx, err)
 	}
 	s.build()
 	var g lifecycle.Group
@@ -197,14 +197,6 @@ func (s *Server) serve(ctx context.Context) error {
 	s.serving.Store(true)
 	s.log.Info("serving", "client", s.ClientAddr(), "relay", s.RelayAddr(), "release", s.cfg.Release)
 	return g.Run(ctx, s.grace())
-}
-
-// unlessOver returns err, or nil if ctx has ended, which explains err.
-func unlessOver(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return nil //nolint:nilerr // the stop was asked for
-	}
-	return err
 }
 
 // ownStateChanged sends a change to the user's other connections: now, and as an

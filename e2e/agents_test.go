@@ -19,7 +19,7 @@ import (
 // with database and Consul, more than any check's.
 const frozen = 4 * time.Second
 
-// TestAgents is the long form of the agents' faults: each so many times.
+// TestAgents is the long form of the agents' faults: each many times.
 // docs/faults.md has the command and a table.
 func TestAgents(t *testing.T) {
 	times, err := strconv.Atoi(os.Getenv("MSRCHAT_AGENTS"))
@@ -38,8 +38,8 @@ func TestAgents(t *testing.T) {
 	}
 }
 
-// agents are the faults of the programs that watch over all others: nobody's
-// server ends. `up` brings back what ended; who was stopped is let go on.
+// agents are the faults of the programs that watch over all others: no server
+// ends. `up` starts what ended again; what was stopped is continued.
 func (p *talk) agents(t *testing.T, sig syscall.Signal) (faults []fault) {
 	t.Helper()
 	for _, name := range []string{"consul", "nomad"} {

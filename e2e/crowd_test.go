@@ -72,10 +72,12 @@ func TestACrowdKeepsTalking(t *testing.T) {
 		keepRun(t, run)
 	}
 	if report.Complete != 2*len(people) || report.Conversations != len(conversations) || report.Reconnects == 0 {
-		t.Errorf("%d devices were held to everything, %d conversations, %d reconnects", report.Complete, report.Conversations, report.Reconnects)
+		t.Errorf("%d devices had to show everything, %d conversations, %d reconnects",
+			report.Complete, report.Conversations, report.Reconnects)
 	}
 	crowd.Close()
-	if removed, err := account.Remove(t.Context(), db, "crowd"); err != nil || removed.Users != int64(len(people)) || removed.Events != int64(report.Logged) {
+	removed, err := account.Remove(t.Context(), db, "crowd")
+	if err != nil || removed.Users != int64(len(people)) || removed.Events != int64(report.Logged) {
 		t.Errorf("removed %+v (%v)", removed, err)
 	}
 }

@@ -10,7 +10,7 @@ import (
 
 var directRequirement = regexp.MustCompile(`(?m)^\s*(?:require )?([a-z0-9.-]+\.[a-z]+/\S+) v\S+$`)
 
-// The table of dependencies says why each is there; one that is not in it has
+// The table of dependencies says why each is needed; one that is not in it has
 // no reason yet.
 func TestEveryDependencyHasAReason(t *testing.T) {
 	architecture, err := os.ReadFile("../ARCHITECTURE.md")

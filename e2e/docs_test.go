@@ -21,7 +21,7 @@ var elsewhere = map[string]bool{
 	"nomad/jobs": true, // a Nomad variable
 }
 
-// Documents that name what is not there mislead their readers.
+// Documents that name what does not exist mislead their readers.
 func TestDocumentsNameWhatExists(t *testing.T) {
 	root := ".."
 	justfile, err := os.ReadFile(filepath.Join(root, "Justfile"))
@@ -51,7 +51,8 @@ func TestDocumentsNameWhatExists(t *testing.T) {
 		}
 		for _, m := range documentedPath.FindAllStringSubmatch(string(text), -1) {
 			folder, _, _ := strings.Cut(m[1], "/")
-			if _, err := os.Stat(filepath.Join(root, folder)); err != nil || strings.HasPrefix(folder, ".fleet") || elsewhere[m[1]] {
+			_, err := os.Stat(filepath.Join(root, folder))
+			if err != nil || strings.HasPrefix(folder, ".fleet") || elsewhere[m[1]] {
 				continue // not of the checkout: an import path, or what up makes
 			}
 			named++

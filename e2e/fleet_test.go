@@ -40,11 +40,14 @@ func TestFleet(t *testing.T) {
 	t.Run("screens", func(t *testing.T) { screens(t, f) })
 }
 
-// doctor finds a sound fleet sound, and a database that would lose messages not.
+// doctor passes a sound fleet, and fails a database that would lose messages.
 func doctor(t *testing.T, f *fleet.Fleet) {
 	t.Helper()
 	verdicts, printed, _ := f.Doctor() // the machine itself may lack something
-	checks := []string{"fleet", "ports", "consul leader", "nomad leader", "durability", "clock of mysql", "kill timeout of mysql", "kill timeout of chat", "mysql that runs"}
+	checks := []string{
+		"fleet", "ports", "consul leader", "nomad leader", "durability", "clock of mysql",
+		"kill timeout of mysql", "kill timeout of chat", "mysql that runs",
+	}
 	for _, service := range []string{"mysql", "redis", "mail", "status", "chat", "gate"} {
 		for _, instance := range f.Passing(service) {
 			checks = append(checks, service+" "+instance[:8])
@@ -59,7 +62,8 @@ func doctor(t *testing.T, f *fleet.Fleet) {
 	defer f.SQL("SET GLOBAL innodb_flush_log_at_trx_commit = 1")
 	verdicts, _, failed := f.Doctor()
 	if verdicts["durability"] != "FAIL" || failed == nil {
-		t.Errorf("with the log not synced durability is %q, and the recipe ended with %v", verdicts["durability"], failed)
+		t.Errorf("with the log not synced durability is %q, and the recipe ended with %v",
+			verdicts["durability"], failed)
 	}
 	if t.Failed() {
 		t.Log(printed)
@@ -77,7 +81,8 @@ type talk struct {
 func (p *talk) open(t *testing.T, who client.LoginReply, to string) *cluster.Talker {
 	t.Helper()
 	c, err := client.Open(context.Background(), client.Options{
-		Gate: p.f.Gate(), Session: who.Session, Assignment: who.Assignment, Store: store.NewMemory(10_000), Program: "e2e", FirstPage: 10_000,
+		Gate: p.f.Gate(), Session: who.Session, Assignment: who.Assignment,
+		Store: store.NewMemory(10_000), Program: "e2e", FirstPage: 10_000,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -121,7 +126,7 @@ func (p *talk) say(t *testing.T, n int) {
 	p.sent += 2 * n
 }
 
-// fault is something that is killed, and what shows that it is back.
+// fault is something that is killed, and the check that it is back.
 type fault struct {
 	name, service string
 	do            func()
@@ -131,7 +136,7 @@ type fault struct {
 func (p *talk) faults(t *testing.T) []fault {
 	t.Helper()
 	f := p.f
-	// back is passing checks, and no process of before where all were killed.
+	// back means passing checks, and no earlier process if all were killed.
 	passing := func(service string, n int) func(old []int) {
 		return func(old []int) {
 			t.Helper()
@@ -165,7 +170,7 @@ func (p *talk) faults(t *testing.T) []fault {
 			kill("redis", "")
 		}, passing("redis", 1)},
 		{"restart of mariadb", "mysql", func() {
-			f.Signal(syscall.SIGTERM, "mysql", "") // taken when it goes on; Nomad starts it again
+			f.Signal(syscall.SIGTERM, "mysql", "") // handled when it continues; Nomad starts it again
 		}, passing("mysql", 1)},
 		{"kill -9 of mariadb", "mysql", func() { kill("mysql", "") }, passing("mysql", 1)},
 	}
@@ -176,8 +181,8 @@ func current(t *cluster.Talker) string {
 	return all[len(all)-1]
 }
 
-// survive sends 100 messages each way across a fault. The database is held for
-// the moment of the kill, so that surely many are unacknowledged then.
+// survive sends 100 messages each way across a fault. The database is stopped
+// for the moment of the kill, so that many are certainly unacknowledged then.
 func (p *talk) survive(t *testing.T, f fault) {
 	t.Helper()
 	const each = 100
@@ -196,7 +201,8 @@ func (p *talk) survive(t *testing.T, f fault) {
 	cluster.Check(t, p.sent, p.a, p.b)
 	took := time.Since(at)
 	f.back(old)
-	t.Logf("%d unacknowledged at the fault, all %d there after %.1f s, service back after %.1f s", unacknowledged, 2*each, took.Seconds(), time.Since(at).Seconds())
+	t.Logf("%d unacknowledged at the fault, all %d there after %.1f s, service back after %.1f s",
+		unacknowledged, 2*each, took.Seconds(), time.Since(at).Seconds())
 	p.assignable(t)
 }
 
@@ -251,8 +257,8 @@ func (p *talk) unassigned(t *testing.T) {
 	}
 }
 
-// upgrade rolls new versions of chat over four servers while a crowd talks and
-// ann and bob do.
+// upgrade rolls new versions of chat over four servers while a crowd and ann
+// and bob talk.
 func (p *talk) upgrade(t *testing.T) {
 	p.nomad(t, "job", "run", "-var", "count=4", "nomad/chat.nomad.hcl") // beside the two: nobody moves
 	testenv.Until(t, "four chat servers", func() bool { return len(p.f.Passing("chat")) == 4 })

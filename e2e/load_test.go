@@ -32,9 +32,9 @@ func benchUsers(t *testing.T, c *cluster.Cluster, n int) *users.Users {
 	return u
 }
 
-// The load program's numbers are true: what it sent is in the log once, and was
-// acknowledged and delivered; also where one push in fifty is dropped, and in a
-// closed and an open loop.
+// The load program's numbers are right: what it sent is in the log once, and
+// was acknowledged and delivered; also where one push in fifty is dropped, and
+// in a closed and an open loop.
 func TestLoad(t *testing.T) {
 	pushes := 0
 	c := cluster.Run(t, cluster.Config{Chat: func(cfg *chat.Config) {
@@ -67,7 +67,8 @@ func TestLoad(t *testing.T) {
 			if err := got.Broken(); err != nil {
 				t.Error(err)
 			}
-			if got.Sent == 0 || got.Acked != got.Sent || got.Delivered != got.Sent || got.Unanswered != 0 || len(got.Errors) != 0 || got.Interrupted {
+			if got.Sent == 0 || got.Acked != got.Sent || got.Delivered != got.Sent || got.Unanswered != 0 ||
+				len(got.Errors) != 0 || got.Interrupted {
 				t.Errorf("got %+v", got)
 			}
 			if got.Measured == 0 || got.Delivery.Count != got.Measured || got.Ack.Count == 0 || got.Delivery.P50 <= 0 {

@@ -12,12 +12,14 @@ import (
 	"github.com/msrchat/msrchat/shared/testenv"
 )
 
-// Every chat server is full: whoever comes is told so with a time to come back,
-// waits by themselves, and gets in when there is room.
+// Every chat server is full: a client that comes is told so with a time to
+// retry, waits by itself, and gets in when there is room.
 func TestEverybodyIsFull(t *testing.T) {
 	t.Parallel()
 	const capacity, servers = 2, 2
-	c := cluster.Run(t, cluster.Config{Chats: servers, Status: 1, Chat: func(cfg *chat.Config) { cfg.Capacity = capacity }})
+	c := cluster.Run(t, cluster.Config{
+		Chats: servers, Status: 1, Chat: func(cfg *chat.Config) { cfg.Capacity = capacity },
+	})
 	quick := func(o *client.Options) {
 		o.Backoff = client.Backoff{Base: 100 * time.Millisecond, Cap: 500 * time.Millisecond}
 	}
@@ -32,7 +34,8 @@ func TestEverybodyIsFull(t *testing.T) {
 	late := c.Register("late").Connect(quick)
 	testenv.Until(t, "the late one knows why and when", func() bool {
 		link := late.Link()
-		return link.State == client.Offline && errs.CodeOf(link.Cause) == errs.CodeExhausted && time.Until(link.RetryAt) > 0
+		return link.State == client.Offline && errs.CodeOf(link.Cause) == errs.CodeExhausted &&
+			time.Until(link.RetryAt) > 0
 	})
 	for n, cl := range inside {
 		if link := cl.Link(); link.State != client.Online {

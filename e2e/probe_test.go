@@ -19,7 +19,7 @@ import (
 	"github.com/msrchat/msrchat/e2e/cluster"
 )
 
-// probing is a probe that a test asks.
+// probing is a running probe.
 type probing struct {
 	t       *testing.T
 	address string // of its HTTP
@@ -85,8 +85,8 @@ func (p *probing) verified() string {
 	return text
 }
 
-// A probe proves a fleet that works, and calls nothing a loss that is none:
-// pushes that are dropped and repaired, servers and databases that are killed.
+// A probe proves a fleet that works, and reports no false loss: pushes that are
+// dropped and repaired, servers and databases that are killed.
 func TestProbe(t *testing.T) {
 	var pushes atomic.Uint64
 	c := cluster.Run(t, cluster.Config{Chats: 3, Chat: func(cfg *chat.Config) {
@@ -129,8 +129,8 @@ func TestProbe(t *testing.T) {
 	again.passes("at the end")
 }
 
-// A log that loses one row in a hundred is found out in the proof, and the
-// check never passes.
+// A log that loses one row in a hundred is detected in the proof, and the check
+// never passes.
 func TestProbeFindsLostMessages(t *testing.T) {
 	c := cluster.Run(t, cluster.Config{Chats: 2})
 	db := testenv.Open(t, c.Database())
@@ -148,7 +148,7 @@ func TestProbeFindsLostMessages(t *testing.T) {
 	_, text := p.check()
 	for _, want := range []string{"acknowledged as number", "chat-"} {
 		if !strings.Contains(text, want) {
-			t.Errorf("the verdict does not tell %q: %s", want, text)
+			t.Errorf("the verdict does not say %q: %s", want, text)
 		}
 	}
 	t.Log(text)
@@ -163,21 +163,23 @@ func steal(db *sql.DB, stop chan struct{}) {
 		case <-stop:
 			return
 		case <-ticker.C:
-			_, _ = db.Exec("DELETE e FROM events e JOIN (SELECT conversation_id, MAX(seq) - 1 AS seq FROM events GROUP BY conversation_id ORDER BY RAND() LIMIT 1) x" +
+			_, _ = db.Exec("DELETE e FROM events e JOIN (SELECT conversation_id, MAX(seq) - 1 AS seq" +
+				" FROM events GROUP BY conversation_id ORDER BY RAND() LIMIT 1) x" +
 				" ON e.conversation_id = x.conversation_id AND e.seq = x.seq")
 		}
 	}
 }
 
-// Probe users are nobody's business: people can neither register such a name
-// nor write to one.
+// Probe users are out of reach: people can neither register such a name nor
+// write to one.
 func TestProbeUsersAreOutOfReach(t *testing.T) {
 	c := cluster.Run(t, cluster.Config{Chats: 1})
 	p := startProbe(t, c, 3, 32)
 	p.passes("after the proof")
 	db := testenv.Open(t, c.Database())
 	var users int
-	if err := db.QueryRow("SELECT COUNT(*) FROM users WHERE name LIKE 'probe:3:%'").Scan(&users); err != nil || users != 8 {
+	row := db.QueryRow("SELECT COUNT(*) FROM users WHERE name LIKE 'probe:3:%'")
+	if err := row.Scan(&users); err != nil || users != 8 {
 		t.Fatalf("%d probe users, %v", users, err)
 	}
 	a := c.Register("ann").Connect()

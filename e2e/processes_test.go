@@ -22,12 +22,15 @@ func TestProgramsStartedByHandRegisterThemselves(t *testing.T) {
 		t.Fatal(err)
 	}
 	bin := t.TempDir()
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", bin, "./gate/cmd/gate", "./status/cmd/status", "./chat/cmd/chat")
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", bin,
+		"./gate/cmd/gate", "./status/cmd/status", "./chat/cmd/chat")
 	build.Dir = ".."
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
-	databases := []string{"--mysql-addr", db.Addr, "--mysql-user", db.User, "--mysql-database", db.Name, "--redis-addr", redis}
+	databases := []string{
+		"--mysql-addr", db.Addr, "--mysql-user", db.User, "--mysql-database", db.Name, "--redis-addr", redis,
+	}
 	for _, p := range []struct {
 		service string
 		args    []string
@@ -45,7 +48,9 @@ func TestProgramsStartedByHandRegisterThemselves(t *testing.T) {
 				if err := cmd.Start(); err != nil {
 					t.Fatal(err)
 				}
-				testenv.Until(t, instance+" passes", func() bool { return state(t, client, p.service, instance) == api.HealthPassing })
+				testenv.Until(t, instance+" passes", func() bool {
+					return state(t, client, p.service, instance) == api.HealthPassing
+				})
 				return cmd, log
 			}
 			polite, log := start(p.service + "-polite")
@@ -63,7 +68,9 @@ func TestProgramsStartedByHandRegisterThemselves(t *testing.T) {
 				t.Fatal(err)
 			}
 			_ = killed.Wait() // killed, as wanted
-			testenv.Until(t, "it is critical", func() bool { return state(t, client, p.service, p.service+"-killed") == api.HealthCritical })
+			testenv.Until(t, "it is critical", func() bool {
+				return state(t, client, p.service, p.service+"-killed") == api.HealthCritical
+			})
 		})
 	}
 }

@@ -18,7 +18,7 @@ import (
 func TestAnAddedServerGetsItsShare(t *testing.T) {
 	c := cluster.Run(t, cluster.Config{
 		Chat:    func(cfg *chat.Config) { cfg.Settled = time.Second },
-		Replica: func(cfg *status.Config) { cfg.Calm = 2 * time.Second },
+		Replica: func(cfg *status.Config) { cfg.StableFor = 2 * time.Second },
 	})
 	const pairs, devices, share = 6, 5, 2 * 6 * 5 / 3
 	var talkers, all []*cluster.Talker

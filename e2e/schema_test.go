@@ -14,7 +14,7 @@ import (
 )
 
 // nextMigrations are what some later release may add: to every table a column
-// that may be left out and a key. To it, the binaries of today are the old ones.
+// that may be left out and a key. For it, today's binaries are the old ones.
 var nextMigrations = []string{
 	"ALTER TABLE users ADD COLUMN later_a VARCHAR(64) NULL",
 	"ALTER TABLE sessions ADD COLUMN later_b BIGINT NOT NULL DEFAULT 7",
@@ -26,8 +26,8 @@ var nextMigrations = []string{
 	"CREATE TABLE IF NOT EXISTS later (id BIGINT NOT NULL, PRIMARY KEY (id))",
 }
 
-// Services go on while the schema is expanded under them, and start on one that
-// is newer than they are: as when a release is rolled back.
+// Services keep working while the schema is expanded, and start on one that is
+// newer than they are, as when a release is rolled back.
 func TestOldServicesOnANewerSchema(t *testing.T) {
 	c := cluster.Run(t, cluster.Config{})
 	ann, bob := pair(t, c)
@@ -49,7 +49,9 @@ func TestOldServicesOnANewerSchema(t *testing.T) {
 		if _, err := db.ExecContext(t.Context(), statement); err != nil {
 			t.Errorf("%s: %v", statement, err)
 		}
-		if _, err := db.ExecContext(t.Context(), "INSERT INTO schema_version (version, name, applied_at) VALUES (?, 'later', 1)", schema.Latest()+1+i); err != nil {
+		_, err := db.ExecContext(t.Context(),
+			"INSERT INTO schema_version (version, name, applied_at) VALUES (?, 'later', 1)", schema.Latest()+1+i)
+		if err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -67,7 +69,8 @@ func TestOldServicesOnANewerSchema(t *testing.T) {
 	stop.Store(true)
 	cluster.Check(t, <-sent, ann, bob)
 	var later int
-	if err := db.QueryRowContext(t.Context(), "SELECT COUNT(*) FROM sessions WHERE later_b = 7").Scan(&later); err != nil || later == 0 {
+	row := db.QueryRowContext(t.Context(), "SELECT COUNT(*) FROM sessions WHERE later_b = 7")
+	if err := row.Scan(&later); err != nil || later == 0 {
 		t.Errorf("the newer schema was touched: %d rows, %v", later, err)
 	}
 }

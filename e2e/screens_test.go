@@ -29,13 +29,14 @@ type user struct {
 	name string
 }
 
-// newUser registers by the commands, as the README says.
+// newUser registers with the commands of the README.
 func newUser(t *testing.T, f *fleet.Fleet, home, name string) *user {
 	t.Helper()
 	u := &user{t, f, home, name}
 	email := name + "@example.org"
 	u.must("", "code", email)
-	u.must("a long password\n", "register", "--email", email, "--name", name, "--code", f.Code(email), "--password-stdin")
+	u.must("a long password\n",
+		"register", "--email", email, "--name", name, "--code", f.Code(email), "--password-stdin")
 	return u
 }
 
@@ -158,7 +159,8 @@ func commands(t *testing.T, f *fleet.Fleet) {
 	caras := cara.tail()
 	dan := newUser(t, f, home, "dan")
 	dans := dan.tail()
-	if who := cara.must("", "--json", "whoami"); !strings.Contains(who, `"name":"cara"`) || !strings.Contains(who, `"connected":true`) {
+	who := cara.must("", "--json", "whoami")
+	if !strings.Contains(who, `"name":"cara"`) || !strings.Contains(who, `"connected":true`) {
 		t.Errorf("whoami: %s", who)
 	}
 	const each = 100
@@ -183,17 +185,21 @@ func commands(t *testing.T, f *fleet.Fleet) {
 	}
 	both.Wait()
 	history := lines(t, cara.must("", "--json", "history", "--with", "dan"))
-	testenv.Until(t, "both tails show everything", func() bool { return len(caras.seen()) >= 2*each && len(dans.seen()) >= 2*each })
+	testenv.Until(t, "both tails show everything", func() bool {
+		return len(caras.seen()) >= 2*each && len(dans.seen()) >= 2*each
+	})
 	for name, got := range map[string][]line{
 		"cara's history": history, "dan's history": lines(t, dan.must("", "--json", "history", "--with", "cara")),
 		"cara's tail": caras.seen(), "dan's tail": dans.seen(),
 	} {
 		checkLines(t, name, got, texts, "cara", "dan")
 	}
-	if got := lines(t, cara.must("", "--json", "history", "--with", "dan", "--after", "150", "--limit", "10")); len(got) != 10 || got[0].Seq != 151 {
+	got := lines(t, cara.must("", "--json", "history", "--with", "dan", "--after", "150", "--limit", "10"))
+	if len(got) != 10 || got[0].Seq != 151 {
 		t.Errorf("history from 151: %v", got)
 	}
-	if out, err := cara.run("", "send", "--to", "nobody-of-that-name", "hi"); err == nil || !strings.Contains(err.Error(), "exit status 4") {
+	out, err := cara.run("", "send", "--to", "nobody-of-that-name", "hi")
+	if err == nil || !strings.Contains(err.Error(), "exit status 4") {
 		t.Errorf("a message to nobody: %q, %v", out, err)
 	}
 	t.Logf("%d messages each way by script; cara on %v, dan on %v", each, caras.servers(), dans.servers())
@@ -227,7 +233,8 @@ type pane struct {
 func (u *user) screen(socket string) *pane {
 	u.t.Helper()
 	p := &pane{u.t, u.name, socket}
-	shell := fmt.Sprintf("HOME=%[1]s XDG_STATE_HOME=%[1]s exec %[2]s --profile %[3]s --gate %[4]s", u.home, u.f.Binary(), u.name, u.f.GateURL())
+	shell := fmt.Sprintf("HOME=%[1]s XDG_STATE_HOME=%[1]s exec %[2]s --profile %[3]s --gate %[4]s",
+		u.home, u.f.Binary(), u.name, u.f.GateURL())
 	p.tmux("new-session", "-d", "-s", p.session, "-x", "100", "-y", "30", shell)
 	u.t.Cleanup(func() {
 		_ = exec.CommandContext(context.Background(), "tmux", "-S", socket, "kill-session", "-t", p.session).Run()
@@ -242,7 +249,8 @@ func (u *user) screen(socket string) *pane {
 
 func (p *pane) tmux(args ...string) string {
 	p.t.Helper()
-	out, err := exec.CommandContext(context.Background(), "tmux", append([]string{"-u", "-S", p.socket}, args...)...).CombinedOutput()
+	args = append([]string{"-u", "-S", p.socket}, args...)
+	out, err := exec.CommandContext(context.Background(), "tmux", args...).CombinedOutput()
 	if err != nil {
 		p.t.Fatalf("tmux %v: %v\n%s", args, err, out)
 	}
@@ -334,7 +342,7 @@ func screens(t *testing.T, f *fleet.Fleet) {
 	}
 	testenv.Until(t, "the tail shows them", func() bool { return len(tailing.seen()) >= sends })
 	if got := tailing.servers(); len(got) != 1 {
-		t.Errorf("the tail was on %v: somebody was kicked", got)
+		t.Errorf("the tail was on %v: somebody was disconnected", got)
 	}
 	n.shows(history[len(history)-1].Text)
 	e.shows(history[len(history)-1].Text)

@@ -171,11 +171,11 @@ func (s *Server) join(ctx context.Context) (leave func(context.Context) error, e
 func (s *Server) start(ctx context.Context) error {
 	db, err := database.OpenWait(ctx, s.cfg.MySQL, s.log)
 	if err != nil {
-		return unlessOver(ctx, err)
+		return lifecycle.UnlessStopped(ctx, err)
 	}
 	s.db.Store(db)
 	if err := schema.WaitFor(ctx, db, schema.Latest(), s.log); err != nil {
-		return unlessOver(ctx, err)
+		return lifecycle.UnlessStopped(ctx, err)
 	}
 	sessions := session.NewStore(db, s.redis, session.WithLifetime(s.cfg.SessionLifetime))
 	s.registry.MustRegister(database.Metrics(db), sessions.Metrics())
@@ -187,14 +187,6 @@ func (s *Server) start(ctx context.Context) error {
 		Assigner: assign.New(s.status, s.cfg.Zone, s.cfg.StatusTimeout, s.registry),
 	})
 	s.log.Info("ready")
-	return nil
-}
-
-// unlessOver drops an error that the end of ctx caused.
-func unlessOver(ctx context.Context, err error) error {
-	if ctx.Err() == nil {
-		return err
-	}
 	return nil
 }
 

@@ -66,8 +66,8 @@ func TestSilenceIsClosed(t *testing.T) {
 		}
 	}
 	h.eventually("they are counted", func() bool {
-		return h.metric(`msrchat_gate_useless_connections_total{reason="silent"}`) == 1 &&
-			h.metric(`msrchat_gate_useless_connections_total{reason="malformed"}`) == 1
+		return h.metric(`msrchat_gate_unused_connections_total{reason="silent"}`) == 1 &&
+			h.metric(`msrchat_gate_unused_connections_total{reason="malformed"}`) == 1
 	})
 }
 
@@ -92,7 +92,7 @@ func TestWhatIsNotHTTP(t *testing.T) {
 		}
 	}
 	h.eventually("they are counted", func() bool {
-		return h.metric(`msrchat_gate_useless_connections_total{reason="malformed"}`) == 6
+		return h.metric(`msrchat_gate_unused_connections_total{reason="malformed"}`) == 6
 	})
 	h.register("ann")
 }

@@ -90,7 +90,7 @@ func TestMoreRequestsThanAreWorkedOnAtOnce(t *testing.T) {
 		<-hold
 		return nil, errs.New(errs.CodeExhausted, "every chat server is full").Retry(2 * time.Second)
 	})
-	var full, crowded atomic.Int64
+	var full, refused atomic.Int64
 	var all sync.WaitGroup
 	for range crowd {
 		all.Go(func() {
@@ -102,11 +102,11 @@ func TestMoreRequestsThanAreWorkedOnAtOnce(t *testing.T) {
 			case strings.Contains(r.body, "chat server is full"):
 				full.Add(1)
 			default:
-				crowded.Add(1)
+				refused.Add(1)
 			}
 		})
 	}
-	h.eventually("all but a few were sent away", func() bool { return crowded.Load() == crowd-most })
+	h.eventually("all but a few were sent away", func() bool { return refused.Load() == crowd-most })
 	if n := h.metric("msrchat_gate_requests "); n != most {
 		t.Errorf("%v are worked on", n)
 	}
@@ -115,8 +115,8 @@ func TestMoreRequestsThanAreWorkedOnAtOnce(t *testing.T) {
 	}
 	close(hold)
 	all.Wait()
-	if full.Load() != most || h.metric("msrchat_gate_crowded_total") != crowd-most {
-		t.Errorf("%d were answered, %v counted as refused", full.Load(), h.metric("msrchat_gate_crowded_total"))
+	if full.Load() != most || h.metric("msrchat_gate_overloaded_total") != crowd-most {
+		t.Errorf("%d were answered, %v counted as refused", full.Load(), h.metric("msrchat_gate_overloaded_total"))
 	}
 	h.status.set(nil)
 	if r := h.do(http.MethodPost, "/v1/assignments", token, "{}"); r.status != http.StatusOK {

@@ -15,7 +15,7 @@ import (
 // with a handful of servers each owns some.
 const perSide = 4
 
-// tokenLifetime bounds how long a token is good that a dead probe left behind.
+// tokenLifetime bounds how long a token is good that a dead probe has left.
 // One that expires under a running probe is replaced.
 const tokenLifetime = 7 * 24 * time.Hour
 
@@ -30,7 +30,8 @@ type accounts struct {
 	sessions *session.Store
 	device   string
 
-	// near connect to the own chat server, far to one of the fleet after the other.
+	// near connect to the probe's chat server, far to one of the fleet after the
+	// other.
 	near, far [perSide]*account
 	// conversations[i][j] is that of near[i] with far[j].
 	conversations [perSide][perSide]uint64
@@ -79,8 +80,10 @@ func openAccounts(ctx context.Context, db *sql.DB, slot int, instance string) (*
 func (a *accounts) open(ctx context.Context, name string) (*account, error) {
 	address := strings.ReplaceAll(name, ":", "-") + "@probe.invalid"
 	now := time.Now().UnixMilli()
-	if _, err := a.db.ExecContext(ctx, "INSERT INTO users (name, name_key, email, email_key, password_hash, created_at)"+
-		" VALUES (?, ?, ?, ?, '', ?) ON DUPLICATE KEY UPDATE id = id", name, name, address, address, now); err != nil {
+	_, err := a.db.ExecContext(ctx,
+		"INSERT INTO users (name, name_key, email, email_key, password_hash, created_at)"+
+			" VALUES (?, ?, ?, ?, '', ?) ON DUPLICATE KEY UPDATE id = id", name, name, address, address, now)
+	if err != nil {
 		return nil, err
 	}
 	one := &account{name: name}
@@ -131,8 +134,8 @@ func (a *accounts) trimOne(ctx context.Context, id uint64) error {
 		return err
 	}
 	first := head - keptEvents
-	if _, err := a.db.ExecContext(ctx,
-		"UPDATE conversations SET first_seq = GREATEST(COALESCE(first_seq, 1), ?) WHERE id = ?", first, id); err != nil {
+	const statement = "UPDATE conversations SET first_seq = GREATEST(COALESCE(first_seq, 1), ?) WHERE id = ?"
+	if _, err := a.db.ExecContext(ctx, statement, first, id); err != nil {
 		return err
 	}
 	for range trimRounds {

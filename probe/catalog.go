@@ -14,7 +14,7 @@ type server struct {
 	instance, release, address string
 }
 
-// String is how a verdict names it: as Nomad shortens an allocation's id.
+// String is its name in a verdict: as Nomad shortens an allocation's id.
 func (s server) String() string {
 	name := s.instance[:min(8, len(s.instance))]
 	if s.release != "" {
@@ -39,7 +39,7 @@ type catalog struct {
 	seen    map[string]time.Time // when a release was last there
 }
 
-// set replaces the list; the first call says which releases were there first.
+// set replaces the list; the first call has the releases that were there first.
 func (c *catalog) set(list []discovery.Instance) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -61,8 +61,8 @@ func (c *catalog) note() {
 	}
 }
 
-// others are the passing chat servers but for the own one; false before Consul
-// has answered once.
+// others are the passing chat servers except the probe's own; false before
+// Consul has answered once.
 func (c *catalog) others() (out []server, loaded bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -75,11 +75,11 @@ func (c *catalog) others() (out []server, loaded bool) {
 }
 
 // suspectFor is how long after its servers are gone a release can still be the
-// reason of a fault: a verdict takes some heartbeats.
+// cause of a fault: a verdict takes some heartbeats.
 const suspectFor = 2 * time.Minute
 
-// newer names a release that came after this probe did, if one is there or was a
-// moment ago.
+// newer names a release that was deployed after this probe, if one is there or
+// was a moment ago.
 func (c *catalog) newer(own string) string {
 	c.mu.Lock()
 	defer c.mu.Unlock()

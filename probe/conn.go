@@ -188,7 +188,7 @@ func (c *conn) history(ctx context.Context, conversation, from, to uint64) (
 		head = page.GetHead()
 		for _, e := range page.GetEvents() {
 			if e.GetSeq() <= after || len(e.GetClientMsgId()) != 16 {
-				return nil, 0, fmt.Errorf("read conversation %d on %s: the page is in disorder", conversation, c.server)
+				return nil, 0, fmt.Errorf("read conversation %d on %s: a page out of order", conversation, c.server)
 			}
 			after = e.GetSeq()
 		}

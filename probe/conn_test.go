@@ -73,7 +73,7 @@ func TestAnswersGoToTheirRequestsAndPushesToTheTracker(t *testing.T) {
 	var held *chatv1.ServerFrame
 	c := connect(t, func(f *chatv1.ClientFrame) []*chatv1.ServerFrame {
 		answer := &chatv1.ServerFrame{RequestId: f.GetRequestId()}
-		if f.GetPing() != nil { // answered behind the next request
+		if f.GetPing() != nil { // answered after the next request
 			answer.Body = &chatv1.ServerFrame_Pong{Pong: &chatv1.Pong{}}
 			held = answer
 			return []*chatv1.ServerFrame{}

@@ -20,7 +20,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	}
 	m := &metrics{
 		verified: counter("verified_total", "Acknowledged messages that were found in the log and delivered."),
-		troubles: counter("troubles_total", "Failures that break no promise: a server or the database did not answer."),
+		troubles: counter("failures_total", "Failures that break no promise: a server or the database did not answer."),
 		unknown:  counter("unknown_total", "Messages that were given up before they were acknowledged."),
 		broken: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "msrchat_probe_broken_total", Help: "Broken promises by kind.",

@@ -12,12 +12,12 @@
 //   - its reader got it while connected, as a push or by the log's head;
 //   - a sender's messages have rising numbers in the order sent.
 //
-// It uses the bare connection (shared/wire) instead of the client library, which
-// hides what a probe looks for: it repairs, moves to other servers, and sends
-// again.
+// It uses the protocol connection (shared/wire) instead of the client library,
+// which hides what a probe looks for: it repairs, moves to other servers, and
+// sends again.
 //
 // First comes the proof, thousands of messages; until then the probe's check
-// warns, which is not healthy to Nomad. Then a trickle goes on for ever. A broken
+// warns, which is not healthy to Nomad. Then a trickle goes on forever. A broken
 // promise makes the check critical until the process is restarted. Trouble that
 // breaks no promise (a database that does not answer, a server that died) is a
 // warning at most. A message that was not acknowledged cannot be lost.
@@ -78,7 +78,7 @@ type Config struct {
 	Register bool
 	Database database.Config
 	// Messages is the length of the proof, Rate how many messages all probes of
-	// the fleet together send in a second then. 0 is the default.
+	// the fleet together send in a second meanwhile. 0 is the default.
 	Messages, Rate int
 	// Every is the pause between two messages after the proof. 0 is the default.
 	Every time.Duration
@@ -109,7 +109,7 @@ func (c Config) Validate() error {
 		problem("the chat server's address %q: %w", c.Home, err)
 	}
 	if c.HTTPBind == "" || c.ConsulAddr == "" {
-		problem("the addresses to bind and of Consul must be given")
+		problem("the address to bind and that of Consul must be given")
 	}
 	if c.Slot < 0 || c.Slot > 9999 {
 		problem("the slot must be between 0 and 9999")
@@ -212,11 +212,11 @@ func (p *Probe) follow(ctx context.Context, consul *api.Client) error {
 func (p *Probe) watch(ctx context.Context) error {
 	var err error
 	if p.db, err = database.OpenWait(ctx, p.cfg.Database, p.log); err != nil {
-		return unlessOver(ctx, err)
+		return lifecycle.UnlessStopped(ctx, err)
 	}
 	defer p.db.Close()
 	if err := schema.WaitFor(ctx, p.db, minSchema, p.log); err != nil {
-		return unlessOver(ctx, err)
+		return lifecycle.UnlessStopped(ctx, err)
 	}
 	for p.accounts == nil {
 		if p.accounts, err = openAccounts(ctx, p.db, p.cfg.Slot, p.cfg.Instance); err != nil {
@@ -231,14 +231,6 @@ func (p *Probe) watch(ctx context.Context) error {
 	}
 	p.trickle(ctx)
 	return nil
-}
-
-// unlessOver is err, or nil for what failed because ctx has ended.
-func unlessOver(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return nil //nolint:nilerr // the stop was asked for
-	}
-	return err
 }
 
 // trouble records a failure that breaks no promise.

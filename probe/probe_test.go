@@ -76,7 +76,7 @@ func TestALogThatBreaksAPromiseIsFound(t *testing.T) {
 			s.events = append(s.events[:2], s.events[3:]...)
 		}, 1, lost},
 		{"trimmed", func(s *scene) { s.events = s.events[2:] }, 13, ""},
-		{"trimmed, and one lost behind", func(s *scene) { s.events = s.events[3:] }, 13, lost},
+		{"trimmed, and one lost after it", func(s *scene) { s.events = s.events[3:] }, 13, lost},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := newScene()
@@ -207,7 +207,7 @@ func TestAReleaseThatCameLaterIsSuspectedForAWhile(t *testing.T) {
 		t.Errorf("the newer release is %q, want v3", who)
 	}
 	if others, _ := c.others(); len(others) != 2 || others[0].instance != "a" || others[1].instance != "c" {
-		t.Errorf("others: %v, want the passing ones without the own", others)
+		t.Errorf("others: %v, want the passing ones without its own", others)
 	}
 	c.set([]discovery.Instance{row("b", "v2", true)})
 	if who := c.newer("v2"); who != "v3" {
@@ -215,13 +215,13 @@ func TestAReleaseThatCameLaterIsSuspectedForAWhile(t *testing.T) {
 	}
 	c.seen["v3"] = time.Now().Add(-2 * suspectFor)
 	if who := c.newer("v2"); who != "" {
-		t.Errorf("%q is gone for long", who)
+		t.Errorf("%q has been gone for long", who)
 	}
 }
 
 func TestAWrongConfigurationIsRefused(t *testing.T) {
 	err := Config{Home: "nowhere", Slot: -1, Messages: -1}.Validate()
-	for _, want := range []string{"instance", "nowhere", "addresses to bind", "slot", "messages"} {
+	for _, want := range []string{"instance", "nowhere", "address to bind", "slot", "messages"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v does not name %s", err, want)
 		}

@@ -15,7 +15,7 @@ const (
 	// least minRound where there are many servers.
 	proofRound, minRound = 500, 32
 	// triesPerServer: a passing server that cannot be reached from here is no
-	// reason to hold a deployment up.
+	// reason to delay a deployment.
 	triesPerServer = 3
 	// trickleRound is how many messages of the trickle go to one server in a row.
 	trickleRound = 12
@@ -26,13 +26,13 @@ const (
 // allOf chooses all accounts of a side.
 var allOf = []int{0, 1, 2, 3}
 
-// home is the own chat server.
+// home is the probe's own chat server.
 func (p *Probe) home() server {
 	return server{instance: p.cfg.Instance, release: p.cfg.Release, address: p.cfg.Home}
 }
 
-// servers lists what can be probed, the own chat server first; false before Consul
-// has answered.
+// servers lists what can be probed, the probe's own chat server first; false
+// before Consul has answered.
 func (p *Probe) servers() (list []server, loaded bool) {
 	others, loaded := p.catalog.others()
 	return append([]server{p.home()}, others...), loaded

@@ -44,8 +44,8 @@ func (l *limiter) wait(ctx context.Context, n int) bool {
 	return retry.Sleep(ctx, time.Until(at))
 }
 
-// round is a number of messages between the near accounts, on the own chat server,
-// and the far ones, on another server or the same.
+// round is a number of messages between the near accounts, on the probe's chat
+// server, and the far ones, on another server or the same.
 type round struct {
 	probe        *Probe
 	participants map[uint64]*participant // by user
@@ -63,10 +63,10 @@ type participant struct {
 
 	mu   sync.Mutex
 	conn *conn
-	gone error // why it is not tried any more
+	gone error // why there are no more attempts
 }
 
-// connected returns the connection, and opens it where there is none.
+// connected returns the connection, and opens it if there is none.
 func (p *participant) connected(ctx context.Context) (*conn, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -91,7 +91,7 @@ func (p *participant) connected(ctx context.Context) (*conn, error) {
 	}
 }
 
-// current is the connection as it is, nil where there is none.
+// current is the open connection, nil if there is none.
 func (p *participant) current() *conn {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -117,7 +117,7 @@ func (p *participant) close() {
 }
 
 // refused says whether the server said goodbye: then connecting again is left to
-// the next round. A token that is not accepted any more is replaced for it.
+// the next round. A token that is no longer accepted is replaced.
 func (p *Probe) refused(ctx context.Context, who *account, err error) bool {
 	var bye *wire.GoodbyeError
 	if !errors.As(err, &bye) {
@@ -141,7 +141,7 @@ func (p *Probe) checkEpoch(c *conn) {
 }
 
 // run probes with one server: n messages in the conversations of the chosen
-// accounts. It returns how many were verified. An error is trouble, no broken
+// accounts. It returns how many were verified. An error is trouble, not a broken
 // promise.
 func (p *Probe) run(ctx context.Context, far server, n int, every time.Duration, nearOnes, farOnes []int) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, roundLimit+time.Duration(n)*every)
@@ -158,7 +158,7 @@ func (p *Probe) run(ctx context.Context, far server, n int, every time.Duration,
 		}
 	}()
 	var trouble error
-	if p.tracker.size() < maxOpen { // else what is there is settled first
+	if p.tracker.size() < maxOpen { // otherwise those are settled first
 		trouble = r.exchange(ctx, nearOnes, farOnes)
 	}
 	if trouble == nil {
@@ -189,7 +189,7 @@ func (r *round) exchange(ctx context.Context, nearOnes, farOnes []int) error {
 		}
 	}
 	var group sync.WaitGroup
-	troubles := make(chan error, 2*len(near)*len(far))
+	problems := make(chan error, 2*len(near)*len(far))
 	for i, a := range near {
 		for j, b := range far {
 			id := accounts.conversations[nearOnes[i]][farOnes[j]]
@@ -198,13 +198,13 @@ func (r *round) exchange(ctx context.Context, nearOnes, farOnes []int) error {
 			} {
 				group.Go(func() {
 					if err := s.run(ctx); err != nil {
-						troubles <- err
+						problems <- err
 					}
 				})
 			}
 		}
 	}
 	group.Wait()
-	close(troubles)
-	return <-troubles // one says enough; nil when there is none
+	close(problems)
+	return <-problems // one is enough; nil if there is none
 }

@@ -81,7 +81,7 @@ func (s *state) broken(f fault, newer string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if newer != "" {
-		s.suspicion = fmt.Sprintf("%s, while release %s comes in, whose own probes judge it", f, newer)
+		s.suspicion = fmt.Sprintf("%s, while release %s is being deployed, whose own probes judge it", f, newer)
 		s.suspectedAt = time.Now()
 		return
 	}

@@ -239,7 +239,9 @@ func (t *tracker) compare(due []*message, events []*chatv1.Event, first, head ui
 	if len(faults) == 0 && len(due) > 0 {
 		for seq := max(due[0].seq, first); seq <= due[len(due)-1].seq; seq++ {
 			if bySeq[seq] == nil {
-				return []fault{faultf(lost, "conversation %d has no number %d, but later ones", due[0].conversation, seq)}
+				return []fault{
+					faultf(lost, "conversation %d has no number %d, but later ones", due[0].conversation, seq),
+				}
 			}
 		}
 	}

@@ -65,13 +65,13 @@ func (r *round) verify(ctx context.Context) (verified int, err error) {
 	for conversation, due := range r.probe.tracker.due() {
 		faults, failed := r.compare(ctx, conversation, due)
 		if failed == nil && len(faults) > 0 {
-			// Read once more, so that one wrong answer condemns nothing.
+			// Read once more, so that a single wrong answer is no verdict.
 			if !retry.Sleep(ctx, compareAgain) {
 				return verified, ctx.Err()
 			}
 			again, failedAgain := r.compare(ctx, conversation, due)
 			if failedAgain == nil && len(again) == 0 {
-				err = errors.Join(err, fmt.Errorf("the log was read wrong once: %s", faults[0]))
+				err = errors.Join(err, fmt.Errorf("one of two reads of the log was wrong: %s", faults[0]))
 			}
 			faults, failed = again, failedAgain
 		}

@@ -38,9 +38,9 @@ type Config struct {
 	// Register makes the process register itself; not under Nomad, which does.
 	Register bool
 
-	// Calm is for how long the fleet has to be unchanged before connections are
-	// moved to even the load.
-	Calm time.Duration
+	// StableFor is for how long the fleet has to be unchanged before connections
+	// are moved to even the load.
+	StableFor time.Duration
 	// ReportIdle closes a chat server's stream without a report.
 	ReportIdle time.Duration
 	// DrainDelay is how long the replica still answers after it began to say
@@ -54,7 +54,7 @@ type Config struct {
 func Defaults() Config {
 	return Config{
 		GRPCBind: "127.0.0.1:0", HealthBind: "127.0.0.1:0", HTTPBind: "127.0.0.1:0",
-		Calm:       fleet.DefaultStableFor,
+		StableFor:  fleet.DefaultStableFor,
 		ReportIdle: 10 * time.Second,       // ten times the interval of the reports
 		DrainDelay: 300 * time.Millisecond, // a few times what NOT_SERVING takes to arrive
 		Grace:      5 * time.Second,
@@ -64,7 +64,7 @@ func Defaults() Config {
 // withDefaults fills in the durations that are 0.
 func (c Config) withDefaults() Config {
 	def := Defaults()
-	c.Calm = cmp.Or(c.Calm, def.Calm)
+	c.StableFor = cmp.Or(c.StableFor, def.StableFor)
 	c.ReportIdle = cmp.Or(c.ReportIdle, def.ReportIdle)
 	c.DrainDelay = cmp.Or(c.DrainDelay, def.DrainDelay)
 	c.Grace = cmp.Or(c.Grace, def.Grace)
@@ -90,7 +90,7 @@ func (c Config) Validate() error {
 	address("health-bind", c.HealthBind)
 	address("http-bind", c.HTTPBind)
 	address("consul-addr", c.ConsulAddr)
-	if min(c.Calm, c.ReportIdle, c.DrainDelay, c.Grace) < 0 {
+	if min(c.StableFor, c.ReportIdle, c.DrainDelay, c.Grace) < 0 {
 		problems = append(problems, errors.New("the durations must not be negative"))
 	}
 	for _, a := range [][3]string{

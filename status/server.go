@@ -66,7 +66,7 @@ func New(cfg Config, log *slog.Logger) (*Server, error) {
 		cfg: cfg, log: log, consul: client, registry: admin.NewRegistry(),
 		catalog: discovery.NewWatcher(client, ChatService, discovery.Options{Log: log}),
 	}
-	s.table = fleet.New(fleet.Options{CatalogAge: s.catalog.Age, StableFor: cfg.Calm})
+	s.table = fleet.New(fleet.Options{CatalogAge: s.catalog.Age, StableFor: cfg.StableFor})
 	if err := s.listen(); err != nil {
 		return nil, err
 	}

@@ -239,7 +239,8 @@ func (c *Crowd) State() State {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return State{
-		Connected: int(c.connected.Load()), Synced: int(c.synced.Load()), Lost: c.lost.Load(), Attempts: c.attempts.Load(),
+		Connected: int(c.connected.Load()), Synced: int(c.synced.Load()),
+		Lost: c.lost.Load(), Attempts: c.attempts.Load(),
 		FirstLoss: c.firstLoss, LastBack: c.lastBack,
 	}
 }

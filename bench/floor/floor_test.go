@@ -46,7 +46,8 @@ func TestEachFloorAnswersAndRelaysEverythingAndStoresItsPart(t *testing.T) {
 			dialer := dial.New()
 			defer dialer.Keeper.Close()
 			got, err := load.Run(t.Context(), load.Config{
-				Clients: 10, Window: 4, MinSize: 1, MaxSize: 300, Duration: 300 * time.Millisecond, Settle: testenv.Patience,
+				Clients: 10, Window: 4, MinSize: 1, MaxSize: 300,
+				Duration: 300 * time.Millisecond, Settle: testenv.Patience,
 			}, users.Floor{Address: address, Dialer: dialer}, load.Hooks{})
 			if err != nil {
 				t.Fatal(err)

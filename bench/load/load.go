@@ -192,10 +192,11 @@ func (r *runner) result(seconds float64, interrupted bool) *Result {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return &Result{
-		Sent: r.sent.Load(), Acked: r.acked.Load(), Delivered: r.delivered.Load(), Unanswered: r.unanswered.Load(),
-		Lost: r.lost.Load(), Doubled: r.doubled.Load(), Reordered: r.reordered.Load(), Misnumbered: r.misnumbered.Load(),
-		Pulled: r.pulled.Load(), Seconds: seconds, Measured: r.measured.Load(),
-		Ack: r.ack.Summary(), Delivery: r.delivery.Summary(), Errors: maps.Clone(r.errors), Interrupted: interrupted,
+		Sent: r.sent.Load(), Acked: r.acked.Load(), Delivered: r.delivered.Load(), Pulled: r.pulled.Load(),
+		Unanswered: r.unanswered.Load(), Lost: r.lost.Load(), Doubled: r.doubled.Load(),
+		Reordered: r.reordered.Load(), Misnumbered: r.misnumbered.Load(),
+		Seconds: seconds, Measured: r.measured.Load(), Ack: r.ack.Summary(), Delivery: r.delivery.Summary(),
+		Errors: maps.Clone(r.errors), Interrupted: interrupted,
 	}
 }
 

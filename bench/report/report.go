@@ -42,7 +42,9 @@ type Machine struct {
 
 // ThisMachine describes the machine that the program runs on.
 func ThisMachine(version string) Machine {
-	return Machine{OS: runtime.GOOS, Arch: runtime.GOARCH, CPUs: runtime.NumCPU(), Go: runtime.Version(), Version: version}
+	return Machine{
+		OS: runtime.GOOS, Arch: runtime.GOARCH, CPUs: runtime.NumCPU(), Go: runtime.Version(), Version: version,
+	}
 }
 
 // Run is one measurement of one target.

@@ -16,7 +16,8 @@ import (
 // ratios within a round are steady.
 func three() *report.Report {
 	r := &report.Report{
-		Command: "msrchat-bench load", What: "2 clients", Started: time.Unix(0, 0), Settings: map[string]int{"clients": 2},
+		Command: "msrchat-bench load", What: "2 clients", Started: time.Unix(0, 0),
+		Settings: map[string]int{"clients": 2},
 		Database: &report.Database{Address: "127.0.0.1:1", Version: "10.11", Flush: 1},
 		Notes:    []string{"not measured: redis"},
 	}
@@ -116,7 +117,7 @@ func TestJSONHasEveryRound(t *testing.T) {
 	last := got.Runs[len(got.Runs)-1]
 	rss, named := last.Figures["rss"]
 	switch {
-	case got.Command != "msrchat-bench load" || got.Settings.Clients != 2 || got.Database.Flush != 1 || len(got.Runs) != 6:
+	case got.Command != "msrchat-bench load", got.Settings.Clients != 2, got.Database.Flush != 1, len(got.Runs) != 6:
 		t.Errorf("got %+v", got)
 	case last.Target != report.System || last.Round != 3 || *last.Figures["rate"] != 300 || last.Errors["timeout"] != 2:
 		t.Errorf("the last run is %+v", last)

@@ -1,9 +1,9 @@
-// Package arena is the whole system as processes on this machine, to be hurt: a
-// gate, status and chat servers built from this checkout, with a real MariaDB,
-// Redis and Consul. Whatever dies is started again after a second, as under
-// Nomad, and every connection between two of them leads through a wire that can
-// be cut, slowed and blocked. Nothing here decides what is hurt; see package
-// faults.
+// Package arena is the whole system as processes on this machine, to inject
+// faults into: a gate, status and chat servers built from this checkout, with a
+// real MariaDB, Redis and Consul. Whatever dies is started again after a
+// second, as under Nomad, and every connection between two of them goes through
+// a wire that can be cut, slowed and blocked. Nothing here decides which faults
+// are injected; see package faults.
 package arena
 
 import (
@@ -49,7 +49,7 @@ type Config struct {
 	Output io.Writer
 }
 
-// Arena is what runs. Its methods may be called from any goroutine.
+// Arena is the running system. Its methods may be called from any goroutine.
 type Arena struct {
 	cfg   Config
 	dir   string
@@ -67,11 +67,11 @@ type Arena struct {
 	mysql, redis, consul testenv.Program
 	catalog              *api.Client
 	gate                 string
-	statuses             []string // where status answers, past the wires
+	statuses             []string // where status answers, bypassing the wires
 }
 
-// Start builds and starts everything and waits until users can come. Close must
-// follow; where Start fails, it has cleaned up.
+// Start builds and starts everything and waits until users can connect. Close
+// must follow; where Start fails, it has cleaned up.
 func Start(ctx context.Context, cfg Config) (*Arena, error) {
 	if cfg.Chats == 0 {
 		cfg.Chats = 3
@@ -99,7 +99,7 @@ func Start(ctx context.Context, cfg Config) (*Arena, error) {
 	} {
 		started := time.Now()
 		if err := step.do(ctx, life); err != nil {
-			err = fmt.Errorf("arena: %s: %w%s", step.name, err, a.lastWords())
+			err = fmt.Errorf("arena: %s: %w%s", step.name, err, a.logTails())
 			a.Close()
 			return nil, err
 		}
@@ -110,7 +110,7 @@ func Start(ctx context.Context, cfg Config) (*Arena, error) {
 
 // Close ends everything and removes the folder.
 func (a *Arena) Close() {
-	for _, w := range a.net.wires { // or a server could wait for what never comes
+	for _, w := range a.net.wires { // or a server could wait forever
 		_ = w.Mend()
 	}
 	a.stop()
@@ -157,8 +157,8 @@ func (a *Arena) build(ctx, _ context.Context) error {
 }
 
 // Build builds the servers of a checkout into a folder, for any number of
-// arenas: with the tag that makes bugs plantable. Where none is chosen they
-// behave as without it. flags are more flags for go build.
+// arenas: with the tag that makes bugs plantable. If none is chosen they behave
+// as without it. flags are more flags for go build.
 func Build(ctx context.Context, root, bin string, flags ...string) error {
 	args := append([]string{"build", "-tags", "planted", "-o", bin + string(filepath.Separator)}, flags...)
 	cmd := exec.CommandContext(ctx, "go", append(args, "./gate/cmd/gate", "./status/cmd/status", "./chat/cmd/chat")...)
@@ -202,7 +202,7 @@ func (a *Arena) Wires(pair Pair) (found []*Wire) {
 // Gate is where clients go.
 func (a *Arena) Gate() string { return "http://" + a.gate }
 
-// Redis is its address, past the wires.
+// Redis is its address, bypassing the wires.
 func (a *Arena) Redis() string { return a.redis.Addr }
 
 // Chats are the chat servers' instances with their addresses for clients.
@@ -229,7 +229,8 @@ func (a *Arena) Dir() string { return a.dir }
 // Logs is the folder of the programs' logs, which Close removes.
 func (a *Arena) Logs() string { return filepath.Join(a.dir, "logs") }
 
-// crash is how a Go program begins its last words, or a report of a data race.
+// crash is how the trace of a crashed Go program begins, or a report of a data
+// race.
 var crash = regexp.MustCompile(`(?m)^(panic: |fatal error: |WARNING: DATA RACE).*$`)
 
 // Crashes lists what our own servers' logs hold of crashes and data races.
@@ -249,8 +250,8 @@ func (a *Arena) Crashes() (found []error) {
 	return found
 }
 
-// lastWords are the ends of all logs, for a start that failed.
-func (a *Arena) lastWords() string {
+// logTails are the ends of all logs, for a start that failed.
+func (a *Arena) logTails() string {
 	const tail = 600
 	var b strings.Builder
 	for _, p := range a.Processes {

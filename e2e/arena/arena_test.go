@@ -12,7 +12,7 @@ import (
 )
 
 // What is killed comes back on the same ports; a wire that is cut is noticed,
-// and mended it works again; nothing is left behind.
+// and works again when it is mended; nothing is left behind.
 func TestArenaHealsItself(t *testing.T) {
 	for _, program := range []string{"mariadbd", "redis-server", "consul"} {
 		testenv.Find(t, program)
@@ -34,7 +34,7 @@ func TestArenaHealsItself(t *testing.T) {
 			t.Fatal(err)
 		}
 		testenv.Until(t, p.Name+" was started again", func() bool { return p.Starts() == 2 })
-		testenv.Until(t, "all is well after "+p.Name, whole)
+		testenv.Until(t, "everything works after "+p.Name, whole)
 	}
 	for name, w := range map[string]struct {
 		wire  *arena.Wire
@@ -51,7 +51,7 @@ func TestArenaHealsItself(t *testing.T) {
 		if err := w.wire.Mend(); err != nil {
 			t.Fatal(err)
 		}
-		testenv.Until(t, "all is well after "+name, whole)
+		testenv.Until(t, "everything works after "+name, whole)
 	}
 	a.Close()
 	if _, err := os.Stat(a.Logs()); !os.IsNotExist(err) {

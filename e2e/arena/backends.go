@@ -51,7 +51,7 @@ func (a *Arena) startBackends(ctx, life context.Context) (err error) {
 	return nil
 }
 
-// startBackend starts one with what its environment has more.
+// startBackend starts one with additions to its environment.
 func (a *Arena) startBackend(life context.Context, kind string, p testenv.Program, env ...string) {
 	a.start(life, &Process{Kind: kind, Name: kind, path: p.Path, args: p.Args, env: env})
 }
@@ -85,5 +85,5 @@ func (a *Arena) Flush(ctx context.Context) error {
 	return c.FlushAll(ctx).Err()
 }
 
-// Database is the database, past the wires.
+// Database is the database, bypassing the wires.
 func (a *Arena) Database() database.Config { return testenv.MariaDBConfig(a.mysql.Addr, databaseName) }

@@ -15,8 +15,8 @@ import (
 //go:embed preload/clock.c
 var clockSource []byte
 
-// Clock is the wall clock of one program, which a small library shows it. The
-// servers read the kernel's clock without asking any library, and that one is
+// Clock is the wall clock that one program sees through a small preloaded
+// library. Go programs read the kernel's clock without any library: theirs is
 // the whole machine's.
 type Clock struct {
 	library, file string
@@ -44,7 +44,7 @@ func (c *Clock) build(source string) error {
 	return c.Step(0)
 }
 
-// environ is for the program whose clock it is.
+// environ is the environment of the program whose clock it is.
 func (c *Clock) environ() []string {
 	if c.Missing != nil {
 		return nil
@@ -52,7 +52,7 @@ func (c *Clock) environ() []string {
 	return []string{"LD_PRELOAD=" + c.library, "MSRCHAT_CLOCK=" + c.file}
 }
 
-// Step puts the clock so far from the right time, at once.
+// Step sets the clock ahead of the right time, or behind it, at once.
 func (c *Clock) Step(by time.Duration) error {
 	if c.Missing != nil {
 		return c.Missing

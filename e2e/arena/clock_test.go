@@ -26,8 +26,9 @@ func TestAProgramsClockJumps(t *testing.T) {
 			t.Fatal(err)
 		}
 		seconds, err := strconv.ParseInt(strings.TrimSpace(string(out)), 10, 64)
-		if shown := time.Unix(seconds, 0); err != nil || shown.Before(before.Add(by)) || shown.After(time.Now().Add(by)) {
-			t.Errorf("put by %v, the clock shows %s, %v", by, out, err)
+		shown := time.Unix(seconds, 0)
+		if err != nil || shown.Before(before.Add(by)) || shown.After(time.Now().Add(by)) {
+			t.Errorf("stepped by %v, the clock shows %s, %v", by, out, err)
 		}
 	}
 }

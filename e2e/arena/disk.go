@@ -12,7 +12,7 @@ import (
 // take 200 MB, half an hour at 500 messages a second some 400 MB.
 const diskSize = 1200 << 20
 
-// Disk is the small file system that the database has for itself.
+// Disk is the small file system that only the database uses.
 type Disk struct {
 	path string
 	// Missing says why there is none; nil when there is.
@@ -22,7 +22,7 @@ type Disk struct {
 // fill is the file that takes what is left of the disk.
 func (d *Disk) fill() string { return filepath.Join(d.path, "full") }
 
-// Fill takes all room on the disk until Empty.
+// Fill uses up the disk's space until Empty.
 func (d *Disk) Fill() error {
 	if d.Missing != nil {
 		return d.Missing
@@ -43,7 +43,7 @@ func (d *Disk) Fill() error {
 	return nil
 }
 
-// Empty gives the room back.
+// Empty frees the space again.
 func (d *Disk) Empty() error {
 	if err := os.Remove(d.fill()); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err

@@ -32,9 +32,9 @@ const (
 // Pairs are all of them.
 var Pairs = []Pair{ClientChat, ChatChat, ChatMySQL, ChatRedis, GateStatus, StatusChat}
 
-// Wire is where connections of a pair lead through: those of one chat server,
-// or of one status server for the pairs with status. Its methods may be called
-// from any goroutine.
+// Wire is a proxy that connections of a pair go through: those of one chat
+// server, or of one status server for the pairs with status. Its methods may be
+// called from any goroutine.
 type Wire struct {
 	Pair Pair
 	Name string
@@ -54,8 +54,8 @@ func newNetwork() *network {
 	return &network{server: toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())}
 }
 
-// add opens a wire to an address. A port that somebody else took meanwhile is
-// given up for another.
+// add opens a wire to an address. If somebody else has taken the port
+// meanwhile, another one is tried.
 func (n *network) add(pair Pair, name, to string) (*Wire, error) {
 	const attempts = 5
 	var err error
@@ -98,10 +98,10 @@ func (w *Wire) Cut() error {
 // Reset resets each connection as soon as something is sent on it, until Mend.
 func (w *Wire) Reset() error { return w.add(`{"type":"reset_peer"`, `}`) }
 
-// Hang swallows what is sent, both ways, and keeps the connections; until Mend.
+// Hang discards what is sent, both ways, and keeps the connections, until Mend.
 func (w *Wire) Hang() error { return w.add(`{"type":"timeout"`, `}`) }
 
-// Delay brings what is sent later, 100 to 300 ms each way, until Mend.
+// Delay delays what is sent by 100 to 300 ms each way, until Mend.
 func (w *Wire) Delay() error {
 	return w.add(`{"type":"latency"`, `,"attributes":{"latency":200,"jitter":100}}`)
 }
@@ -111,7 +111,8 @@ func (w *Wire) add(head, tail string) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, stream := range []string{"upstream", "downstream"} {
-		if _, err := w.proxy.Toxics.AddToxicJson(strings.NewReader(head + `,"stream":"` + stream + `"` + tail)); err != nil {
+		toxic := head + `,"stream":"` + stream + `"` + tail
+		if _, err := w.proxy.Toxics.AddToxicJson(strings.NewReader(toxic)); err != nil {
 			return fmt.Errorf("wire %s of %s: %w", w.Pair, w.Name, err)
 		}
 	}

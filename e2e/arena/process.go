@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	// restartDelay is how long something stays away that died, as under Nomad.
+	// restartDelay is how long a program that ended stays down, as under Nomad.
 	restartDelay = time.Second
 	// stopLimit is how long a program may take to end at the arena's end.
 	stopLimit = 10 * time.Second
@@ -33,7 +33,7 @@ type Process struct {
 	dir  string
 	log  string // file
 
-	ended chan struct{} // closed when it is gone for good
+	ended chan struct{} // closed when it has ended for good
 
 	mu     sync.Mutex // owns the fields below
 	cmd    *exec.Cmd  // nil while it does not run
@@ -87,7 +87,7 @@ func (p *Process) start() (ended <-chan struct{}, err error) {
 	return done, nil
 }
 
-// Signal sends a signal. An error says that nothing runs that could get it.
+// Signal sends a signal. An error says that it does not run.
 func (p *Process) Signal(sig syscall.Signal) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -97,16 +97,16 @@ func (p *Process) Signal(sig syscall.Signal) error {
 	return p.cmd.Process.Signal(sig)
 }
 
-// Starts is how often the program was started.
+// Starts is how many times the program was started.
 func (p *Process) Starts() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.starts
 }
 
-// stop ends the program, by force when it does not want to, and waits for that.
+// stop ends the program, by SIGKILL if it does not end in time, and waits for that.
 func (p *Process) stop() {
-	_ = p.Signal(syscall.SIGTERM) // what is gone already is what is wanted
+	_ = p.Signal(syscall.SIGTERM) // it may have ended already
 	_ = p.Signal(syscall.SIGCONT)
 	select {
 	case <-p.ended:

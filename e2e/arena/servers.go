@@ -15,15 +15,15 @@ import (
 	"github.com/msrchat/msrchat/shared/discovery"
 )
 
-// chatPorts are where one chat server listens, past the wires.
+// chatPorts are where one chat server listens, bypassing the wires.
 type chatPorts struct{ client, relay, health, http string }
 
 // statusForGate is what status is called in Consul behind the gate's wires.
 const statusForGate = "status-for-gate"
 
-// startServers starts status, chat and gate. All learn of each other from the
-// catalog, so what is there leads through the wires. The wires between gate and
-// status stand there as a service of their own.
+// startServers starts status, chat and gate. All find each other in the
+// catalog, so its addresses are those of wires. The wires between gate and
+// status are registered as a service of their own.
 func (a *Arena) startServers(_, life context.Context) error {
 	for i := range a.cfg.Status {
 		if err := a.startStatus(life, fmt.Sprintf("status-%d", i+1)); err != nil {
@@ -124,8 +124,8 @@ func (a *Arena) startGate(life context.Context) error {
 func (a *Arena) settle(ctx context.Context) error { return until(ctx, "all servers", a.Whole) }
 
 // Whole says what is not right: nil when the databases, Consul and the gate
-// answer, and every status server may send people to every chat server, and
-// hears from it.
+// answer, and every status server may send people to every chat server, and has
+// fresh reports of it.
 func (a *Arena) Whole(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
@@ -164,7 +164,7 @@ func (a *Arena) eligible(ctx context.Context) error {
 	return errors.Join(problems...)
 }
 
-// freshReport is how long status believes a report.
+// freshReport is how long status trusts a report.
 const freshReport = 3 * time.Second
 
 func (a *Arena) eligibleAt(ctx context.Context, addr string) error {
@@ -184,7 +184,7 @@ func (a *Arena) eligibleAt(ctx context.Context, addr string) error {
 		}
 	}
 	if n < a.cfg.Chats {
-		return fmt.Errorf("%d of %d chat servers are eligible and heard of at %s", n, a.cfg.Chats, addr)
+		return fmt.Errorf("%d of %d chat servers are eligible, with fresh reports, at %s", n, a.cfg.Chats, addr)
 	}
 	return nil
 }

@@ -35,7 +35,7 @@ type Config struct {
 	Replica func(*status.Config)
 }
 
-// Cluster is what runs. Its methods are for the test's goroutine.
+// Cluster is the running system. Its methods are for the test's goroutine.
 type Cluster struct {
 	t   testing.TB
 	cfg Config
@@ -101,7 +101,7 @@ type server interface {
 	Run(ctx context.Context) error
 }
 
-// run runs a server until it is stopped; its end by itself fails the test.
+// run runs a server until it is stopped; if it ends by itself, the test fails.
 func run[S server](c *Cluster, name string, s S) *Process[S] {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -183,7 +183,8 @@ func (c *Cluster) StartGate() {
 	cfg.MySQL, cfg.Redis = c.db, cache.Config{Addrs: []string{c.Redis.Addr}}
 	cfg.SMTP.Addr = c.Mail.SMTPAddr()
 	cfg.Codes.Pause = time.Millisecond
-	cfg.Codes.PerClient.Count, cfg.LogIns.RegistrationsPerClient.Count, cfg.LogIns.PerClient.Count = 10_000, 10_000, 10_000
+	cfg.Codes.PerClient.Count = 10_000
+	cfg.LogIns.PerClient.Count, cfg.LogIns.RegistrationsPerClient.Count = 10_000, 10_000
 	consul, err := discovery.NewClient(c.Consul.Addr)
 	if err != nil {
 		c.t.Fatal(err)

@@ -85,7 +85,7 @@ type Person struct {
 
 var code = regexp.MustCompile(`\b\d{6}\b`)
 
-// Register makes an account the way people do: by a code from a mail.
+// Register makes an account as people do: by a code from a mail.
 func (c *Cluster) Register(name string) *Person {
 	c.t.Helper()
 	g := c.GateClient()
@@ -99,7 +99,9 @@ func (c *Cluster) Register(name string) *Person {
 		digits = code.FindString(mail.Text)
 		return ok && digits != ""
 	})
-	reply, err := g.Register(c.t.Context(), client.Registration{Email: p.Email, Name: name, Password: p.Password, Code: digits, Device: "test"})
+	reply, err := g.Register(c.t.Context(), client.Registration{
+		Email: p.Email, Name: name, Password: p.Password, Code: digits, Device: "test",
+	})
 	if err != nil {
 		c.t.Fatalf("register %s: %v", name, err)
 	}
@@ -114,7 +116,8 @@ const keep = 1000
 func (p *Person) Connect(change ...func(*client.Options)) *client.Client {
 	p.cluster.t.Helper()
 	opt := client.Options{
-		Gate: p.cluster.GateClient(), Session: p.Session, Store: store.NewMemory(keep), Program: "e2e", Assignment: p.assignment,
+		Gate: p.cluster.GateClient(), Session: p.Session, Assignment: p.assignment,
+		Store: store.NewMemory(keep), Program: "e2e",
 		FirstPage: keep, // the checks want every message from the first on
 	}
 	p.assignment = nil

@@ -42,8 +42,8 @@ func NewTalker(c *client.Client, name, to string) *Talker {
 	return t
 }
 
-// Begin makes the conversation while it is empty. A client shows what comes
-// after it first listed its conversations; the answer to this comes behind that
+// Begin creates the conversation while it is empty. A client shows what comes
+// after it first listed its conversations; the answer to this comes after that
 // list, so that from now on everything is shown.
 func (t *Talker) Begin(tb testing.TB) {
 	tb.Helper()
@@ -105,7 +105,7 @@ func (t *Talker) Instances() []string {
 	return out
 }
 
-// Corpus are texts that must come through as they are.
+// Corpus are texts that must arrive unchanged.
 func Corpus(n int) []string {
 	base := []string{
 		"hello", "你好，北京", "こんにちは、世界", "안녕하세요 세계", "👨‍👩‍👧 ❤️ 👍🏽 🇨🇳 🎉", "two\nlines", "tab\there",
@@ -126,7 +126,8 @@ func Check(tb testing.TB, total int, talkers ...*Talker) uint64 {
 	tb.Cleanup(func() {
 		if tb.Failed() {
 			for _, t := range talkers {
-				tb.Logf("%s was shown %d of %d messages, %d wait in the outbox, was on %v, is %v", t.Name, t.Shown(), total, t.Unsettled(), t.Instances(), t.Client.Link())
+				tb.Logf("%s was shown %d of %d messages, %d wait in the outbox, was on %v, is %v",
+					t.Name, t.Shown(), total, t.Unsettled(), t.Instances(), t.Client.Link())
 			}
 		}
 	})
@@ -164,7 +165,7 @@ func dense(tb testing.TB, name string, messages []client.Message, total int) {
 	seen := make(map[client.MessageID]bool)
 	for i, m := range messages {
 		if m.Seq != uint64(i+1) {
-			tb.Fatalf("%s was shown number %d at place %d", name, m.Seq, i+1)
+			tb.Fatalf("%s was shown number %d at position %d", name, m.Seq, i+1)
 		}
 		if seen[m.ID] {
 			tb.Fatalf("%s was shown message %v twice", name, m.ID)
@@ -173,7 +174,7 @@ func dense(tb testing.TB, name string, messages []client.Message, total int) {
 	}
 }
 
-// inOrder checks that a talker's own messages stand in the order typed.
+// inOrder checks that a talker's own messages are in the order typed.
 func inOrder(tb testing.TB, t *Talker, messages []client.Message) {
 	tb.Helper()
 	var own []client.MessageID
@@ -191,7 +192,7 @@ func inOrder(tb testing.TB, t *Talker, messages []client.Message) {
 	}
 	for i := range own {
 		if own[i] != t.sent[i] {
-			tb.Fatalf("%s typed message %d at another place than it stands", t.Name, i)
+			tb.Fatalf("%s typed message %d in another order than the log has", t.Name, i)
 		}
 	}
 }
@@ -200,7 +201,7 @@ func same(tb testing.TB, name string, a, b []client.Message) {
 	tb.Helper()
 	for i := range min(len(a), len(b)) {
 		if a[i].ID != b[i].ID || a[i].Text() != b[i].Text() || a[i].Sender != b[i].Sender {
-			tb.Fatalf("%s sees at %d another message than the other side", name, i+1)
+			tb.Fatalf("%s sees another message at position %d than the other side", name, i+1)
 		}
 	}
 }

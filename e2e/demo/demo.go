@@ -1,6 +1,6 @@
 // Package demo shows in a minute that msrChat loses nothing: two people chat in
 // the real terminal program while the processes of a running system are killed,
-// and the checker's verdict stands below them. See ./justw chaos-demo.
+// and the checker's verdict is shown below them. See ./justw chaos-demo.
 package demo
 
 import (
@@ -36,7 +36,8 @@ type Config struct {
 	Root, Bin string
 	// Msrchat is the program that ann and ben use.
 	Msrchat string
-	// Panes says that it runs in a tmux as InTmux makes it; without, it prints lines.
+	// Panes says that it runs in a tmux that InTmux started; otherwise it prints
+	// lines.
 	Panes bool
 	// Kinds of faults are done, one every Interval, for Duration, as Seed decides.
 	Kinds              []faults.Kind
@@ -58,11 +59,12 @@ const (
 	// refresh is how often the pane is drawn, countEvery how often lines have counters.
 	refresh    = 200 * time.Millisecond
 	countEvery = 5 * time.Second
-	// grace is how long keys do not leave after the verdict: somebody may type.
+	// grace is how long keys do not end it after the verdict: somebody may be
+	// typing.
 	grace = time.Second
 	ctrlC = 3 // as a terminal sends it
-	// look is how often a condition is looked at, waitLimit how long it may take.
-	look      = 50 * time.Millisecond
+	// poll is how often a condition is polled, waitLimit how long it may take.
+	poll      = 50 * time.Millisecond
 	waitLimit = 60 * time.Second
 	// ExitLeft is the exit code of ErrLeft.
 	ExitLeft = 130
@@ -241,7 +243,7 @@ func (d *director) msrchat(ctx context.Context, profile string, args ...string) 
 	}, args...)...)
 }
 
-// say has one of them type a text that is unlike all others of theirs.
+// say has one of them type a text that differs from all their others.
 func (d *director) say(person int, text string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -254,7 +256,7 @@ func (d *director) say(person int, text string) error {
 func (d *director) settle(ctx context.Context) error {
 	for i, name := range names {
 		_ = d.inputs[i].Close()
-		<-d.sent[i] // which does not wait for ever
+		<-d.sent[i] // which does not wait forever
 		if end := d.senders[i].ProcessState; !end.Success() {
 			return fmt.Errorf("%s's msrchat send: %v", name, end)
 		}
@@ -280,12 +282,12 @@ func (d *director) leave(end func()) {
 	d.people.Close()
 }
 
-// await polls until something is so.
-func await(ctx context.Context, what string, so func() bool) error {
+// await polls until a condition holds.
+func await(ctx context.Context, what string, holds func() bool) error {
 	ctx, cancel := context.WithTimeout(ctx, waitLimit)
 	defer cancel()
-	for !so() {
-		if !pause(ctx, look) {
+	for !holds() {
+		if !pause(ctx, poll) {
 			return fmt.Errorf("waited for %s: %w", what, ctx.Err())
 		}
 	}

@@ -92,7 +92,7 @@ func demoInLines(t *testing.T, call []string) {
 		t.Fatal("there are no counters before the verdict")
 	}
 	if found[1] != found[2] || len(found[1]) < 3 {
-		t.Errorf("typed %s, acknowledged %s: want as many, and more than some", found[1], found[2])
+		t.Errorf("typed %s, acknowledged %s: want equal numbers, and not too few", found[1], found[2])
 	}
 }
 
@@ -172,7 +172,7 @@ func demoInPanes(t *testing.T, call []string) {
 		_, err := os.Stat(code)
 		return err == nil
 	})
-	testenv.Until(t, "it tells its exit code", func() bool {
+	testenv.Until(t, "it prints its exit code", func() bool {
 		got, err := os.ReadFile(code)
 		return err == nil && strings.TrimSpace(string(got)) == "0"
 	})

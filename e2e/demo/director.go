@@ -23,7 +23,7 @@ import (
 	"github.com/msrchat/msrchat/e2e/faults"
 )
 
-// checkEvery is how often the checker looks back, and how long a look may take.
+// checkEvery is how often the checker runs, and how long one check may take.
 const checkEvery = 2 * time.Second
 
 // director has ann and ben talk, follows the faults, and keeps what is shown of it
@@ -75,17 +75,17 @@ func (d *director) Arrive(ctx context.Context, c *device.Crowd) error {
 	for i := range names {
 		d.talk.Go(func() error { return d.converse(ctx, i) })
 	}
-	d.talk.Go(func() error { return d.lookBack(ctx, c) })
+	d.talk.Go(func() error { return d.checkSoFar(ctx, c) })
 	return nil
 }
 
-// converse has one of the two type until ctx ends: of the fault at work, if one is.
+// converse has one of the two type until ctx ends: about the active fault, if any.
 func (d *director) converse(ctx context.Context, person int) error {
 	random := rand.New(rand.NewPCG(d.cfg.Seed, uint64(person)))
 	for i := 1; pause(ctx, time.Second+time.Duration(random.Int64N(int64(2*time.Second)))); i++ {
 		remark := remarks[random.IntN(len(remarks))]
 		d.mu.Lock()
-		if f := d.state.atWork(); f != nil {
+		if f := d.state.active(); f != nil {
 			remark = "typed during " + f.What
 		}
 		d.mu.Unlock()
@@ -96,20 +96,20 @@ func (d *director) converse(ctx context.Context, person int) error {
 	return nil
 }
 
-// remarks are short, so that they fit into half of a small terminal.
+// remarks are short enough for half of a small terminal.
 var remarks = []string{
 	"lunch at 12?", "still here", "did you see that?", "what did they kill?", "works for me", "你好，吃了吗？",
 	"お元気ですか", "잘 지내요?", "🎉 again!", "ça va bien", "one more", "nothing lost so far", "try and stop me",
 }
 
-// lookBack has the checker look at what was so far, until ctx ends. The log has all
-// that the copied journals have, and more, which breaks no promise that is counted.
-func (d *director) lookBack(ctx context.Context, c *device.Crowd) error {
+// checkSoFar checks what there is so far, until ctx ends. The log has all that the
+// copied journals have, and more, which breaks no promise that is counted.
+func (d *director) checkSoFar(ctx context.Context, c *device.Crowd) error {
 	for pause(ctx, checkEvery) {
 		limited, cancel := context.WithTimeout(ctx, checkEvery)
 		run, err := check.Read(limited, d.db, upTo(math.MaxUint64, c.Journals()))
 		cancel()
-		if err == nil { // or the database is what is being hurt; the next look comes
+		if err == nil { // or a fault stops the database; the next check comes
 			run.Interrupted = true
 			d.mu.Lock()
 			d.state.Broken, d.state.Looked = broken(run.Check()), time.Now()
@@ -170,7 +170,7 @@ func (d *director) Leave(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	pause(ctx, arena.Heartbeat+look) // what the devices are held to
+	pause(ctx, arena.Heartbeat+poll) // what the devices may take
 	run.Quiet, run.Heartbeat = quiet, arena.Heartbeat
 	d.mu.Lock()
 	defer d.mu.Unlock()

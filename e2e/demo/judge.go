@@ -52,7 +52,7 @@ func upTo(head uint64, journals []*journal.Journal) []*journal.Journal {
 // judge checks what ann and ben were shown, which may be more than the log of the
 // run has. typed are the digests of the texts that the director typed for each, all
 // of them acknowledged, and no two of one person equal. With hands, what else the
-// log has of a person was typed by hand, and has to be shown like all the rest.
+// log has of a person was typed by hand, and must be shown like the rest.
 func judge(run *check.Run, typed [2][]uint64, hands bool) (report *check.Report, byHand int) {
 	slices.SortFunc(run.Log, func(a, b check.Row) int { return cmp.Compare(a.Seq, b.Seq) })
 	run.Journals = upTo(uint64(len(run.Log)), run.Journals)

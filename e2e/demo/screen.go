@@ -21,8 +21,8 @@ import (
 
 // settings of the demo's own tmux, whose panes are the director's, ann's and ben's
 // in this order. There is no prefix key: all keys but three go to the programs.
-// ann's and ben's never end, so when a pane's program has, it was the director's;
-// and it ends when nobody sees it any more.
+// ann's and ben's never end, so a program that ends was the director's; and it
+// ends when nobody sees it any more.
 const settings = `set -g status off
 set -g prefix None
 unbind -a -T prefix
@@ -41,8 +41,8 @@ bind -n F3 select-pane -t %2
 bind -n F4 select-pane -t %0
 `
 
-// InTmux runs a command, which is the demo once more, in a tmux of its own in this
-// terminal, prints what it said on standard error, and returns its exit code.
+// InTmux runs a command, which is the demo again, in a tmux of its own in this
+// terminal, prints its standard error, and returns its exit code.
 func InTmux(ctx context.Context, command ...string) (code int, err error) {
 	width, height, err := term.GetSize(int(os.Stdout.Fd()))
 	_, missing := exec.LookPath("tmux")
@@ -64,7 +64,7 @@ func InTmux(ctx context.Context, command ...string) (code int, err error) {
 	}, command...)...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) } // so that it restores the terminal
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	_ = cmd.Run() // the code tells
+	_ = cmd.Run() // the exit code says it
 	said, _ := os.ReadFile(file("said"))
 	fmt.Printf("%s", said)
 	if text, err := os.ReadFile(file("code")); err == nil {
@@ -130,7 +130,7 @@ func draw(s State) {
 type State struct {
 	Seed   uint64
 	Began  time.Time
-	Of     time.Duration // how long it shall last
+	Of     time.Duration // how long it is to last
 	Faults []Fault       // the newest at the end
 	// Crowd and People are the counters of the devices, and of ann and ben.
 	Crowd, People Counts
@@ -142,12 +142,12 @@ type State struct {
 	Kept    bool
 }
 
-// Fault is one that is at work, or was.
+// Fault is one that is active, or was.
 type Fault struct {
 	What           string // "kill -9 chat-2"
 	Unacknowledged int    // messages when it began
 	Began          time.Time
-	Result         string // how long after its end all was whole, or that it is not; "" at work
+	Result         string // how long after its end everything worked, or that it does not; "" while active
 }
 
 const notHealed = "NOT HEALED"
@@ -158,16 +158,16 @@ type Counts [3]int
 
 func (c Counts) plus(o Counts) Counts { return Counts{c[0] + o[0], c[1] + o[1], c[2] + o[2]} }
 
-// atWork is the fault that is, if one is.
-func (s State) atWork() *Fault {
+// active is the fault that is active, if any.
+func (s State) active() *Fault {
 	if n := len(s.Faults); n > 0 && s.Faults[n-1].Result == "" {
 		return &s.Faults[n-1]
 	}
 	return nil
 }
 
-// The looks: the terminal's own colours, which its owner chose to be readable on
-// the background. They only repeat what words say.
+// The styles use the terminal's own colours, which its owner can read on the
+// background. They only repeat what words say.
 var (
 	bold  = lipgloss.NewStyle().Bold(true)
 	faint = lipgloss.NewStyle().Faint(true)
@@ -212,9 +212,9 @@ func view(s State, width, height int) string {
 	return lipgloss.NewStyle().MaxWidth(width).MaxHeight(height).Render(strings.Join(lines, "\n"))
 }
 
-// present is what goes on.
+// present is the line about what is happening.
 func (s State) present() string {
-	f, n := s.atWork(), len(s.Faults)
+	f, n := s.active(), len(s.Faults)
 	switch {
 	case s.Kept:
 		return good.Render(s.Verdict[0])
@@ -231,7 +231,7 @@ func (s State) present() string {
 	return good.Render("ALL IS WELL") + " the next fault comes"
 }
 
-// found is what the checker has.
+// found is the line about what the checker has found.
 func (s State) found() string {
 	count := func(n int) string {
 		if n > 0 {

@@ -66,7 +66,8 @@ func Up(t testing.TB) *Fleet {
 	if os.Getuid() != 0 {
 		t.Skip("not run: Nomad's raw_exec driver needs root")
 	}
-	state, err := os.MkdirTemp("", "msrchat-fleet-") //nolint:usetesting // outlives the test's folder until down is done
+	//nolint:usetesting // outlives the test's folder until down is done
+	state, err := os.MkdirTemp("", "msrchat-fleet-")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -284,7 +285,8 @@ func (f *Fleet) Doctor() (verdicts map[string]string, printed string, failed err
 // SQL runs a statement as the database's root.
 func (f *Fleet) SQL(statement string) {
 	f.t.Helper()
-	cmd := exec.CommandContext(f.t.Context(), testenv.Find(f.t, "mariadb"), "--no-defaults", "--socket=./mysql.sock", "-e", statement)
+	cmd := exec.CommandContext(f.t.Context(), testenv.Find(f.t, "mariadb"),
+		"--no-defaults", "--socket=./mysql.sock", "-e", statement)
 	cmd.Dir = filepath.Join(f.state, "data", "mysql")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		f.t.Fatalf("%s: %v\n%s", statement, err, out)

@@ -19,8 +19,8 @@ import (
 // heartbeat of the chat servers: users notice that theirs is gone after two.
 const heartbeat = 2 * time.Second
 
-// folder is where the fleet's state is: beside the local fleet's, so that what a
-// run left behind is found by the next one and by the recipe.
+// folder is where the fleet's state is: beside the local fleet's, so that the
+// next run and the recipe find what one left behind.
 func folder(t testing.TB) (root, state string) {
 	t.Helper()
 	root, err := filepath.Abs("../..")

@@ -1,5 +1,5 @@
-// Package nodes_test harms nodes of a fleet that is spread over several, while
-// people talk. See docs/nodes.md for what came of it.
+// Package nodes_test injects faults into the nodes of a fleet while people
+// talk. See docs/nodes.md for the results.
 package nodes_test
 
 import (
@@ -56,9 +56,11 @@ type row struct {
 
 func (s *suite) print() {
 	table := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "FAULT\tPEOPLE THERE\tUNACKNOWLEDGED\tLAST ONE CHATTING AGAIN\tMOST MOVES\tFLEET WHOLE AGAIN\tMESSAGES\tLOST, DOUBLED, REORDERED")
+	fmt.Fprintln(table, "FAULT\tPEOPLE THERE\tUNACKNOWLEDGED\tLAST ONE CHATTING AGAIN\tMOST MOVES\t"+
+		"FLEET WHOLE AGAIN\tMESSAGES\tLOST, DOUBLED, REORDERED")
 	for _, r := range s.rows {
-		fmt.Fprintf(table, "%s\t%d\t%d\t%s\t%d\t%s\t%d\t0\n", r.fault, r.people, r.unacknowledged, seconds(r.back), r.moves, seconds(r.whole), r.acked)
+		fmt.Fprintf(table, "%s\t%d\t%d\t%s\t%d\t%s\t%d\t0\n", r.fault,
+			r.people, r.unacknowledged, seconds(r.back), r.moves, seconds(r.whole), r.acked)
 	}
 	_ = table.Flush()
 }
@@ -139,9 +141,9 @@ func (s *suite) replaced(t *testing.T, node string) bool {
 	return n == len(nodes.Workers())
 }
 
-// A node's cable is out: what is on it goes on alone, and finds out that it is
-// cut off. Its users are gone before. When the cable is back, nobody is held to be
-// there, and no second copy of anything is left.
+// A node is unplugged: its programs go on alone, and find out that they are cut
+// off. Its users have left by then. When it is plugged in again, no route leads to
+// it, and no second copy of anything is left.
 func (s *suite) unplugged(t *testing.T) {
 	p := gather(t, s.f, "unplugged")
 	node, there := p.victim(t)
@@ -156,7 +158,9 @@ func (s *suite) unplugged(t *testing.T) {
 	if r.back > backLimit {
 		t.Errorf("the last was chatting again after %v", r.back)
 	}
-	testenv.Until(t, "the server there knows that it is cut off", func() bool { return strings.Contains(s.log(t, node, old), "cut off: neither") })
+	testenv.Until(t, "the server there knows that it is cut off", func() bool {
+		return strings.Contains(s.log(t, node, old), "cut off: neither")
+	})
 	testenv.Until(t, "what ran there is replaced", func() bool { return s.replaced(t, node) })
 	r.whole = time.Since(from)
 	must(t, s.f.Plug(t.Context(), node))
@@ -165,7 +169,7 @@ func (s *suite) unplugged(t *testing.T) {
 }
 
 // A node is cut off from all others, but not from its users: its chat server must
-// send them away.
+// send them to other servers.
 func (s *suite) cutOff(t *testing.T) {
 	p := gather(t, s.f, "cutoff")
 	node, there := p.victim(t)
@@ -179,7 +183,8 @@ func (s *suite) cutOff(t *testing.T) {
 	})
 	r.back = allBack(t, there, from)
 	if n := goodbyes(there, from, "cut off"); n < len(there) {
-		t.Errorf("%d of %d were told that the server is cut off; they left because: %v", n, len(there), whyLeft(there, from))
+		t.Errorf("%d of %d were told that the server is cut off; they left because: %v",
+			n, len(there), whyLeft(there, from))
 	}
 	testenv.Until(t, "what ran there is replaced", func() bool { return s.replaced(t, node) })
 	r.whole = time.Since(from)
@@ -188,8 +193,8 @@ func (s *suite) cutOff(t *testing.T) {
 	s.finish(t, p, r, from)
 }
 
-// healed waits until the fleet is as it should be, and then holds nobody to be
-// where they are not: on the server that was cut off.
+// healed waits until the fleet is as it should be, and no route leads to the
+// server that was cut off.
 func (s *suite) healed(t *testing.T, p *people, old string) {
 	t.Helper()
 	from := time.Now()
@@ -205,8 +210,8 @@ func (s *suite) healed(t *testing.T, p *people, old string) {
 	must(t, err)
 	rdb := redis.NewClient(&redis.Options{Addr: s.f.Redis(), Password: password})
 	defer rdb.Close()
-	// Sooner than such a route would expire: it was taken back.
-	testenv.Until(t, "nobody is held to be on the server that was cut off", func() bool {
+	// Sooner than such a route would expire: it was removed.
+	testenv.Until(t, "no route leads to the server that was cut off", func() bool {
 		return !slices.ContainsFunc(p.crowd.Devices(), func(d *device.Device) bool {
 			key := fmt.Sprintf("%sroute:%d", cache.Prefix, d.Journal().Device.User)
 			return slices.ContainsFunc(rdb.ZRange(t.Context(), key, 0, -1).Val(), func(route string) bool {
@@ -222,7 +227,8 @@ func (s *suite) healed(t *testing.T, p *people, old string) {
 		}
 		for _, e := range entries {
 			total := 0
-			for _, server := range cluster.Fleet(t, fmt.Sprintf("%s:%d", e.Service.Address, e.Service.Port)).GetServers() {
+			address := fmt.Sprintf("%s:%d", e.Service.Address, e.Service.Port)
+			for _, server := range cluster.Fleet(t, address).GetServers() {
 				if server.GetEligible() { // of others it shows what they reported last
 					total += int(server.GetLoad().GetConnections())
 				}
@@ -236,8 +242,8 @@ func (s *suite) healed(t *testing.T, p *people, old string) {
 }
 
 // The chat servers of a node and of the others lose sight of each other, though
-// all see the databases and their users. Conversations go over the cut, and stay
-// one: messages are a heartbeat late, nothing else.
+// all see the databases and their users. Conversations cross the cut, and stay
+// whole: messages are a heartbeat late, nothing else.
 func (s *suite) apart(t *testing.T) {
 	p := gather(t, s.f, "apart")
 	node, there := p.victim(t)
@@ -260,7 +266,7 @@ func (s *suite) apart(t *testing.T) {
 	settle(t, s.f)
 }
 
-// A node is emptied: each connection there moves once, none elsewhere.
+// A node is drained: each connection there moves once, none elsewhere.
 func (s *suite) drain(t *testing.T) {
 	p := gather(t, s.f, "drain")
 	node, there := p.victim(t)
@@ -283,7 +289,7 @@ func (s *suite) drain(t *testing.T) {
 	settle(t, s.f)
 }
 
-// others are all places of the fleet but one.
+// others are all nodes of the fleet but one.
 func others(node string) (list []string) {
 	for _, other := range append([]string{nodes.Control}, nodes.Workers()...) {
 		if other != node {

@@ -24,15 +24,15 @@ import (
 )
 
 const (
-	// pairs talk with each other, at a rate of so many messages a second: enough
-	// that each server has some, and little work for the machine.
+	// pairs talk with each other, rate is their messages a second: enough for each
+	// server to have some, and little work for the machine.
 	pairs = 12
 	rate  = 100
 	// least is how many messages are unacknowledged when the fault comes.
 	least = 20
 )
 
-// people talk through one fault; their journals prove how it went.
+// people talk through one fault; their journals prove the result.
 type people struct {
 	f     *nodes.Fleet
 	db    *sql.DB
@@ -41,14 +41,16 @@ type people struct {
 	quiet func() error
 }
 
-// gather makes accounts of their own for a fault, and has them talk.
+// gather makes new accounts for a fault, and has them talk.
 func gather(t *testing.T, f *nodes.Fleet, run string) *people {
 	t.Helper()
 	password, err := f.Secret(t.Context(), "mysql_password")
 	if err != nil {
 		t.Fatal(err)
 	}
-	db, err := account.Open(t.Context(), database.Config{Addr: f.MySQL(), User: "msrchat", Name: "msrchat", Password: password})
+	db, err := account.Open(t.Context(), database.Config{
+		Addr: f.MySQL(), User: "msrchat", Name: "msrchat", Password: password,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,8 +91,8 @@ func gather(t *testing.T, f *nodes.Fleet, run string) *people {
 	return p
 }
 
-// hold stops the database until enough is unacknowledged, does what is to be done
-// then, and lets it go on. It returns how much that was.
+// hold stops the database until enough messages are unacknowledged, calls do, and
+// continues it. It returns how many there were.
 func (p *people) hold(t *testing.T, do func()) (unacknowledged int) {
 	t.Helper()
 	if p.f.Signal(nodes.Control, "mariadbd", syscall.SIGSTOP) != 1 {
@@ -152,7 +154,7 @@ func (p *people) victim(t *testing.T) (node string, there []*device.Device) {
 	return "", nil
 }
 
-// places tells on which node each chat server is.
+// places maps each chat server to its node.
 func places(t *testing.T, f *nodes.Fleet) map[string]string {
 	t.Helper()
 	entries, _, err := f.Consul().Health().Service("chat", "", false, nil)
@@ -235,8 +237,8 @@ func whyLeft(devices []*device.Device, from time.Time) map[string]int {
 	return reasons
 }
 
-// balancer is what stands before several gates: it sends each request to one
-// that passes its checks, and to the next when that one fails.
+// balancer stands for a load balancer of several gates: it sends each request
+// to one that passes its checks, and to the next when that one fails.
 type balancer struct{ f *nodes.Fleet }
 
 func (b balancer) Assign(ctx context.Context, token client.Token, avoid []string) (client.Assignment, error) {

@@ -2,16 +2,16 @@
 //
 // It goes past the gate, straight into the database, and so needs what only an
 // operator has: the database's password. The gate knows nothing of it. What it
-// makes is marked and weak nowhere:
+// makes is marked, and opens no hole:
 //
 //   - the name is bench-RUN-NUMBER, the address ends with @bench.invalid, where no
-//     mail can go (RFC 2606);
+//     mail can be sent (RFC 2606);
 //   - there is no password: its column is empty, which the gate verifies like that
-//     of an unknown person, so nobody can log in with one;
+//     of a person who does not exist, so nobody can log in with one;
 //   - the tokens are as random as those of a log-in, and only their hashes are
 //     stored.
 //
-// Remove takes away what a run made and wrote, and nothing else.
+// Remove deletes what a run made and wrote, and nothing else.
 package account
 
 import (
@@ -37,7 +37,7 @@ const (
 	// namePrefix and domain mark the accounts.
 	namePrefix = "bench-"
 	domain     = "@bench.invalid"
-	// noPassword is what the gate's password check takes for a person that does
+	// noPassword is what the gate's password check takes for a person who does
 	// not exist: it is wrong whatever is typed, after the same work.
 	noPassword = ""
 	// batch is how many rows one statement inserts: 500 rows of 5 values stay far
@@ -86,7 +86,7 @@ func (o *Order) check() error {
 }
 
 // Open opens the database for this package, if it is on this machine or in a
-// private network: nobody means to fill a database somewhere else.
+// private network: a database anywhere else would be filled by mistake.
 func Open(ctx context.Context, cfg database.Config) (*sql.DB, error) {
 	if err := local(cfg.Addr); err != nil {
 		return nil, err
@@ -103,11 +103,12 @@ func local(addr string) error {
 	if host == "localhost" || err == nil && (ip.IsLoopback() || ip.IsPrivate() || ip.IsLinkLocalUnicast()) {
 		return nil
 	}
-	return fmt.Errorf("the database %s is neither on this machine nor in a private network (by its IP address): test accounts are not made there", addr)
+	return fmt.Errorf("the database %s is neither on this machine nor in a private network (by its IP address):"+
+		" test accounts are not made there", addr)
 }
 
-// Make makes accounts. Where it fails, some may have been made: Remove takes
-// them away.
+// Make makes accounts. Where it fails, some may have been made: Remove
+// deletes them.
 func Make(ctx context.Context, db *sql.DB, order Order) ([]Account, error) {
 	if err := order.check(); err != nil {
 		return nil, err
@@ -155,7 +156,8 @@ func makeSome(ctx context.Context, db *sql.DB, order Order, from, n int) ([]Acco
 // readIDs asks for the ids by name: that a statement's numbers follow each other
 // depends on the server's settings.
 func readIDs(ctx context.Context, db *sql.DB, keys []any, byKey map[string]*Account) error {
-	query := "SELECT id, name_key FROM users WHERE name_key IN (?" + strings.Repeat(",?", len(keys)-1) + ")" //nolint:gosec // nothing but question marks
+	query := "SELECT id, name_key FROM users WHERE name_key IN (?" + //nolint:gosec // nothing but question marks
+		strings.Repeat(",?", len(keys)-1) + ")"
 	found, err := db.QueryContext(ctx, query, keys...)
 	if err != nil {
 		return err

@@ -41,7 +41,8 @@ func TestTokensAreAccepted(t *testing.T) {
 	db := testenv.Open(t, testenv.MariaDB(t))
 	// More than one batch of users, and of sessions.
 	people, conversations := makePairs(t, db, account.Order{Run: "a1", Count: 1201, Devices: 2})
-	if got := count(t, db); got["users"] != 1201 || got["sessions"] != 2402 || got["conversations"] != 600 || got["members"] != 1200 {
+	if got := count(t, db); got["users"] != 1201 || got["sessions"] != 2402 ||
+		got["conversations"] != 600 || got["members"] != 1200 {
 		t.Errorf("there are %v", got)
 	}
 	if len(conversations) != 600 {
@@ -74,10 +75,11 @@ func TestNothingToLogInWith(t *testing.T) {
 	db := testenv.Open(t, testenv.MariaDB(t))
 	people, _ := makePairs(t, db, account.Order{Run: "a1", Count: 1})
 	var hash, email string
-	if err := db.QueryRow("SELECT password_hash, email FROM users WHERE id = ?", people[0].ID).Scan(&hash, &email); err != nil {
+	row := db.QueryRow("SELECT password_hash, email FROM users WHERE id = ?", people[0].ID)
+	if err := row.Scan(&hash, &email); err != nil {
 		t.Fatal(err)
 	}
-	// The gate takes an empty column for a person that does not exist; that it
+	// The gate takes an empty column for a person who does not exist; that it
 	// refuses them is tested with a real gate in e2e.
 	if hash != "" || email != "bench-a1-0@bench.invalid" {
 		t.Errorf("the password column has %q, the address is %q", hash, email)
@@ -124,7 +126,8 @@ func TestRemoveLeavesNothing(t *testing.T) {
 			" SELECT user_id, conversation_id, 'x', 1, 1 FROM members WHERE conversation_id = ?", id)
 	}
 	removed, err := account.Remove(t.Context(), db, "a1")
-	if want := (account.Removed{Users: 1004, Sessions: 2008, Conversations: 503, Events: 1006}); err != nil || removed != want {
+	want := account.Removed{Users: 1004, Sessions: 2008, Conversations: 503, Events: 1006}
+	if err != nil || removed != want {
 		t.Errorf("removed %+v (%v), want %+v", removed, err, want)
 	}
 	after := count(t, db)
@@ -133,7 +136,8 @@ func TestRemoveLeavesNothing(t *testing.T) {
 			t.Errorf("%s had %d rows before and has %d", table, n, after[table])
 		}
 	}
-	if _, err := session.NewStore(db, nil).Verify(t.Context(), people[0].Sessions[0].Token); errs.CodeOf(err) != errs.CodeUnauthenticated {
+	_, err = session.NewStore(db, nil).Verify(t.Context(), people[0].Sessions[0].Token)
+	if errs.CodeOf(err) != errs.CodeUnauthenticated {
 		t.Errorf("a removed account's token: %v", err)
 	}
 	if removed, err = account.Remove(t.Context(), db, "a1"); err != nil || removed != (account.Removed{}) {
@@ -173,7 +177,8 @@ func TestOrdersThatMakeNoSense(t *testing.T) {
 	if _, err := account.Make(t.Context(), db, account.Order{Run: "a", Count: 2}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := account.Make(t.Context(), db, account.Order{Run: "a", Count: 2, First: 1}); !database.IsDuplicate(err) {
+	_, err := account.Make(t.Context(), db, account.Order{Run: "a", Count: 2, First: 1})
+	if !database.IsDuplicate(err) {
 		t.Errorf("a number that is taken: %v", err)
 	}
 }

@@ -8,12 +8,12 @@ import (
 	"strings"
 )
 
-// Removed counts what Remove took away.
+// Removed counts what Remove deleted.
 type Removed struct {
 	Users, Sessions, Conversations, Events int64
 }
 
-// Remove takes away the accounts of a run with their sessions, the
+// Remove deletes the accounts of a run with their sessions, the
 // conversations that they take part in, and all that was written there. It may
 // be called again after it failed part-way.
 //
@@ -26,7 +26,7 @@ func Remove(ctx context.Context, db *sql.DB, run string) (Removed, error) {
 	return remove(ctx, db, namePrefix+run+"-")
 }
 
-// RemoveAll takes away the accounts of all runs.
+// RemoveAll deletes the accounts of all runs.
 func RemoveAll(ctx context.Context, db *sql.DB) (Removed, error) { return remove(ctx, db, namePrefix) }
 
 func remove(ctx context.Context, db *sql.DB, prefix string) (Removed, error) {
@@ -39,13 +39,13 @@ func remove(ctx context.Context, db *sql.DB, prefix string) (Removed, error) {
 		if len(users) == 0 {
 			return total, nil
 		}
-		if err := total.take(ctx, db, users); err != nil {
+		if err := total.deleteUsers(ctx, db, users); err != nil {
 			return total, fmt.Errorf("remove the accounts %s…: %w", prefix, err)
 		}
 	}
 }
 
-// marked returns some accounts with a prefix. All three marks are asked for: a
+// marked returns some accounts with a prefix. All three marks must match: a
 // person may call themselves bench-1-1, but has a password and an address.
 func marked(ctx context.Context, db *sql.DB, prefix string) ([]uint64, error) {
 	return column(ctx, db, "SELECT id FROM users WHERE name_key >= ? AND name_key < ? AND password_hash = ?"+
@@ -53,9 +53,9 @@ func marked(ctx context.Context, db *sql.DB, prefix string) ([]uint64, error) {
 		[]byte(prefix), []byte(prefix+"\xff"), []byte(noPassword), []byte("%"+domain))
 }
 
-// take removes some users: what refers to them first, so that a failure leaves
-// nothing that could not be found again.
-func (r *Removed) take(ctx context.Context, db *sql.DB, users []uint64) error {
+// deleteUsers deletes what refers to the users first, so that a failure leaves
+// nothing that cannot be found again.
+func (r *Removed) deleteUsers(ctx context.Context, db *sql.DB, users []uint64) error {
 	in := list(users)
 	conversations, err := column(ctx, db, "SELECT DISTINCT conversation_id FROM members WHERE user_id IN "+in)
 	if err != nil {
@@ -63,7 +63,7 @@ func (r *Removed) take(ctx context.Context, db *sql.DB, users []uint64) error {
 	}
 	for len(conversations) > 0 {
 		n := min(len(conversations), batch)
-		if err := r.takeConversations(ctx, db, list(conversations[:n])); err != nil {
+		if err := r.deleteConversations(ctx, db, list(conversations[:n])); err != nil {
 			return err
 		}
 		conversations = conversations[n:]
@@ -74,12 +74,13 @@ func (r *Removed) take(ctx context.Context, db *sql.DB, users []uint64) error {
 	return drop(ctx, db, &r.Users, "DELETE FROM users WHERE id IN "+in)
 }
 
-func (r *Removed) takeConversations(ctx context.Context, db *sql.DB, in string) error {
+func (r *Removed) deleteConversations(ctx context.Context, db *sql.DB, in string) error {
 	// In parts: one statement over a long run's logs would take longer than a
 	// statement may.
 	for {
 		before := r.Events
-		if err := drop(ctx, db, &r.Events, "DELETE FROM events WHERE conversation_id IN "+in+" LIMIT 20000"); err != nil {
+		statement := "DELETE FROM events WHERE conversation_id IN " + in + " LIMIT 20000"
+		if err := drop(ctx, db, &r.Events, statement); err != nil {
 			return err
 		}
 		if r.Events == before {

@@ -31,7 +31,7 @@ func (r *Run) Check() *Report {
 		c.readOutcomes(i)
 	}
 	for i := range r.Journals {
-		c.checkFates(i)
+		c.checkOutcomes(i)
 		c.readSettings(i)
 	}
 	for _, id := range slices.Sorted(maps.Keys(c.logs)) {
@@ -93,19 +93,19 @@ func (l *log) head() uint64 {
 	return l.rows[len(l.rows)-1].Seq
 }
 
-// place is where a number stands in the rows, if it does.
+// place is the index of a number in the rows, if they have it.
 func (l *log) place(seq uint64) (int, bool) {
 	if l == nil {
 		return 0, false
 	}
-	// Mostly there is no gap, and a number stands at its place.
+	// Mostly there is no gap, and a number is at its own index.
 	if i := seq - 1; i < uint64(len(l.rows)) && l.rows[i].Seq == seq {
 		return int(i), true
 	}
 	return slices.BinarySearchFunc(l.rows, seq, func(r Row, seq uint64) int { return cmp.Compare(r.Seq, seq) })
 }
 
-// fail counts n more violations of a kind. The text is made for the first few.
+// fail counts n more violations of a kind. The first few are kept as text.
 func (c *checker) fail(k Kind, n int, format string, args ...any) {
 	v := c.found[k]
 	if v == nil {
@@ -190,7 +190,7 @@ func (c *checker) readOutcomes(device int) {
 func (c *checker) checkAck(device int, e journal.Entry) {
 	first, logged := c.rows[e.ID]
 	if !logged {
-		c.fail(Lost, 1, "%s: acknowledged to %s at %s as number %d of conversation %d, not in the log",
+		c.fail(Lost, 1, "%s: acknowledged to %s at %s as number %d of conversation %d, but not in the log",
 			hexID(e.ID), c.name(device), clock(e.At), e.Seq, e.Conversation)
 		return
 	}
@@ -202,12 +202,12 @@ func (c *checker) checkAck(device int, e journal.Entry) {
 		return // one of several that the log has, which is another violation
 	}
 	r := c.sorted[first]
-	c.fail(Renumbered, 1, "%s: acknowledged to %s as number %d of conversation %d, stands at %d of %d",
+	c.fail(Renumbered, 1, "%s: acknowledged to %s as number %d of conversation %d, but is number %d of %d",
 		hexID(e.ID), c.name(device), e.Seq, e.Conversation, r.Seq, r.Conversation)
 }
 
-// checkFates compares what a device typed with what the log has of it.
-func (c *checker) checkFates(device int) {
+// checkOutcomes compares what a device typed with what the log has of it.
+func (c *checker) checkOutcomes(device int) {
 	for e := range c.run.Journals[device].All() {
 		if e.Kind != journal.Typed {
 			continue
@@ -216,7 +216,7 @@ func (c *checker) checkFates(device int) {
 		_, logged := c.rows[e.ID]
 		switch {
 		case m.refused && logged:
-			c.fail(Rejected, 1, "%s: refused to %s, and in the log", hexID(e.ID), c.name(device))
+			c.fail(Rejected, 1, "%s: refused to %s, but in the log", hexID(e.ID), c.name(device))
 		case !m.settled && !logged:
 			c.report.Unsettled++
 			if c.held[device] {
@@ -227,7 +227,7 @@ func (c *checker) checkFates(device int) {
 	}
 }
 
-// checkLog looks at one conversation's log alone and at who typed what is in it.
+// checkLog checks one conversation's log by itself and who typed what is in it.
 func (c *checker) checkLog(l *log) {
 	newest := make(map[int]int) // of each device, the order of its latest message
 	next := uint64(1)
@@ -251,10 +251,11 @@ func (c *checker) checkLog(l *log) {
 		}
 		if user := c.run.Journals[m.device].Device.User; r.Sender != user || r.Text != m.text {
 			c.fail(Altered, 1, "%s: number %d of conversation %d has sender %d and text %016x,"+
-				" typed by %s of user %d as %016x", hexID(r.ID), r.Seq, l.id, r.Sender, r.Text, c.name(m.device), user, m.text)
+				" typed by %s of user %d as %016x",
+				hexID(r.ID), r.Seq, l.id, r.Sender, r.Text, c.name(m.device), user, m.text)
 		}
 		if last, ok := newest[m.device]; ok && m.order < last {
-			c.fail(Reordered, 1, "%s: number %d of conversation %d, behind what %s typed after it",
+			c.fail(Reordered, 1, "%s: number %d of conversation %d, after what %s typed later",
 				hexID(r.ID), r.Seq, l.id, c.name(m.device))
 			continue
 		}
@@ -265,14 +266,14 @@ func (c *checker) checkLog(l *log) {
 // checkSample refuses to prove anything by a run in which nothing happened.
 func (c *checker) checkSample() {
 	if want := max(c.run.Minimum, 1); c.report.Acked < want {
-		c.fail(NoSample, 1, "%d messages were acknowledged, at least %d are wanted", c.report.Acked, want)
+		c.fail(NoSample, 1, "%d messages were acknowledged, at least %d are required", c.report.Acked, want)
 	}
 	switch {
 	case c.run.Interrupted:
 	case c.run.Quiet.IsZero():
 		c.fail(Restless, 1, "the run did not become quiet; %d messages are unsettled", c.report.Unsettled)
 	case c.report.Complete == 0:
-		c.fail(NoSample, 1, "no device had anything to show to the end")
+		c.fail(NoSample, 1, "no device had to show everything")
 	}
 }
 

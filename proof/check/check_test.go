@@ -60,7 +60,7 @@ type broken struct {
 	want  []check.Kind
 }
 
-// Each broken history is found out, and called by its name and no other.
+// Each broken history is found, and called by its name and no other.
 func TestBrokenHistories(t *testing.T) {
 	for _, c := range slices.Concat(logs(), screens(), times(), owns(), samples()) {
 		t.Run(c.name, func(t *testing.T) {
@@ -81,7 +81,8 @@ func TestBrokenHistories(t *testing.T) {
 				t.Errorf("the error is %v", err)
 			}
 			for _, k := range c.want {
-				if !strings.Contains(report.Err().Error(), string(k)) || !strings.Contains(report.String(), strings.ToUpper(string(k))) {
+				if !strings.Contains(report.Err().Error(), string(k)) ||
+					!strings.Contains(report.String(), strings.ToUpper(string(k))) {
 					t.Errorf("%s is not named in %v or in:\n%s", k, report.Err(), report)
 				}
 			}
@@ -177,7 +178,7 @@ func logs() []broken {
 		{"no outcome", func(h *history) {
 			h.device("bob").add(50, journal.Entry{Kind: journal.Typed, ID: id(5), Text: 5})
 		}, []check.Kind{check.Unsettled}},
-		{"no outcome told, but logged", func(h *history) { h.drop(journal.Acked, 3) }, nil},
+		{"no outcome recorded, but logged", func(h *history) { h.drop(journal.Acked, 3) }, nil},
 	}
 }
 
@@ -215,11 +216,17 @@ func screens() []broken {
 		}, []check.Kind{check.Distorted}},
 		{"another text", change(2, func(e *journal.Entry) { e.Text = 99 }), []check.Kind{check.Distorted}},
 		{"another sender", change(2, func(e *journal.Entry) { e.Sender = 1 }), []check.Kind{check.Distorted}},
-		{"at a number that nothing has", change(4, func(e *journal.Entry) { e.Seq = 9 }), []check.Kind{check.Missing, check.Distorted}},
+		{
+			"at a number that nothing has", change(4, func(e *journal.Entry) { e.Seq = 9 }),
+			[]check.Kind{check.Missing, check.Distorted},
+		},
 		{"from nowhere", func(h *history) {
 			h.device("bob").add(50, shown(check.Row{Conversation: 7, Seq: 5, Sender: 1, ID: id(5), Text: 5}))
 		}, []check.Kind{check.Ghost}},
-		{"from nowhere in another's place", change(2, func(e *journal.Entry) { e.ID = id(77) }), []check.Kind{check.Ghost}},
+		{
+			"from nowhere in another's place", change(2, func(e *journal.Entry) { e.ID = id(77) }),
+			[]check.Kind{check.Ghost},
+		},
 		{"to somebody else", func(h *history) {
 			h.run.Members[8] = []uint64{2, 3}
 			carol := h.open(0, 3, "carol", nil)
@@ -236,7 +243,7 @@ func screens() []broken {
 
 // times are faults of when, and devices that were not there all the time.
 func times() []broken {
-	// lateBy moves bob's last message behind quiet.
+	// lateBy moves bob's last message to after quiet.
 	lateBy := func(h *history, after float64) *device {
 		d := h.device("bob")
 		d.remove(d.find(journal.Shown, 3))
@@ -270,7 +277,7 @@ func times() []broken {
 		{"late after it was offline", func(h *history) {
 			reconnect(lateBy(h, 4*beat), quiet+0.9*beat, quiet+2.5*beat)
 		}, []check.Kind{check.Late}},
-		{"late, and tells of no connections", func(h *history) {
+		{"late, and reports no connections", func(h *history) {
 			d := lateBy(h, beat+0.1)
 			d.remove(d.find(journal.Online, 0))
 		}, []check.Kind{check.Late}},
@@ -284,7 +291,10 @@ func times() []broken {
 		}, nil},
 		{"a newcomer", func(h *history) { newcomer(h, map[uint64]uint64{7: 2}) }, nil},
 		{"a newcomer that was shown more", func(h *history) { newcomer(h, map[uint64]uint64{7: 3}) }, nil},
-		{"a newcomer that lacks the first", func(h *history) { newcomer(h, map[uint64]uint64{7: 1}) }, []check.Kind{check.Missing}},
+		{
+			"a newcomer that lacks the first", func(h *history) { newcomer(h, map[uint64]uint64{7: 1}) },
+			[]check.Kind{check.Missing},
+		},
 		{"a newcomer to a new conversation", func(h *history) { newcomer(h, nil) }, []check.Kind{check.Missing}},
 		{"a newcomer that lacks the last", func(h *history) {
 			d := newcomer(h, map[uint64]uint64{7: 2})
@@ -294,7 +304,10 @@ func times() []broken {
 			d := h.device("ann's other")
 			i := d.find(journal.Shown, 1)
 			for _, e := range []journal.Entry{
-				{Kind: journal.Joined}, {Kind: journal.Joined, Conversation: 7, Seq: 3}, {Kind: journal.LoggedIn}, {Kind: journal.Left},
+				{Kind: journal.Joined},
+				{Kind: journal.Joined, Conversation: 7, Seq: 3},
+				{Kind: journal.LoggedIn},
+				{Kind: journal.Left},
 			} {
 				e.At = at(25)
 				d.insert(i, e)
@@ -305,7 +318,10 @@ func times() []broken {
 			d.remove(d.find(journal.Shown, 2))
 			i := d.find(journal.Shown, 1)
 			for _, e := range []journal.Entry{
-				{Kind: journal.Joined}, {Kind: journal.Joined, Conversation: 7, Seq: 3}, {Kind: journal.LoggedIn}, {Kind: journal.Left},
+				{Kind: journal.Joined},
+				{Kind: journal.Joined, Conversation: 7, Seq: 3},
+				{Kind: journal.LoggedIn},
+				{Kind: journal.Left},
 			} {
 				e.At = at(25)
 				d.insert(i, e)
@@ -363,8 +379,8 @@ func samples() []broken {
 				h.drop(journal.Acked, n)
 			}
 		}, []check.Kind{check.NoSample}},
-		{"less than wanted", func(h *history) { h.run.Minimum = 5 }, []check.Kind{check.NoSample}},
-		{"as much as wanted", func(h *history) { h.run.Minimum = 4 }, nil},
+		{"fewer than required", func(h *history) { h.run.Minimum = 5 }, []check.Kind{check.NoSample}},
+		{"as many as required", func(h *history) { h.run.Minimum = 4 }, nil},
 		{"everybody left", func(h *history) {
 			for _, d := range h.devices {
 				d.add(50, journal.Entry{Kind: journal.Left})

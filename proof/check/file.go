@@ -106,7 +106,9 @@ func (r *Run) save(dir string) error {
 	}
 	// Last, so that a folder without it is seen to be half written.
 	return create(filepath.Join(dir, runFile), func(w io.Writer) error {
-		return json.NewEncoder(w).Encode(facts{r.Quiet, r.Heartbeat, r.Interrupted, r.Minimum, len(r.Journals), r.Members})
+		return json.NewEncoder(w).Encode(facts{
+			r.Quiet, r.Heartbeat, r.Interrupted, r.Minimum, len(r.Journals), r.Members,
+		})
 	})
 }
 
@@ -146,7 +148,9 @@ func load(dir string) (*Run, error) {
 	if f.Journals < 0 || f.Journals > maxJournals {
 		return nil, fmt.Errorf("%d journals, at most %d", f.Journals, maxJournals)
 	}
-	run := &Run{Quiet: f.Quiet, Heartbeat: f.Heartbeat, Interrupted: f.Interrupted, Minimum: f.Minimum, Members: f.Members}
+	run := &Run{
+		Quiet: f.Quiet, Heartbeat: f.Heartbeat, Interrupted: f.Interrupted, Minimum: f.Minimum, Members: f.Members,
+	}
 	if err := open(filepath.Join(dir, logFile), func(r io.Reader) (err error) {
 		run.Log, err = readLines(r, row.parse)
 		return err

@@ -33,7 +33,8 @@ func TestCheckAgainLater(t *testing.T) {
 		if diff := cmp.Diff(want, got); diff != "" || want.Err() == nil {
 			t.Errorf("%s: the same run, loaded (+):\n%s", m.name, diff)
 		}
-		if !again.Quiet.Equal(run.Quiet) || again.Heartbeat != run.Heartbeat || again.Minimum != 3 || len(again.Log) != len(run.Log) {
+		if !again.Quiet.Equal(run.Quiet) || again.Heartbeat != run.Heartbeat || again.Minimum != 3 ||
+			len(again.Log) != len(run.Log) {
 			t.Errorf("%s: loaded with %v, %v, %d", m.name, again.Quiet, again.Heartbeat, again.Minimum)
 		}
 	}

@@ -57,7 +57,7 @@ func (h *history) device(name string) *device {
 	return nil
 }
 
-// open begins a device that shows every conversation above what heads tells.
+// open begins a device that shows every conversation above its head in heads.
 func (h *history) open(when float64, user uint64, name string, heads map[uint64]uint64) *device {
 	d := h.device(name)
 	if d == nil {
@@ -92,7 +92,7 @@ func (d *device) find(kind journal.Kind, n int) int {
 
 func (d *device) remove(i int) { d.entries = slices.Delete(d.entries, i, i+1) }
 
-// insert puts an entry behind the ith.
+// insert puts an entry after the ith.
 func (d *device) insert(i int, e journal.Entry) { d.entries = slices.Insert(d.entries, i+1, e) }
 
 func id(n uint64) (id [16]byte) {
@@ -105,12 +105,16 @@ func (h *history) say(when float64, d *device, conversation, seq, n uint64) chec
 	r := check.Row{Conversation: conversation, Seq: seq, Sender: d.User, ID: id(n), Text: n}
 	h.run.Log = append(h.run.Log, r)
 	d.add(when, journal.Entry{Kind: journal.Typed, ID: r.ID, Conversation: conversation, Sender: d.User, Text: n})
-	d.add(when+0.01, journal.Entry{Kind: journal.Acked, ID: r.ID, Conversation: conversation, Seq: seq, Sender: d.User, Text: n})
+	d.add(when+0.01, journal.Entry{
+		Kind: journal.Acked, ID: r.ID, Conversation: conversation, Seq: seq, Sender: d.User, Text: n,
+	})
 	return r
 }
 
 func shown(r check.Row) journal.Entry {
-	return journal.Entry{Kind: journal.Shown, ID: r.ID, Conversation: r.Conversation, Seq: r.Seq, Sender: r.Sender, Text: r.Text}
+	return journal.Entry{
+		Kind: journal.Shown, ID: r.ID, Conversation: r.Conversation, Seq: r.Seq, Sender: r.Sender, Text: r.Text,
+	}
 }
 
 // show has every device of the members show a row.
@@ -127,15 +131,15 @@ func (h *history) mark(when float64, d *device, conversation, seq uint64) {
 	d.add(when, journal.Entry{Kind: journal.Marked, Conversation: conversation, Seq: seq})
 	s := h.state(d.User, conversation)
 	s.Read = max(s.Read, seq)
-	h.told(when+0.02, s)
+	h.publish(when+0.02, s)
 }
 
-// draft has a device's person begin to write something.
+// draft has a device's person begin a text.
 func (h *history) draft(when float64, d *device, conversation uint64, text string) {
 	d.add(when, journal.Entry{Kind: journal.Drafted, Conversation: conversation, Text: journal.Digest(text)})
 	s := h.state(d.User, conversation)
 	s.Draft = text
-	h.told(when+0.02, s)
+	h.publish(when+0.02, s)
 }
 
 // state is a user's own state in the database, which is made.
@@ -149,9 +153,9 @@ func (h *history) state(user, conversation uint64) *check.State {
 	return &h.run.States[len(h.run.States)-1]
 }
 
-// told gives a state its next number, which every device of the user learns that
+// publish gives a state its next number, and to every device of the user that
 // has not left.
-func (h *history) told(when float64, s *check.State) {
+func (h *history) publish(when float64, s *check.State) {
 	s.Number++
 	for _, d := range h.devices {
 		if d.User == s.User && d.entries[len(d.entries)-1].Kind != journal.Left {
@@ -160,7 +164,7 @@ func (h *history) told(when float64, s *check.State) {
 	}
 }
 
-// learn tells a device all own states of its user.
+// learn gives a device all own states of its user.
 func (h *history) learn(when float64, d *device) {
 	for _, s := range h.run.States {
 		if s.User == d.User {
@@ -171,7 +175,8 @@ func (h *history) learn(when float64, d *device) {
 
 func stated(s check.State) journal.Entry {
 	return journal.Entry{
-		Kind: journal.Stated, Conversation: s.Conversation, Number: s.Number, Seq: s.Read, Text: journal.Digest(s.Draft),
+		Kind: journal.Stated, Conversation: s.Conversation,
+		Number: s.Number, Seq: s.Read, Text: journal.Digest(s.Draft),
 	}
 }
 

@@ -28,7 +28,7 @@ type own struct {
 	drafts map[uint64]uint64
 }
 
-// own returns a member's, and makes it.
+// own returns a member's, and creates it if there is none.
 func (c *checker) own(user, conversation uint64) *own {
 	m := member{user, conversation}
 	o := c.owns[m]
@@ -68,7 +68,7 @@ func (c *checker) readSettings(device int) {
 	}
 }
 
-// checkMark wants a read mark to stand on an event.
+// checkMark requires that a read mark is at an event.
 func (c *checker) checkMark(device int, e journal.Entry) {
 	if head := c.logs[e.Conversation].head(); e.Seq > head {
 		c.fail(Ahead, 1, "%s has read conversation %d up to number %d, its last is %d",
@@ -76,7 +76,7 @@ func (c *checker) checkMark(device int, e journal.Entry) {
 	}
 }
 
-// checkStored looks at what the database has alone and at who set it.
+// checkStored checks what the database has by itself and who set it.
 func (c *checker) checkStored(o *own) {
 	s := o.stored
 	if head := c.logs[o.conversation].head(); s.Read > head {
@@ -88,15 +88,15 @@ func (c *checker) checkStored(o *own) {
 			o.user, o.conversation, o.marked, s.Read)
 	}
 	if s.Draft != "" && !composed(s.Draft, o.typed) {
-		c.fail(Undrafted, 1, "user %d has the draft %.40q in conversation %d, which none of the %d typed ones make up",
+		c.fail(Undrafted, 1, "user %d has the draft %.40q in conversation %d, not composed of the %d typed ones",
 			o.user, s.Draft, o.conversation, len(o.typed))
 	}
 }
 
 // composed says whether a text consists of typed ones: a client whose draft lost
-// against another one puts its own below that, behind a new line.
+// against another one appends its own to that one, on a new line.
 func composed(text string, typed map[uint64]bool) bool {
-	// ends are the places behind which one of the typed texts may begin.
+	// ends are the positions after which one of the typed texts may begin.
 	ends := []int{0}
 	for to := 0; to <= len(text); to++ {
 		if to < len(text) && text[to] != '\n' {
@@ -121,8 +121,8 @@ func (s *screen) state(e journal.Entry, at time.Duration) {
 	s.checkMark(s.device, e)
 	o, v := s.own(s.user, e.Conversation), s.view(e.Conversation)
 	if e.Number < v.number || e.Seq < v.read {
-		s.fail(Fallen, 1, "%s: the own state of conversation %d fell from number %d, read up to %d, to number %d and %d",
-			s.name(s.device), e.Conversation, v.number, v.read, e.Number, e.Seq)
+		s.fail(Fallen, 1, "%s: the own state of conversation %d fell from number %d, read up to %d,"+
+			" to number %d and %d", s.name(s.device), e.Conversation, v.number, v.read, e.Number, e.Seq)
 	}
 	first := v.number < o.stored.Number && e.Number == o.stored.Number
 	v.number, v.read = e.Number, e.Seq
@@ -134,8 +134,8 @@ func (s *screen) state(e journal.Entry, at time.Duration) {
 	case !seen:
 		o.drafts[e.Number] = e.Text
 	case draft != e.Text, e.Number == o.stored.Number && e.Seq != o.stored.Read:
-		s.fail(Diverged, 1, "%s has own state %d of conversation %d with the draft %016x, read up to %d; elsewhere it has %016x",
-			s.name(s.device), e.Number, e.Conversation, e.Text, e.Seq, draft)
+		s.fail(Diverged, 1, "%s has own state %d of conversation %d with the draft %016x, read up to %d;"+
+			" elsewhere it has %016x", s.name(s.device), e.Number, e.Conversation, e.Text, e.Seq, draft)
 	}
 	if e.Seq > o.stored.Read {
 		s.fail(Forgotten, 1, "%s has own state %d of conversation %d, read up to %d; the database has %d",
@@ -146,7 +146,7 @@ func (s *screen) state(e journal.Entry, at time.Duration) {
 	}
 }
 
-// finishStates looks for the newest own states that the device lacks.
+// finishStates reports the newest own states that the device lacks.
 func (s *screen) finishStates() {
 	for _, l := range s.of[s.user] {
 		o, v := s.own(s.user, l.id), s.view(l.id)

@@ -36,7 +36,7 @@ func owns() []broken {
 			h.draft(44, other(h), 7, "oder\nnicht")
 			s := h.state(1, 7)
 			s.Draft = draft
-			h.told(45, s)
+			h.publish(45, s)
 		}
 	}
 	list := []broken{
@@ -57,13 +57,22 @@ func owns() []broken {
 			h.run.Quiet, h.run.Interrupted = time.Time{}, true
 			other(h).remove(other(h).find(journal.Stated, last))
 		}, nil},
-		{"another draft under the newest number", change(last, func(e *journal.Entry) { e.Text++ }), []check.Kind{check.Diverged}},
-		{"another draft under an older number", change(1, func(e *journal.Entry) { e.Text++ }), []check.Kind{check.Diverged}},
+		{
+			"another draft under the newest number", change(last, func(e *journal.Entry) { e.Text++ }),
+			[]check.Kind{check.Diverged},
+		},
+		{
+			"another draft under an older number", change(1, func(e *journal.Entry) { e.Text++ }),
+			[]check.Kind{check.Diverged},
+		},
 		{
 			"another read mark under the newest number", change(last, func(e *journal.Entry) { e.Seq = 5 }),
 			[]check.Kind{check.Diverged, check.Ahead, check.Forgotten},
 		},
-		{"a read mark that fell", change(last, func(e *journal.Entry) { e.Seq = 2 }), []check.Kind{check.Diverged, check.Fallen}},
+		{
+			"a read mark that fell", change(last, func(e *journal.Entry) { e.Seq = 2 }),
+			[]check.Kind{check.Diverged, check.Fallen},
+		},
 		{"a number that fell", func(h *history) {
 			d := other(h)
 			before, newest := d.entries[d.find(journal.Stated, last-1)], d.entries[d.find(journal.Stated, last)]
@@ -166,11 +175,14 @@ func ownMutations() []mutation {
 			d.add(quiet+heartbeat.Seconds()+0.1, e)
 			return stays
 		})},
-		{"a newest own state has another draft on a device", check.Diverged, onStated(func(h *history, d *device, i int) bool {
-			i = d.newest(i)
-			d.entries[i].Text++
-			return d.entries[i].Number == h.state(d.User, d.entries[i].Conversation).Number
-		})},
+		{
+			"a newest own state has another draft on a device", check.Diverged,
+			onStated(func(h *history, d *device, i int) bool {
+				i = d.newest(i)
+				d.entries[i].Text++
+				return d.entries[i].Number == h.state(d.User, d.entries[i].Conversation).Number
+			}),
+		},
 		{"the numbers fall on a device", check.Fallen, onStated(func(h *history, d *device, i int) bool {
 			j := d.newest(i)
 			d.entries[i], d.entries[j] = d.entries[j], d.entries[i]

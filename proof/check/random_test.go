@@ -106,7 +106,7 @@ func (w *world) set(when float64) {
 		d.add(when+0.05, journal.Entry{Kind: journal.Drafted, Conversation: c, Text: journal.Digest("mine")})
 		s := w.state(d.User, c)
 		s.Draft += "\nmine"
-		w.told(when+0.06, s)
+		w.publish(when+0.06, s)
 	default:
 		if head > 0 {
 			w.mark(when, d, c, 1+w.rnd.Uint64N(head))
@@ -151,7 +151,7 @@ func (w *world) talk(when float64) {
 	w.heads[c]++
 	r := w.say(when, d, c, w.heads[c], w.n)
 	if w.rnd.IntN(20) == 0 {
-		d.remove(len(d.entries) - 1) // it never learnt that it was acknowledged
+		d.remove(len(d.entries) - 1) // it never learned that it was acknowledged
 	}
 	for _, d := range w.devices {
 		if !w.gone[d.Name] && slices.Contains(w.run.Members[c], d.User) {
@@ -161,7 +161,7 @@ func (w *world) talk(when float64) {
 }
 
 // mutation breaks a history in one place that random numbers choose, after which
-// want must be found. It says no where the history has no such place.
+// want must be found. It returns false where the history has no such place.
 type mutation struct {
 	name  string
 	want  check.Kind
@@ -192,10 +192,10 @@ func (h *history) row(id [16]byte) int {
 
 func mutations() []mutation {
 	// onEntry changes a random entry of a kind.
-	onEntry := func(kind journal.Kind, change func(h *history, d *device, i int, rnd *rand.Rand) bool) func(*history, *rand.Rand) bool {
+	onEntry := func(kind journal.Kind, change func(h *history, d *device, i int) bool) func(*history, *rand.Rand) bool {
 		return func(h *history, rnd *rand.Rand) bool {
 			d, i := h.pick(rnd, kind)
-			return d != nil && change(h, d, i, rnd)
+			return d != nil && change(h, d, i)
 		}
 	}
 	onRow := func(change func(h *history, r *check.Row)) func(*history, *rand.Rand) bool {
@@ -205,7 +205,7 @@ func mutations() []mutation {
 		}
 	}
 	return append([]mutation{
-		{"an acknowledged row is gone", check.Lost, onEntry(journal.Acked, func(h *history, d *device, i int, _ *rand.Rand) bool {
+		{"an acknowledged row is gone", check.Lost, onEntry(journal.Acked, func(h *history, d *device, i int) bool {
 			at := h.row(d.entries[i].ID)
 			h.run.Log = slices.Delete(h.run.Log, at, at+1)
 			return true
@@ -219,16 +219,19 @@ func mutations() []mutation {
 		{"a row's sender is altered", check.Altered, onRow(func(_ *history, r *check.Row) { r.Sender++ })},
 		{"a row's id is altered", check.Untyped, onRow(func(_ *history, r *check.Row) { r.ID[0]++ })},
 		{"a row is renumbered", check.Gap, onRow(func(_ *history, r *check.Row) { r.Seq += 1000 })},
-		{"an acknowledgement is renumbered", check.Renumbered, onEntry(journal.Acked, func(_ *history, d *device, i int, _ *rand.Rand) bool {
-			d.entries[i].Seq++
-			return true
-		})},
+		{
+			"an acknowledgement is renumbered", check.Renumbered,
+			onEntry(journal.Acked, func(_ *history, d *device, i int) bool {
+				d.entries[i].Seq++
+				return true
+			}),
+		},
 		{"two of one device change places", check.Reordered, swapped},
-		{"an outcome is gone", check.Unsettled, onEntry(journal.Refused, func(h *history, d *device, i int, _ *rand.Rand) bool {
+		{"an outcome is gone", check.Unsettled, onEntry(journal.Refused, func(h *history, d *device, i int) bool {
 			d.remove(i)
 			return d.entries[len(d.entries)-1].Kind != journal.Left
 		})},
-		{"one is not shown", check.Missing, onEntry(journal.Shown, func(h *history, d *device, i int, _ *rand.Rand) bool {
+		{"one is not shown", check.Missing, onEntry(journal.Shown, func(h *history, d *device, i int) bool {
 			e := d.entries[i]
 			d.remove(i)
 			if d.entries[len(d.entries)-1].Kind != journal.Left {
@@ -238,35 +241,41 @@ func mutations() []mutation {
 				return l.Kind == journal.Shown && l.Conversation == e.Conversation
 			})
 		})},
-		{"one is shown twice", check.Repeated, onEntry(journal.Shown, func(_ *history, d *device, i int, rnd *rand.Rand) bool {
-			d.insert(i+rnd.IntN(len(d.entries)-i), d.entries[i])
-			return true
-		})},
-		{"two are shown in the wrong order", check.Disordered, onEntry(journal.Shown, func(_ *history, d *device, i int, _ *rand.Rand) bool {
-			for j := i + 1; j < len(d.entries); j++ {
-				if d.entries[j].Kind == journal.Shown && d.entries[j].Conversation == d.entries[i].Conversation {
-					d.entries[i], d.entries[j] = d.entries[j], d.entries[i]
-					return true
-				}
+		{"one is shown twice", check.Repeated, func(h *history, rnd *rand.Rand) bool {
+			d, i := h.pick(rnd, journal.Shown)
+			if d != nil {
+				d.insert(i+rnd.IntN(len(d.entries)-i), d.entries[i])
 			}
-			return false
-		})},
-		{"a shown text is altered", check.Distorted, onEntry(journal.Shown, func(_ *history, d *device, i int, _ *rand.Rand) bool {
+			return d != nil
+		}},
+		{
+			"two are shown in the wrong order", check.Disordered,
+			onEntry(journal.Shown, func(_ *history, d *device, i int) bool {
+				for j := i + 1; j < len(d.entries); j++ {
+					if d.entries[j].Kind == journal.Shown && d.entries[j].Conversation == d.entries[i].Conversation {
+						d.entries[i], d.entries[j] = d.entries[j], d.entries[i]
+						return true
+					}
+				}
+				return false
+			}),
+		},
+		{"a shown text is altered", check.Distorted, onEntry(journal.Shown, func(_ *history, d *device, i int) bool {
 			d.entries[i].Text++
 			return true
 		})},
-		{"a ghost is shown", check.Ghost, onEntry(journal.Shown, func(_ *history, d *device, i int, _ *rand.Rand) bool {
+		{"a ghost is shown", check.Ghost, onEntry(journal.Shown, func(_ *history, d *device, i int) bool {
 			ghost := d.entries[i]
 			ghost.ID[0]++
 			ghost.Seq += 1000
 			d.insert(i, ghost)
 			return true
 		})},
-		{"somebody else is shown one", check.Foreign, onEntry(journal.Shown, func(h *history, d *device, i int, _ *rand.Rand) bool {
+		{"somebody else is shown one", check.Foreign, onEntry(journal.Shown, func(h *history, d *device, i int) bool {
 			h.open(0, 99, "carol", nil).add(50, d.entries[i])
 			return true
 		})},
-		{"the last is shown late", check.Late, onEntry(journal.Shown, func(_ *history, d *device, i int, _ *rand.Rand) bool {
+		{"the last is shown late", check.Late, onEntry(journal.Shown, func(_ *history, d *device, i int) bool {
 			last := i
 			for j := i + 1; j < len(d.entries); j++ {
 				switch e := d.entries[j]; {
@@ -309,7 +318,7 @@ func mustBeHealthy(t *testing.T, seed uint64) {
 	}
 }
 
-// mustBeFound breaks a healthy history, which must be found out. It says whether
+// mustBeFound breaks a healthy history, which must be found. It says whether
 // there was something to break.
 func mustBeFound(t *testing.T, seed uint64, m mutation) bool {
 	t.Helper()
@@ -318,7 +327,7 @@ func mustBeFound(t *testing.T, seed uint64, m mutation) bool {
 		return false
 	}
 	if report := h.built().Check(); report.Count(m.want) == 0 {
-		t.Fatalf("seed %d, %s: not found out:\n%s", seed, m.name, report)
+		t.Fatalf("seed %d, %s: not found:\n%s", seed, m.name, report)
 	}
 	return true
 }
@@ -337,7 +346,7 @@ func TestRandomHistories(t *testing.T) {
 				}
 			}
 			if tried < seeds/5 {
-				t.Errorf("only %d histories could be broken so", tried)
+				t.Errorf("only %d histories could be broken this way", tried)
 			}
 		})
 	}

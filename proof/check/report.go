@@ -14,33 +14,33 @@ type Kind string
 
 // The kinds of violation.
 const (
-	Lost       Kind = "lost"       // acknowledged, and not in the log
+	Lost       Kind = "lost"       // acknowledged, but not in the log
 	Doubled    Kind = "doubled"    // in the log more than once
-	Renumbered Kind = "renumbered" // acknowledged at another number than it stands at
+	Renumbered Kind = "renumbered" // acknowledged under another number than the log has
 	Altered    Kind = "altered"    // in the log with another text or sender than typed
 	Gap        Kind = "gap"        // a number below the head that no message has, or two have
-	Untyped    Kind = "untyped"    // in the log, and nobody typed it
-	Reordered  Kind = "reordered"  // one device's messages stand in another order than typed
-	Rejected   Kind = "rejected"   // refused for good, and yet in the log
+	Untyped    Kind = "untyped"    // in the log, but nobody typed it
+	Reordered  Kind = "reordered"  // one device's messages are in another order than typed
+	Rejected   Kind = "rejected"   // refused for good, but in the log
 	Unsettled  Kind = "unsettled"  // neither acknowledged nor refused nor in the log, though it is quiet
 
 	Missing    Kind = "missing"    // not shown to a device of a member
 	Repeated   Kind = "repeated"   // shown twice to a device
 	Disordered Kind = "disordered" // shown to a device after a later one, or before an earlier one
 	Distorted  Kind = "distorted"  // shown with another text, sender or id than the log has there
-	Ghost      Kind = "ghost"      // shown, and not in the log
-	Foreign    Kind = "foreign"    // shown to somebody who takes no part in the conversation
+	Ghost      Kind = "ghost"      // shown, but not in the log
+	Foreign    Kind = "foreign"    // shown to somebody who is not a member of the conversation
 	Late       Kind = "late"       // on a device only after more than a heartbeat of quiet and connection
 
 	// Of own states.
-	Stale     Kind = "stale"     // a device has not the newest
+	Stale     Kind = "stale"     // a device lacks the newest
 	Diverged  Kind = "diverged"  // under one number, devices or the database have different ones
 	Fallen    Kind = "fallen"    // a number or a read mark fell on a device
 	Ahead     Kind = "ahead"     // a read mark above the log's head, or a number above the database's
 	Forgotten Kind = "forgotten" // a read mark below the one that was set
-	Undrafted Kind = "undrafted" // a draft stands that nobody typed
+	Undrafted Kind = "undrafted" // a draft that nobody typed
 
-	Unjoined Kind = "unjoined" // a device that never learnt its conversations
+	Unjoined Kind = "unjoined" // a device that never learned its conversations
 	Reset    Kind = "reset"    // a device learned that the logs were restored
 	Restless Kind = "restless" // the run did not become quiet
 	NoSample Kind = "nosample" // too little happened to prove anything
@@ -101,7 +101,7 @@ type Report struct {
 	Reconnects    int `json:"reconnects"` // connections beyond each device's first
 
 	Lateness   Lateness    `json:"lateness"`
-	Partial    bool        `json:"partial"` // completeness was not judged
+	Partial    bool        `json:"partial"` // completeness was not checked
 	Violations []Violation `json:"violations"`
 }
 
@@ -167,7 +167,8 @@ func (r *Report) String() string {
 	case len(r.Violations) > 0:
 		b.WriteString("the run broke its promises\n")
 	case r.Partial:
-		b.WriteString("no promise was broken; whether everything arrived was not judged: the run did not become quiet\n")
+		b.WriteString("no promise was broken; whether everything arrived was not checked:" +
+			" the run did not become quiet\n")
 	default:
 		b.WriteString("no promise was broken\n")
 	}

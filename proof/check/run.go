@@ -1,6 +1,6 @@
 // Package check proves what msrChat promises, from what every device saw and
 // what the database holds: an acknowledged message is in its log exactly once,
-// logs are dense, one device's messages stand in the order typed, every device of
+// logs are dense, one device's messages are in the order typed, every device of
 // every member was shown every message once, in order, soon after typing stopped,
 // and all devices of a person have the same own states.
 package check
@@ -42,28 +42,28 @@ type Run struct {
 	// Nobody else writes to the conversations or sets anything in them.
 	Journals []*journal.Journal
 	// Log are the rows of all conversations, States the own states in them, in any
-	// order. Who has set nothing need not have one.
+	// order. A member who has set nothing may have none.
 	Log    []Row
 	States []State
 	// Members are the users of each conversation. One that a journal mentions and
-	// that is not here counts as one that the device has no part in.
+	// that is not here counts as one that the device's user is not a member of.
 	Members map[uint64][]uint64
 	// Quiet is from when on nothing was typed, everything typed was settled, no
-	// fault was at work and everybody was online. From then on every device has
+	// fault was active and everybody was online. From then on every device has
 	// one Heartbeat of connection to show what it lacks, and at the end of its
-	// journal lacks nothing: who closes it gives it that time (Crowd.Quiet of
-	// package device does). A device that left before Quiet may lack the end.
+	// journal lacks nothing: it is closed after that time (Crowd.Quiet of package
+	// device waits). A device that left before Quiet may lack the end.
 	Quiet     time.Time
 	Heartbeat time.Duration
 	// Interrupted: the run was ended before it became quiet, and nobody expects
-	// completeness. Without it, a run with no Quiet is at fault.
+	// completeness. Otherwise a run without Quiet is a violation.
 	Interrupted bool
 	// Minimum is how many acknowledged messages the run must have; at least one.
 	Minimum int
 }
 
 // Read returns the run of some journals with what the database has of their
-// conversations. The caller says the rest: Quiet, Heartbeat, Minimum.
+// conversations. The caller sets the rest: Quiet, Heartbeat, Minimum.
 func Read(ctx context.Context, db *sql.DB, journals []*journal.Journal) (*Run, error) {
 	run := &Run{Journals: journals}
 	return run, run.Read(ctx, db, Conversations(journals))

@@ -16,7 +16,7 @@ type screen struct {
 	views  map[uint64]*view // by conversation
 	joined bool
 
-	linked  bool // it has told of a connection at all
+	linked  bool // it has reported a connection
 	online  bool
 	since   time.Duration // online since
 	reached []stretch     // connections that ended after Quiet
@@ -73,8 +73,8 @@ func (s *screen) disconnect(at time.Duration) {
 	s.online = false
 }
 
-// join takes the device's word from where it shows a conversation. Only that of
-// its first joining counts: later it goes on where it was.
+// join notes from where the device shows a conversation. Only its first Joined
+// counts: later it continues where it was.
 func (s *screen) join(e journal.Entry) {
 	switch {
 	case s.joined:
@@ -109,34 +109,36 @@ func (s *screen) member(conversation uint64) bool {
 func (s *screen) show(e journal.Entry, at time.Duration) {
 	v := s.view(e.Conversation)
 	if !s.member(e.Conversation) {
-		s.fail(Foreign, 1, "%s: user %d was shown number %d of conversation %d", s.name(s.device), s.user, e.Seq, e.Conversation)
+		s.fail(Foreign, 1, "%s: user %d was shown number %d of conversation %d",
+			s.name(s.device), s.user, e.Seq, e.Conversation)
 		return
 	}
 	place, stands := v.log.place(e.Seq)
 	_, logged := s.rows[e.ID]
 	if !logged || !stands {
-		kind, what := Ghost, "is in no log"
+		kind, what := Ghost, "does not have it"
 		if logged {
-			kind, what = Distorted, "stands elsewhere"
+			kind, what = Distorted, "has it elsewhere"
 		}
-		s.fail(kind, 1, "%s was shown %s as number %d of conversation %d, which %s",
+		s.fail(kind, 1, "%s was shown %s as number %d of conversation %d, but the log %s",
 			s.name(s.device), hexID(e.ID), e.Seq, e.Conversation, what)
 		if stands {
-			v.seen[place] = true // by something else: it is not missing, too
+			v.seen[place] = true // by something else: it is not missing as well
 		}
 		return
 	}
 	if r := v.log.rows[place]; r.ID != e.ID || r.Sender != e.Sender || r.Text != e.Text {
 		s.fail(Distorted, 1, "%s was shown number %d of conversation %d as %s from %d with text %016x,"+
-			" the log has %s from %d with %016x", s.name(s.device), e.Seq, e.Conversation, hexID(e.ID), e.Sender, e.Text, hexID(r.ID), r.Sender, r.Text)
+			" the log has %s from %d with %016x", s.name(s.device), e.Seq, e.Conversation,
+			hexID(e.ID), e.Sender, e.Text, hexID(r.ID), r.Sender, r.Text)
 	}
 	switch {
 	case v.seen[place]:
-		s.fail(Repeated, 1, "%s was shown number %d of conversation %d again at %s",
+		s.fail(Repeated, 1, "%s was shown number %d of conversation %d a second time at %s",
 			s.name(s.device), e.Seq, e.Conversation, clock(e.At))
 		return
 	case e.Seq < v.top:
-		s.fail(Disordered, 1, "%s was shown number %d of conversation %d behind number %d",
+		s.fail(Disordered, 1, "%s was shown number %d of conversation %d after number %d",
 			s.name(s.device), e.Seq, e.Conversation, v.top)
 	}
 	v.seen[place] = true
@@ -170,7 +172,7 @@ func (s *screen) await(at, due time.Duration, what string, args ...any) {
 	case s.online:
 		longest = max(longest, at-max(s.since, due))
 	case !s.linked:
-		longest = at - due // it does not tell of connections
+		longest = at - due // it reports no connections
 	}
 	s.late = append(s.late, longest)
 	if longest > s.run.Heartbeat {
@@ -179,15 +181,15 @@ func (s *screen) await(at, due time.Duration, what string, args ...any) {
 	}
 }
 
-// finish looks for what was not shown.
+// finish reports what was not shown.
 func (s *screen) finish() {
 	held := s.held[s.device]
 	if held {
 		s.finishStates()
 	}
 	if held && !s.joined {
-		s.fail(Unjoined, 1, "%s never learnt its conversations", s.name(s.device))
-		held = false // from where it shows them is not known
+		s.fail(Unjoined, 1, "%s never learned its conversations", s.name(s.device))
+		held = false // from where it shows them is unknown
 	}
 	owed := 0
 	for _, l := range s.of[s.user] {
@@ -196,7 +198,7 @@ func (s *screen) finish() {
 			v.first = v.from + 1
 		}
 		for i, r := range l.rows {
-			// One that left, or that nobody waited for, lacks what is above its top.
+			// One that left, or that nobody waited for, may lack what is above its top.
 			if v.first == 0 || r.Seq < v.first || !held && r.Seq > v.top {
 				continue
 			}

@@ -28,8 +28,8 @@ type CrowdOptions struct {
 	Sizes []int
 	// Seed decides who types what when.
 	Seed uint64
-	// MaxUnsettled bounds what a device has typed and is not settled; 256 if 0.
-	// Beyond it a device types nothing.
+	// MaxUnsettled bounds what a device has typed and is not settled yet; 256 if
+	// 0. Beyond it a device types nothing.
 	MaxUnsettled int
 	// Change may set more of the clients' options.
 	Change func(*client.Options)
@@ -57,18 +57,18 @@ type seat struct {
 const (
 	// joining bounds the devices that log in at once.
 	joining = 32
-	// maxTelling is how long servers may take to accept the own states: the longest
+	// maxSync is how long servers may take to accept the own states: the longest
 	// wait after a refusal, twice.
-	maxTelling = 10 * time.Second
-	// look is how often a wait looks at its condition.
-	look = 20 * time.Millisecond
+	maxSync = 10 * time.Second
+	// poll is how often a wait polls its condition.
+	poll = 20 * time.Millisecond
 	// maxBehind is how far Talk may fall behind its plan before it leaves out what
 	// was due: a stopped process must not burst for minutes afterwards.
 	maxBehind = time.Second
 )
 
 // NewCrowd opens the devices and waits until each has joined: whatever is typed
-// from then on must reach all of its conversation's. The devices end with ctx or
+// from then on must reach all of its conversation. The devices end with ctx or
 // Close.
 func NewCrowd(ctx context.Context, opt CrowdOptions) (*Crowd, error) {
 	if opt.MaxUnsettled <= 0 {
@@ -149,8 +149,8 @@ func (c *Crowd) Unsettled() (n int) {
 }
 
 // Talk has people type at a total rate (messages per second) until ctx ends,
-// however the messages fare: the pauses are random with that mean, and
-// nobody waits for an answer. It returns when the last message is in an outbox.
+// in an open loop: the pauses are random with that mean, and nobody waits for
+// an answer. It returns when the last message is in an outbox.
 func (c *Crowd) Talk(ctx context.Context, rate float64) error {
 	if rate <= 0 {
 		return fmt.Errorf("a crowd cannot talk at a rate of %v", rate)
@@ -194,7 +194,7 @@ func (c *Crowd) typeOne(ctx context.Context) error {
 }
 
 // setOne has, at every fourth message, one device set something for its person:
-// what was shown is read, or a text is begun.
+// a read mark or a draft.
 func (c *Crowd) setOne(ctx context.Context) error {
 	const every, longest = 8, 200
 	s := c.seats[c.set.IntN(len(c.seats))]
@@ -211,20 +211,20 @@ func (c *Crowd) setOne(ctx context.Context) error {
 // Quiet waits until everything typed is settled and every device online, and
 // returns when that was; nobody may type meanwhile. Then it gives the devices two
 // heartbeats to show what they lack, and returns as soon as they do: what they
-// still lack then, the check of the journals tells.
+// still lack then, the check of the journals reports.
 func (c *Crowd) Quiet(ctx context.Context, heartbeat time.Duration) (time.Time, error) {
-	ticker := time.NewTicker(look)
+	ticker := time.NewTicker(poll)
 	defer ticker.Stop()
 	for !c.settled() {
 		select {
 		case <-ctx.Done():
-			return time.Time{}, c.unrest(ctx.Err())
+			return time.Time{}, c.notQuiet(ctx.Err())
 		case <-ticker.C:
 		}
 	}
 	// An own state may be refused for good, where a bug lost what was read; that must
 	// not keep the run from being judged.
-	for limit := time.Now().Add(maxTelling); !c.told() && time.Now().Before(limit) && ctx.Err() == nil; {
+	for limit := time.Now().Add(maxSync); !c.synced() && time.Now().Before(limit) && ctx.Err() == nil; {
 		<-ticker.C
 	}
 	quiet := time.Now()
@@ -247,10 +247,10 @@ func (c *Crowd) settled() bool {
 	return true
 }
 
-// told says whether a server has every own state as its device has it.
-func (c *Crowd) told() bool {
+// synced says whether a server has every own state as its device has it.
+func (c *Crowd) synced() bool {
 	for _, d := range c.devices {
-		if _, told := d.OwnNumbers(context.Background()); !told {
+		if _, synced := d.OwnNumbers(context.Background()); !synced {
 			return false
 		}
 	}
@@ -287,8 +287,8 @@ func (c *Crowd) complete() bool {
 	return true
 }
 
-// unrest says why it does not become quiet.
-func (c *Crowd) unrest(cause error) error {
+// notQuiet says why the crowd does not become quiet.
+func (c *Crowd) notQuiet(cause error) error {
 	var offline, unsettled int
 	var first *Device
 	for _, d := range c.devices {
@@ -299,7 +299,8 @@ func (c *Crowd) unrest(cause error) error {
 		}
 		unsettled += d.Unsettled()
 	}
-	err := fmt.Errorf("not quiet: %d of %d devices are offline, %d messages unsettled: %w", offline, len(c.devices), unsettled, cause)
+	err := fmt.Errorf("not quiet: %d of %d devices are offline, %d messages unsettled: %w",
+		offline, len(c.devices), unsettled, cause)
 	if first != nil {
 		link := first.Client().Link()
 		return fmt.Errorf("%w; %s is %s: %s", err, first.Name, link.State, client.Describe(link.Cause))

@@ -28,7 +28,7 @@ type Options struct {
 	// does not close it.
 	Store store.Store
 	// Journal is where it writes; a fresh one if nil. One journal belongs to one
-	// store: who opens a device again on its store gives it its journal, too.
+	// store: a device that is opened again on its store gets its journal again.
 	Journal *journal.Journal
 	// Change may set more of the client's options.
 	Change func(*client.Options)
@@ -79,7 +79,7 @@ func Open(ctx context.Context, opt Options) (*Device, error) {
 		opt.Change(&co)
 	}
 	if co.SendOnly {
-		return nil, fmt.Errorf("open device %s: one that is shown nothing proves nothing", opt.Name)
+		return nil, fmt.Errorf("open device %s: one that only sends proves nothing", opt.Name)
 	}
 	if err := d.resume(ctx); err != nil {
 		return nil, fmt.Errorf("open device %s: %w", opt.Name, err)
@@ -127,7 +127,7 @@ func (d *Device) Say(ctx context.Context, conversation uint64, text string) (cli
 	defer d.mu.Unlock()
 	at := time.Now()
 	// A store that was interrupted may have taken the message, which would then
-	// be sent and stand in no journal.
+	// be sent and be in no journal.
 	out, err := d.client.Send(context.WithoutCancel(ctx), conversation, text)
 	if err != nil {
 		return client.MessageID{}, fmt.Errorf("%s types: %w", d.Name, err)
@@ -135,13 +135,14 @@ func (d *Device) Say(ctx context.Context, conversation uint64, text string) (cli
 	digest := journal.Digest(text)
 	d.pending[out.ID] = digest
 	d.journal.Add(journal.Entry{
-		At: at, Kind: journal.Typed, ID: out.ID, Conversation: out.Conversation, Sender: d.journal.Device.User, Text: digest,
+		At: at, Kind: journal.Typed, ID: out.ID, Conversation: out.Conversation,
+		Sender: d.journal.Device.User, Text: digest,
 	})
 	return out.ID, nil
 }
 
 // Mark has the person read a conversation up to what was shown last; it returns
-// when that is kept.
+// when that is stored.
 func (d *Device) Mark(ctx context.Context, conversation uint64) error {
 	top := d.Top(conversation)
 	if top == 0 {
@@ -154,9 +155,9 @@ func (d *Device) Mark(ctx context.Context, conversation uint64) error {
 	return nil
 }
 
-// Draft has the person begin a text; it returns when that is kept.
+// Draft has the person begin a text; it returns when that is stored.
 func (d *Device) Draft(ctx context.Context, conversation uint64, text string) error {
-	// Written down before: another device may have it before SetDraft returns.
+	// Recorded before: another device may have it before SetDraft returns.
 	d.journal.Add(journal.Entry{Kind: journal.Drafted, Conversation: conversation, Text: journal.Digest(text)})
 	if err := d.client.SetDraft(context.WithoutCancel(ctx), conversation, text); err != nil {
 		return fmt.Errorf("%s begins a text: %w", d.Name, err)
@@ -164,7 +165,7 @@ func (d *Device) Draft(ctx context.Context, conversation uint64, text string) er
 	return nil
 }
 
-// stated writes down an own state that a server has.
+// stated records an own state that a server has.
 func (d *Device) stated(conversation uint64, own client.OwnState) {
 	if own.Number > 0 && !own.Unsent() {
 		d.journal.Add(journal.Entry{
@@ -174,20 +175,20 @@ func (d *Device) stated(conversation uint64, own client.OwnState) {
 	}
 }
 
-// OwnNumbers are the numbers of the device's own states by conversation; told says
-// that a server has all of them as they are here.
-func (d *Device) OwnNumbers(ctx context.Context) (numbers map[uint64]uint64, told bool) {
+// OwnNumbers are the numbers of the device's own states by conversation;
+// synced says that a server has all of them as they are here.
+func (d *Device) OwnNumbers(ctx context.Context) (numbers map[uint64]uint64, synced bool) {
 	all, err := d.store.OwnStates(ctx, 0)
 	if err != nil {
 		return nil, false
 	}
 	numbers = make(map[uint64]uint64, len(all))
-	told = true
+	synced = true
 	for _, own := range all {
 		numbers[own.Conversation] = own.Number
-		told = told && !own.Unsent()
+		synced = synced && !own.Unsent()
 	}
-	return numbers, told
+	return numbers, synced
 }
 
 // User is whose device it is.
@@ -216,16 +217,16 @@ func (d *Device) Head(conversation uint64) uint64 {
 	return d.head[conversation]
 }
 
-// Join waits until the device knows its conversations and writes down from where
-// it shows each. What is written there afterwards must reach it.
+// Join waits until the device has its conversations and records from where it
+// shows each. What is written there afterwards must reach it.
 func (d *Device) Join(ctx context.Context) error {
 	for {
 		if _, err := d.client.WaitOnline(ctx); err != nil {
 			return fmt.Errorf("%s joins: %w", d.Name, err)
 		}
-		// The client shows a conversation from the head on that its own listing
-		// told. Only a listing that is asked for when that one is complete surely
-		// has heads that are not below; the one before it is waited for meanwhile.
+		// The client shows a conversation from the head that its own listing had.
+		// Only a listing that is requested after that one is complete is sure to
+		// have heads as high; the request before it waits meanwhile.
 		have, err := d.store.State(ctx)
 		if err != nil {
 			return fmt.Errorf("%s joins: %w", d.Name, err)
@@ -244,14 +245,14 @@ func (d *Device) Join(ctx context.Context) error {
 	}
 }
 
-// Close ends the device when everything that its client still tells is written
-// down. The outbox stays in the store.
+// Close ends the device when everything that its client still reports is
+// recorded. The outbox stays in the store.
 func (d *Device) Close() {
 	d.client.Close()
 	<-d.done
 }
 
-// read writes down what the client tells, until it has ended.
+// read records what the client reports, until it has ended.
 func (d *Device) read() {
 	defer close(d.done)
 	for e := range d.client.Events() {
@@ -276,7 +277,8 @@ func (d *Device) read() {
 
 func (d *Device) shown(m client.Message) {
 	d.journal.Add(journal.Entry{
-		Kind: journal.Shown, ID: m.ID, Conversation: m.Conversation, Seq: m.Seq, Sender: m.Sender, Text: journal.Digest(m.Text()),
+		Kind: journal.Shown, ID: m.ID, Conversation: m.Conversation, Seq: m.Seq,
+		Sender: m.Sender, Text: journal.Digest(m.Text()),
 	})
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -284,7 +286,7 @@ func (d *Device) shown(m client.Message) {
 	d.head[m.Conversation] = max(d.head[m.Conversation], m.Seq)
 }
 
-// settled writes an outcome down, once for each message.
+// settled records an outcome, once for each message.
 func (d *Device) settled(out client.Outgoing) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -294,7 +296,8 @@ func (d *Device) settled(out client.Outgoing) {
 	}
 	delete(d.pending, out.ID)
 	e := journal.Entry{
-		Kind: journal.Acked, ID: out.ID, Conversation: out.Conversation, Seq: out.Seq, Sender: d.journal.Device.User, Text: text,
+		Kind: journal.Acked, ID: out.ID, Conversation: out.Conversation, Seq: out.Seq,
+		Sender: d.journal.Device.User, Text: text,
 	}
 	if out.State == client.Failed {
 		e.Kind, e.Seq, e.Detail = journal.Refused, 0, string(out.Code)+": "+out.Reason
@@ -303,7 +306,7 @@ func (d *Device) settled(out client.Outgoing) {
 	d.head[e.Conversation] = max(d.head[e.Conversation], e.Seq)
 }
 
-// lookUp asks the store for outcomes that the client could not tell because its
+// lookUp asks the store for outcomes that the client could not report because its
 // events were not read fast enough.
 func (d *Device) lookUp() {
 	d.mu.Lock()

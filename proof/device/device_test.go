@@ -103,7 +103,8 @@ func TestJournal(t *testing.T) {
 	for e := range ann.Journal().All() {
 		kinds = append(kinds, string(e.Kind))
 	}
-	if got := strings.Join(kinds, " "); !strings.HasPrefix(got, "loggedin online joined joined ") || strings.Count(got, "shown") != 3 {
+	got := strings.Join(kinds, " ")
+	if !strings.HasPrefix(got, "loggedin online joined joined ") || strings.Count(got, "shown") != 3 {
 		t.Errorf("ann's journal is %s", got)
 	}
 	typed, acked := entries(ann, journal.Typed), entries(ann, journal.Acked)
@@ -120,10 +121,13 @@ func TestJournal(t *testing.T) {
 	if typed[0].ID != first || typed[0].Text != want.Text || typed[0].At.After(acked[0].At) {
 		t.Errorf("typed %+v", typed[0])
 	}
-	if shown := entries(late, journal.Shown); len(shown) != 1 || shown[0].Seq != 3 || shown[0].Sender != w.people[0].ID {
+	shown := entries(late, journal.Shown)
+	if len(shown) != 1 || shown[0].Seq != 3 || shown[0].Sender != w.people[0].ID {
 		t.Errorf("the late device was shown %+v", shown)
 	}
-	if joined := entries(late, journal.Joined); len(joined) != 2 || joined[0].Conversation != w.conversation || joined[0].Seq != 2 || joined[1].Conversation != 0 {
+	joined := entries(late, journal.Joined)
+	if len(joined) != 2 || joined[0].Conversation != w.conversation || joined[0].Seq != 2 ||
+		joined[1].Conversation != 0 {
 		t.Errorf("the late device joined at %+v", joined)
 	}
 	if report := w.prove(t, ann, other, bob, late); report.Complete != 4 || report.Shown != 10 {
@@ -152,7 +156,8 @@ func TestRefusedMessage(t *testing.T) {
 	}
 	w.say(t, ann, "hello!")
 	w.settle(t, 1, ann, bob)
-	if refused := entries(ann, journal.Refused); len(refused) != 1 || refused[0].ID != id || !strings.HasPrefix(refused[0].Detail, "not_found: ") {
+	refused := entries(ann, journal.Refused)
+	if len(refused) != 1 || refused[0].ID != id || !strings.HasPrefix(refused[0].Detail, "not_found: ") {
 		t.Errorf("refused %+v", refused)
 	}
 	if _, err := ann.Say(t.Context(), w.conversation, " "); err == nil {
@@ -163,7 +168,7 @@ func TestRefusedMessage(t *testing.T) {
 	}
 }
 
-// A device that is opened again on its store sends what was left, and goes on
+// A device that is opened again on its store sends what was left, and continues
 // where it was.
 func TestOpenAgain(t *testing.T) {
 	w := newWorld(t, 2, 1)
@@ -202,8 +207,8 @@ func TestOpenAgain(t *testing.T) {
 	}
 }
 
-// Outcomes that the client could not tell, because nobody read its events, are
-// looked up.
+// Outcomes that the client could not report, because nobody read its events,
+// are looked up.
 func TestOutcomesThatWereNotTold(t *testing.T) {
 	w := newWorld(t, 2, 1)
 	bob := w.open(t, 1, 0, "bob")
@@ -262,7 +267,8 @@ func TestCrowd(t *testing.T) {
 		t.Fatalf("quiet at %v, %d unsettled (%v)", quiet, crowd.Unsettled(), err)
 	}
 	report := w.prove(t, crowd.Devices()...)
-	if report.Devices != 20 || report.Complete != 20 || report.Typed != int(crowd.Counts().Typed) || len(crowd.Journals()) != 20 {
+	if report.Devices != 20 || report.Complete != 20 || report.Typed != int(crowd.Counts().Typed) ||
+		len(crowd.Journals()) != 20 {
 		t.Errorf("%+v\n%s", crowd.Counts(), report)
 	}
 	// Everybody talked, with everybody's other.
@@ -300,7 +306,8 @@ func TestCrowdWithoutAServer(t *testing.T) {
 	waiting, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	quiet, err := crowd.Quiet(waiting, heartbeat)
-	if err == nil || !quiet.IsZero() || !strings.Contains(err.Error(), "2 of 2 devices are offline, 10 messages unsettled") {
+	if err == nil || !quiet.IsZero() ||
+		!strings.Contains(err.Error(), "2 of 2 devices are offline, 10 messages unsettled") {
 		t.Errorf("quiet at %v: %v", quiet, err)
 	}
 	if err := crowd.Talk(t.Context(), 0); err == nil {

@@ -15,7 +15,7 @@ type Texts struct {
 }
 
 // NewTexts returns texts of the given lengths in characters, which are drawn
-// evenly; about the length of what people write where none is given. Each text
+// uniformly; of about the length of what people write if none is given. Each text
 // begins with its number, so that no two are equal.
 func NewTexts(seed uint64, sizes ...int) *Texts {
 	if len(sizes) == 0 {

@@ -48,7 +48,8 @@ func newWorld(t *testing.T, people, devices int) *world {
 	cfg := testenv.MariaDB(t)
 	w := &world{db: testenv.Open(t, cfg)}
 	var err error
-	w.people, w.conversations, err = account.MakePairs(t.Context(), w.db, account.Order{Run: "d", Count: people, Devices: devices})
+	order := account.Order{Run: "d", Count: people, Devices: devices}
+	w.people, w.conversations, err = account.MakePairs(t.Context(), w.db, order)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,8 +61,9 @@ func newWorld(t *testing.T, people, devices int) *world {
 	local := chat.Listener{Bind: "127.0.0.1:0"}
 	server, err := chat.New(chat.Config{
 		Instance: "chat-1", Release: "test", Client: local, Relay: local, Health: local, HTTP: local,
-		Database: cfg, Redis: cache.Config{Addrs: []string{testenv.StartRedis(t).Addr}}, ConsulAddr: testenv.StartConsul(t).Addr,
-		Register: true, Heartbeat: heartbeat, Drain: 100 * time.Millisecond,
+		Database: cfg, Redis: cache.Config{Addrs: []string{testenv.StartRedis(t).Addr}},
+		ConsulAddr: testenv.StartConsul(t).Addr, Register: true,
+		Heartbeat: heartbeat, Drain: 100 * time.Millisecond,
 	}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)

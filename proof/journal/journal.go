@@ -17,7 +17,7 @@ import (
 type Kind string
 
 // The kinds. A message is typed once; then it is acknowledged or refused, or
-// its fate stays unknown to this device. It is shown once for each time that it
+// its outcome stays unknown to this device. It is shown once for each time that it
 // appears on the device's screen, also on the one that wrote it.
 const (
 	Typed    Kind = "typed"

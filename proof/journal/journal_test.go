@@ -103,19 +103,23 @@ func TestUnknownKind(t *testing.T) {
 
 func TestReadRefuses(t *testing.T) {
 	const head = `{"user":1,"name":"a"}` + "\n"
+	const typed = head + `{"at":"2026-01-01T00:00:00Z","kind":"typed",`
 	for name, file := range map[string]string{
-		"empty": "", "no JSON": "x", "no name": `{"user":1}`, "a long name": `{"name":"` + strings.Repeat("a", 5000) + `"}`,
+		"empty":            "",
+		"no JSON":          "x",
+		"no name":          `{"user":1}`,
+		"a long name":      `{"name":"` + strings.Repeat("a", 5000) + `"}`,
 		"half a line":      head + `{"at":"2026-01-01T00:00:00Z","ki`,
 		"no kind":          head + `{"at":"2026-01-01T00:00:00Z"}`,
 		"an unknown kind":  head + `{"at":"2026-01-01T00:00:00Z","kind":"sang"}`,
 		"no time":          head + `{"kind":"typed"}`,
 		"a time far away":  head + `{"at":"9026-01-01T00:00:00Z","kind":"typed"}`,
-		"a short id":       head + `{"at":"2026-01-01T00:00:00Z","kind":"typed","id":"00"}`,
-		"a long id":        head + `{"at":"2026-01-01T00:00:00Z","kind":"typed","id":"` + strings.Repeat("0", 34) + `"}`,
-		"no id":            head + `{"at":"2026-01-01T00:00:00Z","kind":"typed","id":"` + strings.Repeat("g", 32) + `"}`,
-		"a negative":       head + `{"at":"2026-01-01T00:00:00Z","kind":"typed","seq":-1}`,
-		"an endless line":  head + `{"at":"2026-01-01T00:00:00Z","kind":"typed","x":"` + strings.Repeat("a", 20_000) + `"}`,
-		"a long detail":    head + `{"at":"2026-01-01T00:00:00Z","kind":"typed","detail":"` + strings.Repeat("a", 5000) + `"}`,
+		"a short id":       typed + `"id":"00"}`,
+		"a long id":        typed + `"id":"` + strings.Repeat("0", 34) + `"}`,
+		"no id":            typed + `"id":"` + strings.Repeat("g", 32) + `"}`,
+		"a negative":       typed + `"seq":-1}`,
+		"an endless line":  typed + `"x":"` + strings.Repeat("a", 20_000) + `"}`,
+		"a long detail":    typed + `"detail":"` + strings.Repeat("a", 5000) + `"}`,
 		"an endless start": strings.Repeat("a", 20_000),
 	} {
 		if j, err := journal.Read(strings.NewReader(file)); err == nil {

@@ -122,7 +122,9 @@ func TestBadFramesAreRefused(t *testing.T) {
 	if _, err := frame.Read(garbage, 1024, nil, &chatv1.ClientFrame{}); err == nil {
 		t.Error("garbage was accepted")
 	}
-	wrong := &chatv1.ClientFrame{Body: &chatv1.ClientFrame_OpenDirect{OpenDirect: &chatv1.OpenDirect{PeerName: "\xff\xfe"}}}
+	wrong := &chatv1.ClientFrame{
+		Body: &chatv1.ClientFrame_OpenDirect{OpenDirect: &chatv1.OpenDirect{PeerName: "\xff\xfe"}},
+	}
 	if out, err := frame.Append([]byte("kept"), wrong); err == nil || string(out) != "kept" {
 		t.Errorf("invalid UTF-8: got %q, %v", out, err)
 	}

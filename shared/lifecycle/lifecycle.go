@@ -134,6 +134,15 @@ func (g *Group) stop(base context.Context, grace time.Duration, results <-chan r
 	}
 }
 
+// UnlessStopped returns err, or nil if ctx has ended: what a stop interrupts has
+// not failed.
+func UnlessStopped(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil //nolint:nilerr // the stop explains it
+	}
+	return err
+}
+
 // lastMoment is what a part still gets when its turn comes after grace is over:
 // enough to close a file or a socket, too short to wait for a client.
 const lastMoment = 50 * time.Millisecond

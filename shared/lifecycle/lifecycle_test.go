@@ -54,6 +54,18 @@ func TestPartsStopInReverseOrder(t *testing.T) {
 	}
 }
 
+func TestAnErrorOfAStopIsNone(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	err := errors.New("the database does not answer")
+	if got := lifecycle.UnlessStopped(ctx, err); !errors.Is(got, err) {
+		t.Errorf("before the stop: %v", got)
+	}
+	cancel()
+	if got := lifecycle.UnlessStopped(ctx, err); got != nil {
+		t.Errorf("after the stop: %v", got)
+	}
+}
+
 func TestTheFirstErrorStopsAll(t *testing.T) {
 	var j journal
 	var g lifecycle.Group

@@ -34,4 +34,7 @@ const (
 )
 
 // Bugs are all of them.
-var Bugs = []Bug{AckBeforeCommit, RepairOff, DedupeOff, DrainWithoutFlush, LanesReordered, DropThousandth, StaleMembers, StateNotTold}
+var Bugs = []Bug{
+	AckBeforeCommit, RepairOff, DedupeOff, DrainWithoutFlush,
+	LanesReordered, DropThousandth, StaleMembers, StateNotTold,
+}

@@ -25,7 +25,8 @@ func TestEveryGoodbyeHasItsMeaning(t *testing.T) {
 			t.Errorf("%v: reconnect %v, logged out %v", code, e.Reconnect(), e.LoggedOut())
 		}
 		// What the client did itself says nothing against the server.
-		ours := loggedOut || code == chatv1.GoodbyeCode_GOODBYE_CODE_SLOW || code == chatv1.GoodbyeCode_GOODBYE_CODE_SILENT
+		ours := loggedOut || code == chatv1.GoodbyeCode_GOODBYE_CODE_SLOW ||
+			code == chatv1.GoodbyeCode_GOODBYE_CODE_SILENT
 		if e.Avoid() == ours {
 			t.Errorf("%v: avoid %v", code, e.Avoid())
 		}

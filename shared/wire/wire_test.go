@@ -434,7 +434,9 @@ func TestARequestThatTheServerWouldNotTakeIsNotSent(t *testing.T) {
 	})
 	c := transport{}.dial(t, to)
 	send := func(n int) *chatv1.ClientFrame {
-		return &chatv1.ClientFrame{RequestId: 2, Body: &chatv1.ClientFrame_Send{Send: &chatv1.Send{Body: make([]byte, n)}}}
+		return &chatv1.ClientFrame{
+			RequestId: 2, Body: &chatv1.ClientFrame_Send{Send: &chatv1.Send{Body: make([]byte, n)}},
+		}
 	}
 	before := []byte("before")
 	out, err := c.Append(before, send(32<<10))

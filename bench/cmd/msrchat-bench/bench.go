@@ -168,7 +168,8 @@ func (b *bench) remove(u *users.Users) {
 	}
 	b.show.line("deleting the accounts")
 	if err := u.Remove(context.WithoutCancel(b.cli.Context), b.db); err != nil {
-		fmt.Fprintf(os.Stderr, "%s: the accounts are still there (%v); '%s clean' deletes them\n", program, err, program)
+		fmt.Fprintf(os.Stderr, "%s: the accounts are still there (%v); '%s clean' deletes them\n",
+			program, err, program)
 	}
 }
 

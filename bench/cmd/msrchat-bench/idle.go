@@ -30,7 +30,8 @@ func idleCommand() *cli.Command {
 		Flags: append(append([]cli.Flag{
 			&cli.IntFlag{Name: "clients", Value: 10_000, Usage: "`NUMBER` of clients"},
 			&cli.Float64Flag{
-				Name: "connect-rate", Value: 2000, Usage: "connect at most this `NUMBER` a second; 0 for as fast as possible",
+				Name: "connect-rate", Value: 2000,
+				Usage: "connect at most this `NUMBER` a second; 0 for as fast as possible",
 			},
 			&cli.DurationFlag{Name: "duration", Value: 30 * time.Second, Usage: "hold them for this `DURATION`"},
 			&cli.BoolFlag{Name: "floor", Usage: "measure the relay too"},
@@ -58,7 +59,9 @@ func (s crowdSettings) validate() error {
 }
 
 func runIdle(c *cli.Context) error {
-	s := crowdSettings{Clients: c.Int("clients"), ConnectRate: c.Float64("connect-rate"), Duration: c.Duration("duration")}
+	s := crowdSettings{
+		Clients: c.Int("clients"), ConnectRate: c.Float64("connect-rate"), Duration: c.Duration("duration"),
+	}
 	if err := s.validate(); err != nil {
 		return process.Usage(err)
 	}

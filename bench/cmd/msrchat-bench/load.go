@@ -33,13 +33,20 @@ func loadCommand() *cli.Command {
 			"real table. Ratios to them are of the same round; only ratios compare between machines.",
 		Flags: append(append([]cli.Flag{
 			&cli.IntFlag{Name: "clients", Value: 200, Usage: "`NUMBER` of clients, even"},
-			&cli.IntFlag{Name: "window", Value: 1, Usage: "`NUMBER` of messages that each pair has outstanding (closed loop)"},
-			&cli.Float64Flag{Name: "rate", Usage: "`NUMBER` of messages that become due each second in all (open loop)"},
+			&cli.IntFlag{
+				Name: "window", Value: 1, Usage: "`NUMBER` of messages that each pair has outstanding (closed loop)",
+			},
+			&cli.Float64Flag{
+				Name: "rate", Usage: "`NUMBER` of messages that become due each second in all (open loop)",
+			},
 			&cli.StringFlag{Name: "size", Value: "128", Usage: "length of a text in `BYTES`, or MIN-MAX"},
 			&cli.DurationFlag{Name: "duration", Value: 10 * time.Second, Usage: "measure for this `DURATION`"},
-			&cli.DurationFlag{Name: "warmup", Value: 2 * time.Second, Usage: "measure nothing for this `DURATION` before"},
 			&cli.DurationFlag{
-				Name: "settle", Value: time.Minute, Usage: "wait at most this `DURATION` for what is under way at the end",
+				Name: "warmup", Value: 2 * time.Second, Usage: "measure nothing for this `DURATION` before",
+			},
+			&cli.DurationFlag{
+				Name: "settle", Value: time.Minute,
+				Usage: "wait at most this `DURATION` for what is under way at the end",
 			},
 			&cli.BoolFlag{Name: "floor", Usage: "measure the floors too"},
 			&cli.IntFlag{
@@ -216,8 +223,10 @@ func loadFigures(r *load.Result, set *proc.Set, before, after proc.Snapshot) []r
 
 func latencyFigures(key, label string, s latency.Summary) []report.Figure {
 	return []report.Figure{
-		report.Measure(key+"_p50_ms", label+" p50 ms", s.P50), report.Measure(key+"_p99_ms", label+" p99 ms", s.P99),
-		report.Measure(key+"_p999_ms", label+" p99.9 ms", s.P999), report.Measure(key+"_max_ms", label+" max ms", s.Max),
+		report.Measure(key+"_p50_ms", label+" p50 ms", s.P50),
+		report.Measure(key+"_p99_ms", label+" p99 ms", s.P99),
+		report.Measure(key+"_p999_ms", label+" p99.9 ms", s.P999),
+		report.Measure(key+"_max_ms", label+" max ms", s.Max),
 	}
 }
 

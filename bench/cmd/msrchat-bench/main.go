@@ -69,7 +69,8 @@ func floorCommand() *cli.Command {
 
 func cleanCommand() *cli.Command {
 	return &cli.Command{
-		Name: "clean", Usage: "delete all accounts that measurements made, and what they wrote", Flags: database.Flags(),
+		Name: "clean", Usage: "delete all accounts that measurements made, and what they wrote",
+		Flags: database.Flags(),
 		Action: func(c *cli.Context) error {
 			cfg, err := database.FromCLI(c)
 			if err != nil {

@@ -30,7 +30,9 @@ type sample struct {
 
 // begin forgets what was before the last sample.
 func (s *samples) begin() {
-	*s = samples{began: true, first: s.last, last: s.last, peak: make(map[string]float64), mean: make(map[string]float64)}
+	*s = samples{
+		began: true, first: s.last, last: s.last, peak: make(map[string]float64), mean: make(map[string]float64),
+	}
 }
 
 // take takes a sample, unless the last one is not sampleEvery old.

@@ -44,7 +44,9 @@ func stormCommand() *cli.Command {
 }
 
 func runStorm(c *cli.Context) error {
-	s := crowdSettings{Clients: c.Int("clients"), ConnectRate: c.Float64("connect-rate"), Timeout: c.Duration("timeout")}
+	s := crowdSettings{
+		Clients: c.Int("clients"), ConnectRate: c.Float64("connect-rate"), Timeout: c.Duration("timeout"),
+	}
 	if err := s.validate(); err != nil {
 		return process.Usage(err)
 	}

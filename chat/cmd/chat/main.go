@@ -4,8 +4,9 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
-	"strings"
+	"slices"
 
 	"github.com/urfave/cli/v2"
 
@@ -17,118 +18,108 @@ import (
 )
 
 func main() {
-	os.Exit(process.Run(context.Background(), app(), os.Args, os.Stderr))
+	os.Exit(run(context.Background(), os.Args, os.Stdout, os.Stderr))
 }
 
-func app() *cli.App {
-	return &cli.App{
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	return process.Run(ctx, &cli.App{
 		Name:    "chat",
 		Usage:   "hold users' connections and deliver their messages",
 		Version: process.Version(),
 		Description: "SIGTERM drains: connections are asked, at the pace of --drain-rate, to go to another\n" +
 			"server, messages under way are finished, then the process ends.",
-		Flags:  append(append(append(process.Flags(), flags()...), database.Flags()...), cache.Flags()...),
-		Action: serve,
-	}
+		Writer: stdout,
+		Flags:  flags(),
+		Action: func(c *cli.Context) error { return serve(c, stderr) },
+	}, args, stderr)
 }
 
 func flags() []cli.Flag {
-	port := func(name, usage string) []cli.Flag {
-		env := strings.ToUpper(name)
+	def := chat.Defaults()
+	port := func(name string, at chat.Listener, usage string) []cli.Flag {
+		bind, advertise := name+"-bind", name+"-advertise"
 		return []cli.Flag{
 			&cli.StringFlag{
-				Name:     name + "-bind",
-				Value:    "127.0.0.1:0",
-				EnvVars:  []string{"MSRCHAT_" + env + "_BIND"},
-				Usage:    "`HOST:PORT` " + usage,
-				Category: "Ports",
+				Name: bind, Value: at.Bind, EnvVars: process.Env(bind),
+				Usage: "`HOST:PORT` " + usage, Category: "Ports",
 			},
 			&cli.StringFlag{
-				Name:     name + "-advertise",
-				EnvVars:  []string{"MSRCHAT_" + env + "_ADVERTISE"},
-				Usage:    "`HOST:PORT` under which others reach it (default: the bound one)",
-				Category: "Ports",
+				Name: advertise, Value: at.Advertise, EnvVars: process.Env(advertise),
+				Usage: "`HOST:PORT` under which others reach it (default: the bound one)", Category: "Ports",
 			},
 		}
 	}
-	out := port("client", "for users")
-	out = append(out, port("relay", "for other chat servers (gRPC)")...)
-	out = append(out, port("health", "for health checks (grpc.health.v1)")...)
-	out = append(out, port("http", "for /metrics, /healthz and /readyz")...)
-	return append(out,
-		&cli.IntFlag{
-			Name:    "capacity",
-			Value:   chat.DefaultCapacity,
-			EnvVars: []string{"MSRCHAT_CAPACITY"},
-			Usage:   "admit at most this `NUMBER` of connections",
+	return slices.Concat(
+		process.Flags(),
+		port("client", def.Client, "for users"),
+		port("relay", def.Relay, "for other chat servers (gRPC)"),
+		port("health", def.Health, "for health checks (grpc.health.v1)"),
+		port("http", def.HTTP, "for /metrics, /healthz and /readyz"),
+		[]cli.Flag{
+			&cli.IntFlag{
+				Name: "capacity", Value: def.Capacity, EnvVars: process.Env("capacity"),
+				Usage: "admit at most this `NUMBER` of connections",
+			},
+			&cli.DurationFlag{
+				Name: "heartbeat", Value: def.Heartbeat, EnvVars: process.Env("heartbeat"),
+				Usage: "expect a frame from each client at least every `DURATION`",
+			},
+			&cli.DurationFlag{
+				Name: "drain", Value: def.Drain, EnvVars: process.Env("drain"),
+				Usage: "at a stop, have asked all connections to leave after this `DURATION`",
+			},
+			&cli.IntFlag{
+				Name: "drain-rate", Value: def.DrainRate, EnvVars: process.Env("drain-rate"),
+				Usage: "until then, ask at most this `NUMBER` of connections a second, all servers that leave together",
+			},
+			&cli.BoolFlag{
+				Name: "profile", EnvVars: process.Env("profile"),
+				Usage: "serve Go's profiles on the HTTP port, under /debug/pprof, for operators to see what takes time",
+			},
+			&cli.StringFlag{
+				Name: "tls-server-name", EnvVars: process.Env("tls-server-name"),
+				Usage: "`NAME` that clients verify, if a proxy in front speaks TLS",
+			},
 		},
-		&cli.DurationFlag{
-			Name:    "heartbeat",
-			Value:   chat.DefaultHeartbeat,
-			EnvVars: []string{"MSRCHAT_HEARTBEAT"},
-			Usage:   "expect a frame from each client at least every `DURATION`",
-		},
-		&cli.DurationFlag{
-			Name:    "drain",
-			Value:   chat.DefaultDrain,
-			EnvVars: []string{"MSRCHAT_DRAIN"},
-			Usage:   "at a stop, have asked all connections to leave after this `DURATION`",
-		},
-		&cli.IntFlag{
-			Name:    "drain-rate",
-			Value:   chat.DefaultDrainRate,
-			EnvVars: []string{"MSRCHAT_DRAIN_RATE"},
-			Usage:   "until then, ask at most this `NUMBER` of connections a second, all servers that leave together",
-		},
-		&cli.BoolFlag{
-			Name:    "profile",
-			EnvVars: []string{"MSRCHAT_PROFILE"},
-			Usage:   "serve Go's profiles on the HTTP port, under /debug/pprof, for operators to see what takes time",
-		},
-		&cli.StringFlag{
-			Name:    "tls-server-name",
-			EnvVars: []string{"MSRCHAT_TLS_SERVER_NAME"},
-			Usage:   "`NAME` that clients verify, if a proxy in front speaks TLS",
-		},
+		database.Flags(),
+		cache.Flags(),
 	)
 }
 
-func serve(c *cli.Context) error {
+// config reads the flags and the secrets.
+func config(c *cli.Context) (cfg chat.Config, err error) {
+	cfg = chat.Defaults()
 	p := process.FromCLI(c)
-	log, err := admin.Logger(p.LogLevel, os.Stderr)
+	cfg.Instance, cfg.Release, cfg.Zone = p.Instance, p.Release, p.Zone
+	cfg.ConsulAddr, cfg.Register = p.ConsulAddr, p.Register
+	for name, into := range map[string]*chat.Listener{
+		"client": &cfg.Client, "relay": &cfg.Relay, "health": &cfg.Health, "http": &cfg.HTTP,
+	} {
+		into.Bind, into.Advertise = c.String(name+"-bind"), c.String(name+"-advertise")
+	}
+	cfg.Capacity, cfg.Heartbeat = c.Int("capacity"), c.Duration("heartbeat")
+	cfg.Drain, cfg.DrainRate = c.Duration("drain"), c.Int("drain-rate")
+	cfg.TLSServerName, cfg.Profile = c.String("tls-server-name"), c.Bool("profile")
+	if cfg.Database, err = database.FromCLI(c); err != nil {
+		return cfg, err
+	}
+	cfg.Redis, err = cache.FromCLI(c)
+	return cfg, err
+}
+
+func serve(c *cli.Context, logTo io.Writer) error {
+	log, err := admin.Logger(process.FromCLI(c).LogLevel, logTo)
 	if err != nil {
 		return process.Usage(err)
 	}
-	db, err := database.FromCLI(c)
+	cfg, err := config(c)
 	if err != nil {
 		return process.Usage(err)
 	}
-	redis, err := cache.FromCLI(c)
-	if err != nil {
+	if err := cfg.Validate(); err != nil {
 		return process.Usage(err)
 	}
-	listener := func(name string) chat.Listener {
-		return chat.Listener{Bind: c.String(name + "-bind"), Advertise: c.String(name + "-advertise")}
-	}
-	s, err := chat.New(chat.Config{
-		Instance:      p.Instance,
-		Release:       p.Release,
-		Zone:          p.Zone,
-		ConsulAddr:    p.ConsulAddr,
-		Register:      p.Register,
-		Client:        listener("client"),
-		Relay:         listener("relay"),
-		Health:        listener("health"),
-		HTTP:          listener("http"),
-		Database:      db,
-		Redis:         redis,
-		Capacity:      c.Int("capacity"),
-		Heartbeat:     c.Duration("heartbeat"),
-		Drain:         c.Duration("drain"),
-		DrainRate:     c.Int("drain-rate"),
-		TLSServerName: c.String("tls-server-name"),
-		Profile:       c.Bool("profile"),
-	}, log)
+	s, err := chat.New(cfg, log)
 	if err != nil {
 		return fmt.Errorf("start: %w", err)
 	}

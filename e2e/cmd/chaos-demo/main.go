@@ -24,9 +24,9 @@ import (
 
 const description = `Starts the whole system as processes on this machine, and shows on one screen the
 real chat program of two people, ann and ben, and below them the director: it has
-both and twenty more devices talk, kills one process after the other, and says
-how the messages fared. You may type into both terminals; what you type is
-checked, too. Which process is killed when follows from --seed alone.
+both and twenty more devices talk, kills one process after the other, and counts
+what was lost. You may type into both terminals; what you type is checked, too.
+--seed alone decides which process is killed when.
 
 Keys: F2 ann, F3 ben, F4 the director; there q asks for the verdict now and Ctrl+C
 leaves. After the verdict any key leaves. Everything that was started, and every
@@ -52,7 +52,7 @@ func main() {
 		Flags: []cli.Flag{
 			&cli.Uint64Flag{
 				Name: "seed", Value: rand.Uint64N(1_000_000), DefaultText: "a random one, which is shown",
-				Usage: "`NUMBER` that the faults follow from",
+				Usage: "`NUMBER` that decides the faults",
 			},
 			&cli.DurationFlag{Name: "duration", Value: time.Minute, Usage: "go on for this `TIME`"},
 			&cli.DurationFlag{Name: "interval", Value: 8 * time.Second, Usage: "begin a fault every `TIME` at most"},
@@ -88,7 +88,7 @@ func run(c *cli.Context) (code int, err error) {
 		}
 	}
 	if cfg.Interval < time.Second || cfg.Duration < cfg.Interval || c.Args().Present() {
-		return 0, process.Usage(errors.New("the interval is at least 1s, the duration no less; there are no arguments"))
+		return 0, process.Usage(errors.New("want an interval of at least 1s, a duration no shorter, and no arguments"))
 	}
 	if cfg.Kinds, err = faults.Named(strings.Split(c.String("only"), ",")); err != nil {
 		return 0, process.Usage(err)

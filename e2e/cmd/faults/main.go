@@ -1,5 +1,5 @@
-// Command faults hurts a running msrChat for a while and proves that nothing was
-// lost: ./justw faults.
+// Command faults injects faults into a running msrChat and proves that nothing
+// was lost: ./justw faults.
 package main
 
 import (
@@ -22,12 +22,13 @@ import (
 
 const description = `Starts the whole system as processes on this machine, has people talk, and does
 one fault after another: kills, freezes and restarts every kind of process,
-breaks the connections between each pair, spoils frames, fills the database's
-disk. In the end it compares what every device saw with what the database holds.
+breaks the connections between each pair, drops, doubles and reorders frames,
+fills the database's disk. In the end it compares what every device saw with
+what the database holds.
 
-Every kind of fault comes equally often; which one when follows from --seed
-alone, so that a run can be made again. One Ctrl-C ends the faults, and what was
-done until then is judged; a second one ends everything at once.
+Every kind of fault comes equally often; --seed alone decides which one when, so
+that a run can be repeated. One Ctrl-C ends the faults, and what was done until
+then is judged; a second one ends everything at once.
 
 Exit codes: 0 nothing was lost and every fault healed; 1 a promise was broken, a
 fault did not heal, or it could not run (what happened is on the screen, the
@@ -37,19 +38,32 @@ func main() { os.Exit(process.Run(context.Background(), app(), os.Args, os.Stder
 
 func app() *cli.App {
 	return &cli.App{
-		Name: "faults", Usage: "hurt a running msrChat and prove that nothing is lost", Version: process.Version(), Description: description,
+		Name:        "faults",
+		Usage:       "inject faults into a running msrChat and prove that nothing is lost",
+		Version:     process.Version(),
+		Description: description,
 		Flags: []cli.Flag{
 			&cli.DurationFlag{Name: "duration", Value: 5 * time.Minute, Usage: "go on for this `TIME`"},
-			&cli.DurationFlag{Name: "interval", Value: 10 * time.Second, Usage: "begin a fault every `TIME`, or when the one before has healed"},
-			&cli.Uint64Flag{Name: "seed", Usage: "`NUMBER` that the plan follows from (default: a random one, which is printed)"},
+			&cli.DurationFlag{
+				Name: "interval", Value: 10 * time.Second,
+				Usage: "begin a fault every `TIME`, or when the one before has healed",
+			},
+			&cli.Uint64Flag{
+				Name: "seed", Usage: "`NUMBER` that decides the plan (default: a random one, which is printed)",
+			},
 			&cli.Float64Flag{Name: "rate", Value: 500, Usage: "have `NUMBER` messages a second typed"},
 			&cli.IntFlag{Name: "clients", Value: 200, Usage: "by a `NUMBER` of devices"},
-			&cli.StringFlag{Name: "only", Usage: "only these `KINDS` of faults, or families of them, with commas between"},
+			&cli.StringFlag{
+				Name: "only", Usage: "only these `KINDS` of faults, or families of them, separated by commas",
+			},
 			&cli.BoolFlag{Name: "list", Usage: "list the kinds of faults"},
 			&cli.BoolFlag{Name: "plan", Usage: "only print what would happen"},
 			&cli.BoolFlag{Name: "planted", Usage: "instead, plant each of the known bugs and show that it is found"},
 			&cli.BoolFlag{Name: "race", Usage: "build the servers with the race detector, which slows them"},
-			&cli.StringFlag{Name: "evidence", Usage: "keep what a failed run leaves in this `FOLDER` (default: a new one in the temporary folder)"},
+			&cli.StringFlag{
+				Name:  "evidence",
+				Usage: "keep what a failed run leaves in this `FOLDER` (default: a new one in the temporary folder)",
+			},
 			&cli.StringFlag{Name: "root", Value: ".", Hidden: true, Usage: "the checkout"},
 		},
 		Action: action,
@@ -77,7 +91,8 @@ func action(c *cli.Context) error {
 
 func config(c *cli.Context) (faults.Config, error) {
 	cfg := faults.Config{
-		Interval: c.Duration("interval"), Duration: c.Duration("duration"), Rate: c.Float64("rate"), Clients: c.Int("clients"),
+		Interval: c.Duration("interval"), Duration: c.Duration("duration"),
+		Rate: c.Float64("rate"), Clients: c.Int("clients"),
 		Seed: c.Uint64("seed"), Output: os.Stdout, Evidence: c.String("evidence"),
 	}
 	if c.Bool("race") {
@@ -87,7 +102,7 @@ func config(c *cli.Context) (faults.Config, error) {
 		cfg.Seed = rand.Uint64N(1_000_000)
 	}
 	if cfg.Interval < 100*time.Millisecond || cfg.Duration < cfg.Interval {
-		return cfg, errors.New("the interval must be at least 100ms, the duration no shorter than it")
+		return cfg, errors.New("the interval must be at least 100ms, and the duration no shorter")
 	}
 	if cfg.Clients < 3 || cfg.Clients > 10_000 || cfg.Rate <= 0 || cfg.Rate > 100_000 {
 		return cfg, errors.New("want 3 to 10000 clients and a rate from above 0 to 100000")
@@ -104,7 +119,7 @@ func config(c *cli.Context) (faults.Config, error) {
 	return cfg, err
 }
 
-// run does the faults and prints what came of them.
+// run does the faults and prints the result.
 func run(ctx context.Context, cfg faults.Config) error {
 	if cfg.Evidence == "" {
 		cfg.Evidence = filepath.Join(os.TempDir(), fmt.Sprintf("msrchat-faults-%d-%d", cfg.Seed, os.Getpid()))

@@ -25,7 +25,7 @@ func NewConcurrency(most int, reg prometheus.Registerer) *Concurrency {
 	c := &Concurrency{
 		slots: make(chan struct{}, most),
 		full: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "msrchat_gate_crowded_total", Help: "Requests refused because too many were being worked on.",
+			Name: "msrchat_gate_overloaded_total", Help: "Requests refused because too many were being worked on.",
 		}),
 	}
 	reg.MustRegister(c.full, prometheus.NewGaugeFunc(prometheus.GaugeOpts{

@@ -65,7 +65,7 @@ func TestOneTooManyIsRefusedWithARetryTime(t *testing.T) {
 	_ = half.Close()
 	<-busy.inside // the slow one
 	all.Wait()
-	if n := testutil.CollectAndCount(reg, "msrchat_gate_crowded_total", "msrchat_gate_requests"); n != 2 {
+	if n := testutil.CollectAndCount(reg, "msrchat_gate_overloaded_total", "msrchat_gate_requests"); n != 2 {
 		t.Errorf("%d metrics", n)
 	}
 	all.Go(func() { <-busy.inside })
@@ -139,7 +139,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 	if n, err := over.Read(make([]byte, 1)); err == nil || n != 0 {
 		t.Error("one too many was served")
 	}
-	if testutil.ToFloat64(c.useless.WithLabelValues("crowded")) != 1 {
+	if testutil.ToFloat64(c.unused.WithLabelValues("full")) != 1 {
 		t.Error("it is not counted")
 	}
 	if !strings.Contains(ask(first), "Connection: close") {

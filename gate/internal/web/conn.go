@@ -17,25 +17,25 @@ import (
 // limit on every connection is closed after its answer, so that idle ones make
 // room for requests.
 type Connections struct {
-	most    int64
-	open    atomic.Int64
-	useless *prometheus.CounterVec
+	most   int64
+	open   atomic.Int64
+	unused *prometheus.CounterVec
 }
 
 // NewConnections returns counters registered with reg, and a bound of most.
 func NewConnections(most int, reg prometheus.Registerer) *Connections {
 	c := &Connections{
 		most: int64(most),
-		useless: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "msrchat_gate_useless_connections_total",
+		unused: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "msrchat_gate_unused_connections_total",
 			Help: "Connections that ended without a request: silent (nothing was sent), malformed (not HTTP, " +
-				"too large a header, or too slow) or crowded (there were too many connections).",
+				"too large a header, or too slow) or full (there were too many connections).",
 		}, []string{"reason"}),
 	}
-	for _, reason := range []string{"silent", "malformed", "crowded"} {
-		c.useless.WithLabelValues(reason)
+	for _, reason := range []string{"silent", "malformed", "full"} {
+		c.unused.WithLabelValues(reason)
 	}
-	reg.MustRegister(c.useless, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+	reg.MustRegister(c.unused, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "msrchat_gate_connections", Help: "Open HTTP connections.",
 	}, func() float64 { return float64(c.open.Load()) }))
 	return c
@@ -66,7 +66,7 @@ func (l listener) Accept() (net.Conn, error) {
 			return &conn{Conn: accepted}, nil
 		}
 		l.connections.open.Add(-1)
-		l.connections.useless.WithLabelValues("crowded").Inc()
+		l.connections.unused.WithLabelValues("full").Inc()
 		_ = accepted.Close()
 	}
 }
@@ -102,9 +102,9 @@ func (c *Connections) State(nc net.Conn, state http.ConnState) {
 		switch {
 		case k.requests.Load():
 		case k.started.Load():
-			c.useless.WithLabelValues("malformed").Inc()
+			c.unused.WithLabelValues("malformed").Inc()
 		default:
-			c.useless.WithLabelValues("silent").Inc()
+			c.unused.WithLabelValues("silent").Inc()
 		}
 	}
 }

@@ -21,12 +21,12 @@ func main() {
 
 func app() *cli.App {
 	return &cli.App{
-		Name: "probe", Usage: "watch that a chat server loses no message", Version: process.Version(),
+		Name: "probe", Usage: "check that a chat server loses no message", Version: process.Version(),
 		Description: "It runs beside a chat server and takes its --instance and --release. Accounts of its\n" +
-			"own write to each other through this server and every other one, first some thousand\n" +
+			"own write to each other through this server and every other one, first a few thousand\n" +
 			"messages as a proof, then a trickle. /readyz answers 503 for good once a promise was\n" +
-			"broken, 429 (to Consul a warning) until the proof is complete and in trouble that breaks\n" +
-			"none, else 200.",
+			"broken, 429 (a warning to Consul) until the proof is complete and after failures that\n" +
+			"break none, otherwise 200.",
 		Flags:  append(append(process.Flags(), flags()...), database.Flags()...),
 		Action: watch,
 	}
@@ -44,7 +44,7 @@ func flags() []cli.Flag {
 		},
 		&cli.IntFlag{
 			Name: "slot", EnvVars: []string{"MSRCHAT_PROBE_SLOT", "NOMAD_ALLOC_INDEX"},
-			Usage: "`NUMBER` of the accounts to use: each chat server of the fleet its own",
+			Usage: "`NUMBER` of the set of accounts to use, a different one for each chat server",
 		},
 		&cli.IntFlag{
 			Name: "messages", Value: probe.DefaultMessages, EnvVars: []string{"MSRCHAT_PROBE_MESSAGES"},

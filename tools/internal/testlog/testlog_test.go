@@ -14,7 +14,7 @@ const events = `{"Action":"start","Package":"github.com/msrchat/msrchat/gate"}
 {"Action":"output","Package":"github.com/msrchat/msrchat/gate","Test":"TestA","Output":"noise\n"}
 {"Action":"pass","Package":"github.com/msrchat/msrchat/gate","Test":"TestA","Elapsed":0.1}
 {"Action":"output","Package":"github.com/msrchat/msrchat/gate","Test":"TestB","Output":"=== RUN   TestB\n"}
-{"Action":"output","Package":"github.com/msrchat/msrchat/gate","Test":"TestB","Output":"    a_test.go:12: consul is not on PATH\n"}
+{"Action":"output","Package":"github.com/msrchat/msrchat/gate","Test":"TestB","Output":"    a_test.go:1: no consul\n"}
 {"Action":"output","Package":"github.com/msrchat/msrchat/gate","Test":"TestB","Output":"--- SKIP: TestB (0.00s)\n"}
 {"Action":"skip","Package":"github.com/msrchat/msrchat/gate","Test":"TestB","Elapsed":0}
 {"Action":"output","Package":"github.com/msrchat/msrchat/gate","Output":"PASS\n"}
@@ -24,14 +24,15 @@ const events = `{"Action":"start","Package":"github.com/msrchat/msrchat/gate"}
 
 func TestPassingPackagesTakeALineAndSkipsAreListed(t *testing.T) {
 	got, outcome := account(t, events)
-	want := "ok    gate  1 tests, 1.23s\nnot run: gate TestB: consul is not on PATH\n"
+	want := "ok    gate  1 tests, 1.23s\nnot run: gate TestB: no consul\n"
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
 	gate := func(name string) []testlog.Test {
 		return []testlog.Test{{Package: "github.com/msrchat/msrchat/gate", Name: name}}
 	}
-	if diff := cmp.Diff(testlog.Outcome{Passed: gate("TestA"), Skipped: gate("TestB")}, outcome); diff != "" || !outcome.OK() {
+	diff := cmp.Diff(testlog.Outcome{Passed: gate("TestA"), Skipped: gate("TestB")}, outcome)
+	if diff != "" || !outcome.OK() {
 		t.Error(diff)
 	}
 }
