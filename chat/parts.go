@@ -95,7 +95,7 @@ func (s *Server) build() {
 	})
 	s.buildClients(dir)
 	s.gauge("connections", "Connections of users.", s.hub.Len)
-	s.gauge("capacity", "Connections of users that are admitted at most.", func() int { return s.cfg.Capacity })
+	s.gauge("capacity", "Largest number of user connections.", func() int { return s.cfg.Capacity })
 	s.gauge("sends_waiting", "Messages on their way into the log.", s.lanes.Waiting)
 }
 

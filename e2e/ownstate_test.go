@@ -65,10 +65,12 @@ func agree(t *testing.T, conversation, read uint64, draft string, windows ...win
 	for _, w := range windows {
 		testenv.Until(t, fmt.Sprintf("%s has read %d and the draft %q", w.name, read, draft), func() bool {
 			c := w.own(t, conversation)
-			return c.Own.Read == read && c.Own.Draft == draft && !c.Own.Unsent() && c.Unread() == int(c.HeadOrdinal-read)
+			return c.Own.Read == read && c.Own.Draft == draft && !c.Own.Unsent() &&
+				c.Unread() == int(c.HeadOrdinal-read)
 		})
 	}
-	t.Logf("%d windows agree on %d and %q after %v", len(windows), read, draft, time.Since(began).Round(time.Millisecond))
+	took := time.Since(began).Round(time.Millisecond)
+	t.Logf("%d windows agree on %d and %q after %v", len(windows), read, draft, took)
 }
 
 // noGate is the gate of a device without a network.
@@ -114,7 +116,8 @@ func TestDevicesAndWindowsAgree(t *testing.T) {
 	has := func(n uint64, windows ...window) {
 		t.Helper()
 		for _, w := range windows {
-			testenv.Until(t, fmt.Sprintf("%s has %d messages", w.name, n), func() bool { return w.own(t, id).Head == n })
+			what := fmt.Sprintf("%s has %d messages", w.name, n)
+			testenv.Until(t, what, func() bool { return w.own(t, id).Head == n })
 		}
 	}
 	has(9, one, two, phone)

@@ -53,7 +53,8 @@ func TestUpgrades(t *testing.T) {
 		f.Just("upgrade", service, "--set", "min_healthy_time=2s")
 		testenv.Until(t, "a new "+service, func() bool {
 			now := f.Passing(service)
-			return len(now) == len(old) && !slices.ContainsFunc(now, func(i string) bool { return slices.Contains(old, i) })
+			replaced := !slices.ContainsFunc(now, func(i string) bool { return slices.Contains(old, i) })
+			return len(now) == len(old) && replaced
 		})
 	}
 }
@@ -222,7 +223,8 @@ func table(done []upgraded) string {
 	fmt.Fprintln(w, "| upgrade\t| took\t| moves per connection\t| asked to leave\t| longest typed to shown\t|")
 	for i, u := range done {
 		fmt.Fprintf(w, "| %d\t| %.0f s\t| %d to %d\t| at most %d\t| %.2f s\t|\n",
-			i+1, u.end.Sub(u.began).Seconds(), slices.Min(u.moves), slices.Max(u.moves), slices.Max(u.asked), u.gap.Seconds())
+			i+1, u.end.Sub(u.began).Seconds(), slices.Min(u.moves), slices.Max(u.moves), slices.Max(u.asked),
+			u.gap.Seconds())
 	}
 	_ = w.Flush() // to memory
 	return text.String()

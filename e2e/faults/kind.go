@@ -1,4 +1,4 @@
-// Package faults hurts a running system, fault after fault, while people talk,
+// Package faults injects faults into a running system while people talk
 // and proves afterwards that nothing was lost. What happens when is a plan that
 // follows from a seed alone, so that a run can be made again.
 package faults
@@ -57,13 +57,19 @@ var Kinds = kinds()
 func kinds() []Kind {
 	var all []Kind
 	for _, p := range programs {
-		all = append(all, Kind{Name: "kill-" + p, Help: "SIGKILL; it is started again after a second", begin: signal(p, syscall.SIGKILL), held: true})
+		all = append(all, Kind{
+			Name: "kill-" + p, Help: "SIGKILL; it is started again after a second",
+			begin: signal(p, syscall.SIGKILL), held: true,
+		})
 	}
 	for _, p := range programs {
 		all = append(all, Kind{Name: "freeze-" + p, Help: "SIGSTOP, later SIGCONT", begin: freeze(p), held: true})
 	}
 	for _, p := range []string{"chat", "redis", "mysql", "consul"} {
-		all = append(all, Kind{Name: "restart-" + p, Help: "SIGTERM; it is started again after a second", begin: signal(p, syscall.SIGTERM), held: true})
+		all = append(all, Kind{
+			Name: "restart-" + p, Help: "SIGTERM; it is started again after a second",
+			begin: signal(p, syscall.SIGTERM), held: true,
+		})
 	}
 	all = append(all, Kind{Name: "flush-redis", Help: "FLUSHALL", begin: flush})
 	for _, pair := range arena.Pairs {
@@ -77,10 +83,14 @@ func kinds() []Kind {
 			Name: "relay-frames", Help: "a third of the frames between chat servers dropped, doubled or reordered",
 			Variants: []string{"drop", "double", "reorder"}, begin: spoil,
 		},
-		Kind{Name: "disk-full", Help: "MariaDB's disk has no room left", begin: fill, Missing: func(a *arena.Arena) error { return a.Disk.Missing }},
+		Kind{
+			Name: "disk-full", Help: "MariaDB's disk has no room left",
+			begin: fill, Missing: func(a *arena.Arena) error { return a.Disk.Missing },
+		},
 		Kind{
 			Name: "clock-redis", Help: "the clock of Redis jumps an hour ahead, or back, and later to the right time",
-			Variants: []string{"ahead", "back"}, begin: jump, Missing: func(a *arena.Arena) error { return a.Clock.Missing },
+			Variants: []string{"ahead", "back"}, begin: jump,
+			Missing: func(a *arena.Arena) error { return a.Clock.Missing },
 		},
 	)
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/msrchat/msrchat/e2e/arena"
 )
 
-// people are those who talk while the system is hurt, and visitors, who come
+// people are those who talk while faults are injected, and visitors, who come
 // after each fault to try whether it works again.
 type people struct {
 	arena    *arena.Arena

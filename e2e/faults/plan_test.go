@@ -44,7 +44,12 @@ func TestNamed(t *testing.T) {
 	for _, c := range []struct {
 		names []string
 		want  int
-	}{{nil, len(faults.Kinds)}, {[]string{"kill-chat"}, 1}, {[]string{"kill"}, 6}, {[]string{"kill", "kill-chat", "net"}, 12}} {
+	}{
+		{nil, len(faults.Kinds)},
+		{[]string{"kill-chat"}, 1},
+		{[]string{"kill"}, 6},
+		{[]string{"kill", "kill-chat", "net"}, 12},
+	} {
 		if got, err := faults.Named(c.names); err != nil || len(got) != c.want {
 			t.Errorf("%v: %d kinds, %v; want %d", c.names, len(got), err, c.want)
 		}

@@ -125,7 +125,8 @@ func (r *Result) String() string {
 	if r.Bug != "" {
 		fmt.Fprintf(&b, ", with the bug %s planted", r.Bug)
 	}
-	fmt.Fprintf(&b, "; %d messages were typed, %d were not because too much waited\n\n", r.Counts.Typed, r.Counts.HeldBack+r.Counts.Missed)
+	fmt.Fprintf(&b, "; %d messages were typed, %d were not because too much waited\n\n",
+		r.Counts.Typed, r.Counts.HeldBack+r.Counts.Missed)
 	if r.Report != nil {
 		b.WriteString(r.Report.String())
 	}

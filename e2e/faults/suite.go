@@ -76,7 +76,9 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 	if cfg.Output == nil {
 		cfg.Output = io.Discard
 	}
-	a, err := arena.Start(ctx, arena.Config{Root: cfg.Root, Bin: cfg.Bin, BuildFlags: cfg.BuildFlags, Bug: cfg.Bug, Output: cfg.Output})
+	a, err := arena.Start(ctx, arena.Config{
+		Root: cfg.Root, Bin: cfg.Bin, BuildFlags: cfg.BuildFlags, Bug: cfg.Bug, Output: cfg.Output,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -200,7 +202,8 @@ func (s *suite) steps(life, ctx context.Context, stopTyping func()) {
 		done := s.step(life, ctx, step, atEnd)
 		s.cfg.Guest.Over(done)
 		s.result.Done = append(s.result.Done, done)
-		fmt.Fprintf(s.cfg.Output, "%7.1f s  %3d/%d  %s\n", time.Since(s.began).Seconds(), step.N, len(s.cfg.Steps), s.line(done))
+		fmt.Fprintf(s.cfg.Output, "%7.1f s  %3d/%d  %s\n",
+			time.Since(s.began).Seconds(), step.N, len(s.cfg.Steps), s.line(done))
 		if done.Err != nil {
 			s.result.fail(step.String(), done.Err)
 		}

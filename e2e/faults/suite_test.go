@@ -49,13 +49,17 @@ func servers(t *testing.T) string {
 
 // The short form of ./justw faults: each family of faults at least once.
 func TestNothingIsLost(t *testing.T) {
-	kinds, err := faults.Named([]string{"kill-chat", "freeze-chat", "restart-chat", "kill-mysql", "flush-redis", "net-chat-chat", "net-client-chat", "relay-frames", "disk-full"})
+	kinds, err := faults.Named([]string{
+		"kill-chat", "freeze-chat", "restart-chat", "kill-mysql", "flush-redis",
+		"net-chat-chat", "net-client-chat", "relay-frames", "disk-full",
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	const seed = 1
 	result, err := faults.Run(t.Context(), faults.Config{
-		Bin: servers(t), Steps: faults.Plan(seed, kinds, len(kinds)), Interval: time.Second, Rate: 300, Clients: 60, Seed: seed,
+		Bin: servers(t), Steps: faults.Plan(seed, kinds, len(kinds)), Interval: time.Second,
+		Rate: 300, Clients: 60, Seed: seed,
 		Output: t.Output(),
 	})
 	if err != nil {

@@ -36,9 +36,15 @@ var Trials = []Trial{
 	// The pushes of a conversation's last message are dropped.
 	{Bug: planted.RepairOff, faults: []string{"relay-frames drop"}, Expect: []check.Kind{check.Missing, check.Late}},
 	// Clients of the dead server send again what it had committed.
-	{Bug: planted.DedupeOff, faults: []string{"kill-chat", "kill-chat"}, Expect: []check.Kind{check.Doubled, check.Untyped}},
+	{
+		Bug: planted.DedupeOff, faults: []string{"kill-chat", "kill-chat"},
+		Expect: []check.Kind{check.Doubled, check.Untyped},
+	},
 	// People go on typing until they are asked to leave.
-	{Bug: planted.DrainWithoutFlush, faults: []string{"restart-chat", "restart-chat"}, Expect: []check.Kind{check.Lost}},
+	{
+		Bug: planted.DrainWithoutFlush, faults: []string{"restart-chat", "restart-chat"},
+		Expect: []check.Kind{check.Lost},
+	},
 	// Several messages of a device wait in one lane.
 	{Bug: planted.LanesReordered, faults: []string{"freeze-mysql"}, Expect: []check.Kind{check.Reordered}},
 	// 500 a second over three servers: each has had its thousandth after seven

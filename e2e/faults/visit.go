@@ -36,7 +36,8 @@ func (p *people) expect(ctx context.Context) error {
 		return err
 	}
 	for instance, address := range servers {
-		p.visitors = append(p.visitors, visitor{all[len(p.visitors)], client.Endpoint{Instance: instance, Address: address}})
+		at := client.Endpoint{Instance: instance, Address: address}
+		p.visitors = append(p.visitors, visitor{all[len(p.visitors)], at})
 	}
 	return nil
 }

@@ -87,7 +87,7 @@ func (d *Directory) OpenDirect(
 ) (c *chatv1.Conversation, created bool, err error) {
 	_, key, err := text.FindName(peerName)
 	if err != nil {
-		return nil, false, err
+		return nil, false, errs.From(err).In("peer_name")
 	}
 	peer := &chatv1.User{}
 	err = d.db.QueryRowContext(ctx, "SELECT id, name FROM users WHERE name_key = ?", key).Scan(&peer.Id, &peer.Name)

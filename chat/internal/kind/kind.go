@@ -24,7 +24,16 @@ type Kind struct {
 const Text = content.Text
 
 var table = []Kind{
-	{Number: Text, Name: "text", Check: func(body []byte) error { return text.Message(string(body)) }},
+	{Number: Text, Name: "text", Check: checkText},
+}
+
+// checkText names the field that a client author knows.
+func checkText(body []byte) error {
+	err := text.Message(string(body))
+	if err == nil {
+		return nil
+	}
+	return errs.From(err).In("body")
 }
 
 var errUnknown = errs.New(errs.CodeInvalid, "this server does not know that kind of content").In("kind")

@@ -20,7 +20,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		conflicts: counter("conflicts_total", "Batches that met another writer or a repeated message."),
 		existing:  counter("existing_total", "Events that were in the log already."),
 		locked:    counter("locked_total", "Transactions that took locks because of a conflict."),
-		lost:      counter("lost_connections_total", "Connections that broke under a statement."),
+		lost:      counter("lost_connections_total", "Connections that broke during a statement."),
 		queueFull: counter("queue_full_total", "Appends that had to wait for room in the queue."),
 		batchRows: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "msrchat_log_batch_rows",

@@ -115,8 +115,8 @@ func New(opts Options) *Repair {
 		opts:      opts,
 		recent:    make(map[subject]*recent),
 		dirty:     make(map[uint64]struct{}),
-		announced: counter("told_total", "Heads announced once more to their readers."),
-		compared:  counter("checked_total", "Users compared with the log."),
+		announced: counter("announced_total", "Heads announced once more to their readers."),
+		compared:  counter("compared_total", "Users compared with the log."),
 		lost:      counter("lost_total", "Heads that found no room; all users are compared with the log instead."),
 	}
 	if opts.Registerer != nil {

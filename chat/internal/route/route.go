@@ -102,7 +102,7 @@ func New(opts Options) *Table {
 		incomplete: true,
 		expired:    time.Now().Add(livenessTTL),
 		failures:   counter("failures_total", "Exchanges with Redis about routes that failed."),
-		unknown:    counter("blind_total", "Deliveries sent to a server without knowing that the reader is there."),
+		unknown:    counter("unknown_total", "Deliveries sent to a server without knowing that the reader is there."),
 		removed:    make(chan struct{}, 1),
 	}
 	t.adds = batch.New(maxTogether, 4*timeout, func(ctx context.Context, routes []local) ([]struct{}, error) {

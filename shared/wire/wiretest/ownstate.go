@@ -56,8 +56,14 @@ func OwnStates(t *testing.T, one, two Device, conversation uint64) {
 			name: "a draft by a device that had seen the present one", set: draft(2, "dear 波", now-9500),
 			number: 3, read: 2, ordinal: 2, draft: "dear 波",
 		},
-		{name: "not seen, edited before", set: draft(2, "old", now-9900), number: 3, read: 2, ordinal: 2, draft: "dear 波"},
-		{name: "not seen, edited later", set: draft(0, "later", now-9000), number: 4, read: 2, ordinal: 2, draft: "later"},
+		{
+			name: "not seen, edited before", set: draft(2, "old", now-9900),
+			number: 3, read: 2, ordinal: 2, draft: "dear 波",
+		},
+		{
+			name: "not seen, edited later", set: draft(0, "later", now-9000),
+			number: 4, read: 2, ordinal: 2, draft: "later",
+		},
 		{name: "the same text", set: draft(4, "later", now-8000), number: 4, read: 2, ordinal: 2, draft: "later"},
 		{
 			name: "a mark alone leaves the draft", set: &chatv1.SetOwnState{ReadSeq: 3},
