@@ -28,7 +28,7 @@ const (
 // Down stops the services, then the agents, and waits until all processes are
 // gone. The databases' files stay unless purge. It is safe if nothing runs, and
 // if agents died and left tasks behind. A fleet that another manager started is
-// refused.
+// refused, and one that another checkout started is left alone.
 func (f *Fleet) Down(ctx context.Context, manager string, purge bool) error {
 	start := time.Now()
 	unlock, err := f.dir.Lock()
@@ -43,7 +43,9 @@ func (f *Fleet) Down(ctx context.Context, manager string, purge bool) error {
 	if holder != "" && holder != manager {
 		return f.dir.Claim(manager) // an error that says how to take it down
 	}
-	if err := f.stopJobs(ctx); err != nil {
+	if err := f.foreign(); err != nil {
+		f.printf("%v; it is left alone.\n", err)
+	} else if err := f.stopJobs(ctx); err != nil {
 		return err
 	}
 	for _, a := range slices.Backward(f.agents("")) {
@@ -61,6 +63,8 @@ func (f *Fleet) Down(ctx context.Context, manager string, purge bool) error {
 		return fmt.Errorf("remove the fleet's state: %w", err)
 	}
 	switch {
+	case purge && holder == "":
+		f.printf("No fleet was up. What an earlier one kept in %s is gone.\n", f.dir.Data())
 	case purge:
 		f.printf("The fleet is down and its data is gone (%s).\n", seconds(time.Since(start)))
 	case holder == "":

@@ -112,6 +112,20 @@ func (f *Fleet) holder(port int) (taken, ours bool, who string) {
 	return taken, ours, who
 }
 
+// foreign returns an error if what listens on an agent's port is not of this fleet:
+// another checkout's answers there in the same way.
+func (f *Fleet) foreign() error {
+	for _, port := range []int{f.ports.NomadHTTP(), f.ports.ConsulHTTP()} {
+		if taken, ours, who := f.holder(port); taken && !ours {
+			if who == "" {
+				who = "another user's program"
+			}
+			return fmt.Errorf("port %d is held by %s, which is not of the fleet in %s", port, who, f.dir.Path())
+		}
+	}
+	return nil
+}
+
 // Consul is a client of this fleet's Consul.
 func (f *Fleet) Consul() *consul.Client { return f.consul }
 

@@ -50,6 +50,7 @@ func TestLifeOfAFleet(t *testing.T) {
 
 	mailGoesThrough(t, dir, base)
 	otherManagerIsRefused(t, dir, base)
+	anotherCheckoutIsLeftAlone(t, dir, base)
 
 	// Down works without Nomad too, and leaves nothing.
 	tasks := process.Tasks(dir.Path())
@@ -169,6 +170,24 @@ func otherManagerIsRefused(t *testing.T, dir state.Dir, base int) {
 	}
 	if _, err := fleet.New(checkout(t), dir, base+1, &bytes.Buffer{}); err == nil {
 		t.Error("another port base is taken while the fleet is up")
+	}
+}
+
+// anotherCheckoutIsLeftAlone takes down and asks for secrets from a checkout whose
+// own fleet is not up, on the same ports.
+func anotherCheckoutIsLeftAlone(t *testing.T, dir state.Dir, base int) {
+	t.Helper()
+	before := pids(dir)
+	out := &bytes.Buffer{}
+	other := open(t, openState(t), base, out)
+	if err := other.Down(t.Context(), state.ByUp, true); err != nil || !strings.Contains(out.String(), "left alone") {
+		t.Errorf("down: %v\n%s", err, out)
+	}
+	if err := other.Secrets(t.Context()); err == nil || strings.Contains(out.String(), "password") {
+		t.Errorf("secrets of another checkout: %v\n%s", err, out)
+	}
+	if diff := cmp.Diff(before, pids(dir)); diff != "" {
+		t.Errorf("another checkout's down (-before +after):\n%s", diff)
 	}
 }
 

@@ -98,6 +98,9 @@ func (f *Fleet) varsPath() string { return filepath.Join(f.dir.Path(), varsFile)
 // there are none. It is for a pipe: Terraform, whose state may have been lost,
 // must not write new secrets while the databases run with these.
 func (f *Fleet) Secrets(ctx context.Context) error {
+	if err := f.foreign(); err != nil {
+		return err
+	}
 	variable, _, err := f.nomad.Variables().Peek(secretsPath, (&nomad.QueryOptions{}).WithContext(ctx))
 	if err != nil {
 		return fmt.Errorf("read nomad variable %s: %w", secretsPath, err)
