@@ -378,12 +378,13 @@ job "chat" {
       # on, because a restart here would close every user's connection.
       template {
         destination = "secrets/env"
+        perms       = "600"
         env         = true
         change_mode = "noop"
         data        = <<-ENV
           {{ with nomadVar "nomad/jobs" -}}
-          MSRCHAT_MYSQL_PASSWORD={{ .mysql_password }}
-          {{ with .redis_password.Value }}MSRCHAT_REDIS_PASSWORD={{ . }}{{ end }}
+          MSRCHAT_MYSQL_PASSWORD={{ .mysql_password.Value | trimSuffix "\n" | toJSON }}
+          {{ with .redis_password.Value }}MSRCHAT_REDIS_PASSWORD={{ . | trimSuffix "\n" | toJSON }}{{ end }}
           {{- end }}
         ENV
       }
@@ -454,11 +455,12 @@ job "chat" {
 
         template {
           destination = "secrets/env"
+          perms       = "600"
           env         = true
           change_mode = "noop"
           data        = <<-ENV
             {{ with nomadVar "nomad/jobs" -}}
-            MSRCHAT_MYSQL_PASSWORD={{ .mysql_password }}
+            MSRCHAT_MYSQL_PASSWORD={{ .mysql_password.Value | trimSuffix "\n" | toJSON }}
             {{- end }}
           ENV
         }

@@ -97,6 +97,12 @@ variable "redis_addr" {
   description = "host:port of Redis, several with commas for a cluster."
 }
 
+variable "trusted_proxies" {
+  type        = list(string)
+  default     = []
+  description = "Networks of the load balancers before the gates, such as 10.0.0.0/8. Of a request from there X-Forwarded-For names the client; without it all people behind a balancer share one client's limits."
+}
+
 variable "smtp_addr" {
   type        = string
   default     = "127.0.0.1:7725"
@@ -263,22 +269,25 @@ job "gate" {
         MSRCHAT_SMTP_ADDR      = var.smtp_addr
         MSRCHAT_SMTP_FROM      = var.smtp_from
         MSRCHAT_SMTP_TLS       = var.smtp_tls
+        MSRCHAT_TRUSTED_PROXY  = join(",", var.trusted_proxies)
       }
 
       # All but mysql_password are optional; without code_secret the hashes of the
       # codes in Redis are salted, but have no key. A new password is used from the
-      # next deployment on.
+      # next deployment on. A secret may have any characters; a newline at its end,
+      # as of a file, is not part of it.
       template {
         destination = "secrets/env"
+        perms       = "600"
         env         = true
         change_mode = "noop"
         data        = <<-ENV
           {{ with nomadVar "nomad/jobs" -}}
-          MSRCHAT_MYSQL_PASSWORD={{ .mysql_password }}
-          {{ with .code_secret.Value }}MSRCHAT_CODE_SECRET={{ . }}{{ end }}
-          {{ with .redis_password.Value }}MSRCHAT_REDIS_PASSWORD={{ . }}{{ end }}
-          {{ with .smtp_user.Value }}MSRCHAT_SMTP_USER={{ . }}{{ end }}
-          {{ with .smtp_password.Value }}MSRCHAT_SMTP_PASSWORD={{ . }}{{ end }}
+          MSRCHAT_MYSQL_PASSWORD={{ .mysql_password.Value | trimSuffix "\n" | toJSON }}
+          {{ with .code_secret.Value }}MSRCHAT_CODE_SECRET={{ . | trimSuffix "\n" | toJSON }}{{ end }}
+          {{ with .redis_password.Value }}MSRCHAT_REDIS_PASSWORD={{ . | trimSuffix "\n" | toJSON }}{{ end }}
+          {{ with .smtp_user.Value }}MSRCHAT_SMTP_USER={{ . | trimSuffix "\n" | toJSON }}{{ end }}
+          {{ with .smtp_password.Value }}MSRCHAT_SMTP_PASSWORD={{ . | trimSuffix "\n" | toJSON }}{{ end }}
           {{- end }}
         ENV
       }

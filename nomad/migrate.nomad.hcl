@@ -118,9 +118,10 @@ job "migrate" {
 
       template {
         destination = "secrets/env"
+        perms       = "600"
         env         = true
         change_mode = "noop"
-        data        = "{{ with nomadVar \"nomad/jobs\" }}MSRCHAT_MYSQL_PASSWORD={{ .mysql_password }}{{ end }}"
+        data        = "{{ with nomadVar \"nomad/jobs\" }}MSRCHAT_MYSQL_PASSWORD={{ .mysql_password.Value | trimSuffix \"\\n\" | toJSON }}{{ end }}"
       }
 
       resources {

@@ -207,8 +207,8 @@ job "mysql" {
         data        = <<-SQL
           {{ with nomadVar "nomad/jobs" -}}
           CREATE DATABASE IF NOT EXISTS `${var.mysql_database}` CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
-          CREATE USER IF NOT EXISTS '${var.mysql_user}'@'%' IDENTIFIED BY '{{ .mysql_password }}';
-          ALTER USER '${var.mysql_user}'@'%' IDENTIFIED BY '{{ .mysql_password }}';
+          CREATE USER IF NOT EXISTS '${var.mysql_user}'@'%' IDENTIFIED BY '{{ .mysql_password.Value | trimSuffix "\n" | replaceAll "\\" "\\\\" | replaceAll "'" "''" | replaceAll "\n" "\\n" }}';
+          ALTER USER '${var.mysql_user}'@'%' IDENTIFIED BY '{{ .mysql_password.Value | trimSuffix "\n" | replaceAll "\\" "\\\\" | replaceAll "'" "''" | replaceAll "\n" "\\n" }}';
           GRANT ALL PRIVILEGES ON `${var.mysql_database}`.* TO '${var.mysql_user}'@'%';
           {{- end }}
         SQL

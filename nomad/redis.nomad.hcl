@@ -126,7 +126,7 @@ job "redis" {
           dir "${var.data_dir}/redis"
           daemonize no
           pidfile "${var.data_dir}/redis/redis.pid"
-          {{ with nomadVar "nomad/jobs" }}{{ with .redis_password.Value }}requirepass {{ . }}{{ end }}{{ end }}
+          {{ with nomadVar "nomad/jobs" }}{{ with .redis_password.Value }}requirepass "{{ . | trimSuffix "\n" | replaceAll "\\" "\\\\" | replaceAll "\"" "\\\"" | replaceAll "\n" "\\n" }}"{{ end }}{{ end }}
 
           # Sessions and routes survive a restart, to spare the database a burst of
           # look-ups. Losing the last second does no harm.
@@ -143,9 +143,10 @@ job "redis" {
       # redis-cli reads its password from here.
       template {
         destination = "secrets/env"
+        perms       = "600"
         env         = true
         change_mode = "noop"
-        data        = "{{ with nomadVar \"nomad/jobs\" }}{{ with .redis_password.Value }}REDISCLI_AUTH={{ . }}{{ end }}{{ end }}"
+        data        = "{{ with nomadVar \"nomad/jobs\" }}{{ with .redis_password.Value }}REDISCLI_AUTH={{ . | trimSuffix \"\\n\" | toJSON }}{{ end }}{{ end }}"
       }
 
       resources {

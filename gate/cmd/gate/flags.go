@@ -161,6 +161,9 @@ func config(c *cli.Context) (gate.Config, error) {
 		return cfg, err
 	}
 	for _, s := range c.StringSlice("trusted-proxy") {
+		if s == "" { // the environment variable is set and empty, as the job has it
+			continue
+		}
 		network, err := netip.ParsePrefix(s)
 		if err != nil {
 			return cfg, fmt.Errorf("--trusted-proxy %q is not a network such as 10.0.0.0/8", s)

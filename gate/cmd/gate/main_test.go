@@ -115,8 +115,10 @@ func TestFlagsAndEnvironment(t *testing.T) {
 		t.Errorf("instance %q, release %q, proxies %v", got.Instance, got.Release, got.TrustedProxies)
 	}
 	// Limits are pointers: one parse must not change the defaults of the next.
-	if again, err := parsed(t); err != nil || again.Codes.PerAddress != gate.Defaults().Codes.PerAddress {
-		t.Errorf("parsed again: %v, %v", again.Codes.PerAddress, err)
+	t.Setenv("MSRCHAT_TRUSTED_PROXY", "") // as the job has it
+	again, err := parsed(t)
+	if err != nil || again.Codes.PerAddress != gate.Defaults().Codes.PerAddress || len(again.TrustedProxies) != 0 {
+		t.Errorf("parsed again: %v, %v, %v", again.Codes.PerAddress, again.TrustedProxies, err)
 	}
 }
 
