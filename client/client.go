@@ -12,7 +12,6 @@ import (
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
 
 	"github.com/msrchat/msrchat/client/store"
-	"github.com/msrchat/msrchat/shared/content"
 	"github.com/msrchat/msrchat/shared/errs"
 	"github.com/msrchat/msrchat/shared/text"
 )
@@ -72,8 +71,10 @@ type Client struct {
 	ops    chan func(*owner) // run by the owner's goroutine
 	wake   chan struct{}     // the outbox got something; holds one signal
 
-	mu   sync.Mutex
-	link Link // the latest state; under mu
+	mu         sync.Mutex
+	link       Link   // the latest state; under mu
+	epoch      uint64 // the log epoch; under mu
+	firstEpoch uint64 // what epoch was set to when it was 0; under mu
 }
 
 // Open starts a client. It returns without waiting for a connection; the error
@@ -106,6 +107,7 @@ func Open(ctx context.Context, opt Options) (*Client, error) {
 		cancel()
 		return nil, fmt.Errorf("open client: %w", err)
 	}
+	c.epoch = o.sync.epoch
 	go o.run()
 	return c, nil
 }
@@ -210,27 +212,7 @@ func (c *Client) onOwner(ctx context.Context, fn func(*owner) error) error {
 // It does not wait for the network. Messages of one goroutine are sent in the order
 // of their calls.
 func (c *Client) Send(ctx context.Context, conversation uint64, message string) (Outgoing, error) {
-	if err := text.Message(message); err != nil {
-		return Outgoing{}, err
-	}
-	if conversation == 0 {
-		return Outgoing{}, errs.New(errs.CodeInvalid, "the message is for nobody").In("conversation")
-	}
-	id, err := store.NewMessageID()
-	if err != nil {
-		return Outgoing{}, fmt.Errorf("make message id: %w", err)
-	}
-	out, err := c.opt.Store.Enqueue(ctx, Outgoing{
-		ID: id, Conversation: conversation, Kind: content.Text, Body: []byte(message), At: time.Now(),
-	})
-	if err != nil {
-		return Outgoing{}, err
-	}
-	select {
-	case c.wake <- struct{}{}:
-	default: // it is awake
-	}
-	return out, nil
+	return c.In(c.Epoch()).Send(ctx, conversation, message)
 }
 
 // Wait waits until a message is settled: acknowledged (nil), or refused (an
@@ -297,18 +279,17 @@ func (c *Client) OpenDirect(ctx context.Context, name string) (Conversation, err
 	}
 	f, err := c.request(ctx, &chatv1.ClientFrame{Body: &chatv1.ClientFrame_OpenDirect{
 		OpenDirect: &chatv1.OpenDirect{PeerName: display},
-	}})
+	}}, func(o *owner, f *chatv1.ServerFrame) error {
+		conv, err := asConversation(f.GetConversation())
+		if err != nil {
+			return err
+		}
+		return o.opened(key, conv)
+	})
 	if err != nil {
 		return Conversation{}, err
 	}
-	conv, err := asConversation(f.GetConversation())
-	if err != nil {
-		return Conversation{}, err
-	}
-	if err := c.onOwner(ctx, func(o *owner) error { return o.opened(key, conv) }); err != nil {
-		return Conversation{}, err
-	}
-	return conv, nil
+	return asConversation(f.GetConversation())
 }
 
 // Conversations asks the server for all conversations of the user, by id.
@@ -317,7 +298,7 @@ func (c *Client) Conversations(ctx context.Context) ([]Conversation, error) {
 	for after := uint64(0); ; {
 		f, err := c.request(ctx, &chatv1.ClientFrame{Body: &chatv1.ClientFrame_ListConversations{
 			ListConversations: &chatv1.ListConversations{AfterId: after, Limit: listPage},
-		}})
+		}}, nil)
 		if err != nil {
 			return nil, err
 		}
@@ -335,9 +316,22 @@ func (c *Client) Conversations(ctx context.Context) ([]Conversation, error) {
 
 // History asks the server for a part of a log. It waits for a connection.
 func (c *Client) History(ctx context.Context, conversation uint64, part Range) (Page, error) {
+	return c.history(ctx, conversation, part, func(*owner, Page) {})
+}
+
+// history has the owner take the page.
+func (c *Client) history(
+	ctx context.Context, conversation uint64, part Range, take func(*owner, Page),
+) (Page, error) {
 	f, err := c.request(ctx, &chatv1.ClientFrame{Body: &chatv1.ClientFrame_History{History: &chatv1.History{
 		ConversationId: conversation, After: part.After, Before: part.Before, Limit: uint32(max(part.Limit, 0)),
-	}}})
+	}}}, func(o *owner, f *chatv1.ServerFrame) error {
+		page, err := asPage(f.GetHistoryPage(), conversation)
+		if err == nil {
+			take(o, page)
+		}
+		return err
+	})
 	if err != nil {
 		return Page{}, err
 	}
@@ -367,11 +361,10 @@ func (c *Client) Messages(ctx context.Context, conversation, before uint64, limi
 	if n := len(have); n > 0 {
 		end, limit = have[0].Seq, limit-n
 	}
-	page, err := c.History(ctx, conversation, Range{Before: end, Limit: limit})
+	page, err := c.history(ctx, conversation, Range{Before: end, Limit: limit}, func(o *owner, page Page) {
+		o.keep(page.Messages)
+	})
 	if err != nil {
-		return have, err
-	}
-	if err := c.do(ctx, func(o *owner) { o.keep(page.Messages) }); err != nil {
 		return have, err
 	}
 	return append(page.Messages, have...), nil

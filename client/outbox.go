@@ -321,7 +321,7 @@ func (o *owner) resolve(l *lane, provisional uint64) bool {
 		switch {
 		case err == nil:
 			l.held, l.refusals = false, 0
-		case errs.MayPass(err) || errs.CodeOf(err) == errs.CodeUnauthenticated:
+		case errs.MayPass(err) || errs.CodeOf(err) == errs.CodeUnauthenticated || errors.Is(err, store.ErrStale):
 			o.hold(l, err)
 		default:
 			o.unresolvable(provisional, err)

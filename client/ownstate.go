@@ -162,12 +162,8 @@ func (o *owner) tellOwed() {
 // SetRead raises the read mark of a conversation. It is kept here at once and told
 // to the server when there is one.
 func (c *Client) SetRead(ctx context.Context, conversation, seq uint64) error {
-	return c.onOwner(ctx, func(o *owner) error {
-		return o.setOwn(conversation, func(conv Cached) func(*OwnState) {
-			seq, ordinal := o.ordinalOf(conv, seq)
-			return func(own *OwnState) { own.SetRead(seq, ordinal) }
-		})
-	})
+	_, err := c.In(c.Epoch()).SetRead(ctx, conversation, seq)
+	return err
 }
 
 // SetDraft keeps an unfinished text; "" removes it. It is kept here at once and
@@ -175,32 +171,58 @@ func (c *Client) SetRead(ctx context.Context, conversation, seq uint64) error {
 // here. A draft that another window set just now is not lost: the text goes below
 // it, and the application is told.
 func (c *Client) SetDraft(ctx context.Context, conversation uint64, draft string) error {
+	_, err := c.setDraft(ctx, c.Epoch(), conversation, draft, func(o *owner, id uint64) string {
+		return o.own.shown[id].Draft
+	})
+	return err
+}
+
+// setDraft puts the draft below another one than the known.
+func (c *Client) setDraft(
+	ctx context.Context, epoch, conversation uint64, draft string, known func(o *owner, conversation uint64) string,
+) (OwnState, error) {
 	draft = strings.ToValidUTF8(draft, "\uFFFD")
-	return c.onOwner(ctx, func(o *owner) error {
-		return o.setOwn(conversation, func(conv Cached) func(*OwnState) {
-			known := o.own.shown[conv.ID].Draft
-			o.own.sets[conv.ID]++
-			return func(own *OwnState) {
-				text := draft
-				if own.Draft != known {
-					text = store.JoinDrafts(own.Draft, draft)
-				}
-				own.SetDraft(text, now())
+	return c.setOwn(ctx, epoch, conversation, func(o *owner, conv Cached) func(*OwnState) {
+		before := known(o, conv.ID)
+		o.own.sets[conv.ID]++
+		return func(own *OwnState) {
+			text := draft
+			if own.Draft != before {
+				text = store.JoinDrafts(own.Draft, draft)
 			}
-		})
+			own.SetDraft(text, now())
+		}
 	})
 }
 
 // now is the time as the store keeps it.
 func now() time.Time { return time.UnixMilli(time.Now().UnixMilli()) }
 
-// setOwn changes an own state as the application wants it: prepare makes the change
-// for the conversation as it is.
-func (o *owner) setOwn(id uint64, prepare func(conv Cached) (change func(*OwnState))) error {
+// prepare returns the change that the application wants for a conversation as it is.
+type prepare func(o *owner, conv Cached) (change func(*OwnState))
+
+// setOwn changes an own state and returns it as it is right afterwards.
+func (c *Client) setOwn(ctx context.Context, epoch, conversation uint64, prepare prepare) (OwnState, error) {
+	reply := make(chan OwnState, 1) // not a variable: the owner may be later than ctx
+	err := c.onOwner(ctx, func(o *owner) error {
+		own, err := o.setOwn(epoch, conversation, prepare)
+		reply <- own
+		return err
+	})
+	if err != nil {
+		return OwnState{}, err
+	}
+	return <-reply, nil
+}
+
+func (o *owner) setOwn(epoch, id uint64, prepare prepare) (OwnState, error) {
+	if !Provisional(id) && o.inEpoch(epoch) != o.sync.epoch {
+		return OwnState{}, store.ErrStale
+	}
 	o.checkMoves()
 	conv, there, err := o.opt.Store.Conversation(o.disk, id)
 	if err != nil {
-		return err
+		return OwnState{}, err
 	}
 	if !there {
 		conv.ID = id
@@ -208,7 +230,7 @@ func (o *owner) setOwn(id uint64, prepare func(conv Cached) (change func(*OwnSta
 	w := &o.own
 	before, after := w.shown[conv.ID], OwnState{}
 	others := false // their changes are in it, too
-	change := prepare(conv)
+	change := prepare(o, conv)
 	fn := func(_ uint64, own *OwnState) {
 		others = !own.Same(before)
 		change(own)
@@ -220,14 +242,14 @@ func (o *owner) setOwn(id uint64, prepare func(conv Cached) (change func(*OwnSta
 		err = o.opt.Store.ChangeOwn(o.disk, o.sync.epoch, []uint64{conv.ID}, fn)
 	}
 	if err != nil {
-		return err
+		return OwnState{}, err
 	}
 	w.shown[conv.ID] = after
 	if others {
 		o.tellOwn(conv.ID)
 	}
 	w.look()
-	return nil
+	return after, nil
 }
 
 // ordinalOf returns a message's number, at most the head's, and its ordinal. Where
@@ -261,21 +283,20 @@ func (o *owner) ordinalOf(c Cached, seq uint64) (uint64, uint64) {
 func (c *Client) OwnStates(ctx context.Context, conversations []uint64) (map[uint64]OwnState, error) {
 	for left := conversations; len(left) > 0; {
 		ids := left[:min(len(left), ownPage)]
-		f, err := c.request(ctx, readOwnStates(ids))
+		f, err := c.request(ctx, readOwnStates(ids), func(o *owner, f *chatv1.ServerFrame) error {
+			states, err := asOwnStates(f, ids)
+			if err == nil {
+				o.takeOwn(states...)
+			}
+			return err
+		})
 		if errors.Is(err, errOldServer) {
 			break
-		}
-		var states []*chatv1.OwnState
-		if err == nil {
-			states, err = asOwnStates(f, ids)
-		}
-		if err == nil {
-			err = c.onOwner(ctx, func(o *owner) error { o.takeOwn(states...); return nil })
 		}
 		if err != nil {
 			return nil, err
 		}
-		left = left[len(states):]
+		left = left[len(f.GetOwnStates().GetStates()):]
 	}
 	all, err := c.opt.Store.OwnStates(ctx, 0)
 	if err != nil {

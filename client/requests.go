@@ -41,8 +41,14 @@ type question struct {
 type call struct {
 	ctx   context.Context
 	frame *chatv1.ClientFrame
+	epoch uint64 // in which it was made; its ids hold in no other
+	take  take
 	reply chan result // holds one
 }
+
+// take has the owner use an answer as it comes, in the epoch that it is from. It may
+// be nil.
+type take func(o *owner, f *chatv1.ServerFrame) error
 
 type result struct {
 	frame *chatv1.ServerFrame
@@ -52,9 +58,10 @@ type result struct {
 // request has a frame sent and waits for its answer; without a connection it
 // waits for one. A refusal that may pass (unavailable, exhausted, rate limited)
 // is met by asking again until ctx ends; then it is the error.
-func (c *Client) request(ctx context.Context, f *chatv1.ClientFrame) (*chatv1.ServerFrame, error) {
+func (c *Client) request(ctx context.Context, f *chatv1.ClientFrame, take take) (*chatv1.ServerFrame, error) {
+	epoch := c.Epoch()
 	for attempt := 1; ; attempt++ {
-		call := &call{ctx: ctx, frame: f, reply: make(chan result, 1)}
+		call := &call{ctx: ctx, frame: f, epoch: epoch, take: take, reply: make(chan result, 1)}
 		if err := c.do(ctx, func(o *owner) { o.addCall(call) }); err != nil {
 			return nil, err
 		}
@@ -120,14 +127,30 @@ func (o *owner) sendCalls() {
 			c.reply <- result{err: errOldServer}
 			continue
 		}
+		if namesConversation(c.frame) && o.inEpoch(c.epoch) != o.sync.epoch {
+			c.reply <- result{err: store.ErrStale}
+			continue
+		}
 		o.ask(c.frame, func(f *chatv1.ServerFrame, err error) {
 			if errors.Is(err, errLost) {
 				o.calls = append(o.calls, c)
 				return
 			}
+			if err == nil && c.take != nil {
+				err = c.take(o, f)
+			}
 			c.reply <- result{f, err}
 		})
 	}
+}
+
+// namesConversation says whether a request has ids of conversations in it.
+func namesConversation(f *chatv1.ClientFrame) bool {
+	switch f.GetBody().(type) {
+	case *chatv1.ClientFrame_History, *chatv1.ClientFrame_ReadOwnStates:
+		return true
+	}
+	return false
 }
 
 // ask sends a request. Where the link is ending, the answer comes as errLost.

@@ -104,12 +104,14 @@ func (o *owner) beginEpoch(epoch uint64) error {
 		for _, c := range s.convs {
 			c.head, c.ordinal, c.kept = 0, 0, 0
 		}
-		o.first = append(o.first, Reset{})
+		o.first = append(o.first, Reset{epoch})
+		o.outbox.again, o.outbox.owed = true, true // the store may have failed some
 		if err := o.initOwn(); err != nil {
 			return err
 		}
 	}
 	s.epoch, s.stored = epoch, st
+	o.setEpoch(epoch)
 	s.listing, s.listAt = false, time.Time{}
 	o.own.connected()
 	return nil

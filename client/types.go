@@ -160,8 +160,8 @@ type OwnStateChanged struct {
 // Reset tells that the servers' logs were restored to an earlier time: messages
 // received before may no longer be in them. What was cached is gone, and every
 // conversation's id with it; what was typed is in provisional conversations. Call
-// Chats, and Contact for a person.
-type Reset struct{}
+// Chats, and Contact for a person. Epoch is the one that begins; see Client.In.
+type Reset struct{ Epoch uint64 }
 
 func (LinkChanged) event()          {}
 func (Received) event()             {}

@@ -124,9 +124,12 @@ func (m *Memory) Unlock() error {
 }
 
 // Enqueue implements Outbox.
-func (m *Memory) Enqueue(_ context.Context, out Outgoing) (Outgoing, error) {
+func (m *Memory) Enqueue(_ context.Context, epoch uint64, out Outgoing) (Outgoing, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.stale(epoch, out.Conversation) {
+		return Outgoing{}, ErrStale
+	}
 	if len(m.queued) >= MaxQueued {
 		return Outgoing{}, ErrFull()
 	}
@@ -171,10 +174,7 @@ func (m *Memory) Settle(_ context.Context, all []Outgoing) error {
 		o.State, o.Seq, o.LoggedAt, o.Existing = s.State, s.Seq, s.LoggedAt, s.Existing
 		o.Code, o.Reason = s.Code, s.Reason
 		if s.State == Failed {
-			if len(m.failed) >= MaxFailed {
-				m.failed = slices.Delete(m.failed, 0, 1)
-			}
-			m.failed = append(m.failed, o)
+			m.fail(o)
 			continue
 		}
 		o.Body = nil
@@ -186,6 +186,13 @@ func (m *Memory) Settle(_ context.Context, all []Outgoing) error {
 		m.oldest = append(m.oldest, o.ID)
 	}
 	return nil
+}
+
+func (m *memory) fail(o Outgoing) {
+	if len(m.failed) >= MaxFailed {
+		m.failed = slices.Delete(m.failed, 0, 1)
+	}
+	m.failed = append(m.failed, o)
 }
 
 // Outgoing implements Outbox.

@@ -89,14 +89,15 @@ func (p *program) send(c *cli.Context) error {
 	}
 	defer o.close()
 	go drain(o.Client)
+	in := o.In(o.Epoch())
 	to, err := o.Contact(c.Context, c.String("to"))
 	if err != nil {
 		return err
 	}
 	if c.Bool("lines") {
-		return p.sendLines(c, o, to)
+		return p.sendLines(c, o, in, to)
 	}
-	out, err := o.Send(c.Context, to.ID, message)
+	out, err := in.Send(c.Context, to.ID, message)
 	if err != nil {
 		return err
 	}
@@ -181,7 +182,7 @@ const maxAhead = 128
 
 // sendLines sends lines, and tells of each as soon as it is acknowledged. The
 // first one that is not ends it.
-func (p *program) sendLines(c *cli.Context, o *online, to client.Cached) error {
+func (p *program) sendLines(c *cli.Context, o *online, in client.InEpoch, to client.Cached) error {
 	ctx, stop := context.WithCancel(c.Context)
 	defer stop()
 	sent, told := make(chan client.Outgoing, maxAhead), make(chan error, 1)
@@ -195,7 +196,7 @@ func (p *program) sendLines(c *cli.Context, o *online, to client.Cached) error {
 		}
 		told <- nil
 	}()
-	err := p.sendEach(ctx, o, to.ID, sent)
+	err := p.sendEach(ctx, in, to.ID, sent)
 	close(sent)
 	err = errors.Join(err, <-told)
 	if err == nil && c.Context.Err() != nil {
@@ -205,16 +206,16 @@ func (p *program) sendLines(c *cli.Context, o *online, to client.Cached) error {
 }
 
 // sendEach sends the lines of standard input until there is none or ctx ends.
-func (p *program) sendEach(ctx context.Context, o *online, to uint64, sent chan<- client.Outgoing) error {
+func (p *program) sendEach(ctx context.Context, in client.InEpoch, to uint64, sent chan<- client.Outgoing) error {
 	lines, ended := make(chan string), make(chan error, 1)
 	go func() { // it may hang on a terminal for as long as the program lives
 		defer close(lines)
-		in := bufio.NewScanner(p.Stdin)
-		in.Buffer(make([]byte, 0, 4096), text.MaxMessageBytes+2)
-		defer func() { ended <- in.Err() }()
-		for in.Scan() {
+		stdin := bufio.NewScanner(p.Stdin)
+		stdin.Buffer(make([]byte, 0, 4096), text.MaxMessageBytes+2)
+		defer func() { ended <- stdin.Err() }()
+		for stdin.Scan() {
 			select {
-			case lines <- in.Text():
+			case lines <- stdin.Text():
 			case <-ctx.Done():
 				return
 			}
@@ -234,7 +235,7 @@ func (p *program) sendEach(ctx context.Context, o *online, to uint64, sent chan<
 			case strings.TrimSpace(line) == "":
 				continue
 			}
-			out, err := o.Send(ctx, to, line)
+			out, err := in.Send(ctx, to, line)
 			if err != nil {
 				return fmt.Errorf("line %d: %w", n, err)
 			}

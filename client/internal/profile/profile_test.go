@@ -135,7 +135,7 @@ func queue(t *testing.T, p profile.Profile, l profile.Login) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Enqueue(t.Context(), store.Outgoing{ID: id, Conversation: 7, Kind: content.Text, Body: []byte("hi"), At: time.Now()}); err != nil {
+	if _, err := s.Enqueue(t.Context(), 0, store.Outgoing{ID: id, Conversation: 7, Kind: content.Text, Body: []byte("hi"), At: time.Now()}); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -314,7 +314,7 @@ func (f *fakeBackend) Send(ctx context.Context, to uint64, text string) (client.
 	if err != nil {
 		return client.Outgoing{}, err
 	}
-	out, err := f.store.Enqueue(ctx, client.Outgoing{
+	out, err := f.store.Enqueue(ctx, f.epoch(), client.Outgoing{
 		ID: id, Conversation: to, Kind: content.Text, Body: []byte(text), At: f.clock(),
 	})
 	f.mu.Lock()

@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/msrchat/msrchat/client/store"
@@ -96,12 +95,8 @@ func (s *Store) ChangeOwn(
 	ctx context.Context, epoch uint64, ids []uint64, fn func(conversation uint64, own *store.OwnState),
 ) error {
 	err := change(ctx, s.db, func(tx *sql.Tx) error {
-		st, err := readState(ctx, tx)
-		if err != nil {
+		if err := freshIDs(ctx, tx, epoch, ids...); err != nil {
 			return err
-		}
-		if st.Epoch != epoch && slices.ContainsFunc(ids, func(id uint64) bool { return !store.Provisional(id) }) {
-			return store.ErrStale
 		}
 		for _, id := range ids {
 			at, err := present(ctx, tx, id)

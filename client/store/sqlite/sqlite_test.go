@@ -65,7 +65,7 @@ func TestTheFileIsPrivateAndKeptAcrossOpenings(t *testing.T) {
 	}
 	id := store.MessageID{1}
 	out := store.Outgoing{ID: id, Conversation: 7, Kind: content.Text, Body: []byte("still here"), At: time.Now()}
-	if _, err := s.Enqueue(t.Context(), out); err != nil {
+	if _, err := s.Enqueue(t.Context(), 0, out); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Close(); err != nil {
@@ -104,7 +104,7 @@ func TestProvisionalConversationsInWhichNothingWaitsAreBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	out := store.Outgoing{ID: store.MessageID{1}, Conversation: ids[1], Kind: content.Text, At: time.Now()}
-	if _, err := s.Enqueue(t.Context(), out); err != nil {
+	if _, err := s.Enqueue(t.Context(), 0, out); err != nil {
 		t.Fatal(err)
 	}
 	again := open(t, path, 17)

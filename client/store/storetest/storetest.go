@@ -62,7 +62,8 @@ func id(n byte) store.MessageID { return store.MessageID{15: n} }
 
 func enqueue(t *testing.T, s store.Store, n byte, conv uint64) store.Outgoing {
 	t.Helper()
-	o, err := s.Enqueue(t.Context(), store.Outgoing{
+	st := got[store.State](t)(s.State(t.Context()))
+	o, err := s.Enqueue(t.Context(), st.Epoch, store.Outgoing{
 		ID: id(n), Conversation: conv, Kind: content.Text, Body: fmt.Appendf(nil, "text %d 你好", n),
 		At: time.UnixMilli(int64(1000 + int(n))),
 	})
@@ -116,10 +117,10 @@ func outboxOrder(t *testing.T, open func() store.Store) {
 	equal(t, "first", all[0], first)
 	equal(t, "second's conversation", all[1].Conversation, contact(t, b, "BOB"))
 	equal(t, "page", ids(got[[]store.Outgoing](t)(a.Queued(t.Context(), first.Order, 1))), []byte{2})
-	if _, err := a.Enqueue(t.Context(), store.Outgoing{ID: id(9), At: time.Now()}); err != nil {
+	if _, err := a.Enqueue(t.Context(), 0, store.Outgoing{ID: id(9), At: time.Now()}); err != nil {
 		t.Fatal(err)
 	}
-	_, err := a.Enqueue(t.Context(), store.Outgoing{ID: id(8), Conversation: store.MaxID + 999})
+	_, err := a.Enqueue(t.Context(), 0, store.Outgoing{ID: id(8), Conversation: store.MaxID + 999})
 	if !errors.Is(err, store.ErrNoConversation) {
 		t.Errorf("to nowhere: %v", err)
 	}
@@ -287,10 +288,10 @@ func bounded(t *testing.T, open func() store.Store) {
 	} else {
 		for range store.MaxQueued {
 			m := got[store.MessageID](t)(store.NewMessageID())
-			got[store.Outgoing](t)(s.Enqueue(t.Context(), store.Outgoing{ID: m, Conversation: 1, At: time.Now()}))
+			got[store.Outgoing](t)(s.Enqueue(t.Context(), 0, store.Outgoing{ID: m, Conversation: 1, At: time.Now()}))
 		}
 	}
-	_, err := s.Enqueue(t.Context(), store.Outgoing{ID: id(1), Conversation: 1, At: time.Now()})
+	_, err := s.Enqueue(t.Context(), 0, store.Outgoing{ID: id(1), Conversation: 1, At: time.Now()})
 	if errs.CodeOf(err) != errs.CodeExhausted {
 		t.Errorf("one more than %d: %v", store.MaxQueued, err)
 	}
@@ -363,7 +364,8 @@ func concurrent(t *testing.T, open func() store.Store) {
 	for h, s := range handles {
 		wg.Go(func() {
 			for n := range each {
-				_, err := s.Enqueue(t.Context(), store.Outgoing{ID: store.MessageID{byte(h + 1), byte(n)}, Conversation: 1, At: time.Now()})
+				m := store.Outgoing{ID: store.MessageID{byte(h + 1), byte(n)}, Conversation: 1, At: time.Now()}
+				_, err := s.Enqueue(t.Context(), 1, m)
 				if err != nil {
 					t.Error(err)
 				}
