@@ -424,3 +424,24 @@ func TestASlowApplicationIsToldTheLatestOwnStates(t *testing.T) {
 		}
 	}
 }
+
+// An application that has not taken over yet what the client told it names the draft
+// that it has: the newer one is kept, and so is what was typed.
+func TestADraftGoesBelowOneThatTheApplicationDoesNotName(t *testing.T) {
+	w := newWorld(t, 1)
+	w.log.Say(w.conv, "bob", "hi")
+	laptop := machine(t)
+	one, two := w.open(t, "alice", laptop), w.open(t, "alice", laptop)
+	w.online(one, two)
+	two.draft(w.conv, "theirs")
+	until(t, "it is told", func() bool { return one.shown(w.conv).Draft == "theirs" })
+	in := one.In(one.Epoch())
+	for _, c := range []struct{ known, text, want string }{
+		{"", "mine", "theirs\nmine"}, {"theirs\nmine", "mine", "mine"}, {"other", "all of mine", "all of mine"},
+	} {
+		own, err := in.SetDraft(bounded(t), w.conv, c.known, c.text)
+		if err != nil || own.Draft != c.want || one.chat(w.conv).Own.Draft != c.want {
+			t.Errorf("%q in place of %q: %+v, %v", c.text, c.known, own, err)
+		}
+	}
+}

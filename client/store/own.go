@@ -130,12 +130,13 @@ func (o *OwnState) Join(moved OwnState) {
 	o.SetDraft(JoinDrafts(o.Draft, moved.Draft), moved.DraftEdited)
 }
 
-// JoinDrafts puts the second draft below the first, unless it is a part of it.
+// JoinDrafts puts the second draft below the first, unless one is a part of the
+// other.
 func JoinDrafts(first, second string) string {
 	switch {
 	case strings.Contains(first, second):
 		return first
-	case first == "":
+	case strings.Contains(second, first):
 		return second
 	}
 	return first + "\n" + second

@@ -139,7 +139,6 @@ func (r *roster) live(c *chat) *chat {
 func (r *roster) resolve(c *chat, to uint64) *chat {
 	delete(r.byID, c.id)
 	c.id = to
-	c.draft.edits = 0 // the real one has a count of its own
 	r.stale = true
 	stays := r.byID[to]
 	if stays == nil {
@@ -190,7 +189,7 @@ func (r *roster) reset() {
 	clear(r.byID)
 	for _, c := range r.sorted {
 		c.id, c.head, c.headOrdinal, c.own, c.stored = 0, 0, 0, client.OwnState{}, false
-		c.draft.edits = 0
+		c.draft.sets, c.draft.writing = 0, nil
 		c.hist.reset()
 	}
 }

@@ -360,7 +360,7 @@ func TestARestoredLog(t *testing.T) {
 	s.goTo("bob")
 	s.typed("my draft")
 	f.hold = true
-	_, err = f.Send(t.Context(), conv, "still queued")
+	_, err = f.Send(t.Context(), Target{f.epoch(), conv}, "still queued")
 	must(err)
 	f.events <- client.OutboxChanged{}
 	s.events()

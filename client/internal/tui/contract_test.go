@@ -77,6 +77,7 @@ func backendContract(t *testing.T, b Backend, conv uint64, say, register func(st
 			t.Fatal(err)
 		}
 	}
+	at := func(conv uint64) Target { return Target{b.Epoch(), conv} }
 	// until reads events up to the one that is waited for.
 	until := func(what string, is func(client.Event) bool) {
 		t.Helper()
@@ -140,7 +141,7 @@ func backendContract(t *testing.T, b Backend, conv uint64, say, register func(st
 	}
 
 	// What is sent is told twice: settled, and as a message of the log.
-	out, err := b.Send(ctx, conv, "from ann")
+	out, err := b.Send(ctx, at(conv), "from ann")
 	ok(err)
 	if out.State != client.Queued || out.Order == 0 || out.Text() != "from ann" {
 		t.Errorf("sent: %+v", out)
@@ -169,7 +170,7 @@ func backendContract(t *testing.T, b Backend, conv uint64, say, register func(st
 	if !client.Provisional(nobody.ID) {
 		t.Errorf("nobody is %+v", nobody)
 	}
-	out, err = b.Send(ctx, nobody.ID, "anyone?")
+	out, err = b.Send(ctx, at(nobody.ID), "anyone?")
 	ok(err)
 	until("the failure", func(e client.Event) bool {
 		s, is := e.(client.SendChanged)
@@ -197,13 +198,13 @@ func backendContract(t *testing.T, b Backend, conv uint64, say, register func(st
 	}
 
 	// Own states.
-	_, err = b.SetRead(ctx, conv, 150)
+	_, err = b.SetRead(ctx, at(conv), 150)
 	ok(err)
-	read, err := b.SetRead(ctx, conv, 149) // it never falls
+	read, err := b.SetRead(ctx, at(conv), 149) // it never falls
 	ok(err)
-	first, err := b.SetDraft(ctx, conv, "", "draft")
+	first, err := b.SetDraft(ctx, at(conv), "", "draft")
 	ok(err)
-	second, err := b.SetDraft(ctx, conv, "draft", "a draft")
+	second, err := b.SetDraft(ctx, at(conv), "draft", "a draft")
 	ok(err)
 	own := func(conv uint64) client.OwnState {
 		t.Helper()
@@ -221,12 +222,12 @@ func backendContract(t *testing.T, b Backend, conv uint64, say, register func(st
 		t.Errorf("own state %+v, after %+v and %+v", o, first, second)
 	}
 	// A text that the screen did not know is not lost.
-	joined, err := b.SetDraft(ctx, conv, "draft", "mine")
+	joined, err := b.SetDraft(ctx, at(conv), "draft", "mine")
 	ok(err)
 	if joined.Draft != "a draft\nmine" || own(conv) != joined {
 		t.Errorf("own state %+v, then %+v", joined, own(conv))
 	}
-	_, err = b.SetDraft(ctx, conv, "a draft\nmine", "")
+	_, err = b.SetDraft(ctx, at(conv), "a draft\nmine", "")
 	ok(err)
 	if o := own(conv); o.Draft != "" {
 		t.Errorf("own state: %+v", o)
@@ -236,7 +237,7 @@ func backendContract(t *testing.T, b Backend, conv uint64, say, register func(st
 	register("amy")
 	amy, err := b.Contact(ctx, "amy")
 	ok(err)
-	_, err = b.SetDraft(ctx, amy.ID, "", "for amy")
+	_, err = b.SetDraft(ctx, at(amy.ID), "", "for amy")
 	ok(err)
 	direct, err := b.OpenDirect(ctx, "Amy")
 	ok(err)
@@ -247,7 +248,7 @@ func backendContract(t *testing.T, b Backend, conv uint64, say, register func(st
 	if o := own(direct.ID); o.Draft != "for amy" {
 		t.Errorf("moved: %+v", o)
 	}
-	_, err = b.SetDraft(ctx, amy.ID, "for amy", "by the old id")
+	_, err = b.SetDraft(ctx, at(amy.ID), "for amy", "by the old id")
 	ok(err)
 	if o := own(direct.ID); o.Draft != "by the old id" {
 		t.Errorf("own state: %+v", o)

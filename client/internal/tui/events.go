@@ -33,9 +33,9 @@ func (m *Model) onEvents(batch eventsMsg) tea.Cmd {
 		case client.ConversationResolved:
 			m.onResolved(e.From, e.To)
 		case client.OwnStateChanged:
-			m.onOwnState(e.Conversation, e.Own)
+			m.onOwnState(e)
 		case client.Reset:
-			m.onReset()
+			m.onReset(e.Epoch)
 			snapshot = true
 		}
 	}
@@ -109,13 +109,19 @@ func (m *Model) onResolved(from, to uint64) {
 	m.showDraft(stays)
 }
 
-// onOwnState takes over what the user has set elsewhere.
-func (m *Model) onOwnState(conversation uint64, own client.OwnState) {
-	c := m.chats.byID[conversation]
+// onOwnState takes over what the user has set elsewhere. Its draft may be older than
+// one that was set here, or be that one.
+func (m *Model) onOwnState(e client.OwnStateChanged) {
+	c := m.chats.byID[e.Conversation]
 	if c == nil {
 		return // it comes with the next snapshot
 	}
-	m.takeOwn(c, own)
+	if e.Sets < c.draft.sets {
+		c.read(e.Own.Read, e.Own.ReadOrdinal)
+		return
+	}
+	c.draft.written()
+	m.takeOwn(c, e.Own)
 }
 
 // takeOwn takes over what the library has of the user's own state.
@@ -137,11 +143,12 @@ func (m *Model) showDraft(c *chat) {
 	}
 }
 
-func (m *Model) onReset() {
+func (m *Model) onReset(epoch uint64) {
+	m.epoch, m.writes.paused = epoch, false
 	m.chats.reset()
 	m.open.reset()
 	clear(m.writes.reads)
-	m.writes.queue = slices.DeleteFunc(m.writes.queue, func(w write) bool { return w.read })
+	m.writes.queue = slices.DeleteFunc(m.writes.queue, func(w write) bool { return w.kind == reading })
 	m.say("the server's history was restored; loading it again")
 }
 
@@ -177,7 +184,7 @@ func (m *Model) merge(s snapshot, upTo int64) {
 		if k.Last != nil {
 			c.touch(k.Last.At)
 		}
-		if c.stored { // since then events tell it, which may be newer
+		if c.stored || c.draft.sets > 0 { // since then events and answers tell it, which may be newer
 			c.read(k.Own.Read, k.Own.ReadOrdinal)
 		} else {
 			m.takeOwn(c, k.Own)

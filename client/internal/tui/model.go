@@ -29,6 +29,7 @@ type Model struct {
 	after func(time.Duration, tea.Msg) tea.Cmd
 
 	me    client.User
+	epoch uint64    // in which the chats' ids hold
 	clock time.Time // now, as of this update
 	link  client.Link
 
@@ -68,7 +69,7 @@ const (
 // newModel returns the screen with what is kept on this machine.
 func newModel(ctx context.Context, b Backend, log *slog.Logger, now func() time.Time, s snapshot) *Model {
 	m := &Model{
-		ctx: ctx, b: b, log: log, now: now, me: b.User(), clock: now(), link: b.Link(),
+		ctx: ctx, b: b, log: log, now: now, me: b.User(), epoch: s.epoch, clock: now(), link: b.Link(),
 		focused: true, measure: measure{ansi.WcWidth}, styles: newStyles(unknown),
 		chats: newRoster(), layers: stack{base{}},
 		after: func(d time.Duration, msg tea.Msg) tea.Cmd {

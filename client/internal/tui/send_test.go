@@ -204,7 +204,7 @@ type brokenDisk struct{ *fakeBackend }
 
 var errDisk = errors.New("disk full")
 
-func (brokenDisk) Send(context.Context, uint64, string) (client.Outgoing, error) {
+func (brokenDisk) Send(context.Context, Target, string) (client.Outgoing, error) {
 	return client.Outgoing{}, errDisk
 }
 
@@ -266,7 +266,7 @@ func TestNewsOfAMessageInEveryOrder(t *testing.T) {
 		for _, i := range order {
 			msg := news[i]
 			if sent, is := msg.(sentMsg); is {
-				msg = wroteMsg{s.m.open.chat, sent}
+				msg = wroteMsg{write{c: s.m.open.chat}, s.m.epoch, sent}
 			}
 			s.send(msg)
 			if n := strings.Count(s.frame(), "the message"); n > 1 {
@@ -306,7 +306,7 @@ func TestAnotherProcessOfTheProfileSends(t *testing.T) {
 	s.goTo("bob")
 	f.hold = true
 	for i := range 3 {
-		_, err := f.Send(t.Context(), conv, fmt.Sprint("from a script ", i))
+		_, err := f.Send(t.Context(), Target{f.epoch(), conv}, fmt.Sprint("from a script ", i))
 		must(err)
 	}
 	f.events <- client.OutboxChanged{}
