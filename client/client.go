@@ -39,7 +39,9 @@ type Options struct {
 	// Assignment is where to connect first, as a log-in returns it.
 	Assignment *Assignment
 
-	// SendOnly neither receives nor stores messages.
+	// SendOnly neither receives nor stores messages. Where one of the user's own is
+	// acknowledged, the read mark is raised to it: an application that receives does
+	// that itself.
 	SendOnly bool
 	// FromNow leaves out what came before the client was opened; otherwise
 	// messages are received from where the store ends.

@@ -266,9 +266,14 @@ func (o *owner) sent(l *lane, r *Outgoing, s *chatv1.Sent) {
 	r.State, r.Seq, r.Existing = store.Acknowledged, s.GetSeq(), s.GetExisting()
 	r.LoggedAt = time.UnixMilli(s.GetCreatedAtMs())
 	o.settle(r)
+	ordinal := min(s.GetOrdinal(), r.Seq)
+	if o.opt.SendOnly { // a person who writes has read what is above
+		o.changeOwn([]uint64{r.Conversation}, func(_ uint64, own *OwnState) { own.SetRead(r.Seq, ordinal) })
+		o.own.look()
+	}
 	// The acknowledgement is as good as the push of the same message.
 	o.acceptOrLearn(Message{
-		Conversation: r.Conversation, Seq: r.Seq, Ordinal: min(s.GetOrdinal(), r.Seq), ID: r.ID,
+		Conversation: r.Conversation, Seq: r.Seq, Ordinal: ordinal, ID: r.ID,
 		Sender: o.opt.Session.User.ID, Kind: r.Kind, Body: r.Body, At: r.LoggedAt,
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -24,7 +25,7 @@ func (p *program) chatCommands() []*cli.Command {
 			ArgsUsage: "[TEXT]",
 			Description: "Without TEXT, or with - for it, the text is read from standard input. A TEXT\n" +
 				"that begins with - goes behind --. Messages of one profile arrive in the order in\n" +
-				"which they were accepted.",
+				"which they were accepted. What is above your own message counts as read.",
 			Flags: []cli.Flag{
 				&cli.StringFlag{Name: "to", Usage: "the `NAME` of whom it is for"},
 				&cli.BoolFlag{Name: "lines", Usage: "send each line of standard input as a message"},
@@ -101,7 +102,37 @@ func (p *program) send(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	return p.acknowledge(c, o, to.Peer.Name, out)
+	if err := p.acknowledge(c, o, to.Peer.Name, out); err != nil {
+		return err
+	}
+	o.untilRead(c.Context, to.ID)
+	return nil
+}
+
+const (
+	// readTime bounds the wait for the server to take the read mark. It is a round
+	// trip; what takes longer is left to the next msrchat of the profile.
+	readTime = 500 * time.Millisecond
+	readPoll = 5 * time.Millisecond
+)
+
+// untilRead waits until the server has the read mark that a message raised.
+func (o *online) untilRead(ctx context.Context, conversation uint64) {
+	ctx, cancel := context.WithTimeout(ctx, readTime)
+	defer cancel()
+	poll := time.NewTicker(readPoll)
+	defer poll.Stop()
+	for {
+		c, _, err := o.store.Conversation(ctx, conversation)
+		if err != nil || c.Own.Read <= c.Own.ReadTold {
+			return
+		}
+		select {
+		case <-poll.C:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // sendText puts the TEXT together; a shell splits what is not quoted.
@@ -202,6 +233,7 @@ func (p *program) sendLines(c *cli.Context, o *online, in client.InEpoch, to cli
 	if err == nil && c.Context.Err() != nil {
 		return &endError{error: context.Canceled, code: exitInterrupted}
 	}
+	o.untilRead(c.Context, to.ID)
 	return err
 }
 
