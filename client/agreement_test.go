@@ -217,7 +217,8 @@ func (a *agreement) settle() {
 // agree waits until a window shows what the server has.
 func (a *agreement) agree(what string, w *person, conv uint64) {
 	var diff string
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(time.Millisecond) { // between two looks
+	deadline := time.Now().Add(patience)
+	for ; time.Now().Before(deadline); time.Sleep(time.Millisecond) { // between two looks
 		for _, s := range a.servers {
 			s.Repair()
 		}

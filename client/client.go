@@ -162,7 +162,8 @@ func (c *Client) gaveUp(ctx context.Context) error {
 	case link.State == Online:
 		return errs.Wrap(errs.CodeUnavailable, ctx.Err(), "the server did not answer in time")
 	case link.Cause != nil:
-		return errs.Wrap(errs.CodeUnavailable, errors.Join(ctx.Err(), link.Cause), "no connection: "+Describe(link.Cause))
+		return errs.Wrap(errs.CodeUnavailable, errors.Join(ctx.Err(), link.Cause),
+			"no connection: "+Describe(link.Cause))
 	}
 	return errs.Wrap(errs.CodeUnavailable, ctx.Err(), "no connection in time")
 }

@@ -347,7 +347,10 @@ func (e Endpoint) proto() *chatv1.Endpoint {
 func endpoints(list []*chatv1.Endpoint) []Endpoint {
 	out := make([]Endpoint, 0, len(list))
 	for _, e := range list {
-		out = append(out, Endpoint{Instance: e.GetInstance(), Address: e.GetAddress(), TLSServerName: e.GetTlsServerName()})
+		out = append(out, Endpoint{
+			Instance: e.GetInstance(), Address: e.GetAddress(),
+			TLSServerName: e.GetTlsServerName(),
+		})
 	}
 	return out
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/msrchat/msrchat/client"
+	"github.com/msrchat/msrchat/client/internal/fake"
 	"github.com/msrchat/msrchat/client/store"
 	"github.com/msrchat/msrchat/shared/errs"
 )
@@ -126,7 +127,9 @@ func TestNoMessageGetsToAnotherPersonByARestore(t *testing.T) {
 	sending.Wait()
 	until(t, "all are settled", func() bool {
 		left, err := alice.Unsent(t.Context())
-		return err == nil && !slices.ContainsFunc(left, func(o client.Outgoing) bool { return o.State == client.Queued })
+		return err == nil && !slices.ContainsFunc(left, func(o client.Outgoing) bool {
+			return o.State == client.Queued
+		})
 	})
 	for _, text := range w.log.Texts(bobs) {
 		if !accepted[text] {
@@ -136,4 +139,62 @@ func TestNoMessageGetsToAnotherPersonByARestore(t *testing.T) {
 	if texts := w.log.Texts(carols); len(texts) > 0 {
 		t.Errorf("carol has %d messages: %q …", len(texts), texts[0])
 	}
+}
+
+func TestANewEpochDropsTheLogAndKeepsTheOutbox(t *testing.T) {
+	w := newWorld(t, 1)
+	s := fresh(t)
+	alice := w.open(t, "alice", func(o *client.Options) { o.Store = s })
+	for _, text := range numbered("m", 20) {
+		w.log.Say(w.conv, "bob", text)
+	}
+	alice.untilTexts(w.conv, numbered("m", 20))
+	w.servers[0].Do(func(f *fakeFaults) { f.Send = always(fake.CutBefore) })
+	out := alice.sendTo("Bob", "typed before the restore")
+	// The backup is older, the conversation has another id, and life goes on.
+	w.shut()
+	alice.untilState(client.Offline)
+	w.log.Restore(w.conv, 12)
+	w.log.Rename(w.conv, w.conv+1)
+	w.servers[0].Do(func(f *fakeFaults) { f.Send, f.Hello = nil, nil })
+	got := alice.wait(out)
+	if got.Conversation != w.conv+1 || got.Seq != 13 {
+		t.Errorf("outcome: %+v", got)
+	}
+	until(t, "reset", func() bool {
+		alice.mu.Lock()
+		defer alice.mu.Unlock()
+		return alice.resets == 1
+	})
+	w.log.Say(w.conv+1, "bob", "after the restore")
+	until(t, "the new log", func() bool {
+		texts := alice.texts(w.conv + 1)
+		return len(texts) > 0 && texts[len(texts)-1] == "after the restore"
+	})
+	if list, err := alice.Messages(bounded(t), w.conv+1, 0, 100); err != nil || len(list) != 14 {
+		t.Errorf("stored: %d, %v", len(list), err)
+	}
+	chats, err := alice.Chats(t.Context())
+	if err != nil || len(chats) != 1 || chats[0].ID != w.conv+1 {
+		t.Errorf("chats: %+v, %v", chats, err)
+	}
+}
+
+func TestARestoredTailIsNotReceivedTwice(t *testing.T) {
+	w := newWorld(t, 1)
+	alice := w.open(t, "alice")
+	for _, text := range numbered("m", 20) {
+		w.log.Say(w.conv, "bob", text)
+	}
+	alice.untilTexts(w.conv, numbered("m", 20))
+	w.shut()
+	alice.untilState(client.Offline)
+	w.log.Restore(w.conv, 12)
+	w.servers[0].Do(func(f *fakeFaults) { f.Hello = nil })
+	alice.untilState(client.Online)
+	if _, err := alice.Conversations(bounded(t)); err != nil { // answered after the listing
+		t.Fatal(err)
+	}
+	w.log.Say(w.conv, "bob", "new 13")
+	alice.untilTexts(w.conv, []string{"new 13"}) // what was recorded before the reset is dropped
 }

@@ -189,7 +189,9 @@ func (g *Gate) Login(ctx context.Context, c Credentials) (LoginReply, error) {
 		body["name"] = c.Name
 	}
 	var answer loginJSON
-	err := patiently(ctx, func() error { return g.call(ctx, http.MethodPost, entry("/v1/sessions", c.Later), nil, body, &answer) })
+	err := patiently(ctx, func() error {
+		return g.call(ctx, http.MethodPost, entry("/v1/sessions", c.Later), nil, body, &answer)
+	})
 	if err != nil {
 		return LoginReply{}, err
 	}
@@ -241,7 +243,8 @@ func (g *Gate) Assign(ctx context.Context, token Token, avoid []string) (Assignm
 		avoid = []string{}
 	}
 	var answer assignmentJSON
-	if err := g.call(ctx, http.MethodPost, "/v1/assignments", token, map[string][]string{"avoid": avoid}, &answer); err != nil {
+	body := map[string][]string{"avoid": avoid}
+	if err := g.call(ctx, http.MethodPost, "/v1/assignments", token, body, &answer); err != nil {
 		return Assignment{}, err
 	}
 	return answer.assignment(), nil

@@ -36,7 +36,9 @@ func TestAProvisionalConversationIsResolvedForAllWindows(t *testing.T) {
 			t.Errorf("contact: %+v", c)
 		}
 	}
-	until(t, "the draft is told", func() bool { return w.log.Own(w.conv, "alice").GetDraft().GetText() == "half a tho" })
+	until(t, "the draft is told", func() bool {
+		return w.log.Own(w.conv, "alice").GetDraft().GetText() == "half a tho"
+	})
 	// The old id still leads there.
 	one.wait(one.send(bobs, "3"))
 	one.draft(bobs, "")
@@ -138,6 +140,8 @@ func TestARestoreKeepsDraftsInEveryWindow(t *testing.T) {
 		until(t, "reset", func() bool { p.mu.Lock(); defer p.mu.Unlock(); return p.resets == 1 })
 		until(t, "the draft", func() bool { return p.contact("bob").Own.Draft == "dear Bob" })
 	}
-	until(t, "the draft is told", func() bool { return w.log.Own(w.conv+1, "alice").GetDraft().GetText() == "dear Bob" })
+	until(t, "the draft is told", func() bool {
+		return w.log.Own(w.conv+1, "alice").GetDraft().GetText() == "dear Bob"
+	})
 	until(t, "resolved", func() bool { return off.contact("bob").ID == w.conv+1 })
 }

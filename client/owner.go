@@ -77,7 +77,8 @@ type owner struct {
 
 func newOwner(ctx context.Context, c *Client) (*owner, error) {
 	o := &owner{
-		Client: c, ctx: ctx, disk: context.WithoutCancel(ctx), dialed: make(chan dialOutcome, 1), assignment: c.opt.Assignment,
+		Client: c, ctx: ctx, disk: context.WithoutCancel(ctx),
+		dialed: make(chan dialOutcome, 1), assignment: c.opt.Assignment,
 		avoid: map[string]time.Time{}, pending: map[uint64]question{}, lastID: 1,
 	}
 	o.outbox.init()

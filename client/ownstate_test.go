@@ -309,7 +309,9 @@ func TestOwnStatesAreReadInPages(t *testing.T) {
 	fresh := w.open(t, "alice", machine(t))
 	for i, conv := range convs {
 		want := fmt.Sprintf("draft %d 十二個字元的草稿", i)
-		until(t, "state "+want, func() bool { return fresh.shown(conv).Draft == want && fresh.chat(conv).Unread() == 0 })
+		until(t, "state "+want, func() bool {
+			return fresh.shown(conv).Draft == want && fresh.chat(conv).Unread() == 0
+		})
 	}
 }
 

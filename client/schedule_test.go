@@ -58,7 +58,8 @@ type schedule struct {
 func newSchedule(t *testing.T, seed uint64) *schedule {
 	t.Helper()
 	s := &schedule{
-		world: newWorld(t, 3), t: t, rng: rand.New(rand.NewPCG(seed, 1)), random: rand.New(rand.NewPCG(seed, 2)), rate: 60,
+		world: newWorld(t, 3), t: t, rng: rand.New(rand.NewPCG(seed, 1)),
+		random: rand.New(rand.NewPCG(seed, 2)), rate: 60,
 		names: []string{"alice", "bob", "carol"}, people: map[string]*person{}, stores: map[string]*store.Memory{},
 		pairs: map[[2]string]uint64{}, typed: map[uint64]map[string][]string{},
 	}
@@ -152,7 +153,10 @@ func (s *schedule) step() {
 	case 0:
 		server.Cut()
 	case 1:
-		server.Goodbye(&chatv1.Goodbye{Code: chatv1.GoodbyeCode_GOODBYE_CODE_DRAINING, Reconnect: true, ReconnectAfterMs: uint32(s.rng.IntN(20))})
+		server.Goodbye(&chatv1.Goodbye{
+			Code: chatv1.GoodbyeCode_GOODBYE_CODE_DRAINING, Reconnect: true,
+			ReconnectAfterMs: uint32(s.rng.IntN(20)),
+		})
 	case 2:
 		server.Kill()
 		i := slices.Index(s.servers, server)
@@ -208,7 +212,9 @@ func (s *schedule) settle() {
 		for _, texts := range authors {
 			want += len(texts)
 		}
-		until(s.t, fmt.Sprintf("%d messages in conversation %d", want, conv), func() bool { return len(s.log.Texts(conv)) >= want })
+		until(s.t, fmt.Sprintf("%d messages in conversation %d", want, conv), func() bool {
+			return len(s.log.Texts(conv)) >= want
+		})
 		log := s.log.Texts(conv)
 		for author, texts := range authors {
 			var got []string

@@ -118,7 +118,8 @@ func (w *world) open(t testing.TB, name string, change ...func(*client.Options))
 	}
 	p := &person{
 		Client: c, t: t, received: map[uint64][]client.Message{}, rows: map[uint64]*timeline.Log{},
-		own: map[uint64]client.OwnState{}, sets: map[uint64]uint64{}, moves: map[uint64]uint64{}, about: map[uint64]bool{}, ended: make(chan struct{}),
+		own: map[uint64]client.OwnState{}, sets: map[uint64]uint64{}, moves: map[uint64]uint64{},
+		about: map[uint64]bool{}, ended: make(chan struct{}),
 	}
 	all, err := c.Chats(ctx)
 	if err != nil {

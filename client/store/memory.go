@@ -133,7 +133,8 @@ func (m *Memory) Enqueue(_ context.Context, epoch uint64, out Outgoing) (Outgoin
 	if len(m.queued) >= MaxQueued {
 		return Outgoing{}, ErrFull()
 	}
-	if out.Conversation = m.settled(out.Conversation); Provisional(out.Conversation) && m.convs[out.Conversation] == nil {
+	if out.Conversation = m.settled(out.Conversation); Provisional(out.Conversation) &&
+		m.convs[out.Conversation] == nil {
 		return Outgoing{}, ErrNoConversation
 	}
 	m.order++

@@ -146,8 +146,14 @@ func commonFlags(top bool) []cli.Flag {
 			Name: "gate", Usage: "the service's `URL`", EnvVars: env("MSRCHAT_GATE"),
 			DefaultText: "where one logged in, else the local fleet's",
 		},
-		&cli.PathFlag{Name: "ca-file", Usage: "trust the certificates in `FILE` and no others", EnvVars: env("MSRCHAT_CA_FILE")},
-		&cli.BoolFlag{Name: "debug", Usage: "log to standard error, the screen to a file in the profile", EnvVars: env("MSRCHAT_DEBUG")},
+		&cli.PathFlag{
+			Name: "ca-file", Usage: "trust the certificates in `FILE` and no others",
+			EnvVars: env("MSRCHAT_CA_FILE"),
+		},
+		&cli.BoolFlag{
+			Name: "debug", Usage: "log to standard error, the screen to a file in the profile",
+			EnvVars: env("MSRCHAT_DEBUG"),
+		},
 	}
 }
 

@@ -69,7 +69,8 @@ func (p *program) chatCommands() []*cli.Command {
 }
 
 // kept is the word about a message that was accepted and not acknowledged.
-const kept = "the message is kept and will be sent by the next msrchat of this profile that has a connection; do not send it again"
+const kept = "the message is kept and will be sent by the next msrchat of this profile that has a connection; " +
+	"do not send it again"
 
 func (p *program) send(c *cli.Context) error {
 	if c.String("to") == "" {
@@ -200,7 +201,8 @@ func (p *program) acknowledge(c *cli.Context, o *online, to string, out client.O
 		}
 		return err
 	case errs.CodeOf(err) == errs.CodeUnauthenticated:
-		return &endError{error: err, hint: "the message is kept and will be sent after the next login\n" + p.hint(exitLoggedOut)}
+		return &endError{error: err, hint: "the message is kept and will be sent after the next login\n" +
+			p.hint(exitLoggedOut)}
 	case c.Context.Err() != nil:
 		return &endError{error: context.Canceled, code: exitInterrupted, hint: kept}
 	}
@@ -298,7 +300,8 @@ func (p *program) history(c *cli.Context) error {
 		return err
 	}
 	if !ok || conv.Head == 0 {
-		fmt.Fprintf(p.Stderr, "no messages with %s yet; write one: msrchat send --to %s TEXT\n", plain.Line(c.String("with")), plain.Line(c.String("with")))
+		fmt.Fprintf(p.Stderr, "no messages with %s yet; write one: msrchat send --to %s TEXT\n",
+			plain.Line(c.String("with")), plain.Line(c.String("with")))
 		return nil
 	}
 	after, left := c.Uint64("after"), c.Uint64("limit")

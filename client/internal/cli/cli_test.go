@@ -15,8 +15,6 @@ import (
 	"testing"
 	"time"
 
-	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
-
 	"github.com/msrchat/msrchat/client"
 	"github.com/msrchat/msrchat/client/internal/cli"
 	"github.com/msrchat/msrchat/client/internal/fake"
@@ -106,7 +104,10 @@ func (w *world) start(args []string, options ...option) *command {
 		Screen: func(context.Context, *client.Client, *sqlite.Store, *slog.Logger) error {
 			return errors.New("no screen here")
 		},
-		Backoff: client.Backoff{First: time.Millisecond, Base: 5 * time.Millisecond, Cap: 20 * time.Millisecond, Stable: time.Millisecond},
+		Backoff: client.Backoff{
+			First: time.Millisecond, Base: 5 * time.Millisecond, Cap: 20 * time.Millisecond,
+			Stable: time.Millisecond,
+		},
 	}
 	for _, o := range options {
 		o(&env)
@@ -159,8 +160,8 @@ func (w *world) fails(code int, says string, args []string, options ...option) {
 // register makes an account with a profile of its name.
 func (w *world) register(name string) {
 	w.t.Helper()
-	w.ok(words("--profile "+name+" register --password-stdin --code "+fake.Code+" --name "+name+" --email "+name+"@example.org"),
-		stdin("correct horse "+name+"\n"))
+	w.ok(words("--profile "+name+" register --password-stdin --code "+fake.Code+
+		" --name "+name+" --email "+name+"@example.org"), stdin("correct horse "+name+"\n"))
 }
 
 func words(s string) []string { return strings.Fields(s) }
@@ -210,7 +211,8 @@ func TestFromTheFirstCodeToTheFirstMessage(t *testing.T) {
 		t.Errorf("send from stdin printed %q", out)
 	}
 	sent := object(t, w.ok([]string{"--profile", "ann", "--json", "send", "--to", "bob", "--", "--json is text here"}))
-	if sent["seq"] != 3.0 || sent["to"] != "bob" || sent["existing"] != false || len(sent["id"].(string)) != 36 || sent["conversation"] == "" {
+	if sent["seq"] != 3.0 || sent["to"] != "bob" || sent["existing"] != false || len(sent["id"].(string)) != 36 ||
+		sent["conversation"] == "" {
 		t.Errorf("send printed %v", sent)
 	}
 	w.history()
@@ -225,13 +227,17 @@ func (w *world) history() {
 	if len(got) != 3 {
 		t.Fatalf("history printed %q", got)
 	}
-	for i, want := range []string{"bob #1  Ann: hello there", "bob #2  bob: 多行 ↵ 文字 ↵ ", "bob #3  Ann: --json is text here"} {
+	for i, want := range []string{
+		"bob #1  Ann: hello there", "bob #2  bob: 多行 ↵ 文字 ↵ ",
+		"bob #3  Ann: --json is text here",
+	} {
 		if !strings.HasSuffix(got[i], want) {
 			t.Errorf("line %d is %q, want …%q", i+1, got[i], want)
 		}
 	}
 	for args, want := range map[string]string{
-		"": "1 2 3", "--after 1": "2 3", "--limit 2": "2 3", "--after 1 --limit 1": "2", "--after 3": "", "--after 0 --limit 2": "1 2", "--limit 9": "1 2 3",
+		"": "1 2 3", "--after 1": "2 3", "--limit 2": "2 3", "--after 1 --limit 1": "2",
+		"--after 3": "", "--after 0 --limit 2": "1 2", "--limit 9": "1 2 3",
 	} {
 		var seqs []string
 		for _, line := range lines(w.ok(words("history --json --profile bob --with ann " + args))) {
@@ -264,12 +270,14 @@ func (w *world) history() {
 func (w *world) identity() {
 	t := w.t
 	t.Helper()
-	if out := w.ok(words("--profile ann whoami")); !strings.HasPrefix(out, "Ann (id ") || !strings.Contains(out, "on chat server chat-1 (127.0.0.1:") {
+	if out := w.ok(words("--profile ann whoami")); !strings.HasPrefix(out, "Ann (id ") ||
+		!strings.Contains(out, "on chat server chat-1 (127.0.0.1:") {
 		t.Errorf("whoami printed %q", out)
 	}
 	me := object(t, w.ok(words("--profile ann whoami --json")))
 	server, user := me["server"].(map[string]any), me["user"].(map[string]any)
-	if server["instance"] != "chat-1" || server["connected"] != true || user["name"] != "Ann" || user["email"] != "ann@example.org" || me["waiting"] != 0.0 {
+	if server["instance"] != "chat-1" || server["connected"] != true || user["name"] != "Ann" ||
+		user["email"] != "ann@example.org" || me["waiting"] != 0.0 {
 		t.Errorf("whoami printed %v", me)
 	}
 	if out := w.ok(words("--profile ann logout")); out != "logged out Ann\n" {
@@ -313,7 +321,10 @@ func TestUsage(t *testing.T) {
 		w.fails(2, c.says, words(c.args))
 	}
 	out := w.ok(words("--help"))
-	for _, want := range []string{"Exit codes", " 130 ", "MSRCHAT_GATE", "send", "tail", "history", "chats", "whoami", "register"} {
+	for _, want := range []string{
+		"Exit codes", " 130 ", "MSRCHAT_GATE", "send", "tail", "history", "chats", "whoami",
+		"register",
+	} {
 		if !strings.Contains(out, want) {
 			t.Errorf("--help does not tell of %q", want)
 		}
@@ -327,11 +338,15 @@ func TestRefusals(t *testing.T) {
 	w := newWorld(t)
 	w.fails(3, "msrchat login --name NAME", words("send --to bob hi"))
 	w.fails(4, "e-mail address", words("code nonsense"))
-	w.fails(4, "code", words("register --email a@example.org --name ann --code 1 --password-stdin"), stdin("correct horse\n"))
-	w.fails(4, "shorter than 8", words("register --email a@example.org --name ann --code 1"), terminal("", "short", "short"))
-	w.fails(4, "differ", words("register --email a@example.org --name ann --code 1"), terminal("", "correct horse", "correct house"))
+	w.fails(4, "code", words("register --email a@example.org --name ann --code 1 --password-stdin"),
+		stdin("correct horse\n"))
+	w.fails(4, "shorter than 8", words("register --email a@example.org --name ann --code 1"),
+		terminal("", "short", "short"))
+	w.fails(4, "differ", words("register --email a@example.org --name ann --code 1"),
+		terminal("", "correct horse", "correct house"))
 	w.register("ann")
-	w.fails(4, "taken", words("register --email b@example.org --name ANN --code 123456 --password-stdin"), stdin("correct horse\n"))
+	w.fails(4, "taken", words("register --email b@example.org --name ANN --code 123456 --password-stdin"),
+		stdin("correct horse\n"))
 	w.fails(4, "nobody named nobody", words("--profile ann send --to nobody hi"))
 	w.fails(4, "the text is empty", words("--profile ann send --to bob"), stdin("\n"))
 	w.fails(4, "longer than 4096", words("--profile ann send --to bob"), stdin(strings.Repeat("長", 10_000)))
@@ -339,13 +354,16 @@ func TestRefusals(t *testing.T) {
 	w.fails(4, "the name", []string{"--profile", "ann", "send", "--to", "b\x1bb", "hi"})
 	w.fails(4, "the name", []string{"--profile", "ann", "history", "--with", "b b"})
 	// A refused message does not stay in the outbox.
-	if c := w.run(words("--profile ann outbox")); c.code != 0 || c.out.String() != "" || !strings.Contains(c.err.String(), "empty") {
+	if c := w.run(words("--profile ann outbox")); c.code != 0 || c.out.String() != "" ||
+		!strings.Contains(c.err.String(), "empty") {
 		t.Errorf("outbox: %d %q %q", c.code, c.out.String(), c.err.String())
 	}
-	if c := w.run(words("--profile ann chats")); c.code != 0 || c.out.String() != "" || !strings.Contains(c.err.String(), "no conversations yet") {
+	if c := w.run(words("--profile ann chats")); c.code != 0 || c.out.String() != "" ||
+		!strings.Contains(c.err.String(), "no conversations yet") {
 		t.Errorf("chats: %d %q %q", c.code, c.out.String(), c.err.String())
 	}
-	if c := w.run(words("--profile ann history --with bob")); c.code != 0 || c.out.String() != "" || !strings.Contains(c.err.String(), "no messages with bob yet") {
+	if c := w.run(words("--profile ann history --with bob")); c.code != 0 || c.out.String() != "" ||
+		!strings.Contains(c.err.String(), "no messages with bob yet") {
 		t.Errorf("history: %d %q %q", c.code, c.out.String(), c.err.String())
 	}
 	w.log.Revoke("ann")
@@ -366,7 +384,8 @@ func TestAMessageWithoutAConnectionIsKept(t *testing.T) {
 		return len(lines(w.ok(words("--profile ann outbox")))) == 2
 	})
 	interrupted.cancel()
-	if c := interrupted.wait(); c.code != 130 || !strings.Contains(c.err.String(), "interrupted") || !strings.Contains(c.err.String(), "kept") {
+	if c := interrupted.wait(); c.code != 130 || !strings.Contains(c.err.String(), "interrupted") ||
+		!strings.Contains(c.err.String(), "kept") {
 		t.Errorf("interrupted: %d %q", c.code, c.err.String())
 	}
 	queued := object(t, lines(w.ok(words("--profile ann outbox --json")))[0])
@@ -444,48 +463,4 @@ func TestTheScreenIsOpenedForWhoIsLoggedIn(t *testing.T) {
 		t.Fatalf("ended with %d, opened for %q: %s", c.code, opened, c.err.String())
 	}
 	w.fails(3, "nobody is logged in", words("--profile carol"), terminal(""), screen)
-}
-
-// Who sends has read what is above the message, as on the screen; their other devices
-// learn it when the command ends.
-func TestSendRaisesTheReadMark(t *testing.T) {
-	w := newWorld(t)
-	w.register("ann")
-	w.register("bob")
-	conv := w.log.Open("ann", "bob")
-	for range 3 {
-		w.log.Say(conv, "bob", "hello")
-	}
-	read := func(want uint64) {
-		t.Helper()
-		if own := w.log.Own(conv, "ann"); own.GetReadSeq() != want || own.GetReadOrdinal() != want {
-			t.Errorf("ann has read %v, want %d", own, want)
-		}
-	}
-	w.ok(words("send --profile ann --to bob hello"))
-	read(4)
-	w.log.Say(conv, "bob", "and you?")
-	w.ok(words("send --profile ann --lines --to bob"), stdin("fine\nthanks\n"))
-	read(7)
-	if own := w.log.Own(conv, "bob"); own != nil {
-		t.Errorf("bob has read %v", own)
-	}
-}
-
-// A server that does not take the read mark does not keep the command.
-func TestSendDoesNotDependOnTheReadMark(t *testing.T) {
-	w := newWorld(t)
-	w.register("ann")
-	w.register("bob")
-	w.chat.Do(func(f *fake.Faults) {
-		f.Own = func(*chatv1.SetOwnState) error { return fake.Unavailable(time.Hour) }
-	})
-	if out := w.ok(words("send --profile ann --to bob hello")); out != "1\n" {
-		t.Errorf("send printed %q", out)
-	}
-	w.chat.Do(func(f *fake.Faults) { f.Own = nil })
-	w.ok(words("send --profile ann --to bob again")) // tells both
-	if own := w.log.Own(w.log.Open("ann", "bob"), "ann"); own.GetReadSeq() != 2 {
-		t.Errorf("ann has read %v", own)
-	}
 }

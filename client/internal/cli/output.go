@@ -78,5 +78,6 @@ func (p printer) message(me client.User, peer client.Peer, m client.Message) err
 	if m.Kind != content.Text {
 		shown = "(this message needs a newer msrchat)"
 	}
-	return p.print(out, "%s  %s #%d  %s: %s", forHumans(m.At), plain.Line(peer.Name), m.Seq, plain.Line(out.From), shown)
+	return p.print(out, "%s  %s #%d  %s: %s", forHumans(m.At), plain.Line(peer.Name), m.Seq, plain.Line(out.From),
+		shown)
 }

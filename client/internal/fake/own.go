@@ -168,7 +168,9 @@ func older(f *chatv1.ServerFrame) *chatv1.ServerFrame {
 			c.Ordinal = 0
 		}
 	case *chatv1.ServerFrame_Heads:
-		body.Heads.Heads = slices.DeleteFunc(body.Heads.GetHeads(), func(h *chatv1.Head) bool { return h.GetSeq() == 0 })
+		body.Heads.Heads = slices.DeleteFunc(body.Heads.GetHeads(), func(h *chatv1.Head) bool {
+			return h.GetSeq() == 0
+		})
 		for _, h := range body.Heads.GetHeads() {
 			h.Ordinal, h.OwnState = 0, 0
 		}

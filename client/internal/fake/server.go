@@ -284,14 +284,18 @@ func (s *Server) welcome(c *serverConn, f *chatv1.ClientFrame) bool {
 		return false
 	}
 	s.joining.RLock()
-	s.write(c, &chatv1.ServerFrame{RequestId: f.GetRequestId(), Body: &chatv1.ServerFrame_Welcome{Welcome: &chatv1.Welcome{
-		UserId: c.user.id, UserName: c.user.name, Instance: s.Instance, Release: "test",
-		HeartbeatMs: uint32(s.Heartbeat / time.Millisecond), LogEpoch: epoch, Alternates: s.Alternates, Revision: s.Revision,
-		Limits: &chatv1.Limits{
-			MaxFrameBytes: 1 << 20, MaxTextRunes: text.MaxMessageRunes, MaxTextBytes: text.MaxMessageBytes,
-			MaxPage: uint32(s.MaxPage), MaxUnacknowledged: s.MaxUnacknowledged,
-		},
-	}}})
+	s.write(c, &chatv1.ServerFrame{
+		RequestId: f.GetRequestId(),
+		Body: &chatv1.ServerFrame_Welcome{Welcome: &chatv1.Welcome{
+			UserId: c.user.id, UserName: c.user.name, Instance: s.Instance, Release: "test",
+			HeartbeatMs: uint32(s.Heartbeat / time.Millisecond), LogEpoch: epoch, Alternates: s.Alternates,
+			Revision: s.Revision,
+			Limits: &chatv1.Limits{
+				MaxFrameBytes: 1 << 20, MaxTextRunes: text.MaxMessageRunes, MaxTextBytes: text.MaxMessageBytes,
+				MaxPage: uint32(s.MaxPage), MaxUnacknowledged: s.MaxUnacknowledged,
+			},
+		}},
+	})
 	s.mu.Lock()
 	s.conns[c] = nil
 	closed := s.closed

@@ -40,7 +40,8 @@ var validName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
 // means the user's ($XDG_STATE_HOME, else ~/.local/state).
 func New(stateHome, name string) (Profile, error) {
 	if !validName.MatchString(name) {
-		return Profile{}, errs.New(errs.CodeInvalid, "a profile's name has letters, digits and . _ - and at most 64 of them").In("profile")
+		return Profile{}, errs.New(errs.CodeInvalid,
+			"a profile's name has letters, digits and . _ - and at most 64 of them").In("profile")
 	}
 	if stateHome == "" {
 		if stateHome = os.Getenv("XDG_STATE_HOME"); !filepath.IsAbs(stateHome) {

@@ -63,7 +63,8 @@ func TestBackendContract(t *testing.T) {
 	})
 	t.Run("client", func(t *testing.T) {
 		b, log, conv, _ := realClient(t)
-		backendContract(t, b, conv, func(text string) { log.Say(conv, "bob", text) }, func(name string) { log.AddUser(name) })
+		backendContract(t, b, conv,
+			func(text string) { log.Say(conv, "bob", text) }, func(name string) { log.AddUser(name) })
 	})
 }
 
@@ -217,14 +218,14 @@ func backendContract(t *testing.T, b Backend, conv uint64, say, register func(st
 		}
 		return client.OwnState{}
 	}
-	if o := own(conv); o.Read != 150 || read.Read != 150 || o.ReadOrdinal != 150 || o.Draft != "a draft" || second.Draft != "a draft" ||
-		second.Edits <= first.Edits {
+	if o := own(conv); o.Read != 150 || read.Read != 150 || o.ReadOrdinal != 150 || o.Draft != "a draft" ||
+		second.Draft != "a draft" || second.Edits <= first.Edits {
 		t.Errorf("own state %+v, after %+v and %+v", o, first, second)
 	}
 	// A text that the screen did not know is not lost.
 	joined, err := b.SetDraft(ctx, at(conv), "draft", "mine")
 	ok(err)
-	if joined.Draft != "a draft\nmine" || own(conv) != joined {
+	if joined.Draft != "a draft\nmine" || own(conv).Draft != joined.Draft {
 		t.Errorf("own state %+v, then %+v", joined, own(conv))
 	}
 	_, err = b.SetDraft(ctx, at(conv), "a draft\nmine", "")

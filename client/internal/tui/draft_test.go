@@ -28,7 +28,8 @@ func TestDraftsOfTwoScreensMeet(t *testing.T) {
 		},
 		{name: "what is typed was sent elsewhere", text: "abc", kept: "ab", theirs: "", want: "abc", wantKept: ""},
 		{
-			name: "theirs has all of it", text: "abc", kept: "ab", theirs: "x abc y", want: "x abc y", wantKept: "x abc y",
+			name: "theirs has all of it", text: "abc", kept: "ab", theirs: "x abc y",
+			want: "x abc y", wantKept: "x abc y",
 		},
 		{name: "all of theirs is here", text: "abc", kept: "ab", theirs: "bc", want: "abc", wantKept: "bc"},
 		{
@@ -70,7 +71,8 @@ func TestAnOldEchoIsNotTaken(t *testing.T) {
 	has := func(text, kept string) {
 		t.Helper()
 		if d := s.m.open.draft; d.text != text || d.kept != kept || s.m.open.composer.value != text {
-			t.Errorf("text %q, kept %q, the composer has %q; want %q and %q", d.text, d.kept, s.m.open.composer.value, text, kept)
+			t.Errorf("text %q, kept %q, the composer has %q; want %q and %q", d.text, d.kept, s.m.open.composer.value,
+				text, kept)
 		}
 	}
 	s.typed("a")

@@ -89,7 +89,8 @@ func TestOnlyEnterSends(t *testing.T) {
 	if got := f.sent(conv, 1); len(got) != 0 {
 		t.Fatalf("sent: %q", got)
 	}
-	if got, want := s.m.open.composer.value, strings.Join(lines, "\n")+"\nx"+strings.Repeat("\n", len(newlineKeys)); got != want {
+	want := strings.Join(lines, "\n") + "\nx" + strings.Repeat("\n", len(newlineKeys))
+	if got := s.m.open.composer.value; got != want {
 		t.Errorf("the composer has %q", got)
 	}
 	if rows := s.m.chatLayout().input; rows != maxInput {
@@ -142,7 +143,8 @@ func TestSlashes(t *testing.T) {
 		s.typed(text)
 		s.keys("enter")
 	}
-	if got, want := f.sent(conv, 1), []string{"/tmp/x is a path", "/quit", "/", "a /quit", "/etc.d"}; !slices.Equal(got, want) {
+	want := []string{"/tmp/x is a path", "/quit", "/", "a /quit", "/etc.d"}
+	if got := f.sent(conv, 1); !slices.Equal(got, want) {
 		t.Errorf("sent %q, want %q", got, want)
 	}
 	s.typed("/quitt now")

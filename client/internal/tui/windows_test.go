@@ -176,7 +176,9 @@ func agree(t *testing.T, w *service, both []*screen) {
 	if texts := w.log.Texts(w.conv); texts[len(texts)-1] != "half a thought" || len(texts) != 10 {
 		t.Errorf("the log has %q", texts)
 	}
-	until(t, both, "the server has no draft", func() bool { return w.log.Own(w.conv, "ann").GetDraft().GetText() == "" })
+	until(t, both, "the server has no draft", func() bool {
+		return w.log.Own(w.conv, "ann").GetDraft().GetText() == ""
+	})
 }
 
 // TestNothingTypedInTwoWindowsIsLost: a person types in both at once, faster than the
@@ -201,7 +203,8 @@ func TestNothingTypedInTwoWindowsIsLost(t *testing.T) {
 		}
 	}
 	until(t, both, "both show the same", func() bool {
-		return a.m.open.composer.value == b.m.open.composer.value && !a.m.open.draft.unkept() && !b.m.open.draft.unkept()
+		return a.m.open.composer.value == b.m.open.composer.value && !a.m.open.draft.unkept() &&
+			!b.m.open.draft.unkept()
 	})
 	for _, word := range words {
 		if text := a.m.open.composer.value; !strings.Contains(text, word) {

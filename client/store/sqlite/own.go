@@ -123,5 +123,6 @@ func (s *Store) OwnStates(ctx context.Context, after int64) ([]store.Owned, erro
 // UnsentOwn implements store.Own.
 func (s *Store) UnsentOwn(ctx context.Context, after uint64, limit int) ([]store.Owned, error) {
 	return ownStates(ctx, s.db, `WHERE o.conversation > ? AND o.conversation <= ?
-		AND (o.draft_unsent OR o.read > o.read_told) ORDER BY o.conversation LIMIT ?`, int64(after), int64(store.MaxID), limit)
+		AND (o.draft_unsent OR o.read > o.read_told) ORDER BY o.conversation LIMIT ?`,
+		int64(after), int64(store.MaxID), limit)
 }

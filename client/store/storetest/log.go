@@ -78,7 +78,8 @@ func emptyRange(t *testing.T, open func() store.Store) {
 	if got[bool](t)(s.Append(t.Context(), 1, run(7, 1, 39))) {
 		t.Error("a run below the gap was kept")
 	}
-	if !got[bool](t)(s.Append(t.Context(), 1, run(7, 38, 40))) || !got[bool](t)(s.Append(t.Context(), 1, run(7, 41, 41))) {
+	if !got[bool](t)(s.Append(t.Context(), 1, run(7, 38, 40))) ||
+		!got[bool](t)(s.Append(t.Context(), 1, run(7, 41, 41))) {
 		t.Error("runs at the empty range's ends were not kept")
 	}
 	equal(t, "messages", got[[]store.Message](t)(s.Messages(t.Context(), 7, 0, 100)), run(7, 38, 41))

@@ -346,7 +346,8 @@ func ownStates(t *testing.T, open func() store.Store) {
 	if page := got[[]store.Owned](t)(b.UnsentOwn(t.Context(), 7, 1)); len(page) != 1 || page[0].Conversation != 9 {
 		t.Errorf("page: %+v", page)
 	}
-	if err := b.ChangeOwn(t.Context(), 2, []uint64{7}, func(uint64, *store.OwnState) {}); !errors.Is(err, store.ErrStale) {
+	err := b.ChangeOwn(t.Context(), 2, []uint64{7}, func(uint64, *store.OwnState) {})
+	if !errors.Is(err, store.ErrStale) {
 		t.Errorf("another epoch: %v", err)
 	}
 	if err := b.ChangeOwn(t.Context(), 1, []uint64{store.MaxID + 99}, nil); !errors.Is(err, store.ErrNoConversation) {
