@@ -71,7 +71,7 @@ func newAgreement(t *testing.T, seed uint64) *agreement {
 	a.servers[0].Revision = uint32(seed % 2) // of the release before, in every second run
 	for _, s := range a.servers {
 		s.Heartbeat = 200 * time.Millisecond
-		s.Do(a.spoil)
+		s.Do(a.addFaults)
 	}
 	data := store.NewMemory(100_000)
 	path := filepath.Join(t.TempDir(), "alice.db")
@@ -102,9 +102,9 @@ func (a *agreement) start(i int, change ...func(*client.Options)) {
 	}}, change...)...)
 }
 
-// spoil gives a server its random faults: pushes and heads that are lost, changes
+// addFaults gives a server its random faults: pushes and heads that are lost, changes
 // that are refused or made without an answer.
-func (a *agreement) spoil(f *fakeFaults) {
+func (a *agreement) addFaults(f *fakeFaults) {
 	chance := func(n int) bool {
 		a.mu.Lock()
 		defer a.mu.Unlock()

@@ -12,21 +12,21 @@ import (
 	"github.com/msrchat/msrchat/shared/text"
 )
 
-// A server's id for a conversation holds in one log epoch: after a restore it may be
-// the id of a conversation with somebody else. So everything that is written under an
-// id says in which epoch the id was got, and is refused in another one.
+// A server's id for a conversation is valid in one log epoch: after a restore it may
+// belong to a conversation with somebody else. So every write names the epoch that its
+// id is from, and is refused in another one.
 
-// InEpoch writes to conversations whose ids were got in one log epoch. In another one
+// InEpoch writes to conversations by ids from one log epoch. Once another one has begun,
 // its calls refuse the ids of servers with store.ErrStale (CodeConflict).
 type InEpoch struct {
 	c     *Client
 	epoch uint64
 }
 
-// In is for an application that handles Reset later than it is sent, as one with a
-// queue does: epoch is what Epoch returned before the application got its first id, or
-// that of the last Reset which it has handled. The methods of Client itself take an id
-// for one of the present epoch.
+// In is for an application that may write before it has handled a Reset, as one with a
+// queue of its own does. epoch is that of the last Reset that it has handled or, before
+// the first, what Epoch returned before the application got any id. The methods of
+// Client itself take every id for one of the present epoch.
 func (c *Client) In(epoch uint64) InEpoch { return InEpoch{c, epoch} }
 
 // Epoch is the present log epoch, 0 before the first connection.
@@ -45,8 +45,8 @@ func (c *Client) setEpoch(epoch uint64) {
 	c.epoch = epoch
 }
 
-// inEpoch is an epoch that Epoch returned, as the store has it: the first one takes
-// over what there was before.
+// inEpoch is the store's number of an epoch that Epoch returned: ids from before the
+// first connection are valid in the first epoch.
 func (c *Client) inEpoch(epoch uint64) uint64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -76,7 +76,7 @@ func (e InEpoch) Send(ctx context.Context, conversation uint64, message string) 
 	}
 	select {
 	case e.c.wake <- struct{}{}:
-	default: // it is awake
+	default: // a signal is there already
 	}
 	return out, nil
 }
@@ -87,7 +87,7 @@ func (e InEpoch) enqueue(ctx context.Context, out Outgoing) (Outgoing, error) {
 	if !errors.Is(err, store.ErrStale) || epoch != 0 {
 		return got, err
 	}
-	// Another process met the first one.
+	// Another process was the first to connect.
 	if err := c.onOwner(ctx, func(o *owner) error { o.followEpoch(); return nil }); err != nil {
 		return Outgoing{}, err
 	}
@@ -102,9 +102,9 @@ func (e InEpoch) SetRead(ctx context.Context, conversation, seq uint64) (OwnStat
 	})
 }
 
-// SetDraft is Client.SetDraft for an application that names the draft which it has
-// taken over: the text replaces that one, and goes below any other. It returns the own
-// state as it is right afterwards.
+// SetDraft is Client.SetDraft for an application that says which draft it shows: the
+// text replaces that one, and goes below any other. It returns the own state as it is
+// right afterwards.
 func (e InEpoch) SetDraft(ctx context.Context, conversation uint64, known, draft string) (OwnState, error) {
 	return e.c.setDraft(ctx, e.epoch, conversation, draft, func(*owner, uint64) string { return known })
 }

@@ -23,7 +23,7 @@ const (
 	pullPage = 100
 )
 
-// errLost is what an answer is called with when the link ended before it came.
+// errLost goes to an answer whose link ended before it came.
 var errLost = errors.New("the connection broke before the answer")
 
 // answer handles the answer to a request, a Failure as an *errs.Error, or
@@ -37,7 +37,7 @@ type question struct {
 }
 
 // call is a request of the application. It is repeated on the next link when
-// one breaks: all requests but Send only read, or do nothing twice.
+// one breaks: all requests but Send only read, or are idempotent.
 type call struct {
 	ctx   context.Context
 	frame *chatv1.ClientFrame
@@ -46,8 +46,8 @@ type call struct {
 	reply chan result // holds one
 }
 
-// take has the owner use an answer as it comes, in the epoch that it is from. It may
-// be nil.
+// take is run by the owner as the answer comes, in the epoch that it is from. It may be
+// nil.
 type take func(o *owner, f *chatv1.ServerFrame) error
 
 type result struct {
@@ -55,9 +55,9 @@ type result struct {
 	err   error
 }
 
-// request has a frame sent and waits for its answer; without a connection it
-// waits for one. A refusal that may pass (unavailable, exhausted, rate limited)
-// is met by asking again until ctx ends; then it is the error.
+// request sends a frame and waits for its answer; without a connection it waits for
+// one. After a temporary refusal (unavailable, exhausted, rate limited) it asks again
+// until ctx ends; then the refusal is the error.
 func (c *Client) request(ctx context.Context, f *chatv1.ClientFrame, take take) (*chatv1.ServerFrame, error) {
 	epoch := c.Epoch()
 	for attempt := 1; ; attempt++ {
@@ -156,8 +156,8 @@ func namesConversation(f *chatv1.ClientFrame) bool {
 // ask sends a request. Where the link is ending, the answer comes as errLost.
 func (o *owner) ask(f *chatv1.ClientFrame, then answer) {
 	o.lastID++
-	// The frame may be sent again on another link while this one still writes
-	// it: each sending has its own.
+	// Another link may send the frame again while this one still writes it, so each
+	// sending has its own.
 	out := &chatv1.ClientFrame{RequestId: o.lastID, Body: f.GetBody()}
 	now := time.Now()
 	if len(o.pending) == 0 {
@@ -201,7 +201,7 @@ func (o *owner) onFrame(f *chatv1.ServerFrame) {
 	case *chatv1.ServerFrame_Heads:
 		for _, h := range body.Heads.GetHeads() {
 			o.learn(h.GetConversationId(), h.GetSeq(), h.GetOrdinal())
-			o.hearOwn(h.GetConversationId(), h.GetOwnState())
+			o.learnOwn(h.GetConversationId(), h.GetOwnState())
 		}
 	case *chatv1.ServerFrame_OwnState:
 		o.pushedOwn(body.OwnState)
@@ -215,8 +215,8 @@ func failure(f *chatv1.Failure) error {
 		Retry(time.Duration(f.GetRetryAfterMs()) * time.Millisecond)
 }
 
-// The checks on what a server tells. Its errors are CodeInternal: the server,
-// not the caller, is at fault.
+// The checks on what a server sends. Their errors are CodeInternal: the server, not
+// the caller, is at fault.
 
 func validID(id uint64) bool { return id > 0 && id <= store.MaxID }
 

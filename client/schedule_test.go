@@ -66,7 +66,7 @@ func newSchedule(t *testing.T, seed uint64) *schedule {
 	s.user("carol")
 	for _, server := range s.servers {
 		server.Heartbeat = 200 * time.Millisecond
-		s.spoil(server)
+		s.addFaults(server)
 	}
 	for i, a := range s.names {
 		for _, b := range s.names[i+1:] {
@@ -99,8 +99,8 @@ func (s *schedule) chance() (roll int, yes bool) {
 	return s.random.IntN(5), s.random.IntN(1000) < s.rate
 }
 
-// spoil gives a server its random faults.
-func (s *schedule) spoil(server *fake.Server) {
+// addFaults gives a server its random faults.
+func (s *schedule) addFaults(server *fake.Server) {
 	server.Do(func(f *fakeFaults) {
 		f.Send = func(*chatv1.Send) (fate, error) {
 			roll, yes := s.chance()
@@ -163,7 +163,7 @@ func (s *schedule) step() {
 		s.count++
 		s.servers[i] = fake.NewServer(s.t, s.log, fmt.Sprintf("n%d", s.count))
 		s.servers[i].Heartbeat = 200 * time.Millisecond
-		s.spoil(s.servers[i])
+		s.addFaults(s.servers[i])
 	case 3:
 		server.Silence(true)
 		time.AfterFunc(time.Duration(s.rng.IntN(300))*time.Millisecond, func() { server.Silence(false) })

@@ -41,7 +41,7 @@ type memory struct {
 }
 
 // maxAcked is how many acknowledged messages Memory remembers for a process that asks
-// through another handle; the sender itself is told directly.
+// through another handle; the sender itself learns it directly.
 const maxAcked = 1024
 
 var _ Store = (*Memory)(nil)

@@ -5,7 +5,7 @@
 //
 // A conversation's id is the only key. A person who was named while no server
 // could be asked has a provisional conversation, whose id is above MaxID; what is
-// in it moves to the real one as soon as a server has told that.
+// in it moves to the real one as soon as a server has named that.
 //
 // The server's logs are the truth. Everything here but the outbox and the drafts
 // can be dropped and fetched again.
@@ -92,8 +92,8 @@ type Conversation struct {
 	Stored *Range
 	// Last is the newest stored message, nil where there is none.
 	Last *Message
-	// Head is the greatest sequence number that a server told, HeadOrdinal the
-	// ordinal there; both 0 where it told none.
+	// Head is the greatest sequence number that a server named, HeadOrdinal the
+	// ordinal there; both are 0 until then.
 	Head, HeadOrdinal uint64
 	Own               OwnState
 }

@@ -201,7 +201,7 @@ func (p *program) logout(c *cli.Context) error {
 		"logged out %s", plain.Line(login.Session.User.Name))
 }
 
-// waiting counts the messages that are queued; 0 where that cannot be told.
+// waiting counts the messages that are queued; 0 if the store cannot be read.
 func (p *program) waiting(c *cli.Context, login profile.Login) int {
 	s, err := p.profile.Store(c.Context, login)
 	if err != nil {

@@ -233,7 +233,7 @@ func (o *online) close() {
 	}
 }
 
-// open opens a client for whoever is logged in; it lives as long as ctx.
+// open opens a client for the user who is logged in; it ends with ctx.
 func (p *program) open(ctx context.Context, c *cli.Context, to logTo, change func(*client.Options)) (*online, error) {
 	login, err := p.place(c)
 	if err != nil {

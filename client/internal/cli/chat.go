@@ -68,7 +68,7 @@ func (p *program) chatCommands() []*cli.Command {
 	}
 }
 
-// kept is the word about a message that was accepted and not acknowledged.
+// kept is the hint for a message that was accepted and not acknowledged.
 const kept = "the message is kept and will be sent by the next msrchat of this profile that has a connection; " +
 	"do not send it again"
 
@@ -125,7 +125,7 @@ func (o *online) untilRead(ctx context.Context, conversation uint64) {
 	defer poll.Stop()
 	for {
 		c, _, err := o.store.Conversation(ctx, conversation)
-		if err != nil || c.Own.Read <= c.Own.ReadTold {
+		if err != nil || c.Own.Read <= c.Own.ServerRead {
 			return
 		}
 		select {
@@ -195,7 +195,7 @@ func (p *program) acknowledge(c *cli.Context, o *online, to string, out client.O
 			At: forPrograms(got.LoggedAt), Existing: got.Existing,
 		}, "%d", got.Seq)
 	case got.State == client.Failed:
-		// Told here and now; the screen need not tell it again.
+		// The caller reports it now, so the screen need not show it again.
 		if derr := o.Discard(c.Context, out.ID); derr != nil && !errors.Is(derr, store.ErrNotFound) {
 			err = errors.Join(err, derr)
 		}
@@ -213,25 +213,25 @@ func (p *program) acknowledge(c *cli.Context, o *online, to string, out client.O
 // acknowledged.
 const maxAhead = 128
 
-// sendLines sends lines, and tells of each as soon as it is acknowledged. The
+// sendLines sends lines, and prints each as soon as it is acknowledged. The
 // first one that is not ends it.
 func (p *program) sendLines(c *cli.Context, o *online, in client.InEpoch, to client.Cached) error {
 	ctx, stop := context.WithCancel(c.Context)
 	defer stop()
-	sent, told := make(chan client.Outgoing, maxAhead), make(chan error, 1)
+	sent, printed := make(chan client.Outgoing, maxAhead), make(chan error, 1)
 	go func() {
 		defer stop()
 		for out := range sent {
 			if err := p.acknowledge(c, o, to.Peer.Name, out); err != nil {
-				told <- err
+				printed <- err
 				return
 			}
 		}
-		told <- nil
+		printed <- nil
 	}()
 	err := p.sendEach(ctx, in, to.ID, sent)
 	close(sent)
-	err = errors.Join(err, <-told)
+	err = errors.Join(err, <-printed)
 	if err == nil && c.Context.Err() != nil {
 		return &endError{error: context.Canceled, code: exitInterrupted}
 	}

@@ -48,7 +48,7 @@ type Faults struct {
 // Server is a chat server on a port of 127.0.0.1.
 type Server struct {
 	Instance string
-	// Revision, Heartbeat, MaxPage and MaxUnacknowledged are told in Welcome; set
+	// Revision, Heartbeat, MaxPage and MaxUnacknowledged go into Welcome; set
 	// before the first connection.
 	Revision          uint32
 	Heartbeat         time.Duration

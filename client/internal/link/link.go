@@ -76,8 +76,8 @@ func (l *Link) Err() error {
 	}
 }
 
-// Heard is when the last frame came.
-func (l *Link) Heard() time.Time { return time.Unix(0, l.last.Load()) }
+// LastFrame is when the last frame came.
+func (l *Link) LastFrame() time.Time { return time.Unix(0, l.last.Load()) }
 
 // Send queues a frame. It never waits: false means that the link has ended, or
 // now ends because the server does not read.

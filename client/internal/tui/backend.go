@@ -34,7 +34,7 @@ type Backend interface {
 	// OpenDirect returns the conversation with a person. It waits for the network.
 	OpenDirect(ctx context.Context, name string) (client.Conversation, error)
 
-	// Epoch is the log epoch, in which the ids hold that are read here.
+	// Epoch is the log epoch; ids that are read now are valid in it.
 	Epoch() uint64
 	// Send puts a message into the outbox.
 	Send(ctx context.Context, to Target, text string) (client.Outgoing, error)
@@ -48,7 +48,7 @@ type Backend interface {
 	SetDraft(ctx context.Context, of Target, known, text string) (client.OwnState, error)
 }
 
-// Target is a conversation to write to. Its id holds in that log epoch only; in
+// Target is a conversation to write to. Its id is valid in that log epoch only; in
 // another one the write is refused with store.ErrStale.
 type Target struct{ Epoch, ID uint64 }
 

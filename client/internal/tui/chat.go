@@ -12,7 +12,7 @@ import (
 
 // chat is one conversation, open or not. How the open one is shown is in view.
 type chat struct {
-	// id is 0 from a Reset on until the library has told the new one.
+	// id is 0 from a Reset until the new one is known.
 	id   uint64
 	name string    // what it is called, clean
 	last time.Time // when something happened here; the list is sorted by it
@@ -183,8 +183,8 @@ func (r *roster) unread() (n int) {
 	return n
 }
 
-// reset forgets what the servers told. Ids are theirs, too: a chat gets its new
-// one when it is told for the same person. Drafts and unsent messages stay.
+// reset drops what came from the servers, ids included: a chat gets its new one from
+// the conversation with the same person. Drafts and unsent messages stay.
 func (r *roster) reset() {
 	clear(r.byID)
 	for _, c := range r.sorted {

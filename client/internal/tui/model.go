@@ -29,7 +29,7 @@ type Model struct {
 	after func(time.Duration, tea.Msg) tea.Cmd
 
 	me    client.User
-	epoch uint64    // in which the chats' ids hold
+	epoch uint64    // in which the chats' ids are valid
 	clock time.Time // now, as of this update
 	link  client.Link
 

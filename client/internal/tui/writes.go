@@ -97,8 +97,8 @@ func (m *Model) write(c *chat, do doWrite) tea.Cmd {
 	return m.nextWrite()
 }
 
-// nextWrite begins the next write. One for a chat without an id waits, and those
-// behind it: the snapshot after a Reset tells the id.
+// nextWrite begins the next write. One for a chat without an id waits, and so do
+// those behind it: the snapshot after a Reset brings the id.
 func (m *Model) nextWrite() tea.Cmd {
 	if m.writes.running != nil || m.writes.paused || len(m.writes.queue) == 0 || m.writes.queue[0].c.id == 0 {
 		return nil
@@ -145,7 +145,7 @@ func (m *Model) begin(w write) func(ctx context.Context) wroteMsg {
 func (m *Model) onWrote(msg wroteMsg) tea.Cmd {
 	m.writes.running = nil
 	if sent, is := msg.msg.(sentMsg); is && errors.Is(sent.err, store.ErrStale) {
-		// Once more under the new id, before what was typed later.
+		// It is repeated under the new id, before what was typed later.
 		m.writes.queue = slices.Insert(m.writes.queue, 0, msg.w)
 		m.writes.paused = msg.epoch == m.epoch
 		return m.nextWrite()

@@ -29,7 +29,7 @@ func (r *ownRow) dest() []any {
 func (r *ownRow) state() store.OwnState {
 	own := store.OwnState{
 		Number: uint64(r.number.Int64), Read: uint64(r.read.Int64), ReadOrdinal: uint64(r.readOrdinal.Int64),
-		ReadTold: uint64(r.readTold.Int64), Draft: r.draft.String, DraftUnsent: r.unsent.Bool,
+		ServerRead: uint64(r.readTold.Int64), Draft: r.draft.String, DraftUnsent: r.unsent.Bool,
 		Base: uint64(r.base.Int64), Edits: uint64(r.edits.Int64),
 	}
 	if r.edited.Int64 != 0 {
@@ -86,7 +86,7 @@ func changeOwn(ctx context.Context, tx *sql.Tx, conversation uint64, change func
 	_, err = tx.ExecContext(ctx, `INSERT OR REPLACE INTO own_states (conversation, ord, number, read, read_ordinal,
 		read_told, draft, draft_edited, draft_unsent, base, edits) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		int64(conversation), int64(ord), int64(own.Number), int64(own.Read), int64(own.ReadOrdinal),
-		int64(own.ReadTold), own.Draft, edited, own.DraftUnsent, int64(own.Base), int64(own.Edits))
+		int64(own.ServerRead), own.Draft, edited, own.DraftUnsent, int64(own.Base), int64(own.Edits))
 	return err
 }
 

@@ -312,14 +312,14 @@ func ownStates(t *testing.T, open func() store.Store) {
 	got[store.State](t)(a.Begin(t.Context(), 1))
 	got[bool](t)(b.Changed(t.Context()))
 	want := store.OwnState{
-		Number: 3, Read: 8, ReadOrdinal: 7, Draft: "草稿", DraftEdited: time.UnixMilli(5), ReadTold: 6, DraftUnsent: true,
+		Number: 3, Read: 8, ReadOrdinal: 7, Draft: "草稿", DraftEdited: time.UnixMilli(5), ServerRead: 6, DraftUnsent: true,
 		Base: 2, Edits: 9,
 	}
 	set := func(own store.OwnState, convs ...uint64) error {
 		return a.ChangeOwn(t.Context(), 1, convs, func(_ uint64, o *store.OwnState) { *o = own })
 	}
 	must(t, set(want, 9, 7))
-	must(t, set(store.OwnState{Number: 4, Read: 2, ReadTold: 2, Draft: "told"}, 8))
+	must(t, set(store.OwnState{Number: 4, Read: 2, ServerRead: 2, Draft: "told"}, 8))
 	if !got[bool](t)(b.Changed(t.Context())) {
 		t.Error("a change by another handle is not seen")
 	}
