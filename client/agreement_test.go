@@ -247,7 +247,7 @@ func (a *agreement) has(conv uint64) picture {
 	}
 }
 
-// shows is the picture by a window: what its application was told, and its store.
+// shows is the picture by a window: what its application has learnt, and its store.
 func shows(w *person, conv uint64) picture {
 	c, shown := w.chat(conv), w.shown(conv)
 	if c.Own.Read != shown.Read || c.Own.Draft != shown.Draft {

@@ -62,7 +62,7 @@ func (e InEpoch) Send(ctx context.Context, conversation uint64, message string) 
 		return Outgoing{}, err
 	}
 	if conversation == 0 {
-		return Outgoing{}, errs.New(errs.CodeInvalid, "the message is for nobody").In("conversation")
+		return Outgoing{}, errs.New(errs.CodeInvalid, "the message has no recipient").In("conversation")
 	}
 	id, err := store.NewMessageID()
 	if err != nil {

@@ -134,7 +134,7 @@ func TestGateAnswersOfAllKinds(t *testing.T) {
 	}
 }
 
-// Where many log in at once, a log-in waits for its turn as it is told; what
+// Where many log in at once, a log-in waits for its turn as gate asks; what
 // else is refused is not repeated.
 func TestALogInWaitsForItsTurn(t *testing.T) {
 	var calls, full atomic.Int64

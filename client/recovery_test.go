@@ -339,7 +339,7 @@ func TestASlowApplicationMissesNothing(t *testing.T) {
 		}
 	}
 	if outbox == 0 {
-		t.Error("nothing told of the outbox")
+		t.Error("no event about the outbox")
 	}
 }
 

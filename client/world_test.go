@@ -90,10 +90,10 @@ type person struct {
 	links    []client.Link               // under mu
 	sends    []client.Outgoing           // under mu
 	resets   int                         // under mu
-	own      map[uint64]client.OwnState  // as shown: read at the start, told or set since; under mu
+	own      map[uint64]client.OwnState  // as shown: read at the start, reported or set since; under mu
 	sets     map[uint64]uint64           // calls of SetDraft; under mu
 	moves    map[uint64]uint64           // conversations resolved; under mu
-	about    map[uint64]bool             // conversations that something was told about; under mu
+	about    map[uint64]bool             // conversations that something was reported about; under mu
 	outbox   int                         // OutboxChanged events; under mu
 	ended    chan struct{}
 }

@@ -21,7 +21,7 @@ func passwordFlag() cli.Flag {
 	return &cli.BoolFlag{Name: "password-stdin", Usage: "read the password from standard input"}
 }
 
-// commands are all there are.
+// commands are all commands.
 func (p *program) commands() []*cli.Command {
 	return append([]*cli.Command{
 		{
@@ -174,7 +174,7 @@ func (p *program) logout(c *cli.Context) error {
 		return err
 	}
 	if err != nil {
-		// A damaged session file cannot be revoked, but it can go.
+		// The session of a damaged file cannot be revoked; the file is removed.
 		return errors.Join(err, p.profile.Forget())
 	}
 	g, err := p.gate(c, login.Gate)
@@ -194,7 +194,7 @@ func (p *program) logout(c *cli.Context) error {
 			plain.Line(login.Session.User.Name))
 	}
 	if revoked != nil {
-		return &endError{error: revoked, hint: "the session is forgotten here; the service lets it end on " +
+		return &endError{error: revoked, hint: "the session is forgotten here; at the service it expires on " +
 			forHumans(login.Session.ExpiresAt)}
 	}
 	return p.printer(c).print(map[string]any{"user": userJSON(login.Session.User), "waiting": waiting},
@@ -255,7 +255,7 @@ func (p *program) whoami(c *cli.Context) error {
 	where := fmt.Sprintf("on chat server %s (%s, release %s)", plain.Line(server.Instance), plain.Line(server.Address),
 		plain.Line(server.Release))
 	if linkErr != nil {
-		// Not on one, but perhaps meant for one.
+		// Not connected, but perhaps assigned.
 		where = "not connected"
 		if a, err := o.gate.Assign(ctx, o.login.Session.Token, nil); err == nil {
 			server = serverJSON{Instance: a.Server.Instance, Address: a.Server.Address}

@@ -106,7 +106,7 @@ func Run(ctx context.Context, args []string, env Env) int {
 // run several programs in one process.
 var parsing sync.Mutex
 
-// choose keeps a command for after the parsing.
+// choose defers a command until parsing is done.
 func (p *program) choose(action cli.ActionFunc) cli.ActionFunc {
 	return func(c *cli.Context) error {
 		p.chosen = func() error { return action(c) }
@@ -177,7 +177,7 @@ func given(c *cli.Context, name string) bool {
 	return false
 }
 
-// place finds the profile and who is logged in, as far as anybody is.
+// place finds the profile and its login, if there is one.
 func (p *program) place(c *cli.Context) (login profile.Login, err error) {
 	if p.profile, err = profile.New("", value(c, "profile")); err != nil {
 		return login, &usageError{errs.From(err).Message}
@@ -271,7 +271,7 @@ type logTo int
 
 const (
 	logToStderr logTo = iota
-	logToFile         // beneath the screen there is no room
+	logToFile         // the terminal belongs to the screen
 )
 
 // logger is silent unless asked.
@@ -290,10 +290,10 @@ func (p *program) logger(debug bool, to logTo) (*slog.Logger, io.Closer, error) 
 	return slog.New(slog.NewTextHandler(f, options)), f, nil
 }
 
-// sendOnly is for commands that ask and are done.
+// sendOnly is for commands that receive nothing.
 func sendOnly(o *client.Options) { o.SendOnly = true }
 
-// drain reads events nobody needs.
+// drain reads events that the command does not need.
 func drain(c *client.Client) {
 	for range c.Events() { //nolint:revive // the command waits for its answers elsewhere
 	}

@@ -242,7 +242,7 @@ func (p *program) sendLines(c *cli.Context, o *online, in client.InEpoch, to cli
 // sendEach sends the lines of standard input until there is none or ctx ends.
 func (p *program) sendEach(ctx context.Context, in client.InEpoch, to uint64, sent chan<- client.Outgoing) error {
 	lines, ended := make(chan string), make(chan error, 1)
-	go func() { // it may hang on a terminal for as long as the program lives
+	go func() { // a read from a terminal may block until the program ends
 		defer close(lines)
 		stdin := bufio.NewScanner(p.Stdin)
 		stdin.Buffer(make([]byte, 0, 4096), text.MaxMessageBytes+2)

@@ -12,7 +12,7 @@ import (
 	"github.com/msrchat/msrchat/shared/content"
 )
 
-// Times: people read their own, programs read UTC.
+// Times: local for people, UTC for programs.
 const (
 	humanTime = "2006-01-02 15:04:05"
 	jsonTime  = "2006-01-02T15:04:05.000Z"

@@ -98,7 +98,7 @@ func (l *Link) Send(f *chatv1.ClientFrame) bool {
 
 var ping = &chatv1.ClientFrame{Body: &chatv1.ClientFrame_Ping{Ping: &chatv1.Ping{}}}
 
-// Ping asks for a sign of life ahead of the heartbeat.
+// Ping asks for an answer before the heartbeat is due.
 func (l *Link) Ping() bool { return l.Send(ping) }
 
 // Close ends the link at once; frames that wait are lost.
@@ -133,7 +133,7 @@ func (l *Link) Frame(f *chatv1.ServerFrame) {
 	}
 }
 
-// Drained has nothing to do: what the owner answers comes through out.
+// Drained has nothing to do: the owner's frames come through out.
 func (l *Link) Drained() {}
 
 // write writes what is queued, all that waits at a time. After an error the

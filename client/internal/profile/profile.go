@@ -55,7 +55,7 @@ func New(stateHome, name string) (Profile, error) {
 	return Profile{Name: name, Dir: filepath.Join(stateHome, "msrchat", name)}, nil
 }
 
-// make makes the folder, and closes it to others.
+// make creates the folder, which only its owner may read.
 func (p Profile) make() error {
 	if err := os.MkdirAll(p.Dir, 0o700); err != nil {
 		return fmt.Errorf("make profile: %w", err)
@@ -186,8 +186,8 @@ func (p Profile) storePath(user uint64) string {
 	return filepath.Join(p.Dir, "messages-"+strconv.FormatUint(user, 10)+".db")
 }
 
-// claim makes sure that the store is this account's: numbers begin anew when a
-// server is set up anew, and a message must not go to whoever has one now.
+// claim makes sure that the store is this account's: a server that is set up again
+// starts ids from 1, and a message must not go to another account with the same id.
 func (p Profile) claim(ctx context.Context, l Login, registered bool) error {
 	if registered {
 		if err := p.setAside(l.Session.User.ID); err != nil {

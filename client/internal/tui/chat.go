@@ -21,7 +21,7 @@ type chat struct {
 	peerKey string      // what makes two spellings of the peer's name the same
 
 	hist history
-	// The greatest sequence number that is known of, and the ordinal there.
+	// The greatest known sequence number, and the ordinal there.
 	head, headOrdinal uint64
 	// own is how far the user has read; its draft is not used: that is draft.
 	own    client.OwnState
@@ -83,7 +83,7 @@ type roster struct {
 
 func newRoster() *roster { return &roster{byID: map[uint64]*chat{}} }
 
-// get returns a conversation's chat; it is made where there is none.
+// get returns a conversation's chat, and creates it if needed.
 func (r *roster) get(id uint64, peer client.Peer) *chat {
 	c := r.byID[id]
 	if c == nil {
@@ -121,8 +121,8 @@ func (r *roster) identify(c *chat, id uint64) {
 	}
 }
 
-// live is the chat that c is now: itself, or the one that it became a part of. It
-// is nil where c was removed.
+// live is the chat that c is now: itself, or the one that it was merged into. It is
+// nil if c was removed.
 func (r *roster) live(c *chat) *chat {
 	if c.id != 0 {
 		return r.byID[c.id]
@@ -134,8 +134,7 @@ func (r *roster) live(c *chat) *chat {
 }
 
 // resolve gives the chat of a provisional conversation the id of the real one, and
-// returns the chat that has it then: where there was one already, c becomes a part
-// of that.
+// returns the chat that has it then: if there was one already, c is merged into it.
 func (r *roster) resolve(c *chat, to uint64) *chat {
 	delete(r.byID, c.id)
 	c.id = to
@@ -159,7 +158,7 @@ func (r *roster) remove(c *chat) {
 	r.sorted = slices.DeleteFunc(r.sorted, func(o *chat) bool { return o == c })
 }
 
-// sort brings the list in order, if it is not.
+// sort sorts the list if it is stale.
 func (r *roster) sort() {
 	if !r.stale {
 		return

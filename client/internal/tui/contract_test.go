@@ -89,7 +89,7 @@ func backendContract(t *testing.T, b Backend, conv uint64, say, register func(st
 					return
 				}
 			case <-ctx.Done():
-				t.Fatalf("%s was not told", what)
+				t.Fatalf("%s did not come", what)
 			}
 		}
 	}
@@ -101,7 +101,7 @@ func backendContract(t *testing.T, b Backend, conv uint64, say, register func(st
 		t.Fatalf("%v, %v", b.Link(), b.User())
 	}
 
-	// A message that comes is stored when it is told.
+	// A message is stored before its event comes.
 	eventually(t, func() bool {
 		chats, err := b.Chats(ctx)
 		return err == nil && len(chats) == 1
@@ -116,7 +116,7 @@ func backendContract(t *testing.T, b Backend, conv uint64, say, register func(st
 		ok(err)
 		if r.Mine || r.Peer.Name != "bob" || r.Message.Seq != 151 || r.Message.Ordinal != 151 || len(stored) != 1 ||
 			!cmp.Equal(stored[0], r.Message) {
-			t.Fatalf("told %+v, stored %+v", r, stored)
+			t.Fatalf("received %+v, stored %+v", r, stored)
 		}
 		return true
 	})
@@ -141,7 +141,7 @@ func backendContract(t *testing.T, b Backend, conv uint64, say, register func(st
 		t.Errorf("before the first one: %v, %v", last, err)
 	}
 
-	// What is sent is told twice: settled, and as a message of the log.
+	// A sent message comes twice: as settled, and from the log.
 	out, err := b.Send(ctx, at(conv), "from ann")
 	ok(err)
 	if out.State != client.Queued || out.Order == 0 || out.Text() != "from ann" {

@@ -16,8 +16,8 @@ type draft struct {
 	// sets is how many times this window has set the draft, the write under way
 	// included: an event with fewer is older than the text here.
 	sets uint64
-	// writing is the text that is being set, until the library is seen to have it; nil
-	// if none is.
+	// writing is the text that is being set, until an answer or an event shows that the
+	// library has it; nil if there is none.
 	writing *string
 	// restored is the beginning of text that came back because it could not be
 	// sent.
@@ -27,7 +27,7 @@ type draft struct {
 // unkept says that the library has another text than was typed here.
 func (d *draft) unkept() bool { return d.text != d.kept }
 
-// set begins to have the text kept; failed, wrote or an event ends it.
+// set begins to keep the text; failed or written ends that.
 func (d *draft) set() (known, text string) {
 	known, text = d.raw, d.text
 	d.sets++
@@ -41,9 +41,8 @@ func (d *draft) failed() {
 	d.writing = nil
 }
 
-// written notes that the library got the text that was being set. It says whether
-// that is news: an event that has the text may come before the answer, and is then
-// the newer one.
+// written notes that the library has the text that was being set. It is false if that
+// was noted before: an event may come before the answer, and is then the newer one.
 func (d *draft) written() bool {
 	if d.writing == nil {
 		return false
@@ -52,10 +51,9 @@ func (d *draft) written() bool {
 	return true
 }
 
-// take takes over the draft that the library has: another window or device has set
-// it, or it was put together from theirs and the one of here. busy says that
-// somebody types here: then, as with a text that is not kept yet, what is here goes
-// below what is new.
+// take takes over the library's draft: another window or device has set it, or it was
+// joined from theirs and the one here. busy says that the user is typing here: then,
+// as with a text that is not kept yet, what is here goes below what is new.
 func (d *draft) take(own client.OwnState, busy bool) {
 	theirs := clean(own.Draft)
 	if theirs != d.kept {
@@ -73,8 +71,7 @@ func (d *draft) take(own client.OwnState, busy bool) {
 	d.kept, d.raw = theirs, own.Draft
 }
 
-// adopt takes over the draft of a chat that became a part of this one, as the
-// library does.
+// adopt joins the draft of a chat that was merged into this one, as the library does.
 func (d *draft) adopt(other draft) {
 	d.text, d.restored = store.JoinDrafts(d.text, other.text), ""
 	d.kept = store.JoinDrafts(d.kept, other.kept)
@@ -85,8 +82,8 @@ func (d *draft) adopt(other draft) {
 	}
 }
 
-// giveBack puts a text that could not be sent to where it came from: after those
-// that came back before it, and before what was typed since.
+// giveBack puts back a text that could not be sent: below those that came back before
+// it, and above what was typed since.
 func (d *draft) giveBack(body string) {
 	if !strings.HasPrefix(d.text, d.restored) {
 		d.restored = "" // it was changed since

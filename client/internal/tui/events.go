@@ -42,7 +42,7 @@ func (m *Model) onEvents(batch eventsMsg) tea.Cmd {
 	return tea.Batch(m.snapshot(snapshot), m.unsent(unsent && !snapshot))
 }
 
-// onLink says whether the state of all chats is to be looked at again.
+// onLink says whether all chats are to be read again.
 func (m *Model) onLink(l client.Link) bool {
 	online := l.State == client.Online && m.link.State != client.Online
 	m.link = l
@@ -77,8 +77,8 @@ func (m *Model) onReceived(e client.Received) {
 	m.chats.stale = true
 }
 
-// outgoing takes news of one message of the outbox. Where its conversation is not
-// here, as a moment before ConversationResolved, it is in c, which may be nil.
+// outgoing takes the state of one message of the outbox. If its conversation is not
+// here, as just before ConversationResolved, the message is in c, which may be nil.
 func (m *Model) outgoing(c *chat, o client.Outgoing) {
 	m.loads.order = max(m.loads.order, o.Order)
 	if there := m.chats.byID[o.Conversation]; there != nil {
@@ -132,8 +132,8 @@ func (m *Model) takeOwn(c *chat, own client.OwnState) {
 	m.showDraft(c)
 }
 
-// showDraft has the composer show the draft of its chat, and has it kept where the
-// library has another.
+// showDraft puts a chat's draft into the composer, and has it kept if the library has
+// another.
 func (m *Model) showDraft(c *chat) {
 	if m.open.shows(c) && m.open.composer.value != c.draft.text {
 		m.open.composer.update(c.draft.text)
@@ -160,14 +160,14 @@ func (m *Model) markRead(c *chat, seq, ordinal uint64) {
 	}
 }
 
-// markAnswered notes as read what is above a message of the user's own.
+// markAnswered marks as read what is above one of the user's own messages.
 func (m *Model) markAnswered(c *chat, messages []client.Message) {
 	if a := lastOwn(messages, c.own.Read, m.me.ID); a != nil {
 		m.markRead(c, a.Seq, a.Ordinal)
 	}
 }
 
-// read notes what is before the reader's eyes.
+// read marks as read what is on the screen.
 func (m *Model) read() {
 	v := m.open
 	if m.reading() && !v.jump {

@@ -138,8 +138,8 @@ func (m *Model) handle(msg tea.Msg) tea.Cmd {
 	return nil
 }
 
-// settle is called after every change: it does what follows from the state,
-// whatever led there.
+// settle is called after every change: it does what follows from the state, however
+// it came about.
 func (m *Model) settle() tea.Cmd {
 	m.chats.sort()
 	if m.notice.text != "" && !m.clock.Before(m.notice.until) {
@@ -182,7 +182,7 @@ func (m *Model) complain(what string, err error) {
 	m.notice.bad = true
 }
 
-// interval is how soon the screen changes by the mere passing of time.
+// interval is how soon the passing of time changes the screen.
 func (m *Model) interval() time.Duration {
 	if m.notice.text != "" || m.link.State == client.Offline {
 		return time.Second

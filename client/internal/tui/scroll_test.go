@@ -194,10 +194,10 @@ func TestOlderPagesThatDoNotComeAreTold(t *testing.T) {
 	f.setLink(client.Link{State: client.Offline})
 	s.events()
 	s.keys("ctrl+home", "ctrl+home")
-	s.has("they come with the connection")
+	s.has("they need a connection")
 	f.setLink(client.Link{State: client.Online})
 	s.events()
-	s.hasNot("they come with the connection")
+	s.hasNot("they need a connection")
 }
 
 func TestAChatOfWhichNothingIsHere(t *testing.T) {
@@ -207,7 +207,7 @@ func TestAChatOfWhichNothingIsHere(t *testing.T) {
 	f.setLink(client.Link{State: client.Offline})
 	s.events()
 	s.goTo("bob")
-	s.has("Messages not loaded: they come with the connection.")
+	s.has("Messages not loaded: they need a connection.")
 	s.hold = true
 	f.setLink(client.Link{State: client.Online})
 	s.events()

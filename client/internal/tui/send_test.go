@@ -316,7 +316,7 @@ func TestAnotherProcessOfTheProfileSends(t *testing.T) {
 	if got := s.mark("script 2"); got != "◌" {
 		t.Errorf("the mark is %q", got)
 	}
-	// The other process is told of the acknowledgements, this one is not.
+	// The other process gets the acknowledgements, this one does not.
 	f.deliver()
 	for len(f.events) > 0 {
 		if e := (<-f.events); fmt.Sprintf("%T", e) == "client.Received" {

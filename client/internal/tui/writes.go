@@ -14,8 +14,8 @@ import (
 	"github.com/msrchat/msrchat/shared/text"
 )
 
-// writes is what is to be kept on this machine. One write is done after another,
-// so that messages are sent in the order typed.
+// writes is what is to be kept on this machine. Writes are done one after another, so
+// messages are sent in the order typed.
 type writes struct {
 	queue   []write
 	running *step // the one under way, nil if none is
@@ -31,7 +31,7 @@ type writes struct {
 type write struct {
 	c    *chat
 	kind writeKind
-	send doWrite // of a sending
+	send doWrite // of kind sending
 }
 
 type writeKind int
@@ -91,7 +91,7 @@ const (
 	maxWrites = 256
 )
 
-// write does something for a chat after what was asked for before.
+// write queues a write for a chat.
 func (m *Model) write(c *chat, do doWrite) tea.Cmd {
 	m.writes.queue = append(m.writes.queue, write{c: c, send: do})
 	return m.nextWrite()
@@ -116,7 +116,7 @@ func (m *Model) nextWrite() tea.Cmd {
 	}
 }
 
-// begin returns the write of what there is to write now.
+// begin returns a write of the present draft, read mark or text.
 func (m *Model) begin(w write) func(ctx context.Context) wroteMsg {
 	c := w.c
 	if live := m.chats.live(c); live != nil {
@@ -200,8 +200,8 @@ func (m *Model) onDraftKept(c *chat, epoch uint64, msg draftMsg) {
 	}
 }
 
-// finish does what is still to be written; the program has ended. A text that
-// cannot be sent is kept as a draft.
+// finish does the writes that are left; the program has ended. A text that cannot be
+// sent is kept as a draft.
 func (m *Model) finish(ctx context.Context) error {
 	var errs error
 	if r := m.writes.running; r != nil {
@@ -238,8 +238,7 @@ func (m *Model) finish(ctx context.Context) error {
 	return errs
 }
 
-// catchUp does what a Reset that is still on its way would do, and says whether there
-// is one.
+// catchUp handles a Reset that is still on its way, and says whether there was one.
 func (m *Model) catchUp() bool {
 	now := m.b.Epoch()
 	if now == m.epoch {
@@ -257,7 +256,7 @@ func (m *Model) keepDraft() {
 	}
 }
 
-// keepSoon has drafts and read marks written in a moment.
+// keepSoon schedules the writes of drafts and read marks.
 func (m *Model) keepSoon() tea.Cmd {
 	if m.writes.waiting || len(m.writes.drafts)+len(m.writes.reads) == 0 {
 		return nil
@@ -266,7 +265,7 @@ func (m *Model) keepSoon() tea.Cmd {
 	return m.after(keepTime, keepMsg{})
 }
 
-// keep has drafts and read marks written now.
+// keep writes drafts and read marks now.
 func (m *Model) keep() tea.Cmd {
 	m.gather()
 	return m.nextWrite()

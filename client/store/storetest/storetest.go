@@ -312,7 +312,8 @@ func ownStates(t *testing.T, open func() store.Store) {
 	got[store.State](t)(a.Begin(t.Context(), 1))
 	got[bool](t)(b.Changed(t.Context()))
 	want := store.OwnState{
-		Number: 3, Read: 8, ReadOrdinal: 7, Draft: "草稿", DraftEdited: time.UnixMilli(5), ServerRead: 6, DraftUnsent: true,
+		Number: 3, Read: 8, ReadOrdinal: 7, Draft: "草稿", DraftEdited: time.UnixMilli(5),
+		ServerRead: 6, DraftUnsent: true,
 		Base: 2, Edits: 9,
 	}
 	set := func(own store.OwnState, convs ...uint64) error {
