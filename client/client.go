@@ -40,8 +40,8 @@ type Options struct {
 	Assignment *Assignment
 
 	// SendOnly neither receives nor stores messages. The client then raises the read
-	// mark to each acknowledged message of the user; an application that receives
-	// messages does that itself.
+	// mark to the messages that it sent; an application that receives messages does
+	// that itself.
 	SendOnly bool
 	// FromNow leaves out messages from before the client was opened; otherwise
 	// receiving continues where the store ends.

@@ -266,15 +266,25 @@ func (o *owner) sent(l *lane, r *Outgoing, s *chatv1.Sent) {
 	r.LoggedAt = time.UnixMilli(s.GetCreatedAtMs())
 	o.settle(r)
 	ordinal := min(s.GetOrdinal(), r.Seq)
-	if o.opt.SendOnly { // a person who writes has read what is above
-		o.changeOwn([]uint64{r.Conversation}, func(_ uint64, own *OwnState) { own.SetRead(r.Seq, ordinal) })
-		o.own.look()
+	if o.opt.SendOnly {
+		o.readBySending(r, ordinal)
 	}
 	// The acknowledgement stands for the push of the message.
 	o.acceptOrLearn(Message{
 		Conversation: r.Conversation, Seq: r.Seq, Ordinal: ordinal, ID: r.ID,
 		Sender: o.opt.Session.User.ID, Kind: r.Kind, Body: r.Body, At: r.LoggedAt,
 	})
+}
+
+// readBySending raises the read mark to the last message that waited in a
+// conversation: a person who writes has read what is above. It does not do so for each
+// message, because a change of the store costs all processes of the profile a look.
+func (o *owner) readBySending(r *Outgoing, ordinal uint64) {
+	if slices.ContainsFunc(o.outbox.rows, func(w *Outgoing) bool { return w.Conversation == r.Conversation }) {
+		return
+	}
+	o.changeOwn([]uint64{r.Conversation}, func(_ uint64, own *OwnState) { own.SetRead(r.Seq, ordinal) })
+	o.own.look()
 }
 
 // refused takes a permanent refusal.
