@@ -16,9 +16,12 @@ import (
 
 // restored is a service whose backup knows another person under the id of the
 // conversation with bob; bob's has a new one.
-func (w *world) restored() (bobs, carols uint64) {
+func (w *world) restored(t *testing.T) (bobs, carols uint64) {
+	t.Helper()
 	carols = w.conv
 	w.shut()
+	// A server that still writes would do so into the restored log.
+	until(t, "no server works", func() bool { return w.servers[0].Connections() == 0 })
 	w.user("carol")
 	w.log.Restore(w.conv, 0)
 	w.log.Rename(w.conv, w.conv+1)
@@ -53,7 +56,7 @@ func TestAnIDFromBeforeARestoreIsRefused(t *testing.T) {
 	alice.untilTexts(w.conv, []string{"hi"})
 	before := alice.In(alice.Epoch())
 	daves := alice.contact("dave").ID
-	bobs, carols := w.restored()
+	bobs, carols := w.restored(t)
 	until(t, "reset", func() bool { alice.mu.Lock(); defer alice.mu.Unlock(); return alice.resets == 1 })
 	until(t, "the list", func() bool { return alice.chat(carols).Peer.Name == "carol" })
 	refused(t, before, carols)
@@ -123,7 +126,7 @@ func TestNoMessageGetsToAnotherPersonByARestore(t *testing.T) {
 		}
 	})
 	until(t, "some are sent", func() bool { return len(w.log.Texts(former)) > 20 })
-	bobs, carols := w.restored()
+	bobs, carols := w.restored(t)
 	sending.Wait()
 	until(t, "all are settled", func() bool {
 		left, err := alice.Unsent(t.Context())
