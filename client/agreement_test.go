@@ -71,7 +71,7 @@ func newAgreement(t *testing.T, seed uint64) *agreement {
 	a.servers[0].Revision = uint32(seed % 2) // of the release before, in every second run
 	for _, s := range a.servers {
 		s.Heartbeat = 200 * time.Millisecond
-		s.Do(a.spoil)
+		s.Do(a.addFaults)
 	}
 	data := store.NewMemory(100_000)
 	path := filepath.Join(t.TempDir(), "alice.db")
@@ -102,9 +102,9 @@ func (a *agreement) start(i int, change ...func(*client.Options)) {
 	}}, change...)...)
 }
 
-// spoil gives a server its random faults: pushes and heads that are lost, changes
+// addFaults gives a server its random faults: pushes and heads that are lost, changes
 // that are refused or made without an answer.
-func (a *agreement) spoil(f *fakeFaults) {
+func (a *agreement) addFaults(f *fakeFaults) {
 	chance := func(n int) bool {
 		a.mu.Lock()
 		defer a.mu.Unlock()
@@ -217,7 +217,8 @@ func (a *agreement) settle() {
 // agree waits until a window shows what the server has.
 func (a *agreement) agree(what string, w *person, conv uint64) {
 	var diff string
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(time.Millisecond) { // between two looks
+	deadline := time.Now().Add(patience)
+	for ; time.Now().Before(deadline); time.Sleep(time.Millisecond) { // between two looks
 		for _, s := range a.servers {
 			s.Repair()
 		}
@@ -246,7 +247,7 @@ func (a *agreement) has(conv uint64) picture {
 	}
 }
 
-// shows is the picture by a window: what its application was told, and its store.
+// shows is the picture by a window: what its application has learnt, and its store.
 func shows(w *person, conv uint64) picture {
 	c, shown := w.chat(conv), w.shown(conv)
 	if c.Own.Read != shown.Read || c.Own.Draft != shown.Draft {

@@ -8,15 +8,15 @@ func TestNumbersOfConversationsThatAreNotListedAreBounded(t *testing.T) {
 	o.own.newer = map[uint64]uint64{}
 	o.sync.convs = map[uint64]*conv{1 << 40: {}}
 	for id := range uint64(2 * maxUnknown) {
-		o.hearOwn(id+1, 7)
+		o.learnOwn(id+1, 7)
 	}
 	if n := len(o.own.newer); n != maxUnknown {
 		t.Errorf("%d are kept", n)
 	}
-	if o.hearOwn(1<<40, 7); o.own.newer[1<<40] != 7 {
+	if o.learnOwn(1<<40, 7); o.own.newer[1<<40] != 7 {
 		t.Error("one that is listed found no room")
 	}
-	if o.hearOwn(1, 9); o.own.newer[1] != 9 {
+	if o.learnOwn(1, 9); o.own.newer[1] != 9 {
 		t.Error("a number that is there was not raised")
 	}
 }

@@ -12,12 +12,11 @@ import (
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
 
 	"github.com/msrchat/msrchat/client/store"
-	"github.com/msrchat/msrchat/shared/content"
 	"github.com/msrchat/msrchat/shared/errs"
 	"github.com/msrchat/msrchat/shared/text"
 )
 
-// Assigner tells where to connect. *Gate is one.
+// Assigner says where to connect. *Gate is one.
 type Assigner interface {
 	Assign(ctx context.Context, token Token, avoid []string) (Assignment, error)
 }
@@ -40,10 +39,12 @@ type Options struct {
 	// Assignment is where to connect first, as a log-in returns it.
 	Assignment *Assignment
 
-	// SendOnly neither receives nor stores messages.
+	// SendOnly neither receives nor stores messages. The client then raises the read
+	// mark to the messages that it sent; an application that receives messages does
+	// that itself.
 	SendOnly bool
-	// FromNow leaves out what came before the client was opened; otherwise
-	// messages are received from where the store ends.
+	// FromNow leaves out messages from before the client was opened; otherwise
+	// receiving continues where the store ends.
 	FromNow bool
 	// EventBuffer is how many events may wait for the application; 256 if 0.
 	EventBuffer int
@@ -55,13 +56,13 @@ type Options struct {
 	// Backoff are the waits between attempts to connect.
 	Backoff Backoff
 	// Patience is how long a server may be silent while a request is unanswered;
-	// 10 s if 0, at most two heartbeats. It spares a person the wait for a dead
-	// server: after half of it the server is pinged. One that lives and yet does
-	// not answer for twelve times as long is left, too.
+	// 10 s if 0, at most two heartbeats. So nobody waits long for a dead server:
+	// after half of it the server is pinged. A server that answers pings, but not
+	// the request for twelve times as long, is given up, too.
 	Patience time.Duration
 }
 
-// Client is a connection to msrChat that lasts. Its methods may be called from
+// Client is a lasting connection to msrChat. Its methods may be called from
 // any goroutine.
 type Client struct {
 	opt    Options
@@ -72,8 +73,10 @@ type Client struct {
 	ops    chan func(*owner) // run by the owner's goroutine
 	wake   chan struct{}     // the outbox got something; holds one signal
 
-	mu   sync.Mutex
-	link Link // the latest state; under mu
+	mu         sync.Mutex
+	link       Link   // the latest state; under mu
+	epoch      uint64 // the log epoch; under mu
+	firstEpoch uint64 // what epoch was set to when it was 0; under mu
 }
 
 // Open starts a client. It returns without waiting for a connection; the error
@@ -106,6 +109,7 @@ func Open(ctx context.Context, opt Options) (*Client, error) {
 		cancel()
 		return nil, fmt.Errorf("open client: %w", err)
 	}
+	c.epoch = o.sync.epoch
 	go o.run()
 	return c, nil
 }
@@ -134,7 +138,7 @@ func (c *Client) Session() Session { return c.opt.Session }
 // errClosed is returned by calls on a client that has ended.
 var errClosed = errs.New(errs.CodeUnavailable, "the client was closed")
 
-// do has fn run by the owner's goroutine, and does not wait for its end.
+// do runs fn on the owner's goroutine, and does not wait for its end.
 func (c *Client) do(ctx context.Context, fn func(*owner)) error {
 	select {
 	case c.ops <- fn:
@@ -146,8 +150,8 @@ func (c *Client) do(ctx context.Context, fn func(*owner)) error {
 	}
 }
 
-// gaveUp is the error for a caller whose context ended, with the reason that
-// helps: why there is no connection.
+// gaveUp is the error for a caller whose context ended; it says why there is no
+// connection.
 func (c *Client) gaveUp(ctx context.Context) error {
 	link := c.Link()
 	switch {
@@ -158,7 +162,8 @@ func (c *Client) gaveUp(ctx context.Context) error {
 	case link.State == Online:
 		return errs.Wrap(errs.CodeUnavailable, ctx.Err(), "the server did not answer in time")
 	case link.Cause != nil:
-		return errs.Wrap(errs.CodeUnavailable, errors.Join(ctx.Err(), link.Cause), "no connection: "+Describe(link.Cause))
+		return errs.Wrap(errs.CodeUnavailable, errors.Join(ctx.Err(), link.Cause),
+			"no connection: "+Describe(link.Cause))
 	}
 	return errs.Wrap(errs.CodeUnavailable, ctx.Err(), "no connection in time")
 }
@@ -189,7 +194,7 @@ func (c *Client) WaitOnline(ctx context.Context) (Link, error) {
 	return link, nil
 }
 
-// onOwner has fn run by the owner's goroutine and waits for its end.
+// onOwner runs fn on the owner's goroutine and waits for its end.
 func (c *Client) onOwner(ctx context.Context, fn func(*owner) error) error {
 	reply := make(chan error, 1)
 	if err := c.do(ctx, func(o *owner) { reply <- fn(o) }); err != nil {
@@ -210,27 +215,7 @@ func (c *Client) onOwner(ctx context.Context, fn func(*owner) error) error {
 // It does not wait for the network. Messages of one goroutine are sent in the order
 // of their calls.
 func (c *Client) Send(ctx context.Context, conversation uint64, message string) (Outgoing, error) {
-	if err := text.Message(message); err != nil {
-		return Outgoing{}, err
-	}
-	if conversation == 0 {
-		return Outgoing{}, errs.New(errs.CodeInvalid, "the message is for nobody").In("conversation")
-	}
-	id, err := store.NewMessageID()
-	if err != nil {
-		return Outgoing{}, fmt.Errorf("make message id: %w", err)
-	}
-	out, err := c.opt.Store.Enqueue(ctx, Outgoing{
-		ID: id, Conversation: conversation, Kind: content.Text, Body: []byte(message), At: time.Now(),
-	})
-	if err != nil {
-		return Outgoing{}, err
-	}
-	select {
-	case c.wake <- struct{}{}:
-	default: // it is awake
-	}
-	return out, nil
+	return c.In(c.Epoch()).Send(ctx, conversation, message)
 }
 
 // Wait waits until a message is settled: acknowledged (nil), or refused (an
@@ -258,7 +243,7 @@ func (c *Client) Wait(ctx context.Context, id MessageID) (Outgoing, error) {
 	}
 }
 
-// ended is why the client will not settle anything more.
+// ended is why the client settles no more messages.
 func (c *Client) ended() error {
 	if link := c.Link(); link.State == LoggedOut || link.State == Stopped {
 		return link.Cause
@@ -269,7 +254,7 @@ func (c *Client) ended() error {
 // Unsent returns the messages that are queued or failed, in the order typed.
 func (c *Client) Unsent(ctx context.Context) ([]Outgoing, error) { return c.opt.Store.Unsent(ctx) }
 
-// Discard forgets a failed message.
+// Discard removes a failed message from the outbox.
 func (c *Client) Discard(ctx context.Context, id MessageID) error {
 	return c.opt.Store.Discard(ctx, id)
 }
@@ -278,8 +263,8 @@ func (c *Client) Discard(ctx context.Context, id MessageID) error {
 // connection.
 func (c *Client) Chats(ctx context.Context) ([]Cached, error) { return c.opt.Store.Conversations(ctx) }
 
-// Contact returns the direct conversation with a person as it is known here, a
-// provisional one where none is. It does not ask a server.
+// Contact returns the direct conversation with a person from the store, a
+// provisional one where there is none. It does not ask a server.
 func (c *Client) Contact(ctx context.Context, name string) (Cached, error) {
 	display, _, err := text.Name(name)
 	if err != nil {
@@ -288,8 +273,8 @@ func (c *Client) Contact(ctx context.Context, name string) (Cached, error) {
 	return c.opt.Store.Contact(ctx, display)
 }
 
-// OpenDirect returns the conversation with a person; it is made where there is
-// none. CodeNotFound: there is nobody of that name.
+// OpenDirect returns the conversation with a person, which the server creates if
+// needed. CodeNotFound: nobody has that name.
 func (c *Client) OpenDirect(ctx context.Context, name string) (Conversation, error) {
 	display, key, err := text.Name(name)
 	if err != nil {
@@ -297,18 +282,17 @@ func (c *Client) OpenDirect(ctx context.Context, name string) (Conversation, err
 	}
 	f, err := c.request(ctx, &chatv1.ClientFrame{Body: &chatv1.ClientFrame_OpenDirect{
 		OpenDirect: &chatv1.OpenDirect{PeerName: display},
-	}})
+	}}, func(o *owner, f *chatv1.ServerFrame) error {
+		conv, err := asConversation(f.GetConversation())
+		if err != nil {
+			return err
+		}
+		return o.opened(key, conv)
+	})
 	if err != nil {
 		return Conversation{}, err
 	}
-	conv, err := asConversation(f.GetConversation())
-	if err != nil {
-		return Conversation{}, err
-	}
-	if err := c.onOwner(ctx, func(o *owner) error { return o.opened(key, conv) }); err != nil {
-		return Conversation{}, err
-	}
-	return conv, nil
+	return asConversation(f.GetConversation())
 }
 
 // Conversations asks the server for all conversations of the user, by id.
@@ -317,7 +301,7 @@ func (c *Client) Conversations(ctx context.Context) ([]Conversation, error) {
 	for after := uint64(0); ; {
 		f, err := c.request(ctx, &chatv1.ClientFrame{Body: &chatv1.ClientFrame_ListConversations{
 			ListConversations: &chatv1.ListConversations{AfterId: after, Limit: listPage},
-		}})
+		}}, nil)
 		if err != nil {
 			return nil, err
 		}
@@ -335,9 +319,22 @@ func (c *Client) Conversations(ctx context.Context) ([]Conversation, error) {
 
 // History asks the server for a part of a log. It waits for a connection.
 func (c *Client) History(ctx context.Context, conversation uint64, part Range) (Page, error) {
+	return c.history(ctx, conversation, part, func(*owner, Page) {})
+}
+
+// history asks for a page, which the owner takes.
+func (c *Client) history(
+	ctx context.Context, conversation uint64, part Range, take func(*owner, Page),
+) (Page, error) {
 	f, err := c.request(ctx, &chatv1.ClientFrame{Body: &chatv1.ClientFrame_History{History: &chatv1.History{
 		ConversationId: conversation, After: part.After, Before: part.Before, Limit: uint32(max(part.Limit, 0)),
-	}}})
+	}}}, func(o *owner, f *chatv1.ServerFrame) error {
+		page, err := asPage(f.GetHistoryPage(), conversation)
+		if err == nil {
+			take(o, page)
+		}
+		return err
+	})
 	if err != nil {
 		return Page{}, err
 	}
@@ -346,8 +343,8 @@ func (c *Client) History(ctx context.Context, conversation uint64, part Range) (
 
 // Messages returns the last limit messages below before (0: the newest), from
 // the store where it has them, else from the server; what came from there is
-// stored. Where the server does not answer until ctx ends, it returns what the
-// store has together with the error.
+// stored. If the server does not answer before ctx ends, it returns what the store
+// has together with the error.
 func (c *Client) Messages(ctx context.Context, conversation, before uint64, limit int) ([]Message, error) {
 	have, err := c.opt.Store.Messages(ctx, conversation, before, limit)
 	if err != nil || store.Provisional(conversation) {
@@ -357,7 +354,7 @@ func (c *Client) Messages(ctx context.Context, conversation, before uint64, limi
 		return have, nil
 	}
 	if n := len(have); n > 0 && before != 0 && have[n-1].Seq+1 != before {
-		have = nil // the store ends below before; there is a gap between
+		have = nil // the store ends below before; there is a gap between them
 	}
 	// Without a stored part this asks for the end of the log.
 	end := before
@@ -367,11 +364,10 @@ func (c *Client) Messages(ctx context.Context, conversation, before uint64, limi
 	if n := len(have); n > 0 {
 		end, limit = have[0].Seq, limit-n
 	}
-	page, err := c.History(ctx, conversation, Range{Before: end, Limit: limit})
+	page, err := c.history(ctx, conversation, Range{Before: end, Limit: limit}, func(o *owner, page Page) {
+		o.keep(page.Messages)
+	})
 	if err != nil {
-		return have, err
-	}
-	if err := c.do(ctx, func(o *owner) { o.keep(page.Messages) }); err != nil {
 		return have, err
 	}
 	return append(page.Messages, have...), nil

@@ -36,7 +36,8 @@ func TestTwoPeopleChat(t *testing.T) {
 		return len(alice.sends) == 4 && alice.sends[3].Seq == 4
 	})
 	link := alice.Link()
-	if link.State != client.Online || link.Instance == "" || link.Address == "" || link.Release != "test" || link.Cause != nil {
+	if link.State != client.Online || link.Instance == "" || link.Address == "" || link.Release != "test" ||
+		link.Cause != nil {
 		t.Errorf("link: %+v", link)
 	}
 	hello := w.servers[1].Hellos() // the fake gate begins with the second
@@ -454,7 +455,10 @@ func TestAMessageFromANewerServerKeepsItsPlace(t *testing.T) {
 	w.servers[0].Do(func(f *fakeFaults) {
 		f.Push = func(ev *chatv1.Event) []*chatv1.Event {
 			if string(ev.GetBody()) == "future" {
-				ev = &chatv1.Event{ConversationId: ev.ConversationId, Seq: ev.Seq, Ordinal: ev.Ordinal, SenderId: ev.SenderId, Kind: 200}
+				ev = &chatv1.Event{
+					ConversationId: ev.ConversationId, Seq: ev.Seq, Ordinal: ev.Ordinal,
+					SenderId: ev.SenderId, Kind: 200,
+				}
 			}
 			return []*chatv1.Event{ev}
 		}

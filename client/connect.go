@@ -20,10 +20,10 @@ import (
 // Backoff are the waits between attempts to connect. Zero fields are replaced.
 type Backoff struct {
 	// First bounds the random wait before the first new attempt: 250 ms. It
-	// spreads the users of a server that died.
+	// spreads the reconnects of a dead server's users.
 	First time.Duration
-	// Base is the second wait; it doubles from there on, up to Cap. Each wait is
-	// a random one between half of it and all of it. 500 ms and 15 s.
+	// Base is the second wait, which then doubles up to Cap: 500 ms and 15 s. Each
+	// wait is a random part of that, at least half.
 	Base, Cap time.Duration
 	// Stable is how long a connection must last to begin again with First: 10 s.
 	Stable time.Duration
@@ -74,16 +74,16 @@ type dialInput struct {
 	known      []Endpoint
 }
 
-// dialOutcome is what an attempt came to: a link, or an error.
+// dialOutcome is the result of an attempt: a link, or an error.
 type dialOutcome struct {
 	link   *link.Link
 	server Endpoint
-	failed []string   // instances that did not take us
-	learnt []Endpoint // alternates that were told on the way
+	failed []string   // instances that refused us
+	learnt []Endpoint // alternates that were named on the way
 	err    error
 }
 
-// connect begins an attempt. Its outcome comes through dialed.
+// connect starts an attempt. Its outcome comes through dialed.
 func (o *owner) connect() {
 	now := time.Now()
 	in := dialInput{assignment: o.assignment, known: slices.Clone(o.known)}
@@ -104,7 +104,7 @@ func (o *owner) connect() {
 	go func() { o.dialed <- o.Client.dial(o.ctx, in) }()
 }
 
-// dial tries the assigned server; where gate or status is away, known ones.
+// dial tries the assigned server or, while gate or status is away, known ones.
 func (c *Client) dial(ctx context.Context, in dialInput) dialOutcome {
 	var out dialOutcome
 	candidates, assignmentID := []Endpoint(nil), ""
@@ -125,7 +125,7 @@ func (c *Client) dial(ctx context.Context, in dialInput) dialOutcome {
 			return out
 		}
 		out.failed = append(out.failed, server.Instance)
-		out.err = errors.Join(err, out.err) // the newest first: it is what is acted on
+		out.err = errors.Join(err, out.err) // the newest first: retry acts on that one
 		var bye *wire.GoodbyeError
 		if errors.As(err, &bye) {
 			out.learnt = append(endpoints(bye.Goodbye.GetAlternates()), out.learnt...)
@@ -140,7 +140,7 @@ func (c *Client) dial(ctx context.Context, in dialInput) dialOutcome {
 	return out
 }
 
-// assignment asks gate. The wish to avoid servers yields to having one at all.
+// assignment asks gate. If all servers are to be avoided, any will do.
 func (c *Client) assignment(ctx context.Context, in dialInput) (Assignment, error) {
 	if in.assignment != nil {
 		return *in.assignment, nil
@@ -157,7 +157,7 @@ func (c *Client) assignment(ctx context.Context, in dialInput) (Assignment, erro
 	return a, err
 }
 
-// byAvoidance moves the instances to avoid to the end.
+// byAvoidance sorts the instances to avoid last.
 func byAvoidance(known []Endpoint, avoid []string) []Endpoint {
 	out := slices.Clone(known)
 	slices.SortStableFunc(out, func(a, b Endpoint) int {
@@ -227,7 +227,7 @@ func (o *owner) onLost(err error) {
 // retry plans the next attempt after a failure, or stops for good.
 func (o *owner) retry(err error) {
 	if o.ctx.Err() != nil {
-		o.state = Offline // for the last turns of run
+		o.state = Offline // until run ends
 		return
 	}
 	asked := time.Duration(0)
@@ -251,8 +251,8 @@ func (o *owner) retry(err error) {
 	o.attempts++
 	wait := o.opt.Backoff.wait(o.attempts)
 	if asked > 0 {
-		// The asked time is the server's pacing; a little of our own on top keeps
-		// those apart that were told the same.
+		// The server paces reconnects by that time; a little more, at random, spreads
+		// clients that got the same one.
 		asked = min(asked, maxWait)
 		asked += rand.N(min(asked/10, o.opt.Backoff.First) + 1)
 		if o.attempts <= 1 {
@@ -264,7 +264,7 @@ func (o *owner) retry(err error) {
 	o.setLink(Link{State: Offline, Cause: err, RetryAt: o.retryAt})
 }
 
-// stop ends all connecting and tells everybody who waits.
+// stop ends all connecting and answers all waiting calls.
 func (o *owner) stop(state LinkState, cause error) {
 	o.retryAt = time.Time{}
 	o.setLink(Link{State: state, Cause: cause})
@@ -347,7 +347,10 @@ func (e Endpoint) proto() *chatv1.Endpoint {
 func endpoints(list []*chatv1.Endpoint) []Endpoint {
 	out := make([]Endpoint, 0, len(list))
 	for _, e := range list {
-		out = append(out, Endpoint{Instance: e.GetInstance(), Address: e.GetAddress(), TLSServerName: e.GetTlsServerName()})
+		out = append(out, Endpoint{
+			Instance: e.GetInstance(), Address: e.GetAddress(),
+			TLSServerName: e.GetTlsServerName(),
+		})
 	}
 	return out
 }

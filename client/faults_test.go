@@ -67,7 +67,10 @@ func goodbyeOnce() func(*chatv1.Hello) *chatv1.Goodbye {
 	var once sync.Once
 	return func(*chatv1.Hello) (bye *chatv1.Goodbye) {
 		once.Do(func() {
-			bye = &chatv1.Goodbye{Code: chatv1.GoodbyeCode_GOODBYE_CODE_UNAVAILABLE, Reconnect: true, ReconnectAfterMs: 1}
+			bye = &chatv1.Goodbye{
+				Code: chatv1.GoodbyeCode_GOODBYE_CODE_UNAVAILABLE, Reconnect: true,
+				ReconnectAfterMs: 1,
+			}
 		})
 		return bye
 	}

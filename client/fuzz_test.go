@@ -109,27 +109,65 @@ func FuzzServer(f *testing.F) {
 		{Body: &chatv1.ServerFrame_Event{Event: ev(44, 1)}},
 		{Body: &chatv1.ServerFrame_Event{Event: ev(big, big)}},
 		{Body: &chatv1.ServerFrame_Event{}},
-		{Body: &chatv1.ServerFrame_Heads{Heads: &chatv1.Heads{Heads: []*chatv1.Head{{ConversationId: 44, Seq: 9}, {ConversationId: big, Seq: big}, {}, nil}}}},
-		{Body: &chatv1.ServerFrame_HistoryPage{HistoryPage: &chatv1.HistoryPage{ConversationId: 44, Head: 3, Events: []*chatv1.Event{ev(44, 1), ev(44, 3)}}}},
-		{Body: &chatv1.ServerFrame_HistoryPage{HistoryPage: &chatv1.HistoryPage{ConversationId: 44, Head: 3, Events: []*chatv1.Event{ev(44, 2), ev(44, 1)}}}},
+		{Body: &chatv1.ServerFrame_Heads{Heads: &chatv1.Heads{Heads: []*chatv1.Head{
+			{ConversationId: 44, Seq: 9},
+			{ConversationId: big, Seq: big},
+			{},
+			nil,
+		}}}},
+		{Body: &chatv1.ServerFrame_HistoryPage{HistoryPage: &chatv1.HistoryPage{
+			ConversationId: 44, Head: 3,
+			Events: []*chatv1.Event{ev(44, 1), ev(44, 3)},
+		}}},
+		{Body: &chatv1.ServerFrame_HistoryPage{HistoryPage: &chatv1.HistoryPage{
+			ConversationId: 44, Head: 3,
+			Events: []*chatv1.Event{ev(44, 2), ev(44, 1)},
+		}}},
 		{Body: &chatv1.ServerFrame_HistoryPage{HistoryPage: &chatv1.HistoryPage{ConversationId: 44, Head: big}}},
 		{Body: &chatv1.ServerFrame_ConversationList{ConversationList: &chatv1.ConversationList{More: true}}},
-		{Body: &chatv1.ServerFrame_ConversationList{ConversationList: &chatv1.ConversationList{More: true, Conversations: []*chatv1.Conversation{{Id: 44, Head: 5}}}}},
-		{Body: &chatv1.ServerFrame_ConversationList{ConversationList: &chatv1.ConversationList{Conversations: []*chatv1.Conversation{{Id: big, Head: big}}}}},
-		{Body: &chatv1.ServerFrame_Conversation{Conversation: &chatv1.Conversation{Id: 44, Head: big, Peer: &chatv1.User{Id: 7, Name: "bob\x1b[2J"}}}},
-		{Body: &chatv1.ServerFrame_Conversation{Conversation: &chatv1.Conversation{Id: 44, Peer: &chatv1.User{Id: 7, Name: "bob"}}}},
+		{Body: &chatv1.ServerFrame_ConversationList{ConversationList: &chatv1.ConversationList{
+			More:          true,
+			Conversations: []*chatv1.Conversation{{Id: 44, Head: 5}},
+		}}},
+		{Body: &chatv1.ServerFrame_ConversationList{ConversationList: &chatv1.ConversationList{
+			Conversations: []*chatv1.Conversation{{Id: big, Head: big}},
+		}}},
+		{Body: &chatv1.ServerFrame_Conversation{Conversation: &chatv1.Conversation{
+			Id: 44, Head: big,
+			Peer: &chatv1.User{Id: 7, Name: "bob\x1b[2J"},
+		}}},
+		{Body: &chatv1.ServerFrame_Conversation{Conversation: &chatv1.Conversation{
+			Id:   44,
+			Peer: &chatv1.User{Id: 7, Name: "bob"},
+		}}},
 		{Body: &chatv1.ServerFrame_Sent{Sent: &chatv1.Sent{ConversationId: 44, Seq: 1, CreatedAtMs: -1 << 63}}},
 		{Body: &chatv1.ServerFrame_Sent{Sent: &chatv1.Sent{ConversationId: 44, Seq: big}}},
-		{Body: &chatv1.ServerFrame_Heads{Heads: &chatv1.Heads{Heads: []*chatv1.Head{{ConversationId: 44, OwnState: 3}, {ConversationId: big, OwnState: big}}}}},
-		{Body: &chatv1.ServerFrame_OwnState{OwnState: &chatv1.OwnState{ConversationId: 44, Number: 7, ReadSeq: 3, ReadOrdinal: big, Draft: &chatv1.Draft{Text: "x", EditedAtMs: -1 << 63}}}},
-		{Body: &chatv1.ServerFrame_OwnState{OwnState: &chatv1.OwnState{ConversationId: big, Number: big, ReadSeq: big}}},
+		{Body: &chatv1.ServerFrame_Heads{Heads: &chatv1.Heads{Heads: []*chatv1.Head{
+			{ConversationId: 44, OwnState: 3},
+			{ConversationId: big, OwnState: big},
+		}}}},
+		{Body: &chatv1.ServerFrame_OwnState{OwnState: &chatv1.OwnState{
+			ConversationId: 44, Number: 7, ReadSeq: 3,
+			ReadOrdinal: big, Draft: &chatv1.Draft{Text: "x", EditedAtMs: -1 << 63},
+		}}},
+		{Body: &chatv1.ServerFrame_OwnState{OwnState: &chatv1.OwnState{
+			ConversationId: big, Number: big,
+			ReadSeq: big,
+		}}},
 		{Body: &chatv1.ServerFrame_OwnState{}},
-		{Body: &chatv1.ServerFrame_OwnStates{OwnStates: &chatv1.OwnStates{States: []*chatv1.OwnState{{ConversationId: 44, Number: 3}}}}},
-		{Body: &chatv1.ServerFrame_OwnStates{OwnStates: &chatv1.OwnStates{States: []*chatv1.OwnState{{ConversationId: 45}, {}}}}},
+		{Body: &chatv1.ServerFrame_OwnStates{OwnStates: &chatv1.OwnStates{
+			States: []*chatv1.OwnState{{ConversationId: 44, Number: 3}},
+		}}},
+		{Body: &chatv1.ServerFrame_OwnStates{OwnStates: &chatv1.OwnStates{
+			States: []*chatv1.OwnState{{ConversationId: 45}, {}},
+		}}},
 		{Body: &chatv1.ServerFrame_OwnStates{}},
 		{Body: &chatv1.ServerFrame_Failure{Failure: &chatv1.Failure{Code: "no such code", RetryAfterMs: 1<<32 - 1}}},
 		{Body: &chatv1.ServerFrame_Failure{Failure: &chatv1.Failure{Code: "not_found", Text: "\x00"}}},
-		{Body: &chatv1.ServerFrame_Goodbye{Goodbye: &chatv1.Goodbye{Reconnect: true, ReconnectAfterMs: 1<<32 - 1, Alternates: []*chatv1.Endpoint{{Address: "not an address"}, nil}}}},
+		{Body: &chatv1.ServerFrame_Goodbye{Goodbye: &chatv1.Goodbye{
+			Reconnect: true, ReconnectAfterMs: 1<<32 - 1,
+			Alternates: []*chatv1.Endpoint{{Address: "not an address"}, nil},
+		}}},
 		{Body: &chatv1.ServerFrame_Goodbye{}},
 	} {
 		for mode := range byte(3) {

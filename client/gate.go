@@ -24,14 +24,13 @@ const DefaultGate = "http://127.0.0.1:7700"
 const (
 	// gateTimeout bounds a request; registering waits for argon2id in a queue.
 	gateTimeout = 15 * time.Second
-	// gatePatience is how long Register and Login come again to a gate that has no
-	// room for them at the moment.
+	// gatePatience is how long Register and Login try again while gate is too busy.
 	gatePatience = 30 * time.Second
 	// maxAnswer bounds an answer's body.
 	maxAnswer = 1 << 20
 )
 
-// Token is a session's secret. It never shows itself in a log or a format.
+// Token is a session's secret. Logs and formats never show it.
 type Token []byte
 
 // String hides the token.
@@ -46,11 +45,11 @@ func (Token) LogValue() slog.Value { return slog.StringValue("[token]") }
 // Encode is the token's form in HTTP and in files.
 func (t Token) Encode() string { return base64.RawURLEncoding.EncodeToString(t) }
 
-// ParseToken is the way back from Encode, padded or not.
+// ParseToken is the inverse of Encode; padding is allowed.
 func ParseToken(s string) (Token, error) {
 	raw, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(s, "="))
 	if err != nil || len(raw) == 0 {
-		return nil, errors.New("this is not a session token") // without the text: it may be one, cut
+		return nil, errors.New("this is not a session token") // without the text: it may be a part of one
 	}
 	return raw, nil
 }
@@ -61,7 +60,7 @@ type User struct {
 	Name string
 }
 
-// Session is what a log-in gave.
+// Session is a log-in.
 type Session struct {
 	Token     Token
 	User      User
@@ -139,14 +138,13 @@ func NewGate(rawURL string, transport http.RoundTripper) (*Gate, error) {
 // URL is the gate's address.
 func (g *Gate) URL() string { return g.base.String() }
 
-// Code has a verification code for registering sent to an address.
+// Code asks gate to mail a verification code for registering.
 func (g *Gate) Code(ctx context.Context, email string) error {
 	return g.call(ctx, http.MethodPost, "/v1/codes", nil, map[string]string{"email": email, "purpose": "register"}, nil)
 }
 
-// patiently repeats a call that gate has no room for, when gate asks to come
-// back, until the patience or ctx ends. Nothing came of such a call, so that
-// repeating it does nothing twice.
+// patiently repeats a call that gate refused for lack of room, until gatePatience or
+// ctx ends. Such a call had no effect, so repeating it is safe.
 func patiently(ctx context.Context, call func() error) error {
 	for began, attempt := time.Now(), 1; ; attempt++ {
 		err := call()
@@ -189,7 +187,9 @@ func (g *Gate) Login(ctx context.Context, c Credentials) (LoginReply, error) {
 		body["name"] = c.Name
 	}
 	var answer loginJSON
-	err := patiently(ctx, func() error { return g.call(ctx, http.MethodPost, entry("/v1/sessions", c.Later), nil, body, &answer) })
+	err := patiently(ctx, func() error {
+		return g.call(ctx, http.MethodPost, entry("/v1/sessions", c.Later), nil, body, &answer)
+	})
 	if err != nil {
 		return LoginReply{}, err
 	}
@@ -241,7 +241,8 @@ func (g *Gate) Assign(ctx context.Context, token Token, avoid []string) (Assignm
 		avoid = []string{}
 	}
 	var answer assignmentJSON
-	if err := g.call(ctx, http.MethodPost, "/v1/assignments", token, map[string][]string{"avoid": avoid}, &answer); err != nil {
+	body := map[string][]string{"avoid": avoid}
+	if err := g.call(ctx, http.MethodPost, "/v1/assignments", token, body, &answer); err != nil {
 		return Assignment{}, err
 	}
 	return answer.assignment(), nil
@@ -349,7 +350,7 @@ func problem(resp *http.Response, raw []byte) error {
 			Location string `json:"location"`
 		} `json:"errors"`
 	}
-	// An answer that is no problem (a proxy's page) leaves the status alone to speak.
+	// Of an answer that is no problem document (a proxy's page) only the status counts.
 	_ = json.Unmarshal(raw, &p)
 	code := errs.FromHTTPStatus(resp.StatusCode)
 	switch {

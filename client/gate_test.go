@@ -25,7 +25,10 @@ func TestAccountsAndSessions(t *testing.T) {
 	if err := w.api.Code(ctx, "nonsense"); errs.CodeOf(err) != errs.CodeInvalid {
 		t.Errorf("bad address: %v", err)
 	}
-	r := client.Registration{Email: "c@example.org", Name: "Carol", Password: "correct horse", Code: "000000", Device: "d1"}
+	r := client.Registration{
+		Email: "c@example.org", Name: "Carol", Password: "correct horse", Code: "000000",
+		Device: "d1",
+	}
 	if _, err := w.api.Register(ctx, r); errs.CodeOf(err) != errs.CodeInvalid || errs.From(err).Field != "code" {
 		t.Errorf("wrong code: %v", err)
 	}
@@ -37,7 +40,8 @@ func TestAccountsAndSessions(t *testing.T) {
 	if _, err := w.api.Register(ctx, r); errs.CodeOf(err) != errs.CodeConflict {
 		t.Errorf("taken name: %v", err)
 	}
-	if _, err := w.api.Login(ctx, client.Credentials{Name: "carol", Password: "wrong", Device: "d1"}); errs.CodeOf(err) != errs.CodeUnauthenticated {
+	wrong := client.Credentials{Name: "carol", Password: "wrong", Device: "d1"}
+	if _, err := w.api.Login(ctx, wrong); errs.CodeOf(err) != errs.CodeUnauthenticated {
 		t.Errorf("wrong password: %v", err)
 	}
 	second, err := w.api.Login(ctx, client.Credentials{Email: "c@example.org", Password: "correct horse", Device: "d1"})
@@ -74,17 +78,33 @@ func TestGateAnswersOfAllKinds(t *testing.T) {
 		retry      time.Duration
 		field      string
 	}{
-		{"problem", `{"code":"rate_limited","detail":"too often","retry_after_ms":1500}`, 429, "", errs.CodeRateLimited, "too often", 1500 * time.Millisecond, ""},
-		{"huma problem", `{"title":"Unprocessable Entity","detail":"validation failed","errors":[{"message":"expected length >= 8","location":"body.password"}]}`, 422, "", errs.CodeInvalid, "validation failed: expected length >= 8 (password)", 0, "password"},
-		{"retry in a header", `{}`, 503, "40", errs.CodeExhausted, "the gate answered 503 Service Unavailable", 40 * time.Second, ""},
-		{"proxy's page", `<html>Bad gateway</html>`, 502, "", errs.CodeUnavailable, "the gate answered 502 Bad Gateway", 0, ""},
+		{
+			"problem", `{"code":"rate_limited","detail":"too often","retry_after_ms":1500}`, 429, "",
+			errs.CodeRateLimited, "too often", 1500 * time.Millisecond, "",
+		},
+		{
+			"huma problem", `{"title":"Unprocessable Entity","detail":"validation failed",
+				"errors":[{"message":"expected length >= 8","location":"body.password"}]}`, 422, "",
+			errs.CodeInvalid, "validation failed: expected length >= 8 (password)", 0, "password",
+		},
+		{
+			"retry in a header", `{}`, 503, "40", errs.CodeExhausted, "the gate answered 503 Service Unavailable",
+			40 * time.Second, "",
+		},
+		{
+			"proxy's page", `<html>Bad gateway</html>`, 502, "", errs.CodeUnavailable,
+			"the gate answered 502 Bad Gateway", 0, "",
+		},
 		{"proxy's timeout", ``, 504, "", errs.CodeUnavailable, "the gate answered 504 Gateway Timeout", 0, ""},
 		{"bad request", `{"detail":"no JSON"}`, 400, "", errs.CodeInvalid, "no JSON", 0, ""},
 		{"unknown code", `{"code":"from the future","detail":"hm"}`, 418, "", errs.CodeInternal, "hm", 0, ""},
 		{"another server", `hello`, 200, "", errs.CodeUnavailable, "is not a gate", 0, ""},
 		{"no user", `{"token":"AAAA","user":{"id":"x"}}`, 201, "", errs.CodeInternal, "without a user id", 0, ""},
 		{"no token", `{"token":"","user":{"id":"7"}}`, 201, "", errs.CodeInternal, "without a session token", 0, ""},
-		{"huge", `{"token":"` + strings.Repeat("A", 2<<20) + `"}`, 201, "", errs.CodeUnavailable, "is not a gate", 0, ""},
+		{
+			"huge", `{"token":"` + strings.Repeat("A", 2<<20) + `"}`, 201, "", errs.CodeUnavailable,
+			"is not a gate", 0, "",
+		},
 		{"redirect", ``, 307, "", errs.CodeInternal, "307", 0, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -103,7 +123,8 @@ func TestGateAnswersOfAllKinds(t *testing.T) {
 			}
 			_, err = g.Login(t.Context(), client.Credentials{Name: "a", Password: "hunter2 hunter2"})
 			e := errs.From(err)
-			if err == nil || e.Code != c.code || !strings.Contains(e.Message, c.message) || e.RetryAfter != c.retry || e.Field != c.field {
+			if err == nil || e.Code != c.code || !strings.Contains(e.Message, c.message) || e.RetryAfter != c.retry ||
+				e.Field != c.field {
 				t.Errorf("got %s %q, retry %v, field %q", e.Code, e.Message, e.RetryAfter, e.Field)
 			}
 			if strings.Contains(fmt.Sprint(err), "hunter2") {
@@ -113,7 +134,7 @@ func TestGateAnswersOfAllKinds(t *testing.T) {
 	}
 }
 
-// Where many log in at once, a log-in waits for its turn as it is told; what
+// Where many log in at once, a log-in waits for its turn as gate asks; what
 // else is refused is not repeated.
 func TestALogInWaitsForItsTurn(t *testing.T) {
 	var calls, full atomic.Int64
@@ -135,7 +156,9 @@ func TestALogInWaitsForItsTurn(t *testing.T) {
 		"log in": func(ctx context.Context) (client.LoginReply, error) {
 			return g.Login(ctx, client.Credentials{Name: "ann"})
 		},
-		"register": func(ctx context.Context) (client.LoginReply, error) { return g.Register(ctx, client.Registration{}) },
+		"register": func(ctx context.Context) (client.LoginReply, error) {
+			return g.Register(ctx, client.Registration{})
+		},
 	} {
 		calls.Store(0)
 		full.Store(2)
@@ -162,7 +185,8 @@ func TestAGateOutOfReach(t *testing.T) {
 		t.Fatal(err)
 	}
 	err = g.Code(t.Context(), "a@example.org")
-	if errs.CodeOf(err) != errs.CodeUnavailable || !strings.Contains(errs.From(err).Message, "http://127.0.0.1:1 cannot be reached") {
+	if errs.CodeOf(err) != errs.CodeUnavailable ||
+		!strings.Contains(errs.From(err).Message, "http://127.0.0.1:1 cannot be reached") {
 		t.Errorf("got %v", err)
 	}
 	for _, bad := range []string{"", "127.0.0.1:7700", "ftp://x", "http://", "::"} {
@@ -174,7 +198,8 @@ func TestAGateOutOfReach(t *testing.T) {
 
 func TestATokenDoesNotShowItself(t *testing.T) {
 	token := client.Token("0123456789abcdef0123456789abcdef")
-	shown := fmt.Sprintf("%s %v %+v %#v %q", token, token, client.Session{Token: token}, client.Session{Token: token}, token)
+	shown := fmt.Sprintf("%s %v %+v %#v %q", token, token, client.Session{Token: token}, client.Session{Token: token},
+		token)
 	for _, secret := range []string{"0123", token.Encode(), "30 31", "48 49", "0x30"} {
 		if strings.Contains(shown, secret) {
 			t.Errorf("shown: %s", shown)

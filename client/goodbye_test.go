@@ -28,8 +28,14 @@ func TestGoodbyes(t *testing.T) {
 		{"rebalance", bye(chatv1.GoodbyeCode_GOODBYE_CODE_REBALANCE, true), client.Online, "", true},
 		{"unavailable", bye(chatv1.GoodbyeCode_GOODBYE_CODE_UNAVAILABLE, true), client.Online, "", true},
 		{"slow", bye(chatv1.GoodbyeCode_GOODBYE_CODE_SLOW, true), client.Online, "", false},
-		{"unauthenticated", bye(chatv1.GoodbyeCode_GOODBYE_CODE_UNAUTHENTICATED, false), client.LoggedOut, errs.CodeUnauthenticated, false},
-		{"unauthenticated, yet reconnect", bye(chatv1.GoodbyeCode_GOODBYE_CODE_UNAUTHENTICATED, true), client.LoggedOut, errs.CodeUnauthenticated, false},
+		{
+			"unauthenticated", bye(chatv1.GoodbyeCode_GOODBYE_CODE_UNAUTHENTICATED, false), client.LoggedOut,
+			errs.CodeUnauthenticated, false,
+		},
+		{
+			"unauthenticated, yet reconnect", bye(chatv1.GoodbyeCode_GOODBYE_CODE_UNAUTHENTICATED, true),
+			client.LoggedOut, errs.CodeUnauthenticated, false,
+		},
 		{"version", bye(chatv1.GoodbyeCode_GOODBYE_CODE_VERSION, false), client.Stopped, errs.CodeForbidden, false},
 		{"protocol", bye(chatv1.GoodbyeCode_GOODBYE_CODE_PROTOCOL, false), client.Stopped, errs.CodeForbidden, false},
 		{"unknown code", bye(77, true), client.Online, "", true},
@@ -43,9 +49,13 @@ func TestGoodbyes(t *testing.T) {
 				w := newWorld(t, 2)
 				w.gate.Only("s1")
 				if early {
-					w.servers[0].Do(func(f *fakeFaults) { f.Hello = func(*chatv1.Hello) *chatv1.Goodbye { return c.bye } })
+					w.servers[0].Do(func(f *fakeFaults) {
+						f.Hello = func(*chatv1.Hello) *chatv1.Goodbye { return c.bye }
+					})
 				}
-				alice := w.open(t, "alice", func(o *client.Options) { o.Backoff = client.Backoff{First: time.Millisecond, Base: time.Millisecond} })
+				alice := w.open(t, "alice", func(o *client.Options) {
+					o.Backoff = client.Backoff{First: time.Millisecond, Base: time.Millisecond}
+				})
 				if !early {
 					alice.untilState(client.Online)
 				}
@@ -99,7 +109,10 @@ func TestARefusalsTimeIsObeyedEveryTime(t *testing.T) {
 			if hellos = append(hellos, time.Now()); len(hellos) == 5 {
 				return nil
 			}
-			return &chatv1.Goodbye{Code: chatv1.GoodbyeCode_GOODBYE_CODE_FULL, Reconnect: true, ReconnectAfterMs: uint32(after / time.Millisecond)}
+			return &chatv1.Goodbye{
+				Code: chatv1.GoodbyeCode_GOODBYE_CODE_FULL, Reconnect: true,
+				ReconnectAfterMs: uint32(after / time.Millisecond),
+			}
 		}
 	})
 	w.open(t, "alice").untilState(client.Online)
@@ -119,9 +132,15 @@ func TestAGoodbyesTimeIsObeyed(t *testing.T) {
 	const after = 300 * time.Millisecond
 	start := time.Now()
 	for _, s := range w.servers {
-		s.Goodbye(&chatv1.Goodbye{Code: chatv1.GoodbyeCode_GOODBYE_CODE_DRAINING, Reconnect: true, ReconnectAfterMs: uint32(after / time.Millisecond)})
+		s.Goodbye(&chatv1.Goodbye{
+			Code: chatv1.GoodbyeCode_GOODBYE_CODE_DRAINING, Reconnect: true,
+			ReconnectAfterMs: uint32(after / time.Millisecond),
+		})
 	}
-	until(t, "another server", func() bool { l := alice.Link(); return l.State == client.Online && l.Instance != first })
+	until(t, "another server", func() bool {
+		l := alice.Link()
+		return l.State == client.Online && l.Instance != first
+	})
 	if took := time.Since(start); took < after {
 		t.Errorf("back after %v, asked for %v", took, after)
 	}
@@ -131,7 +150,10 @@ func TestAGoodbyesTimeIsObeyed(t *testing.T) {
 	}
 	// A person may be less patient.
 	for _, s := range w.servers {
-		s.Goodbye(&chatv1.Goodbye{Code: chatv1.GoodbyeCode_GOODBYE_CODE_DRAINING, Reconnect: true, ReconnectAfterMs: 3_600_000})
+		s.Goodbye(&chatv1.Goodbye{
+			Code: chatv1.GoodbyeCode_GOODBYE_CODE_DRAINING, Reconnect: true,
+			ReconnectAfterMs: 3_600_000,
+		})
 	}
 	alice.untilState(client.Offline)
 	if err := alice.Reconnect(t.Context()); err != nil {

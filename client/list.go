@@ -11,8 +11,8 @@ import (
 	"github.com/msrchat/msrchat/client/store"
 )
 
-// list asks for the conversations: all of them once, later those that were
-// pushed and are not known.
+// list asks for the conversations: all of them once, later those that were pushed
+// and not listed yet.
 func (o *owner) list(now time.Time) {
 	s := &o.sync
 	if s.listing || s.listed && len(s.unknown) == 0 {
@@ -108,18 +108,18 @@ func (o *owner) takeList(page []Conversation) error {
 	o.checkMoves()
 	for _, id := range fresh {
 		o.notify(ConversationChanged{id})
-		o.tellOwnLater(id)
+		o.notifyOwnLater(id)
 	}
 	return nil
 }
 
-// start decides, at the first listing of an epoch, where receiving begins, and
-// with which empty range the store shall begin.
+// start decides, at the first listing of an epoch, where receiving begins, and which
+// empty range the store begins with.
 func (o *owner) start(c *conv, isNew bool, head uint64) *store.Range {
 	s := &o.sync
 	switch {
 	case s.before && isNew:
-		c.hi = 0 // it came into being while the epoch changed
+		c.hi = 0 // it was created while the epoch changed
 	case s.before:
 		c.hi = min(c.hi, head) // the tail that was received may be lost
 	case isNew || o.opt.FromNow:

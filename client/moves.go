@@ -1,12 +1,12 @@
 package client
 
 // A person who was named while no server could be asked has a provisional
-// conversation in the store. The first process of the profile that hears of the
+// conversation in the store. The first process of the profile that learns of the
 // real one, by OpenDirect or by a list, has the store move everything there in one
-// step; all find out by reading the moves. Whatever a process reads from the store
-// of the real conversation, it takes over the move before it acts on that.
+// step; all processes learn of it by reading the moves. A process applies the move
+// before it uses anything that it has read of the real conversation.
 
-// initMoves leaves out what moved before.
+// initMoves skips earlier moves.
 func (o *owner) initMoves() error {
 	moves, err := o.opt.Store.Moved(o.ctx, 0)
 	if n := len(moves); n > 0 {
@@ -15,16 +15,15 @@ func (o *owner) initMoves() error {
 	return err
 }
 
-// checkMoves takes over what moved since the last call.
+// checkMoves applies the moves since the last call.
 func (o *owner) checkMoves() {
 	if o.readMoves() {
-		o.own.look() // a draft may have come along
-		o.seeOwn()
+		o.own.look() // a draft may have moved, too
+		o.followOwn()
 	}
 }
 
-// readMoves is checkMoves without what the move did to own states; it says whether
-// there was one.
+// readMoves is checkMoves without own states; it says whether there was a move.
 func (o *owner) readMoves() bool {
 	moves, err := o.opt.Store.Moved(o.disk, o.moved)
 	if err != nil {
@@ -37,6 +36,6 @@ func (o *owner) readMoves() bool {
 		o.own.move(m.From, m.To)
 		o.first = append(o.first, ConversationResolved{From: m.From, To: m.To})
 	}
-	o.tellFirst()
+	o.notifyFirst()
 	return len(moves) > 0
 }

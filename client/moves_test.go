@@ -24,7 +24,7 @@ func TestAProvisionalConversationIsResolvedForAllWindows(t *testing.T) {
 	}
 	one.send(bobs, "1")
 	two.draft(bobs, "half a tho")
-	until(t, "the other window is told the draft", func() bool { return one.shown(bobs).Draft == "half a tho" })
+	until(t, "the other window has the draft", func() bool { return one.shown(bobs).Draft == "half a tho" })
 	two.send(bobs, "2")
 	if c := one.chat(bobs); c.Peer != (client.Peer{Name: "BOB"}) || c.Own.Draft != "half a tho" || c.Unread() != 0 {
 		t.Errorf("chat: %+v", c)
@@ -36,11 +36,13 @@ func TestAProvisionalConversationIsResolvedForAllWindows(t *testing.T) {
 			t.Errorf("contact: %+v", c)
 		}
 	}
-	until(t, "the draft is told", func() bool { return w.log.Own(w.conv, "alice").GetDraft().GetText() == "half a tho" })
+	until(t, "the server has the draft", func() bool {
+		return w.log.Own(w.conv, "alice").GetDraft().GetText() == "half a tho"
+	})
 	// The old id still leads there.
 	one.wait(one.send(bobs, "3"))
 	one.draft(bobs, "")
-	until(t, "the draft is told", func() bool { return w.log.Own(w.conv, "alice").GetDraft().GetText() == "" })
+	until(t, "the server has the draft", func() bool { return w.log.Own(w.conv, "alice").GetDraft().GetText() == "" })
 	if got := w.log.Texts(w.conv); !slices.Equal(got, []string{"1", "2", "3"}) {
 		t.Errorf("log: %q", got)
 	}
@@ -138,6 +140,8 @@ func TestARestoreKeepsDraftsInEveryWindow(t *testing.T) {
 		until(t, "reset", func() bool { p.mu.Lock(); defer p.mu.Unlock(); return p.resets == 1 })
 		until(t, "the draft", func() bool { return p.contact("bob").Own.Draft == "dear Bob" })
 	}
-	until(t, "the draft is told", func() bool { return w.log.Own(w.conv+1, "alice").GetDraft().GetText() == "dear Bob" })
+	until(t, "the server has the draft", func() bool {
+		return w.log.Own(w.conv+1, "alice").GetDraft().GetText() == "dear Bob"
+	})
 	until(t, "resolved", func() bool { return off.contact("bob").ID == w.conv+1 })
 }

@@ -14,11 +14,10 @@ import (
 // Who sends: the outbox and the unsent own states are one queue for all processes
 // of a profile, and the store's lock makes one of them the sender. The rule is: a
 // client holds the lock while it is online and there is something to send, and no
-// longer. So a program that has a connection sends what any of them queued; nobody
-// has to be elected, an offline program never stands in the way of one that has a
-// connection, and a program that ends or dies frees the lock. The next sender
-// begins with the oldest unacknowledged message; the server knows those that it has
-// already.
+// longer. So a program that has a connection sends what any of them queued; there is
+// no election, an offline program never blocks one that has a connection, and a
+// program that ends or dies frees the lock. The next sender begins with the oldest
+// unacknowledged message; the server recognizes those that it has already.
 
 const (
 	// window is how many unsettled messages are held in memory.
@@ -34,8 +33,8 @@ const (
 type lane struct {
 	inFlight  int
 	resolving bool // OpenDirect is under way
-	// After a refusal that may pass, the lane is held until the time; then
-	// messages are tried one by one until one is acknowledged.
+	// After a temporary refusal the lane is held until that time; then messages are
+	// tried one by one until one is acknowledged.
 	held     bool
 	until    time.Time
 	refusals int // in a row
@@ -52,7 +51,7 @@ type outboxState struct {
 	flying map[MessageID]bool // of rows: sent on this link, not answered
 	nextAt time.Time          // when send has something to do again; zero if unknown
 
-	settled []Outgoing // to be stored and told by flush
+	settled []Outgoing // flush stores and reports them
 
 	waiters map[MessageID][]chan Outgoing
 	lookAt  time.Time // when the store is looked at again
@@ -84,7 +83,7 @@ func (b *outboxState) move(from, to uint64) {
 	delete(b.lanes, from)
 }
 
-// send does what one process of the profile does at a time.
+// send sends messages and own states; one process of the profile does so at a time.
 func (o *owner) send(now time.Time) {
 	b := &o.outbox
 	b.nextAt = time.Time{}
@@ -133,7 +132,7 @@ func (o *owner) sendOutbox(now time.Time) bool {
 		case Provisional(r.Conversation):
 			if !o.resolve(l, r.Conversation) {
 				b.nextAt = now
-				return true // what is behind it waits, too
+				return true // later ones wait, too
 			}
 		default:
 			o.sendOne(l, r)
@@ -245,10 +244,10 @@ func (o *owner) sendOne(l *lane, r *Outgoing) {
 	})
 }
 
-// hold makes a lane wait after a refusal that may pass.
+// hold makes a lane wait after a temporary refusal.
 func (o *owner) hold(l *lane, err error) {
 	if l.held && time.Now().Before(l.until) {
-		return // sent before the first refusal was known: one and the same
+		return // sent before the first refusal came: it counts once
 	}
 	l.held = true
 	l.refusals++
@@ -266,14 +265,29 @@ func (o *owner) sent(l *lane, r *Outgoing, s *chatv1.Sent) {
 	r.State, r.Seq, r.Existing = store.Acknowledged, s.GetSeq(), s.GetExisting()
 	r.LoggedAt = time.UnixMilli(s.GetCreatedAtMs())
 	o.settle(r)
-	// The acknowledgement is as good as the push of the same message.
+	ordinal := min(s.GetOrdinal(), r.Seq)
+	if o.opt.SendOnly {
+		o.readBySending(r, ordinal)
+	}
+	// The acknowledgement stands for the push of the message.
 	o.acceptOrLearn(Message{
-		Conversation: r.Conversation, Seq: r.Seq, Ordinal: min(s.GetOrdinal(), r.Seq), ID: r.ID,
+		Conversation: r.Conversation, Seq: r.Seq, Ordinal: ordinal, ID: r.ID,
 		Sender: o.opt.Session.User.ID, Kind: r.Kind, Body: r.Body, At: r.LoggedAt,
 	})
 }
 
-// refused takes a refusal that will not pass.
+// readBySending raises the read mark to the last message that waited in a
+// conversation: a person who writes has read what is above. It does not do so for each
+// message, because a change of the store costs all processes of the profile a look.
+func (o *owner) readBySending(r *Outgoing, ordinal uint64) {
+	if slices.ContainsFunc(o.outbox.rows, func(w *Outgoing) bool { return w.Conversation == r.Conversation }) {
+		return
+	}
+	o.changeOwn([]uint64{r.Conversation}, func(_ uint64, own *OwnState) { own.SetRead(r.Seq, ordinal) })
+	o.own.look()
+}
+
+// refused takes a permanent refusal.
 func (o *owner) refused(r *Outgoing, err error) {
 	e := errs.From(err)
 	o.log.Warn("message refused", "id", r.ID.String(), "code", string(e.Code))
@@ -281,15 +295,15 @@ func (o *owner) refused(r *Outgoing, err error) {
 	o.settle(r)
 }
 
-// settle ends a message's stay in the queue. flush stores and tells it.
+// settle takes a message out of the queue. flush stores and reports it.
 func (o *owner) settle(r *Outgoing) {
 	b := &o.outbox
 	b.rows = slices.DeleteFunc(b.rows, func(other *Outgoing) bool { return other == r })
 	b.settled = append(b.settled, *r)
 }
 
-// resolve asks for the conversation with a person who was named. false means that
-// the rows changed instead.
+// resolve asks for the real conversation of a provisional one. false means that the
+// rows changed instead.
 func (o *owner) resolve(l *lane, provisional uint64) bool {
 	c, there, err := o.opt.Store.Conversation(o.disk, provisional)
 	switch {
@@ -321,7 +335,7 @@ func (o *owner) resolve(l *lane, provisional uint64) bool {
 		switch {
 		case err == nil:
 			l.held, l.refusals = false, 0
-		case errs.MayPass(err) || errs.CodeOf(err) == errs.CodeUnauthenticated:
+		case errs.MayPass(err) || errs.CodeOf(err) == errs.CodeUnauthenticated || errors.Is(err, store.ErrStale):
 			o.hold(l, err)
 		default:
 			o.unresolvable(provisional, err)
@@ -340,13 +354,13 @@ func (o *owner) unresolvable(provisional uint64, err error) {
 	}
 }
 
-// flush stores and tells what the last frames brought: first what was settled,
-// then the messages, then how much there is besides.
+// flush stores and reports what the last frames brought: first outcomes, then
+// messages, then heads.
 func (o *owner) flush() {
 	b := &o.outbox
 	if len(b.settled) > 0 {
 		if err := o.opt.Store.Settle(o.disk, b.settled); err != nil {
-			// They are sent again some day, and are found in the log.
+			// They will be sent again, and the server finds them in the log.
 			o.log.Error("outcomes not stored", "err", err)
 		}
 		for _, out := range b.settled {
@@ -358,7 +372,7 @@ func (o *owner) flush() {
 	o.flushHeads()
 }
 
-// settledOne tells everybody who waits.
+// settledOne answers all who wait for a message.
 func (o *owner) settledOne(out Outgoing) {
 	for _, reply := range o.outbox.waiters[out.ID] {
 		reply <- out

@@ -27,18 +27,18 @@ const (
 	pollOften  = 25 * time.Millisecond
 	pollSeldom = 250 * time.Millisecond
 	// answerLimit is how many times the patience a request may stay unanswered
-	// by a server that shows signs of life: two minutes, since servers hold sends
-	// while their database is away. It is for answers that got lost.
+	// by a server that is alive: two minutes, since servers hold sends while their
+	// database is away. It is for answers that got lost.
 	answerLimit = 12
 )
 
-// owner is all changing state of a client. Its methods are called by its one
-// goroutine, run. It calls the store, which blocks for disk access, and never
-// waits for the network.
+// owner is all mutable state of a client. Only its one goroutine, run, calls its
+// methods. It calls the store, which blocks for disk access, and never waits for the
+// network.
 type owner struct {
 	*Client
 	ctx  context.Context
-	disk context.Context // for the store: what came in is kept also at the end
+	disk context.Context // for the store: what was received is kept even after ctx has ended
 
 	// The connection: see connect.go.
 	state      LinkState
@@ -51,9 +51,9 @@ type owner struct {
 	dialed     chan dialOutcome           // its outcome; holds one
 	assignment *Assignment
 	avoid      map[string]time.Time // instance: until when
-	known      []Endpoint           // where a server was, the most recent first
+	known      []Endpoint           // servers, the most recent first
 	kept       string               // the addresses of known that the store has
-	untold     bool                 // a LinkChanged did not fit into the queue
+	linkOwed   bool                 // a LinkChanged did not fit into the queue
 	online     []chan struct{}      // closed when online or ended
 
 	// Requests: see requests.go.
@@ -69,15 +69,16 @@ type owner struct {
 	own    ownSync     // see ownstate.go
 	moved  int64       // the order of the last move that was taken over; see moves.go
 
-	// first is what the application is to be told before anything else: Reset and
-	// ConversationResolved. While it waits for room nothing is told or accepted, so
-	// that at most each provisional conversation is in it.
+	// first are the events that come before all others: Reset and
+	// ConversationResolved. While they wait for room nothing else is reported or
+	// accepted, so at most one for each provisional conversation waits.
 	first []Event
 }
 
 func newOwner(ctx context.Context, c *Client) (*owner, error) {
 	o := &owner{
-		Client: c, ctx: ctx, disk: context.WithoutCancel(ctx), dialed: make(chan dialOutcome, 1), assignment: c.opt.Assignment,
+		Client: c, ctx: ctx, disk: context.WithoutCancel(ctx),
+		dialed: make(chan dialOutcome, 1), assignment: c.opt.Assignment,
 		avoid: map[string]time.Time{}, pending: map[uint64]question{}, lastID: 1,
 	}
 	o.outbox.init()
@@ -122,7 +123,7 @@ func (o *owner) end() {
 		o.live.Close()
 	}
 	if o.dialing {
-		// The attempt ends by the context; its link must not outlive us.
+		// The context ends the attempt; its link must not outlive us.
 		if got := <-o.dialed; got.link != nil {
 			got.link.Close()
 		}
@@ -175,19 +176,19 @@ func (o *owner) tick(now time.Time) {
 	o.settleOwed()
 }
 
-// settleOwed tells what did not fit into the queue before.
+// settleOwed queues the events that did not fit before.
 func (o *owner) settleOwed() {
-	o.tellFirst()
-	if o.untold {
-		o.tell()
+	o.notifyFirst()
+	if o.linkOwed {
+		o.notifyLink()
 	}
-	o.tellOwed()
+	o.notifyOwed()
 	if o.outbox.owed && o.notify(OutboxChanged{}) {
 		o.outbox.owed = false
 	}
 }
 
-// nextWake is how long nothing but an event needs attention.
+// nextWake is the time until something is due by itself.
 func (o *owner) nextWake(now time.Time) time.Duration {
 	wake := time.Hour
 	at := func(t time.Time) {
@@ -198,7 +199,7 @@ func (o *owner) nextWake(now time.Time) time.Duration {
 	if o.state == Offline {
 		at(o.retryAt)
 	}
-	if o.untold || len(o.first) > 0 || len(o.own.owed) > 0 || o.outbox.owed {
+	if o.linkOwed || len(o.first) > 0 || len(o.own.owed) > 0 || o.outbox.owed {
 		wake = min(wake, pollOften)
 	}
 	if len(o.pending) > 0 && o.state == Online {
@@ -224,7 +225,7 @@ func (o *owner) probe(now time.Time) {
 	if len(o.pending) == 0 {
 		return
 	}
-	quietSince := o.live.Heard()
+	quietSince := o.live.LastFrame()
 	if o.busySince.After(quietSince) {
 		quietSince = o.busySince
 	}
@@ -252,7 +253,7 @@ func (o *owner) setLink(l Link) {
 	o.mu.Lock()
 	o.link = l
 	o.mu.Unlock()
-	o.tell()
+	o.notifyLink()
 	if l.State == Online || l.State == LoggedOut || l.State == Stopped {
 		for _, reply := range o.online {
 			close(reply)
@@ -266,8 +267,8 @@ func (o *owner) setLink(l Link) {
 	o.log.Log(o.ctx, level, "link changed", "state", l.State.String(), "instance", l.Instance, "cause", l.Cause)
 }
 
-// tell queues the latest state for the application, or tries again later.
-func (o *owner) tell() { o.untold = !o.notify(LinkChanged{o.Client.Link()}) }
+// notifyLink queues the latest state for the application, or tries again later.
+func (o *owner) notifyLink() { o.linkOwed = !o.notify(LinkChanged{o.Client.Link()}) }
 
 func (o *owner) whenOnline(reply chan struct{}) {
 	if o.state == Online || o.state == LoggedOut || o.state == Stopped {
@@ -277,7 +278,7 @@ func (o *owner) whenOnline(reply chan struct{}) {
 	o.online = append(o.online, reply)
 }
 
-// violate ends the link: the server sent what it must not.
+// violate ends the link: the server broke the protocol.
 func (o *owner) violate(format string, args ...any) {
 	err := fmt.Errorf("%w: %s", wire.ErrProtocol, fmt.Sprintf(format, args...))
 	o.log.Warn("protocol violation", "err", err)

@@ -13,9 +13,9 @@ import (
 
 // Own states: how far the user has read, and drafts. What is set here is kept in
 // the store at once, for all processes of the profile, and is unsent until a server
-// has answered to it; store.OwnState has the rules. Servers tell the numbers of own
-// states where they tell heads, at every connect those of all conversations, so
-// that a device that was away for a month does the same as one that missed a push.
+// has answered to it; store.OwnState has the rules. Servers send the numbers of own
+// states with the heads, at every connect those of all conversations, so a device
+// that was away for a month does the same as one that missed a push.
 
 const (
 	// maxOwnFlying bounds the unanswered SetOwnState requests, one a conversation.
@@ -25,33 +25,32 @@ const (
 	ownPage = 50
 )
 
-// ownSync is what the owner knows of own states.
+// ownSync is the owner's view of own states.
 type ownSync struct {
-	// shown is what the application was told or set itself, or will be told: the
-	// store as it was at order.
+	// shown is what the application has set or learnt, or will learn from an event:
+	// the store as it was at order.
 	shown map[uint64]OwnState
 	order int64
-	owed  map[uint64]bool   // changes that did not fit into the queue
+	owed  map[uint64]bool   // events that did not fit into the queue
 	sets  map[uint64]uint64 // calls of SetDraft by the application
 
-	// Reading. newer are the numbers that were told and are greater than those in
-	// shown.
+	// Reading. newer are numbers from servers that are greater than those in shown.
 	newer   map[uint64]uint64
 	reading bool
 	readAt  time.Time // not before; zero if at once
 	readN   int       // refused in a row
 
-	// Telling the server, by the process that holds the sender's lock.
-	maybe  bool                // the store may have unsent states that are not in flight
-	nextAt time.Time           // when to look again; zero if at once
-	flying map[uint64]bool     // asked on this link, not answered
-	held   map[uint64]*delayed // after a refusal that may pass
-	spoilt map[uint64]spoilt   // refused for good on this link
+	// Sending, by the process that holds the sender's lock.
+	maybe    bool                // the store may have unsent states that are not in flight
+	nextAt   time.Time           // when to look again; zero if at once
+	flying   map[uint64]bool     // asked on this link, not answered
+	held     map[uint64]*delayed // after a temporary refusal
+	rejected map[uint64]rejected // refused for good on this link
 }
 
-// spoilt is what a server will not take of an own state: the read mark, and that
-// edit of the draft. 0 is none.
-type spoilt struct{ read, edits uint64 }
+// rejected is what a server has refused of an own state: the read mark, and the draft
+// by OwnState.Edits. 0 is none.
+type rejected struct{ read, edits uint64 }
 
 // delayed is a conversation whose state a server refused for a while.
 type delayed struct {
@@ -75,9 +74,9 @@ func (o *owner) initOwn() error {
 	return nil
 }
 
-// connected begins anew with another server.
+// connected starts over with another server.
 func (w *ownSync) connected() {
-	w.flying, w.held, w.spoilt = map[uint64]bool{}, map[uint64]*delayed{}, map[uint64]spoilt{}
+	w.flying, w.held, w.rejected = map[uint64]bool{}, map[uint64]*delayed{}, map[uint64]rejected{}
 	w.reading, w.readAt, w.readN = false, time.Time{}, 0
 	w.look()
 }
@@ -90,12 +89,12 @@ func (w *ownSync) move(from, to uint64) {
 	delete(w.sets, from)
 }
 
-// look has the unsent states looked at.
+// look has the unsent states read again.
 func (w *ownSync) look() { w.maybe, w.nextAt = true, time.Time{} }
 
-// seeOwn tells the application what changed in the store, by others or by a
-// server. It is not told of conversations that it cannot know yet; see tellOwnLater.
-func (o *owner) seeOwn() {
+// followOwn reports what others or a server changed in the store, except in
+// conversations that the application has not learnt of yet: see notifyOwnLater.
+func (o *owner) followOwn() {
 	w := &o.own
 	changed, err := o.opt.Store.OwnStates(o.disk, w.order)
 	if err != nil {
@@ -117,11 +116,11 @@ func (o *owner) seeOwn() {
 		w.look()
 	}
 	for _, id := range tell {
-		o.tellOwn(id)
+		o.notifyOwn(id)
 	}
 }
 
-// knows says whether a conversation is more to the application than a number.
+// knows says whether the application has learnt of a conversation.
 func (o *owner) knows(id uint64) bool {
 	if o.opt.SendOnly || Provisional(id) || o.sync.convs[id] != nil {
 		return true
@@ -130,16 +129,15 @@ func (o *owner) knows(id uint64) bool {
 	return err == nil && there
 }
 
-// tellOwnLater has the application told the own state of a conversation that became known
-// after it.
-func (o *owner) tellOwnLater(id uint64) {
+// notifyOwnLater reports an own state that was there before its conversation.
+func (o *owner) notifyOwnLater(id uint64) {
 	if own := o.own.shown[id]; !own.Same(OwnState{}) {
 		o.own.owed[id] = true
 	}
 }
 
-// tellOwn tells one state, now or later.
-func (o *owner) tellOwn(id uint64) {
+// notifyOwn reports one state, now or later.
+func (o *owner) notifyOwn(id uint64) {
 	if o.opt.SendOnly {
 		return
 	}
@@ -149,66 +147,88 @@ func (o *owner) tellOwn(id uint64) {
 	}
 }
 
-// tellOwed tells the latest of what did not fit into the queue before.
-func (o *owner) tellOwed() {
+// notifyOwed reports the states that did not fit into the queue before.
+func (o *owner) notifyOwed() {
 	for id := range o.own.owed {
 		delete(o.own.owed, id)
-		if o.tellOwn(id); o.own.owed[id] {
+		if o.notifyOwn(id); o.own.owed[id] {
 			return
 		}
 	}
 }
 
-// SetRead raises the read mark of a conversation. It is kept here at once and told
-// to the server when there is one.
+// SetRead raises the read mark of a conversation. It is kept here at once and sent to
+// a server when there is one.
 func (c *Client) SetRead(ctx context.Context, conversation, seq uint64) error {
-	return c.onOwner(ctx, func(o *owner) error {
-		return o.setOwn(conversation, func(conv Cached) func(*OwnState) {
-			seq, ordinal := o.ordinalOf(conv, seq)
-			return func(own *OwnState) { own.SetRead(seq, ordinal) }
-		})
-	})
+	_, err := c.In(c.Epoch()).SetRead(ctx, conversation, seq)
+	return err
 }
 
-// SetDraft keeps an unfinished text; "" removes it. It is kept here at once and
-// told to the server when there is one; what is longer than a message may be stays
-// here. A draft that another window set just now is not lost: the text goes below
-// it, and the application is told.
+// SetDraft keeps an unfinished text; "" removes it. It is kept here at once and sent
+// to a server when there is one; one that is longer than a message may be is not sent.
+// A draft that another window has set meanwhile is not lost: the text goes below it,
+// and OwnStateChanged says so.
 func (c *Client) SetDraft(ctx context.Context, conversation uint64, draft string) error {
+	_, err := c.setDraft(ctx, c.Epoch(), conversation, draft, func(o *owner, id uint64) string {
+		return o.own.shown[id].Draft
+	})
+	return err
+}
+
+// setDraft replaces the known draft, and puts the new one below any other.
+func (c *Client) setDraft(
+	ctx context.Context, epoch, conversation uint64, draft string, known func(o *owner, conversation uint64) string,
+) (OwnState, error) {
 	draft = strings.ToValidUTF8(draft, "\uFFFD")
-	return c.onOwner(ctx, func(o *owner) error {
-		return o.setOwn(conversation, func(conv Cached) func(*OwnState) {
-			known := o.own.shown[conv.ID].Draft
-			o.own.sets[conv.ID]++
-			return func(own *OwnState) {
-				text := draft
-				if own.Draft != known {
-					text = store.JoinDrafts(own.Draft, draft)
-				}
-				own.SetDraft(text, now())
+	return c.setOwn(ctx, epoch, conversation, func(o *owner, conv Cached) func(*OwnState) {
+		before := known(o, conv.ID)
+		o.own.sets[conv.ID]++
+		return func(own *OwnState) {
+			text := draft
+			if own.Draft != before {
+				text = store.JoinDrafts(own.Draft, draft)
 			}
-		})
+			own.SetDraft(text, now())
+		}
 	})
 }
 
 // now is the time as the store keeps it.
 func now() time.Time { return time.UnixMilli(time.Now().UnixMilli()) }
 
-// setOwn changes an own state as the application wants it: prepare makes the change
-// for the conversation as it is.
-func (o *owner) setOwn(id uint64, prepare func(conv Cached) (change func(*OwnState))) error {
+// prepare returns the change that the application wants for a conversation as it is.
+type prepare func(o *owner, conv Cached) (change func(*OwnState))
+
+// setOwn changes an own state and returns it as it is right afterwards.
+func (c *Client) setOwn(ctx context.Context, epoch, conversation uint64, prepare prepare) (OwnState, error) {
+	reply := make(chan OwnState, 1) // not a variable: ctx may end before the owner is done
+	err := c.onOwner(ctx, func(o *owner) error {
+		own, err := o.setOwn(epoch, conversation, prepare)
+		reply <- own
+		return err
+	})
+	if err != nil {
+		return OwnState{}, err
+	}
+	return <-reply, nil
+}
+
+func (o *owner) setOwn(epoch, id uint64, prepare prepare) (OwnState, error) {
+	if !Provisional(id) && o.inEpoch(epoch) != o.sync.epoch {
+		return OwnState{}, store.ErrStale
+	}
 	o.checkMoves()
 	conv, there, err := o.opt.Store.Conversation(o.disk, id)
 	if err != nil {
-		return err
+		return OwnState{}, err
 	}
 	if !there {
 		conv.ID = id
 	}
 	w := &o.own
 	before, after := w.shown[conv.ID], OwnState{}
-	others := false // their changes are in it, too
-	change := prepare(conv)
+	others := false // the state has changes by others, too
+	change := prepare(o, conv)
 	fn := func(_ uint64, own *OwnState) {
 		others = !own.Same(before)
 		change(own)
@@ -216,23 +236,22 @@ func (o *owner) setOwn(id uint64, prepare func(conv Cached) (change func(*OwnSta
 	}
 	err = o.opt.Store.ChangeOwn(o.disk, o.sync.epoch, []uint64{conv.ID}, fn)
 	if errors.Is(err, store.ErrStale) && o.sync.epoch == 0 {
-		o.followEpoch() // the first one, which another process met
+		o.followEpoch() // another process was the first to connect
 		err = o.opt.Store.ChangeOwn(o.disk, o.sync.epoch, []uint64{conv.ID}, fn)
 	}
 	if err != nil {
-		return err
+		return OwnState{}, err
 	}
 	w.shown[conv.ID] = after
 	if others {
-		o.tellOwn(conv.ID)
+		o.notifyOwn(conv.ID)
 	}
 	w.look()
-	return nil
+	return after, nil
 }
 
-// ordinalOf returns a message's number, at most the head's, and its ordinal. Where
-// the message is not stored the ordinal is the least that it can be; the server
-// corrects it.
+// ordinalOf returns a message's number, at most the head's, and its ordinal. If the
+// message is not stored, that is the least possible one; the server corrects it.
 func (o *owner) ordinalOf(c Cached, seq uint64) (uint64, uint64) {
 	if Provisional(c.ID) {
 		return 0, 0
@@ -256,26 +275,25 @@ func (o *owner) ordinalOf(c Cached, seq uint64) (uint64, uint64) {
 }
 
 // OwnStates asks the server for the user's own states in conversations, and returns
-// all that are known here then. From a server that keeps none they are this
-// machine's.
+// all that are then stored here. With a server that keeps none those are this
+// machine's only.
 func (c *Client) OwnStates(ctx context.Context, conversations []uint64) (map[uint64]OwnState, error) {
 	for left := conversations; len(left) > 0; {
 		ids := left[:min(len(left), ownPage)]
-		f, err := c.request(ctx, readOwnStates(ids))
+		f, err := c.request(ctx, readOwnStates(ids), func(o *owner, f *chatv1.ServerFrame) error {
+			states, err := asOwnStates(f, ids)
+			if err == nil {
+				o.takeOwn(states...)
+			}
+			return err
+		})
 		if errors.Is(err, errOldServer) {
 			break
-		}
-		var states []*chatv1.OwnState
-		if err == nil {
-			states, err = asOwnStates(f, ids)
-		}
-		if err == nil {
-			err = c.onOwner(ctx, func(o *owner) error { o.takeOwn(states...); return nil })
 		}
 		if err != nil {
 			return nil, err
 		}
-		left = left[len(states):]
+		left = left[len(f.GetOwnStates().GetStates()):]
 	}
 	all, err := c.opt.Store.OwnStates(ctx, 0)
 	if err != nil {

@@ -96,7 +96,7 @@ func TestTwoDevicesAndTwoWindowsAgree(t *testing.T) {
 		t.Errorf("%d unread of none", n)
 	}
 	if own := one.shown(w.conv); own.Read != 9 || own.Draft != "" {
-		t.Errorf("the first window was told %+v", own)
+		t.Errorf("the first window shows %+v", own)
 	}
 	if own := w.log.Own(w.conv, "bob"); own != nil || bob.chat(w.conv).Own != (client.OwnState{}) {
 		t.Errorf("bob has an own state: %v", own)
@@ -173,7 +173,7 @@ func TestAServerOfTheReleaseBeforeIsNotAskedForOwnStates(t *testing.T) {
 	}
 	w.gate.Only("s2")
 	old.Kill()
-	until(t, "a new server is told", func() bool {
+	until(t, "a new server has it", func() bool {
 		own := w.log.Own(w.conv, "alice")
 		return own.GetReadSeq() == 3 && own.GetDraft().GetText() == "kept here"
 	})
@@ -207,7 +207,7 @@ func TestARefusedOwnStateIsTriedAgainIfThatMayHelp(t *testing.T) {
 	agree(t, w.conv, 0, "wait", alice)
 	alice.draft(w.conv, "never")
 	alice.read(w.conv, 1) // is not held up by it
-	until(t, "the read mark is told", func() bool { return w.log.Own(w.conv, "alice").GetReadSeq() == 1 })
+	until(t, "the server has the read mark", func() bool { return w.log.Own(w.conv, "alice").GetReadSeq() == 1 })
 	alice.draft(w.conv, "fine")
 	agree(t, w.conv, 1, "fine", alice)
 	mu.Lock()
@@ -236,26 +236,26 @@ func TestADraftThatIsTooLongStaysHere(t *testing.T) {
 	until(t, "the other window has it", func() bool { return window.shown(w.conv).Draft == long+"\uFFFD" })
 	until(t, "the phone has the read mark", func() bool { return phone.shown(w.conv).Read == 1 })
 	if own := w.log.Own(w.conv, "alice"); own.GetDraft() != nil {
-		t.Errorf("told: %v", own)
+		t.Errorf("sent: %v", own)
 	}
 	alice.draft(w.conv, "short")
 	agree(t, w.conv, 1, "short", alice, window, phone)
 }
 
 // One request of a conversation is under way at a time, whichever window it is
-// from, and the newest text is what is told next.
+// from, and the newest text is sent next.
 func TestChangesAreGatheredWhileARequestIsUnderWay(t *testing.T) {
 	w := newWorld(t, 1)
 	w.log.Say(w.conv, "bob", "hi")
 	var mu sync.Mutex
-	var told []string
+	var sent []string
 	release := make(chan struct{})
 	free := sync.OnceFunc(func() { close(release) })
 	defer free() // or the server would not end
 	w.servers[0].Do(func(f *fakeFaults) {
 		f.Own = func(s *chatv1.SetOwnState) error {
 			mu.Lock()
-			told = append(told, s.GetDraft().GetText())
+			sent = append(sent, s.GetDraft().GetText())
 			mu.Unlock()
 			<-release
 			return nil
@@ -265,7 +265,7 @@ func TestChangesAreGatheredWhileARequestIsUnderWay(t *testing.T) {
 	alice, window := w.open(t, "alice", laptop), w.open(t, "alice", laptop)
 	w.online(alice, window)
 	alice.draft(w.conv, "a")
-	until(t, "the first request", func() bool { mu.Lock(); defer mu.Unlock(); return len(told) == 1 })
+	until(t, "the first request", func() bool { mu.Lock(); defer mu.Unlock(); return len(sent) == 1 })
 	for n := range 20 {
 		alice.draft(w.conv, fmt.Sprint("a", n))
 	}
@@ -273,8 +273,8 @@ func TestChangesAreGatheredWhileARequestIsUnderWay(t *testing.T) {
 	agree(t, w.conv, 0, "a19", alice, window)
 	mu.Lock()
 	defer mu.Unlock()
-	if told[0] != "a" || told[len(told)-1] != "a19" || len(told) > 3 {
-		t.Errorf("told: %q", told)
+	if sent[0] != "a" || sent[len(sent)-1] != "a19" || len(sent) > 3 {
+		t.Errorf("sent: %q", sent)
 	}
 }
 
@@ -295,7 +295,7 @@ func TestOwnStatesAreReadInPages(t *testing.T) {
 		phone.read(conv, 1)
 		phone.draft(conv, fmt.Sprintf("draft %d 十二個字元的草稿", i))
 	}
-	until(t, "all told", func() bool { return w.log.Own(convs[39], "alice").GetDraft() != nil })
+	until(t, "all sent", func() bool { return w.log.Own(convs[39], "alice").GetDraft() != nil })
 	pushes := 0
 	s.Do(func(f *fakeFaults) {
 		f.Frame = func(f *chatv1.ServerFrame) *chatv1.ServerFrame {
@@ -309,7 +309,9 @@ func TestOwnStatesAreReadInPages(t *testing.T) {
 	fresh := w.open(t, "alice", machine(t))
 	for i, conv := range convs {
 		want := fmt.Sprintf("draft %d 十二個字元的草稿", i)
-		until(t, "state "+want, func() bool { return fresh.shown(conv).Draft == want && fresh.chat(conv).Unread() == 0 })
+		until(t, "state "+want, func() bool {
+			return fresh.shown(conv).Draft == want && fresh.chat(conv).Unread() == 0
+		})
 	}
 }
 
@@ -420,7 +422,28 @@ func TestASlowApplicationIsToldTheLatestOwnStates(t *testing.T) {
 				last[own.Conversation] = own.Own.Draft
 			}
 		case <-timeout:
-			t.Fatalf("told %v", last)
+			t.Fatalf("received %v", last)
+		}
+	}
+}
+
+// An application that has not taken over yet what the client reported names the draft
+// that it has: the newer one is kept, and so is what was typed.
+func TestADraftGoesBelowOneThatTheApplicationDoesNotName(t *testing.T) {
+	w := newWorld(t, 1)
+	w.log.Say(w.conv, "bob", "hi")
+	laptop := machine(t)
+	one, two := w.open(t, "alice", laptop), w.open(t, "alice", laptop)
+	w.online(one, two)
+	two.draft(w.conv, "theirs")
+	until(t, "it is reported", func() bool { return one.shown(w.conv).Draft == "theirs" })
+	in := one.In(one.Epoch())
+	for _, c := range []struct{ known, text, want string }{
+		{"", "mine", "theirs\nmine"}, {"theirs\nmine", "mine", "mine"}, {"other", "all of mine", "all of mine"},
+	} {
+		own, err := in.SetDraft(bounded(t), w.conv, c.known, c.text)
+		if err != nil || own.Draft != c.want || one.chat(w.conv).Own.Draft != c.want {
+			t.Errorf("%q in place of %q: %+v, %v", c.text, c.known, own, err)
 		}
 	}
 }

@@ -13,8 +13,8 @@ import (
 	"github.com/msrchat/msrchat/shared/text"
 )
 
-// hearOwn takes a hint that an own state has a number.
-func (o *owner) hearOwn(id, number uint64) {
+// learnOwn notes the number that an own state has at the server.
+func (o *owner) learnOwn(id, number uint64) {
 	w := &o.own
 	if o.opt.SendOnly || !validID(id) || number > store.MaxID || number <= w.shown[id].Number {
 		return
@@ -35,7 +35,7 @@ func (o *owner) pushedOwn(s *chatv1.OwnState) {
 	}
 }
 
-// takeOwn takes over states that a server told.
+// takeOwn takes over states from a server.
 func (o *owner) takeOwn(all ...*chatv1.OwnState) {
 	ids := make([]uint64, 0, len(all))
 	states := make(map[uint64]OwnState, len(all))
@@ -46,13 +46,13 @@ func (o *owner) takeOwn(all ...*chatv1.OwnState) {
 	o.changeOwn(ids, func(id uint64, own *OwnState) { own.Take(states[id]) })
 }
 
-// changeOwn stores what a server told, and tells the application.
+// changeOwn stores what a server says, and reports it.
 func (o *owner) changeOwn(ids []uint64, change func(id uint64, own *OwnState)) {
 	err := o.opt.Store.ChangeOwn(o.disk, o.sync.epoch, ids, change)
 	if err != nil && !errors.Is(err, store.ErrStale) {
 		o.log.Error("own states not stored", "err", err)
 	}
-	o.seeOwn()
+	o.followOwn()
 }
 
 // readOwn asks for the states whose numbers are newer than those here.
@@ -83,8 +83,8 @@ func (o *owner) readOwn(at time.Time) {
 			w.readAt = time.Now().Add(retryIn(err, w.readN))
 		}
 		for i, id := range ids {
-			// What was told meanwhile is asked for next, and so is what found no room
-			// in the answer.
+			// Numbers that came meanwhile are asked for next, and so is what did not fit
+			// into the answer.
 			done := i < len(states) || err != nil && !errs.MayPass(err)
 			if done && w.newer[id] == asked[id] {
 				delete(w.newer, id)
@@ -105,7 +105,7 @@ func (o *owner) ownPage() int {
 	return ownPage
 }
 
-// unsentOwn says whether there is a state to tell the server.
+// unsentOwn says whether there is a state to send.
 func (o *owner) unsentOwn(at time.Time) bool {
 	w := &o.own
 	if !w.maybe || at.Before(w.nextAt) || o.revision() < ownStates {
@@ -122,7 +122,7 @@ func (o *owner) unsentOwn(at time.Time) bool {
 	return w.maybe
 }
 
-// sendOwn tells the server what is unsent, and says whether something is under way.
+// sendOwn sends what is unsent, and says whether something is under way.
 func (o *owner) sendOwn(at time.Time) bool {
 	w := &o.own
 	if !w.maybe || at.Before(w.nextAt) || o.revision() < ownStates {
@@ -148,7 +148,7 @@ func (o *owner) sendOwn(at time.Time) bool {
 			}
 		}
 		if len(page) < ownPage {
-			// An answer has them looked at again.
+			// They are read again after an answer.
 			w.maybe = later
 			break
 		}
@@ -156,15 +156,15 @@ func (o *owner) sendOwn(at time.Time) bool {
 	return len(w.flying) > 0
 }
 
-// sendOneOwn tells the server one state, as far as it may take it.
+// sendOneOwn sends one state, without what the server has refused or would refuse.
 func (o *owner) sendOneOwn(id uint64, own OwnState) {
 	w := &o.own
 	set := &chatv1.SetOwnState{ConversationId: id}
-	if own.Read > own.ReadTold && own.Read != w.spoilt[id].read {
+	if own.Read > own.ServerRead && own.Read != w.rejected[id].read {
 		set.ReadSeq = own.Read
 	}
 	sent := own
-	sent.DraftUnsent = own.DraftUnsent && own.Edits != w.spoilt[id].edits && len(own.Draft) <= o.maxDraft()
+	sent.DraftUnsent = own.DraftUnsent && own.Edits != w.rejected[id].edits && len(own.Draft) <= o.maxDraft()
 	if sent.DraftUnsent {
 		set.BaseNumber, set.Draft = own.Base, &chatv1.Draft{Text: own.Draft}
 		if !own.DraftEdited.IsZero() {
@@ -192,7 +192,7 @@ func (o *owner) sendOneOwn(id uint64, own OwnState) {
 			case errs.MayPass(err):
 				o.holdOwn(id, err)
 			default:
-				o.spoilOwn(id, sent, err)
+				o.rejectOwn(id, sent, err)
 			}
 		})
 }
@@ -218,7 +218,7 @@ func (o *owner) answeredOwn(id uint64, sent, server OwnState) {
 	}
 }
 
-// holdOwn waits after a refusal that may pass.
+// holdOwn waits after a temporary refusal.
 func (o *owner) holdOwn(id uint64, err error) {
 	hold := o.own.held[id]
 	if hold == nil {
@@ -230,17 +230,16 @@ func (o *owner) holdOwn(id uint64, err error) {
 	o.log.Warn("own state delayed", "conversation", id, "err", err, "until", hold.until)
 }
 
-// spoilOwn takes a refusal that will not pass: it is the draft's fault as long as
-// there was one.
-func (o *owner) spoilOwn(id uint64, sent OwnState, err error) {
+// rejectOwn takes a permanent refusal. It is blamed on the draft if there was one.
+func (o *owner) rejectOwn(id uint64, sent OwnState, err error) {
 	o.log.Warn("own state refused", "conversation", id, "err", err)
-	bad := o.own.spoilt[id]
+	bad := o.own.rejected[id]
 	if sent.DraftUnsent {
 		bad.edits = sent.Edits
 	} else {
 		bad.read = sent.Read
 	}
-	o.own.spoilt[id] = bad
+	o.own.rejected[id] = bad
 }
 
 func readOwnStates(ids []uint64) *chatv1.ClientFrame {

@@ -23,7 +23,7 @@ const (
 	pullPage = 100
 )
 
-// errLost is what an answer is called with when the link ended before it came.
+// errLost goes to an answer whose link ended before it came.
 var errLost = errors.New("the connection broke before the answer")
 
 // answer handles the answer to a request, a Failure as an *errs.Error, or
@@ -37,24 +37,31 @@ type question struct {
 }
 
 // call is a request of the application. It is repeated on the next link when
-// one breaks: all requests but Send only read, or do nothing twice.
+// one breaks: all requests but Send only read, or are idempotent.
 type call struct {
 	ctx   context.Context
 	frame *chatv1.ClientFrame
+	epoch uint64 // in which it was made; its ids hold in no other
+	take  take
 	reply chan result // holds one
 }
+
+// take is run by the owner as the answer comes, in the epoch that it is from. It may be
+// nil.
+type take func(o *owner, f *chatv1.ServerFrame) error
 
 type result struct {
 	frame *chatv1.ServerFrame
 	err   error
 }
 
-// request has a frame sent and waits for its answer; without a connection it
-// waits for one. A refusal that may pass (unavailable, exhausted, rate limited)
-// is met by asking again until ctx ends; then it is the error.
-func (c *Client) request(ctx context.Context, f *chatv1.ClientFrame) (*chatv1.ServerFrame, error) {
+// request sends a frame and waits for its answer; without a connection it waits for
+// one. After a temporary refusal (unavailable, exhausted, rate limited) it asks again
+// until ctx ends; then the refusal is the error.
+func (c *Client) request(ctx context.Context, f *chatv1.ClientFrame, take take) (*chatv1.ServerFrame, error) {
+	epoch := c.Epoch()
 	for attempt := 1; ; attempt++ {
-		call := &call{ctx: ctx, frame: f, reply: make(chan result, 1)}
+		call := &call{ctx: ctx, frame: f, epoch: epoch, take: take, reply: make(chan result, 1)}
 		if err := c.do(ctx, func(o *owner) { o.addCall(call) }); err != nil {
 			return nil, err
 		}
@@ -120,21 +127,37 @@ func (o *owner) sendCalls() {
 			c.reply <- result{err: errOldServer}
 			continue
 		}
+		if namesConversation(c.frame) && o.inEpoch(c.epoch) != o.sync.epoch {
+			c.reply <- result{err: store.ErrStale}
+			continue
+		}
 		o.ask(c.frame, func(f *chatv1.ServerFrame, err error) {
 			if errors.Is(err, errLost) {
 				o.calls = append(o.calls, c)
 				return
+			}
+			if err == nil && c.take != nil {
+				err = c.take(o, f)
 			}
 			c.reply <- result{f, err}
 		})
 	}
 }
 
+// namesConversation says whether a request has ids of conversations in it.
+func namesConversation(f *chatv1.ClientFrame) bool {
+	switch f.GetBody().(type) {
+	case *chatv1.ClientFrame_History, *chatv1.ClientFrame_ReadOwnStates:
+		return true
+	}
+	return false
+}
+
 // ask sends a request. Where the link is ending, the answer comes as errLost.
 func (o *owner) ask(f *chatv1.ClientFrame, then answer) {
 	o.lastID++
-	// The frame may be sent again on another link while this one still writes
-	// it: each sending has its own.
+	// Another link may send the frame again while this one still writes it, so each
+	// sending has its own.
 	out := &chatv1.ClientFrame{RequestId: o.lastID, Body: f.GetBody()}
 	now := time.Now()
 	if len(o.pending) == 0 {
@@ -178,7 +201,7 @@ func (o *owner) onFrame(f *chatv1.ServerFrame) {
 	case *chatv1.ServerFrame_Heads:
 		for _, h := range body.Heads.GetHeads() {
 			o.learn(h.GetConversationId(), h.GetSeq(), h.GetOrdinal())
-			o.hearOwn(h.GetConversationId(), h.GetOwnState())
+			o.learnOwn(h.GetConversationId(), h.GetOwnState())
 		}
 	case *chatv1.ServerFrame_OwnState:
 		o.pushedOwn(body.OwnState)
@@ -192,8 +215,8 @@ func failure(f *chatv1.Failure) error {
 		Retry(time.Duration(f.GetRetryAfterMs()) * time.Millisecond)
 }
 
-// The checks on what a server tells. Its errors are CodeInternal: the server,
-// not the caller, is at fault.
+// The checks on what a server sends. Their errors are CodeInternal: the server, not
+// the caller, is at fault.
 
 func validID(id uint64) bool { return id > 0 && id <= store.MaxID }
 

@@ -6,9 +6,8 @@ import (
 	"github.com/msrchat/msrchat/shared/errs"
 )
 
-// A server of the release before says revision 0 in its Welcome. It knows no own
-// states, which then stay unsent, and no ordinals: all its events count as unread
-// messages.
+// A server of the release before says revision 0 in its Welcome. It has no own states,
+// which then stay unsent, and no ordinals: all its events count as unread messages.
 
 // ownStates is the revision from which on servers keep own states.
 const ownStates = 1
@@ -27,7 +26,7 @@ func since(f *chatv1.ClientFrame) uint32 {
 	return 0
 }
 
-// countAll puts in the ordinals that a server of revision 0 does not tell.
+// countAll adds the ordinals that a server of revision 0 does not send.
 func countAll(f *chatv1.ServerFrame) {
 	switch body := f.GetBody().(type) {
 	case *chatv1.ServerFrame_Sent:

@@ -58,14 +58,15 @@ type schedule struct {
 func newSchedule(t *testing.T, seed uint64) *schedule {
 	t.Helper()
 	s := &schedule{
-		world: newWorld(t, 3), t: t, rng: rand.New(rand.NewPCG(seed, 1)), random: rand.New(rand.NewPCG(seed, 2)), rate: 60,
+		world: newWorld(t, 3), t: t, rng: rand.New(rand.NewPCG(seed, 1)),
+		random: rand.New(rand.NewPCG(seed, 2)), rate: 60,
 		names: []string{"alice", "bob", "carol"}, people: map[string]*person{}, stores: map[string]*store.Memory{},
 		pairs: map[[2]string]uint64{}, typed: map[uint64]map[string][]string{},
 	}
 	s.user("carol")
 	for _, server := range s.servers {
 		server.Heartbeat = 200 * time.Millisecond
-		s.spoil(server)
+		s.addFaults(server)
 	}
 	for i, a := range s.names {
 		for _, b := range s.names[i+1:] {
@@ -98,8 +99,8 @@ func (s *schedule) chance() (roll int, yes bool) {
 	return s.random.IntN(5), s.random.IntN(1000) < s.rate
 }
 
-// spoil gives a server its random faults.
-func (s *schedule) spoil(server *fake.Server) {
+// addFaults gives a server its random faults.
+func (s *schedule) addFaults(server *fake.Server) {
 	server.Do(func(f *fakeFaults) {
 		f.Send = func(*chatv1.Send) (fate, error) {
 			roll, yes := s.chance()
@@ -152,14 +153,17 @@ func (s *schedule) step() {
 	case 0:
 		server.Cut()
 	case 1:
-		server.Goodbye(&chatv1.Goodbye{Code: chatv1.GoodbyeCode_GOODBYE_CODE_DRAINING, Reconnect: true, ReconnectAfterMs: uint32(s.rng.IntN(20))})
+		server.Goodbye(&chatv1.Goodbye{
+			Code: chatv1.GoodbyeCode_GOODBYE_CODE_DRAINING, Reconnect: true,
+			ReconnectAfterMs: uint32(s.rng.IntN(20)),
+		})
 	case 2:
 		server.Kill()
 		i := slices.Index(s.servers, server)
 		s.count++
 		s.servers[i] = fake.NewServer(s.t, s.log, fmt.Sprintf("n%d", s.count))
 		s.servers[i].Heartbeat = 200 * time.Millisecond
-		s.spoil(s.servers[i])
+		s.addFaults(s.servers[i])
 	case 3:
 		server.Silence(true)
 		time.AfterFunc(time.Duration(s.rng.IntN(300))*time.Millisecond, func() { server.Silence(false) })
@@ -208,7 +212,9 @@ func (s *schedule) settle() {
 		for _, texts := range authors {
 			want += len(texts)
 		}
-		until(s.t, fmt.Sprintf("%d messages in conversation %d", want, conv), func() bool { return len(s.log.Texts(conv)) >= want })
+		until(s.t, fmt.Sprintf("%d messages in conversation %d", want, conv), func() bool {
+			return len(s.log.Texts(conv)) >= want
+		})
 		log := s.log.Texts(conv)
 		for author, texts := range authors {
 			var got []string

@@ -16,8 +16,8 @@ const (
 	maxPulls = 4
 	// maxUnknown bounds the conversations that were pushed but not yet listed.
 	maxUnknown = 10_000
-	// maxFruitless is after how many pulls without progress a head is disbelieved,
-	// until the server tells it again.
+	// maxFruitless is after how many pulls without progress a head is ignored until
+	// the server sends it again.
 	maxFruitless = 5
 )
 
@@ -26,8 +26,8 @@ type conv struct {
 	id        uint64
 	peer      Peer
 	hi        uint64 // received: all up to here, from the start of this client on
-	head      uint64 // the greatest sequence number that was told
-	ordinal   uint64 // of head, 0 where it was not told
+	head      uint64 // the greatest sequence number that a server named
+	ordinal   uint64 // of head, 0 if unknown
 	kept      uint64 // head as the store has it, at least
 	pulling   bool
 	retryAt   time.Time // not before
@@ -37,9 +37,9 @@ type conv struct {
 // syncState is the receiving side.
 //
 // A conversation that is not in convs is either new, and received from its
-// first message on, or was never listed. listed tells which: it is set once all
-// conversations of this epoch were listed, in this client or, by the store's
-// word, an earlier one.
+// first message on, or was never listed. listed says which: it is set once all
+// conversations of this epoch were listed, by this client or, as the store says, by
+// an earlier one.
 type syncState struct {
 	epoch   uint64
 	listed  bool
@@ -48,13 +48,13 @@ type syncState struct {
 	convs   map[uint64]*conv
 	behind  map[uint64]*conv  // those with hi < head
 	ahead   map[uint64]*conv  // those whose head is to be kept by flush
-	unknown map[uint64]uint64 // pushed, not known: the greatest sequence number
+	unknown map[uint64]uint64 // pushed, not listed: the greatest sequence number
 	first   []uint64          // conversations whose newest page is to be fetched
 	pulls   int               // under way
 	listing bool
 	listAt  time.Time // not before
 	listN   int       // failed in a row
-	fresh   []Message // accepted, to be stored and told by flush
+	fresh   []Message // accepted; flush stores and reports them
 	nextAt  time.Time // when pull has something to do again; zero if unknown
 }
 
@@ -87,8 +87,8 @@ func (o *owner) initSync() error {
 	return nil
 }
 
-// beginEpoch takes over the epoch of a Welcome. In a new one nothing is known
-// of the logs but how far they were received; see listedConversation.
+// beginEpoch takes over the epoch of a Welcome. In a new one nothing is known of the
+// logs but how far they were received; see start.
 func (o *owner) beginEpoch(epoch uint64) error {
 	st, err := o.opt.Store.Begin(o.ctx, epoch)
 	if err != nil {
@@ -104,23 +104,25 @@ func (o *owner) beginEpoch(epoch uint64) error {
 		for _, c := range s.convs {
 			c.head, c.ordinal, c.kept = 0, 0, 0
 		}
-		o.first = append(o.first, Reset{})
+		o.first = append(o.first, Reset{epoch})
+		o.outbox.again, o.outbox.owed = true, true // the store may have failed some
 		if err := o.initOwn(); err != nil {
 			return err
 		}
 	}
 	s.epoch, s.stored = epoch, st
+	o.setEpoch(epoch)
 	s.listing, s.listAt = false, time.Time{}
 	o.own.connected()
 	return nil
 }
 
 // notify queues an event if there is room beside the accepted messages.
-func (o *owner) notify(e Event) bool { return o.tellFirst() && o.queue(e) }
+func (o *owner) notify(e Event) bool { return o.notifyFirst() && o.queue(e) }
 
-// tellFirst queues what comes before everything else, and says whether all of it
-// found room.
-func (o *owner) tellFirst() bool {
+// notifyFirst queues what comes before all other events, and says whether all of it
+// fitted.
+func (o *owner) notifyFirst() bool {
 	for len(o.first) > 0 {
 		if !o.queue(o.first[0]) {
 			return false
@@ -146,8 +148,7 @@ func (o *owner) room() int {
 	return o.opt.EventBuffer - len(o.events) - len(o.sync.fresh)
 }
 
-// learn takes a hint that a log reaches up to seq; ordinal is 0 where it was not
-// told.
+// learn notes that a log reaches up to seq; ordinal is 0 if unknown.
 func (o *owner) learn(id, seq, ordinal uint64) {
 	if o.opt.SendOnly || !validID(id) || seq > store.MaxID {
 		return
@@ -203,8 +204,8 @@ func (o *owner) accept(c *conv, m Message) bool {
 	return true
 }
 
-// flushMessages stores and tells what was accepted. Messages are told also
-// where the store fails: the log has them.
+// flushMessages stores and reports what was accepted. It reports messages even if the
+// store fails: the log has them.
 func (o *owner) flushMessages() {
 	s := &o.sync
 	if len(s.fresh) == 0 {
@@ -224,8 +225,8 @@ func (o *owner) flushMessages() {
 	s.fresh = s.fresh[:0]
 }
 
-// flushHeads stores how far logs reach that were not received so far yet, so that
-// the unread messages are counted right at once.
+// flushHeads stores the heads of logs that are not received that far yet, so that
+// unread messages are counted at once.
 func (o *owner) flushHeads() {
 	var ahead []Cached
 	for id, c := range o.sync.ahead {
@@ -249,7 +250,7 @@ func (o *owner) flushHeads() {
 	}
 }
 
-// keep stores a run where it fits to what is stored.
+// keep stores a run if it adjoins what is stored.
 func (o *owner) keep(run []Message) {
 	_, err := o.opt.Store.Append(o.disk, o.sync.epoch, run)
 	if err != nil && !errors.Is(err, store.ErrStale) {
@@ -267,7 +268,7 @@ func (o *owner) pull(now time.Time) {
 	}
 	o.list(now)
 	if !s.listed {
-		return // where to begin is not known yet
+		return // it does not know yet where to begin
 	}
 	for id, c := range s.behind {
 		if c.hi >= c.head {
@@ -392,7 +393,7 @@ func (o *owner) pullFirst(id uint64) {
 	})
 }
 
-// opened takes a conversation that OpenDirect told of somebody who was named.
+// opened takes the answer to OpenDirect for a name.
 func (o *owner) opened(peerKey string, c Conversation) error {
 	stored := Cached{ID: c.ID, Peer: c.Peer, Head: c.Head, HeadOrdinal: c.Ordinal}
 	known := o.sync.convs[c.ID]
@@ -412,7 +413,7 @@ func (o *owner) opened(peerKey string, c Conversation) error {
 		o.sync.convs[c.ID] = &conv{id: c.ID, peer: c.Peer, kept: c.Head}
 		delete(o.sync.unknown, c.ID)
 		o.notify(ConversationChanged{c.ID})
-		o.tellOwnLater(c.ID)
+		o.notifyOwnLater(c.ID)
 	}
 	o.learn(c.ID, c.Head, c.Ordinal)
 	return nil

@@ -1,10 +1,10 @@
 // Package client is msrChat's client library: it connects to a chat server that
 // gate assigns, keeps what was typed until it is acknowledged, fetches what it
-// missed, and finds its way back after every fault.
+// missed, and reconnects after every fault.
 //
 // The server's logs are the truth and a push is a hint: for each conversation
 // the client knows how far it has the log without a gap, takes the one message
-// that follows, and pulls whatever lies between it and any later sign.
+// that follows, and pulls what lies between it and any later one that it learns of.
 package client
 
 import (
@@ -17,7 +17,7 @@ import (
 type (
 	// Message is one entry of a conversation's log.
 	Message = store.Message
-	// MessageID names a message for ever.
+	// MessageID names a message; it never changes.
 	MessageID = store.MessageID
 	// Peer is the other person of a direct conversation.
 	Peer = store.Peer
@@ -28,7 +28,7 @@ type (
 	Outgoing = store.Outgoing
 	// SendState says how far a message of the outbox is.
 	SendState = store.SendState
-	// Cached is what is known of a conversation without asking a server.
+	// Cached is what the store has of a conversation.
 	Cached = store.Conversation
 )
 
@@ -40,7 +40,7 @@ const (
 )
 
 // Provisional says that a conversation is one with a person who was named while no
-// server could be asked. When a server tells the real one everything moves there,
+// server could be asked. Once a server has named the real one everything moves there,
 // and ConversationResolved says so.
 func Provisional(conversation uint64) bool { return store.Provisional(conversation) }
 
@@ -102,16 +102,15 @@ type Link struct {
 	RetryAt time.Time
 }
 
-// Event is something that the application is told: LinkChanged, Received,
-// SendChanged, OutboxChanged, ConversationChanged, ConversationResolved,
-// OwnStateChanged or Reset.
+// Event is LinkChanged, Received, SendChanged, OutboxChanged, ConversationChanged,
+// ConversationResolved, OwnStateChanged or Reset.
 type Event interface{ event() }
 
-// LinkChanged tells a new state of the connection. States that the application
-// was too slow to read are left out; the latest is always told.
+// LinkChanged reports a new state of the connection. States that the application
+// was too slow to read are left out, but never the latest.
 type LinkChanged struct{ Link Link }
 
-// Received is a message of a log, the own ones included. In one client each
+// Received is a message of a log, the user's own included. In one client each
 // conversation's messages come in order, each exactly once, without a gap from
 // the first one on. They are never left out: while the application does not
 // read, the client stops accepting, and fetches the rest when it reads again.
@@ -122,46 +121,45 @@ type Received struct {
 	Mine bool
 }
 
-// SendChanged tells that an outgoing message was acknowledged or failed.
+// SendChanged says that an outgoing message was acknowledged or failed.
 type SendChanged struct{ Outgoing Outgoing }
 
-// OutboxChanged tells that the outbox may have changed otherwise: another
+// OutboxChanged says that the outbox may have changed otherwise: another
 // process of the profile sent or queued something, or SendChanged events were
 // left out because the application did not read. Call Unsent.
 type OutboxChanged struct{}
 
-// ConversationChanged tells that a conversation became known, that its log is
-// longer than what was received of it, or that older messages of it were stored.
+// ConversationChanged says that a conversation is new here, that its log is longer
+// than what was received of it, or that older messages of it were stored.
 // It is left out while the application does not read.
 type ConversationChanged struct{ Conversation uint64 }
 
-// ConversationResolved tells that a server knows a provisional conversation: what
-// was in From, of the outbox and the draft, is in To. It comes before anything else
-// about To, and is never left out. Calls with the old id still reach To.
+// ConversationResolved says that a provisional conversation, From, is now the real one,
+// To: its outbox and draft have moved there. It comes before anything else about To,
+// and is never left out. Calls with the old id still reach To.
 type ConversationResolved struct{ From, To uint64 }
 
-// OwnStateChanged tells that the user's own state in a conversation was changed by
+// OwnStateChanged says that the user's own state in a conversation was changed by
 // another device, by another process of the profile, or by the server's answer to
-// what was set here. While the application does not read only the latest state of
-// each conversation is told. Changes by SetRead and SetDraft of this client are
-// not.
+// what was set here. While the application does not read, all but the latest state of
+// each conversation are left out. Changes by SetRead and SetDraft of this client are
+// not reported.
 //
-// The read mark never falls. Sets is how many calls of SetDraft for the
-// conversation, by this client and since the last Reset, Own has in it: an
-// application that has made more leaves the draft of this event alone, as its own
-// was set later. What was typed and not set yet is the application's to keep: it
-// puts that below a draft that is new to it (store.JoinDrafts).
+// The read mark never falls. Sets is how many calls of SetDraft for the conversation,
+// by this client since the last Reset, are in Own. An application that has made more
+// ignores the draft of this event, because its own is newer. Text that it has not set
+// yet it keeps below a draft that is new to it (store.JoinDrafts).
 type OwnStateChanged struct {
 	Conversation uint64
 	Own          OwnState
 	Sets         uint64
 }
 
-// Reset tells that the servers' logs were restored to an earlier time: messages
-// received before may no longer be in them. What was cached is gone, and every
-// conversation's id with it; what was typed is in provisional conversations. Call
-// Chats, and Contact for a person.
-type Reset struct{}
+// Reset says that the servers' logs were restored to an earlier time: messages
+// received before may no longer be in them. What was cached is gone, and the ids of
+// conversations are invalid; what was typed is in provisional conversations. Call
+// Chats, and Contact for a person. Epoch is the new one; see Client.In.
+type Reset struct{ Epoch uint64 }
 
 func (LinkChanged) event()          {}
 func (Received) event()             {}

@@ -7,8 +7,8 @@ import (
 	"github.com/msrchat/msrchat/client/store"
 )
 
-// wait registers a reply, which holds one, for a message's outcome. It is
-// closed where there will be none.
+// wait registers a reply, a channel of capacity one, for a message's outcome. It is
+// closed if there will be none.
 func (o *owner) wait(id MessageID, reply chan Outgoing) {
 	o.outbox.waiters[id] = append(o.outbox.waiters[id], reply)
 	o.lookUp(id) // it may be settled already
@@ -41,14 +41,13 @@ func (o *owner) dropWaiters() {
 	clear(o.outbox.waiters)
 }
 
-// nextPoll is when the store is to be looked at for the work of others, if at
-// all.
+// nextPoll is when to look for changes by others in the store, if at all.
 func (o *owner) nextPoll() (time.Time, bool) {
 	idle := !o.opt.Store.Shared() || o.state == LoggedOut || o.state == Stopped
 	return o.outbox.lookAt, !idle || o.outbox.again
 }
 
-// poll looks at what other processes did to the store.
+// poll looks for changes by other processes in the store.
 func (o *owner) poll(now time.Time) {
 	b := &o.outbox
 	if due, ok := o.nextPoll(); !ok || now.Before(due) {
@@ -66,7 +65,7 @@ func (o *owner) poll(now time.Time) {
 	if changed {
 		o.followEpoch()
 		o.checkMoves()
-		o.seeOwn()
+		o.followOwn()
 		o.own.look()
 		b.maybe, b.more = true, true
 		if !o.notify(OutboxChanged{}) {
@@ -81,8 +80,8 @@ func (o *owner) poll(now time.Time) {
 	}
 }
 
-// followEpoch takes over an epoch that another process met, while there is no
-// server that could tell.
+// followEpoch takes over an epoch that another process began, while this one has no
+// server to learn it from.
 func (o *owner) followEpoch() {
 	if o.live != nil {
 		return
@@ -96,7 +95,7 @@ func (o *owner) followEpoch() {
 	}
 }
 
-// lookUp tells those who wait for a message that is settled already, by this
+// lookUp answers those who wait for a message that is settled already, by this
 // process or another one, or never will be.
 func (o *owner) lookUp(id MessageID) {
 	list := o.outbox.waiters[id]

@@ -90,10 +90,10 @@ type person struct {
 	links    []client.Link               // under mu
 	sends    []client.Outgoing           // under mu
 	resets   int                         // under mu
-	own      map[uint64]client.OwnState  // as shown: read at the start, told or set since; under mu
+	own      map[uint64]client.OwnState  // as shown: read at the start, reported or set since; under mu
 	sets     map[uint64]uint64           // calls of SetDraft; under mu
 	moves    map[uint64]uint64           // conversations resolved; under mu
-	about    map[uint64]bool             // conversations that something was told about; under mu
+	about    map[uint64]bool             // conversations that something was reported about; under mu
 	outbox   int                         // OutboxChanged events; under mu
 	ended    chan struct{}
 }
@@ -118,7 +118,8 @@ func (w *world) open(t testing.TB, name string, change ...func(*client.Options))
 	}
 	p := &person{
 		Client: c, t: t, received: map[uint64][]client.Message{}, rows: map[uint64]*timeline.Log{},
-		own: map[uint64]client.OwnState{}, sets: map[uint64]uint64{}, moves: map[uint64]uint64{}, about: map[uint64]bool{}, ended: make(chan struct{}),
+		own: map[uint64]client.OwnState{}, sets: map[uint64]uint64{}, moves: map[uint64]uint64{},
+		about: map[uint64]bool{}, ended: make(chan struct{}),
 	}
 	all, err := c.Chats(ctx)
 	if err != nil {

@@ -41,7 +41,7 @@ type memory struct {
 }
 
 // maxAcked is how many acknowledged messages Memory remembers for a process that asks
-// through another handle; the sender itself is told directly.
+// through another handle; the sender itself learns it directly.
 const maxAcked = 1024
 
 var _ Store = (*Memory)(nil)
@@ -124,13 +124,17 @@ func (m *Memory) Unlock() error {
 }
 
 // Enqueue implements Outbox.
-func (m *Memory) Enqueue(_ context.Context, out Outgoing) (Outgoing, error) {
+func (m *Memory) Enqueue(_ context.Context, epoch uint64, out Outgoing) (Outgoing, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.stale(epoch, out.Conversation) {
+		return Outgoing{}, ErrStale
+	}
 	if len(m.queued) >= MaxQueued {
 		return Outgoing{}, ErrFull()
 	}
-	if out.Conversation = m.settled(out.Conversation); Provisional(out.Conversation) && m.convs[out.Conversation] == nil {
+	if out.Conversation = m.settled(out.Conversation); Provisional(out.Conversation) &&
+		m.convs[out.Conversation] == nil {
 		return Outgoing{}, ErrNoConversation
 	}
 	m.order++
@@ -171,10 +175,7 @@ func (m *Memory) Settle(_ context.Context, all []Outgoing) error {
 		o.State, o.Seq, o.LoggedAt, o.Existing = s.State, s.Seq, s.LoggedAt, s.Existing
 		o.Code, o.Reason = s.Code, s.Reason
 		if s.State == Failed {
-			if len(m.failed) >= MaxFailed {
-				m.failed = slices.Delete(m.failed, 0, 1)
-			}
-			m.failed = append(m.failed, o)
+			m.fail(o)
 			continue
 		}
 		o.Body = nil
@@ -186,6 +187,13 @@ func (m *Memory) Settle(_ context.Context, all []Outgoing) error {
 		m.oldest = append(m.oldest, o.ID)
 	}
 	return nil
+}
+
+func (m *memory) fail(o Outgoing) {
+	if len(m.failed) >= MaxFailed {
+		m.failed = slices.Delete(m.failed, 0, 1)
+	}
+	m.failed = append(m.failed, o)
 }
 
 // Outgoing implements Outbox.

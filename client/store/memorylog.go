@@ -42,11 +42,29 @@ func (m *Memory) Begin(_ context.Context, epoch uint64) (State, error) {
 			m.setOwn(to.ID, own.Unbound())
 		}
 	}
+	m.failLost()
 	m.own = slices.DeleteFunc(m.own, func(o Owned) bool { return !Provisional(o.Conversation) })
 	m.moves = nil // they lead to what is gone
 	m.state = State{Epoch: epoch}
 	m.version++
 	return m.state, nil
+}
+
+// failLost fails unsent messages whose conversation is gone.
+func (m *memory) failLost() {
+	for i := range m.failed {
+		if !Provisional(m.failed[i].Conversation) {
+			m.failed[i].Conversation = 0
+		}
+	}
+	m.queued = slices.DeleteFunc(m.queued, func(o Outgoing) bool {
+		if Provisional(o.Conversation) {
+			return false
+		}
+		o.Conversation, o.State, o.Code, o.Reason = 0, Failed, ErrStale.Code, ErrStale.Message
+		m.fail(o)
+		return true
+	})
 }
 
 // SetListed implements Log.
@@ -141,6 +159,11 @@ func (m *memory) moveOutbox(from, to uint64) {
 			}
 		}
 	}
+}
+
+// stale says whether one of the ids is a server's, and of another epoch.
+func (m *memory) stale(epoch uint64, ids ...uint64) bool {
+	return epoch != m.state.Epoch && slices.ContainsFunc(ids, func(id uint64) bool { return !Provisional(id) })
 }
 
 // settled is where a conversation is now.
@@ -311,7 +334,7 @@ func (m *Memory) ChangeOwn(
 ) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if epoch != m.state.Epoch && slices.ContainsFunc(ids, func(id uint64) bool { return !Provisional(id) }) {
+	if m.stale(epoch, ids...) {
 		return ErrStale
 	}
 	for _, id := range ids {

@@ -8,7 +8,7 @@ import (
 
 // OwnState is what the user has set in a conversation, for all devices of theirs:
 // how far they have read, and what they have begun to write. A server keeps it
-// under a rising number. What was changed here and not told a server yet is
+// under a rising number. What was changed here and not sent to a server yet is
 // unsent; the other fields say how far that is.
 type OwnState struct {
 	// Number is that of the server's state which this one is based on; 0: of none.
@@ -18,8 +18,8 @@ type OwnState struct {
 	Draft             string
 	DraftEdited       time.Time // zero where it is not known
 
-	// ReadTold is how far the server knows the user to have read.
-	ReadTold uint64
+	// ServerRead is how far the server knows the user to have read.
+	ServerRead uint64
 	// DraftUnsent says that the draft was changed here. Base is then the Number on
 	// which that began: newer drafts of other devices were not seen when it was
 	// typed.
@@ -31,7 +31,7 @@ type OwnState struct {
 }
 
 // Unsent says that there is something to tell the server.
-func (o *OwnState) Unsent() bool { return o.Read > o.ReadTold || o.DraftUnsent }
+func (o *OwnState) Unsent() bool { return o.Read > o.ServerRead || o.DraftUnsent }
 
 // Same says whether an application would see the same: what is set, under which
 // number, and whether a server has it.
@@ -59,7 +59,7 @@ func (o *OwnState) SetDraft(text string, at time.Time) {
 	o.Edits++
 }
 
-// Take takes over a state that a server told. The greater number is the newer
+// Take takes over a state from a server. The greater number is the newer
 // one; a read mark never falls, and an unsent draft stays until the server has
 // judged it.
 func (o *OwnState) Take(server OwnState) {
@@ -109,7 +109,7 @@ func (o *OwnState) lose(server OwnState, at time.Time) {
 }
 
 func (o *OwnState) takeRead(server OwnState) {
-	o.ReadTold = max(o.ReadTold, server.Read)
+	o.ServerRead = max(o.ServerRead, server.Read)
 	if server.Read >= o.Read {
 		o.Read, o.ReadOrdinal = server.Read, server.ReadOrdinal
 	}
@@ -130,12 +130,13 @@ func (o *OwnState) Join(moved OwnState) {
 	o.SetDraft(JoinDrafts(o.Draft, moved.Draft), moved.DraftEdited)
 }
 
-// JoinDrafts puts the second draft below the first, unless it is a part of it.
+// JoinDrafts puts the second draft below the first, unless one is a part of the
+// other.
 func JoinDrafts(first, second string) string {
 	switch {
 	case strings.Contains(first, second):
 		return first
-	case first == "":
+	case strings.Contains(second, first):
 		return second
 	}
 	return first + "\n" + second

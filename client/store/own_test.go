@@ -70,11 +70,11 @@ func TestNothingTypedIsLostWithALostDraft(t *testing.T) {
 }
 
 func TestAReadMarkNeverFalls(t *testing.T) {
-	own := store.OwnState{Number: 1, Read: 5, ReadOrdinal: 5, ReadTold: 5}
+	own := store.OwnState{Number: 1, Read: 5, ReadOrdinal: 5, ServerRead: 5}
 	own.SetRead(9, 9)
 	own.SetRead(4, 4)
 	own.Take(store.OwnState{Number: 2, Read: 7, ReadOrdinal: 6})
-	if own.Read != 9 || own.ReadTold != 7 || !own.Unsent() {
+	if own.Read != 9 || own.ServerRead != 7 || !own.Unsent() {
 		t.Errorf("%+v", own)
 	}
 	own.Answered(own, store.OwnState{Number: 3, Read: 9, ReadOrdinal: 8}, at(1))
@@ -118,7 +118,7 @@ type server struct {
 func (s *server) set(sent store.OwnState) (store.OwnState, bool) {
 	s.clock++
 	changed := false
-	if sent.Read > sent.ReadTold && sent.Read > s.state.Read {
+	if sent.Read > sent.ServerRead && sent.Read > s.state.Read {
 		s.state.Read, s.state.ReadOrdinal, changed = sent.Read, sent.Read, true
 	}
 	edited := at(min(sent.DraftEdited.UnixMilli(), s.clock))

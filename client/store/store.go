@@ -5,7 +5,7 @@
 //
 // A conversation's id is the only key. A person who was named while no server
 // could be asked has a provisional conversation, whose id is above MaxID; what is
-// in it moves to the real one as soon as a server has told that.
+// in it moves to the real one as soon as a server has named that.
 //
 // The server's logs are the truth. Everything here but the outbox and the drafts
 // can be dropped and fetched again.
@@ -92,8 +92,8 @@ type Conversation struct {
 	Stored *Range
 	// Last is the newest stored message, nil where there is none.
 	Last *Message
-	// Head is the greatest sequence number that a server told, HeadOrdinal the
-	// ordinal there; both 0 where it told none.
+	// Head is the greatest sequence number that a server named, HeadOrdinal the
+	// ordinal there; both are 0 until then.
 	Head, HeadOrdinal uint64
 	Own               OwnState
 }
@@ -169,8 +169,9 @@ var ErrNotFound = errors.New("no such message in the outbox")
 // ErrNoConversation: a provisional conversation that is not in the store.
 var ErrNoConversation = errs.New(errs.CodeNotFound, "there is no such conversation here")
 
-// ErrStale: the data was read from another log epoch than the stored one.
-var ErrStale = errors.New("the log epoch changed")
+// ErrStale: an id or data is from an earlier log epoch. The same id may belong to
+// another conversation now.
+var ErrStale = errs.New(errs.CodeConflict, "the server's history was restored; open the conversation again")
 
 // Store is one process's handle on the data of one user. Its methods may be
 // called from any goroutine and block for disk access only.
@@ -195,8 +196,10 @@ type Store interface {
 // survives the death of the process and of the machine.
 type Outbox interface {
 	// Enqueue accepts a message: it sets Order, and Conversation where that is a
-	// provisional one which has moved. The rest is the caller's.
-	Enqueue(ctx context.Context, m Outgoing) (Outgoing, error)
+	// provisional one which has moved. The rest is the caller's. epoch is the one in
+	// which the caller got the conversation's id: another one than the stored is
+	// refused with ErrStale, unless the conversation is provisional.
+	Enqueue(ctx context.Context, epoch uint64, m Outgoing) (Outgoing, error)
 	// Queued returns queued messages with a greater Order, ascending.
 	Queued(ctx context.Context, after int64, limit int) ([]Outgoing, error)
 	// Settle records outcomes in one step: of each message the ID and what follows
@@ -238,8 +241,9 @@ type Log interface {
 	// Begin makes epoch the stored one. Where it differs from the last one, events
 	// and conversations are dropped, since a restored server may use the same ids
 	// for others; unsent messages and drafts of a direct conversation move to a
-	// provisional one with the same person. A store without an epoch (0) takes it
-	// and keeps what it has.
+	// provisional one with the same person. Unsent messages of other conversations
+	// fail with ErrStale, and have no conversation any more. A store without an epoch
+	// (0) takes it and keeps what it has.
 	Begin(ctx context.Context, epoch uint64) (State, error)
 	// SetListed records that PutConversations was called for every conversation.
 	SetListed(ctx context.Context, epoch uint64) error

@@ -53,7 +53,8 @@ func TestAnEventMayChangeAnEarlierRowInsteadOfBeingOne(t *testing.T) {
 	l := &Log{kinds: made()}
 	l.Append(event(1, content.Text, "a"), event(2, content.Text, "b"))
 	first := l.Rows()[0]
-	changed := l.Append(event(3, note, "1 x"), event(4, content.Text, "c"), event(5, note, "1 y"), event(6, note, "99 z"))
+	changed := l.Append(event(3, note, "1 x"), event(4, content.Text, "c"), event(5, note, "1 y"),
+		event(6, note, "99 z"))
 	want(t, l, "1 a+x+y", "2 b", "4 c")
 	if len(changed) != 2 || changed[0] != first || l.Rows()[0] != first {
 		t.Errorf("changed: %v", changed)
@@ -76,11 +77,15 @@ func TestAnUnknownKindHasItsRow(t *testing.T) {
 
 func TestWhatDoesNotFitIsSkipped(t *testing.T) {
 	l := &Log{kinds: made()}
-	if n := l.Prepend(event(3, content.Text, "lost"), event(5, content.Text, "e"), event(6, content.Text, "f")); n != 2 {
+	if n := l.Prepend(event(3, content.Text, "lost"), event(5, content.Text, "e"),
+		event(6, content.Text, "f")); n != 2 {
 		t.Errorf("%d rows added", n)
 	}
 	l.Append(event(6, content.Text, "again"), event(7, content.Text, "g"), event(9, content.Text, "gap"))
-	page := []store.Message{event(1, content.Text, "gap"), event(3, content.Text, "c"), event(4, note, "3 x"), event(5, note, "3 y")}
+	page := []store.Message{
+		event(1, content.Text, "gap"), event(3, content.Text, "c"), event(4, note, "3 x"),
+		event(5, note, "3 y"),
+	}
 	if n := l.Prepend(page...); n != 1 {
 		t.Errorf("%d rows added", n)
 	}

@@ -21,7 +21,7 @@ func passwordFlag() cli.Flag {
 	return &cli.BoolFlag{Name: "password-stdin", Usage: "read the password from standard input"}
 }
 
-// commands are all there are.
+// commands are all commands.
 func (p *program) commands() []*cli.Command {
 	return append([]*cli.Command{
 		{
@@ -70,7 +70,8 @@ func (p *program) code(c *cli.Context) error {
 		return err
 	}
 	return p.printer(c).print(map[string]any{"email": email},
-		"a code is on its way to %s; then: msrchat register --email %s --name NAME --code CODE", plain.Line(email), plain.Line(email))
+		"a code is on its way to %s; then: msrchat register --email %s --name NAME --code CODE",
+		plain.Line(email), plain.Line(email))
 }
 
 // anyGate is the gate, whether or not somebody is logged in.
@@ -173,7 +174,7 @@ func (p *program) logout(c *cli.Context) error {
 		return err
 	}
 	if err != nil {
-		// A damaged session file cannot be revoked, but it can go.
+		// The session of a damaged file cannot be revoked; the file is removed.
 		return errors.Join(err, p.profile.Forget())
 	}
 	g, err := p.gate(c, login.Gate)
@@ -189,16 +190,18 @@ func (p *program) logout(c *cli.Context) error {
 		return err
 	}
 	if waiting > 0 {
-		fmt.Fprintf(p.Stderr, "%d messages wait to be sent; they go out after the next login as %s\n", waiting, plain.Line(login.Session.User.Name))
+		fmt.Fprintf(p.Stderr, "%d messages wait to be sent; they go out after the next login as %s\n", waiting,
+			plain.Line(login.Session.User.Name))
 	}
 	if revoked != nil {
-		return &endError{error: revoked, hint: "the session is forgotten here; the service lets it end on " + forHumans(login.Session.ExpiresAt)}
+		return &endError{error: revoked, hint: "the session is forgotten here; at the service it expires on " +
+			forHumans(login.Session.ExpiresAt)}
 	}
 	return p.printer(c).print(map[string]any{"user": userJSON(login.Session.User), "waiting": waiting},
 		"logged out %s", plain.Line(login.Session.User.Name))
 }
 
-// waiting counts the messages that are queued; 0 where that cannot be told.
+// waiting counts the messages that are queued; 0 if the store cannot be read.
 func (p *program) waiting(c *cli.Context, login profile.Login) int {
 	s, err := p.profile.Store(c.Context, login)
 	if err != nil {
@@ -245,14 +248,19 @@ func (p *program) whoami(c *cli.Context) error {
 		me = client.Me{User: o.login.Session.User, ExpiresAt: o.login.Session.ExpiresAt}
 	}
 	link, linkErr := o.WaitOnline(ctx)
-	server := serverJSON{Instance: link.Instance, Address: link.Address, Release: link.Release, Connected: linkErr == nil}
-	where := fmt.Sprintf("on chat server %s (%s, release %s)", plain.Line(server.Instance), plain.Line(server.Address), plain.Line(server.Release))
+	server := serverJSON{
+		Instance: link.Instance, Address: link.Address, Release: link.Release,
+		Connected: linkErr == nil,
+	}
+	where := fmt.Sprintf("on chat server %s (%s, release %s)", plain.Line(server.Instance), plain.Line(server.Address),
+		plain.Line(server.Release))
 	if linkErr != nil {
-		// Not on one, but perhaps meant for one.
+		// Not connected, but perhaps assigned.
 		where = "not connected"
 		if a, err := o.gate.Assign(ctx, o.login.Session.Token, nil); err == nil {
 			server = serverJSON{Instance: a.Server.Instance, Address: a.Server.Address}
-			where = fmt.Sprintf("not connected; assigned to chat server %s (%s)", plain.Line(server.Instance), plain.Line(server.Address))
+			where = fmt.Sprintf("not connected; assigned to chat server %s (%s)", plain.Line(server.Instance),
+				plain.Line(server.Address))
 		}
 	}
 	err = p.printer(c).print(map[string]any{

@@ -106,7 +106,7 @@ func Run(ctx context.Context, args []string, env Env) int {
 // run several programs in one process.
 var parsing sync.Mutex
 
-// choose keeps a command for after the parsing.
+// choose defers a command until parsing is done.
 func (p *program) choose(action cli.ActionFunc) cli.ActionFunc {
 	return func(c *cli.Context) error {
 		p.chosen = func() error { return action(c) }
@@ -146,8 +146,14 @@ func commonFlags(top bool) []cli.Flag {
 			Name: "gate", Usage: "the service's `URL`", EnvVars: env("MSRCHAT_GATE"),
 			DefaultText: "where one logged in, else the local fleet's",
 		},
-		&cli.PathFlag{Name: "ca-file", Usage: "trust the certificates in `FILE` and no others", EnvVars: env("MSRCHAT_CA_FILE")},
-		&cli.BoolFlag{Name: "debug", Usage: "log to standard error, the screen to a file in the profile", EnvVars: env("MSRCHAT_DEBUG")},
+		&cli.PathFlag{
+			Name: "ca-file", Usage: "trust the certificates in `FILE` and no others",
+			EnvVars: env("MSRCHAT_CA_FILE"),
+		},
+		&cli.BoolFlag{
+			Name: "debug", Usage: "log to standard error, the screen to a file in the profile",
+			EnvVars: env("MSRCHAT_DEBUG"),
+		},
 	}
 }
 
@@ -171,7 +177,7 @@ func given(c *cli.Context, name string) bool {
 	return false
 }
 
-// place finds the profile and who is logged in, as far as anybody is.
+// place finds the profile and its login, if there is one.
 func (p *program) place(c *cli.Context) (login profile.Login, err error) {
 	if p.profile, err = profile.New("", value(c, "profile")); err != nil {
 		return login, &usageError{errs.From(err).Message}
@@ -227,7 +233,7 @@ func (o *online) close() {
 	}
 }
 
-// open opens a client for whoever is logged in; it lives as long as ctx.
+// open opens a client for the user who is logged in; it ends with ctx.
 func (p *program) open(ctx context.Context, c *cli.Context, to logTo, change func(*client.Options)) (*online, error) {
 	login, err := p.place(c)
 	if err != nil {
@@ -265,7 +271,7 @@ type logTo int
 
 const (
 	logToStderr logTo = iota
-	logToFile         // beneath the screen there is no room
+	logToFile         // the terminal belongs to the screen
 )
 
 // logger is silent unless asked.
@@ -284,10 +290,10 @@ func (p *program) logger(debug bool, to logTo) (*slog.Logger, io.Closer, error) 
 	return slog.New(slog.NewTextHandler(f, options)), f, nil
 }
 
-// sendOnly is for commands that ask and are done.
+// sendOnly is for commands that receive nothing.
 func sendOnly(o *client.Options) { o.SendOnly = true }
 
-// drain reads events nobody needs.
+// drain reads events that the command does not need.
 func drain(c *client.Client) {
 	for range c.Events() { //nolint:revive // the command waits for its answers elsewhere
 	}

@@ -17,7 +17,7 @@ import (
 )
 
 // begin asks a newcomer at a terminal to log in or register. What is refused is
-// asked again; Ctrl-D ends.
+// asked again; Ctrl-D ends it.
 func (p *program) begin(c *cli.Context) error {
 	g, err := p.anyGate(c)
 	if err != nil {
@@ -46,8 +46,8 @@ type questions struct {
 	mailed string // where a code was sent
 }
 
-// line asks one question. Ctrl-C ends the wait; what reads standard input then
-// is left behind, as the program ends.
+// line asks one question. Ctrl-C ends the wait; the goroutine that reads standard
+// input is abandoned, as the program ends.
 func (q *questions) line(ctx context.Context, prompt string) (string, error) {
 	fmt.Fprint(q.Stderr, prompt)
 	type reply struct {
@@ -129,7 +129,7 @@ func (q *questions) register(c *cli.Context, g *client.Gate) error {
 	}
 	if code == "" {
 		q.mailed = ""
-		return errs.New(errs.CodeInvalid, "once more, then")
+		return errs.New(errs.CodeInvalid, "then another code is sent")
 	}
 	name, err := q.line(c.Context, "the name by which others write to you: ")
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -24,7 +25,7 @@ func (p *program) chatCommands() []*cli.Command {
 			ArgsUsage: "[TEXT]",
 			Description: "Without TEXT, or with - for it, the text is read from standard input. A TEXT\n" +
 				"that begins with - goes behind --. Messages of one profile arrive in the order in\n" +
-				"which they were accepted.",
+				"which they were accepted. What is above your own message counts as read.",
 			Flags: []cli.Flag{
 				&cli.StringFlag{Name: "to", Usage: "the `NAME` of whom it is for"},
 				&cli.BoolFlag{Name: "lines", Usage: "send each line of standard input as a message"},
@@ -67,8 +68,9 @@ func (p *program) chatCommands() []*cli.Command {
 	}
 }
 
-// kept is the word about a message that was accepted and not acknowledged.
-const kept = "the message is kept and will be sent by the next msrchat of this profile that has a connection; do not send it again"
+// kept is the hint for a message that was accepted and not acknowledged.
+const kept = "the message is kept and will be sent by the next msrchat of this profile that has a connection; " +
+	"do not send it again"
 
 func (p *program) send(c *cli.Context) error {
 	if c.String("to") == "" {
@@ -89,18 +91,49 @@ func (p *program) send(c *cli.Context) error {
 	}
 	defer o.close()
 	go drain(o.Client)
+	in := o.In(o.Epoch())
 	to, err := o.Contact(c.Context, c.String("to"))
 	if err != nil {
 		return err
 	}
 	if c.Bool("lines") {
-		return p.sendLines(c, o, to)
+		return p.sendLines(c, o, in, to)
 	}
-	out, err := o.Send(c.Context, to.ID, message)
+	out, err := in.Send(c.Context, to.ID, message)
 	if err != nil {
 		return err
 	}
-	return p.acknowledge(c, o, to.Peer.Name, out)
+	if err := p.acknowledge(c, o, to.Peer.Name, out); err != nil {
+		return err
+	}
+	o.untilRead(c.Context, to.ID)
+	return nil
+}
+
+const (
+	// readTime bounds the wait for the server to take the read mark. It is a round
+	// trip; what takes longer is left to the next msrchat of the profile.
+	readTime = 500 * time.Millisecond
+	readPoll = 5 * time.Millisecond
+)
+
+// untilRead waits until the server has the read mark that a message raised.
+func (o *online) untilRead(ctx context.Context, conversation uint64) {
+	ctx, cancel := context.WithTimeout(ctx, readTime)
+	defer cancel()
+	poll := time.NewTicker(readPoll)
+	defer poll.Stop()
+	for {
+		c, _, err := o.store.Conversation(ctx, conversation)
+		if err != nil || c.Own.Read <= c.Own.ServerRead {
+			return
+		}
+		select {
+		case <-poll.C:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // sendText puts the TEXT together; a shell splits what is not quoted.
@@ -162,13 +195,14 @@ func (p *program) acknowledge(c *cli.Context, o *online, to string, out client.O
 			At: forPrograms(got.LoggedAt), Existing: got.Existing,
 		}, "%d", got.Seq)
 	case got.State == client.Failed:
-		// Told here and now; the screen need not tell it again.
+		// The caller reports it now, so the screen need not show it again.
 		if derr := o.Discard(c.Context, out.ID); derr != nil && !errors.Is(derr, store.ErrNotFound) {
 			err = errors.Join(err, derr)
 		}
 		return err
 	case errs.CodeOf(err) == errs.CodeUnauthenticated:
-		return &endError{error: err, hint: "the message is kept and will be sent after the next login\n" + p.hint(exitLoggedOut)}
+		return &endError{error: err, hint: "the message is kept and will be sent after the next login\n" +
+			p.hint(exitLoggedOut)}
 	case c.Context.Err() != nil:
 		return &endError{error: context.Canceled, code: exitInterrupted, hint: kept}
 	}
@@ -179,42 +213,43 @@ func (p *program) acknowledge(c *cli.Context, o *online, to string, out client.O
 // acknowledged.
 const maxAhead = 128
 
-// sendLines sends lines, and tells of each as soon as it is acknowledged. The
+// sendLines sends lines, and prints each as soon as it is acknowledged. The
 // first one that is not ends it.
-func (p *program) sendLines(c *cli.Context, o *online, to client.Cached) error {
+func (p *program) sendLines(c *cli.Context, o *online, in client.InEpoch, to client.Cached) error {
 	ctx, stop := context.WithCancel(c.Context)
 	defer stop()
-	sent, told := make(chan client.Outgoing, maxAhead), make(chan error, 1)
+	sent, printed := make(chan client.Outgoing, maxAhead), make(chan error, 1)
 	go func() {
 		defer stop()
 		for out := range sent {
 			if err := p.acknowledge(c, o, to.Peer.Name, out); err != nil {
-				told <- err
+				printed <- err
 				return
 			}
 		}
-		told <- nil
+		printed <- nil
 	}()
-	err := p.sendEach(ctx, o, to.ID, sent)
+	err := p.sendEach(ctx, in, to.ID, sent)
 	close(sent)
-	err = errors.Join(err, <-told)
+	err = errors.Join(err, <-printed)
 	if err == nil && c.Context.Err() != nil {
 		return &endError{error: context.Canceled, code: exitInterrupted}
 	}
+	o.untilRead(c.Context, to.ID)
 	return err
 }
 
 // sendEach sends the lines of standard input until there is none or ctx ends.
-func (p *program) sendEach(ctx context.Context, o *online, to uint64, sent chan<- client.Outgoing) error {
+func (p *program) sendEach(ctx context.Context, in client.InEpoch, to uint64, sent chan<- client.Outgoing) error {
 	lines, ended := make(chan string), make(chan error, 1)
-	go func() { // it may hang on a terminal for as long as the program lives
+	go func() { // a read from a terminal may block until the program ends
 		defer close(lines)
-		in := bufio.NewScanner(p.Stdin)
-		in.Buffer(make([]byte, 0, 4096), text.MaxMessageBytes+2)
-		defer func() { ended <- in.Err() }()
-		for in.Scan() {
+		stdin := bufio.NewScanner(p.Stdin)
+		stdin.Buffer(make([]byte, 0, 4096), text.MaxMessageBytes+2)
+		defer func() { ended <- stdin.Err() }()
+		for stdin.Scan() {
 			select {
-			case lines <- in.Text():
+			case lines <- stdin.Text():
 			case <-ctx.Done():
 				return
 			}
@@ -234,7 +269,7 @@ func (p *program) sendEach(ctx context.Context, o *online, to uint64, sent chan<
 			case strings.TrimSpace(line) == "":
 				continue
 			}
-			out, err := o.Send(ctx, to, line)
+			out, err := in.Send(ctx, to, line)
 			if err != nil {
 				return fmt.Errorf("line %d: %w", n, err)
 			}
@@ -265,7 +300,8 @@ func (p *program) history(c *cli.Context) error {
 		return err
 	}
 	if !ok || conv.Head == 0 {
-		fmt.Fprintf(p.Stderr, "no messages with %s yet; write one: msrchat send --to %s TEXT\n", plain.Line(c.String("with")), plain.Line(c.String("with")))
+		fmt.Fprintf(p.Stderr, "no messages with %s yet; write one: msrchat send --to %s TEXT\n",
+			plain.Line(c.String("with")), plain.Line(c.String("with")))
 		return nil
 	}
 	after, left := c.Uint64("after"), c.Uint64("limit")

@@ -14,7 +14,7 @@ import (
 	"github.com/msrchat/msrchat/shared/errs"
 )
 
-// The exit codes, as --help tells them.
+// The exit codes; --help lists them.
 const (
 	exitOK          = 0
 	exitFailed      = 1
@@ -25,14 +25,14 @@ const (
 	exitInterrupted = 130 // 128 + SIGINT, as shells have it
 )
 
-// usageError is a command that was written wrongly.
+// usageError is a wrong command line.
 type usageError struct{ message string }
 
 func (e *usageError) Error() string { return e.message }
 
 func usagef(format string, args ...any) error { return &usageError{fmt.Sprintf(format, args...)} }
 
-// endError gives an error another exit code or a word about what to do next.
+// endError gives an error another exit code, or a hint what to do next.
 type endError struct {
 	error
 	code int    // 0: by the error
@@ -41,7 +41,7 @@ type endError struct {
 
 func (e *endError) Unwrap() error { return e.error }
 
-// finish tells an error and returns the exit code.
+// finish prints an error and returns the exit code.
 func (p *program) finish(ctx context.Context, err error) int {
 	if err == nil {
 		return exitOK

@@ -12,7 +12,7 @@ import (
 	"github.com/msrchat/msrchat/shared/content"
 )
 
-// Times: people read their own, programs read UTC.
+// Times: local for people, UTC for programs.
 const (
 	humanTime = "2006-01-02 15:04:05"
 	jsonTime  = "2006-01-02T15:04:05.000Z"
@@ -78,5 +78,6 @@ func (p printer) message(me client.User, peer client.Peer, m client.Message) err
 	if m.Kind != content.Text {
 		shown = "(this message needs a newer msrchat)"
 	}
-	return p.print(out, "%s  %s #%d  %s: %s", forHumans(m.At), plain.Line(peer.Name), m.Seq, plain.Line(out.From), shown)
+	return p.print(out, "%s  %s #%d  %s: %s", forHumans(m.At), plain.Line(peer.Name), m.Seq, plain.Line(out.From),
+		shown)
 }

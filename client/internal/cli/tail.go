@@ -52,10 +52,10 @@ func (p *program) tail(c *cli.Context) error {
 			}
 		}
 	}
-	return nil // Ctrl-C is how it is meant to end
+	return nil // Ctrl-C is the normal end
 }
 
-// statusLine tells when a connection comes or goes, and nothing in between.
+// statusLine says when a connection comes or goes, and nothing in between.
 type statusLine struct {
 	*program
 	last client.LinkState

@@ -22,7 +22,8 @@ func TestTailFollowsThroughLostConnections(t *testing.T) {
 	tail := w.start(words("--profile ann --json tail"))
 	only := w.start(words("--profile ann tail --with CAROL"))
 	w.until("connected", func() bool {
-		return strings.Contains(tail.err.String(), "connected to chat-1") && strings.Contains(only.err.String(), "connected")
+		return strings.Contains(tail.err.String(), "connected to chat-1") &&
+			strings.Contains(only.err.String(), "connected")
 	})
 	var want []string
 	say := func(n int) {
@@ -144,7 +145,8 @@ func TestNothingFromOthersActsOnTheTerminal(t *testing.T) {
 	w.log.Inject(conv, "bob", evil)
 	w.log.Tamper("bob", "bo\x1b[31mb\u202e")
 	for _, args := range []string{
-		"history --with ann", "history --with ann --json", "chats", "chats --json", "tail --count 1", "tail --json --count 1 --from-now",
+		"history --with ann", "history --with ann --json", "chats", "chats --json", "tail --count 1",
+		"tail --json --count 1 --from-now",
 	} {
 		profile := "--profile ann "
 		if strings.HasPrefix(args, "history") {
@@ -191,7 +193,8 @@ func TestNoSecretIsPrintedOrLogged(t *testing.T) {
 	token := object(t, string(raw))["token"].(string)
 	for _, args := range []string{"--debug send --to bob hi", "--debug whoami --json", "--debug chats"} {
 		c := w.run(words("--profile ann " + args))
-		if all := c.out.String() + c.err.String(); strings.Contains(all, token) || strings.Contains(all, "correct horse") {
+		if all := c.out.String() + c.err.String(); strings.Contains(all, token) ||
+			strings.Contains(all, "correct horse") {
 			t.Errorf("%s shows a secret: %s", args, all)
 		}
 	}

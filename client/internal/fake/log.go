@@ -5,6 +5,7 @@ package fake
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/rand"
 	"fmt"
 	"slices"
@@ -285,6 +286,7 @@ func (l *Log) Rename(conv, id uint64) {
 		moved.ConversationId = id
 		c.events[i] = moved
 	}
+	slices.SortFunc(l.convs, func(a, b *conversation) int { return cmp.Compare(a.id, b.id) }) // they are listed by id
 }
 
 func (l *Log) history(u *user, q *chatv1.History, maxPage int) (*chatv1.HistoryPage, error) {

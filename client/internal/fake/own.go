@@ -28,7 +28,7 @@ func (c *conversation) ownOf(u *user) **chatv1.OwnState {
 	return &c.own[1]
 }
 
-// head is the conversation's head as a user is told it.
+// head is the conversation's head for a user.
 func (c *conversation) head(u *user) *chatv1.Head {
 	return &chatv1.Head{
 		ConversationId: c.id, Seq: uint64(len(c.events)), Ordinal: c.ordinal(), OwnState: (*c.ownOf(u)).GetNumber(),
@@ -50,7 +50,7 @@ func (l *Log) setOwn(u *user, set *chatv1.SetOwnState) (state *chatv1.OwnState, 
 	if *at == nil {
 		*at = &chatv1.OwnState{ConversationId: c.id}
 	}
-	state = proto.CloneOf(*at) // what was told before stays as it was
+	state = proto.CloneOf(*at) // what was sent before stays as it was
 	if seq := set.GetReadSeq(); seq > state.GetReadSeq() {
 		state.ReadSeq, state.ReadOrdinal, changed = seq, c.events[seq-1].GetOrdinal(), true
 	}
@@ -168,7 +168,9 @@ func older(f *chatv1.ServerFrame) *chatv1.ServerFrame {
 			c.Ordinal = 0
 		}
 	case *chatv1.ServerFrame_Heads:
-		body.Heads.Heads = slices.DeleteFunc(body.Heads.GetHeads(), func(h *chatv1.Head) bool { return h.GetSeq() == 0 })
+		body.Heads.Heads = slices.DeleteFunc(body.Heads.GetHeads(), func(h *chatv1.Head) bool {
+			return h.GetSeq() == 0
+		})
 		for _, h := range body.Heads.GetHeads() {
 			h.Ordinal, h.OwnState = 0, 0
 		}

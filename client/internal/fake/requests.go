@@ -67,8 +67,9 @@ func (s *Server) send(c *serverConn, id uint64, m *chatv1.Send) bool {
 		defer s.log.push(ev)
 	}
 	answer := &chatv1.ServerFrame{Body: &chatv1.ServerFrame_Sent{Sent: &chatv1.Sent{
-		ConversationId: m.GetConversationId(), Seq: ev.GetSeq(), Ordinal: ev.GetOrdinal(), CreatedAtMs: ev.GetCreatedAtMs(),
-		Existing: existing,
+		ConversationId: m.GetConversationId(), Seq: ev.GetSeq(), Ordinal: ev.GetOrdinal(),
+		CreatedAtMs: ev.GetCreatedAtMs(),
+		Existing:    existing,
 	}}}
 	if err != nil {
 		answer = failure(err)

@@ -48,7 +48,7 @@ type Faults struct {
 // Server is a chat server on a port of 127.0.0.1.
 type Server struct {
 	Instance string
-	// Revision, Heartbeat, MaxPage and MaxUnacknowledged are told in Welcome; set
+	// Revision, Heartbeat, MaxPage and MaxUnacknowledged go into Welcome; set
 	// before the first connection.
 	Revision          uint32
 	Heartbeat         time.Duration
@@ -284,14 +284,18 @@ func (s *Server) welcome(c *serverConn, f *chatv1.ClientFrame) bool {
 		return false
 	}
 	s.joining.RLock()
-	s.write(c, &chatv1.ServerFrame{RequestId: f.GetRequestId(), Body: &chatv1.ServerFrame_Welcome{Welcome: &chatv1.Welcome{
-		UserId: c.user.id, UserName: c.user.name, Instance: s.Instance, Release: "test",
-		HeartbeatMs: uint32(s.Heartbeat / time.Millisecond), LogEpoch: epoch, Alternates: s.Alternates, Revision: s.Revision,
-		Limits: &chatv1.Limits{
-			MaxFrameBytes: 1 << 20, MaxTextRunes: text.MaxMessageRunes, MaxTextBytes: text.MaxMessageBytes,
-			MaxPage: uint32(s.MaxPage), MaxUnacknowledged: s.MaxUnacknowledged,
-		},
-	}}})
+	s.write(c, &chatv1.ServerFrame{
+		RequestId: f.GetRequestId(),
+		Body: &chatv1.ServerFrame_Welcome{Welcome: &chatv1.Welcome{
+			UserId: c.user.id, UserName: c.user.name, Instance: s.Instance, Release: "test",
+			HeartbeatMs: uint32(s.Heartbeat / time.Millisecond), LogEpoch: epoch, Alternates: s.Alternates,
+			Revision: s.Revision,
+			Limits: &chatv1.Limits{
+				MaxFrameBytes: 1 << 20, MaxTextRunes: text.MaxMessageRunes, MaxTextBytes: text.MaxMessageBytes,
+				MaxPage: uint32(s.MaxPage), MaxUnacknowledged: s.MaxUnacknowledged,
+			},
+		}},
+	})
 	s.mu.Lock()
 	s.conns[c] = nil
 	closed := s.closed

@@ -76,8 +76,8 @@ func (l *Link) Err() error {
 	}
 }
 
-// Heard is when the last frame came.
-func (l *Link) Heard() time.Time { return time.Unix(0, l.last.Load()) }
+// LastFrame is when the last frame came.
+func (l *Link) LastFrame() time.Time { return time.Unix(0, l.last.Load()) }
 
 // Send queues a frame. It never waits: false means that the link has ended, or
 // now ends because the server does not read.
@@ -98,7 +98,7 @@ func (l *Link) Send(f *chatv1.ClientFrame) bool {
 
 var ping = &chatv1.ClientFrame{Body: &chatv1.ClientFrame_Ping{Ping: &chatv1.Ping{}}}
 
-// Ping asks for a sign of life ahead of the heartbeat.
+// Ping asks for an answer before the heartbeat is due.
 func (l *Link) Ping() bool { return l.Send(ping) }
 
 // Close ends the link at once; frames that wait are lost.
@@ -133,7 +133,7 @@ func (l *Link) Frame(f *chatv1.ServerFrame) {
 	}
 }
 
-// Drained has nothing to do: what the owner answers comes through out.
+// Drained has nothing to do: the owner's frames come through out.
 func (l *Link) Drained() {}
 
 // write writes what is queued, all that waits at a time. After an error the

@@ -172,11 +172,11 @@ func TestAPingIsASignOfLife(t *testing.T) {
 			}
 		}
 	})
-	before := l.Heard()
+	before := l.LastFrame()
 	if !l.Ping() {
 		t.Error("a ping was not taken")
 	}
-	until(t, "the answer is noticed", func() bool { return l.Heard().After(before) })
+	until(t, "the answer is noticed", func() bool { return l.LastFrame().After(before) })
 }
 
 func TestAServerThatDoesNotReadIsLeft(t *testing.T) {

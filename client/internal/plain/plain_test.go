@@ -34,7 +34,8 @@ func TestLine(t *testing.T) {
 func forbidden(b []byte) (rune, bool) {
 	for i := 0; i < len(b); {
 		r, n := utf8.DecodeRune(b[i:])
-		if r == utf8.RuneError && n == 1 || unicode.IsControl(r) || r >= 0x202A && r <= 0x202E || r >= 0x2066 && r <= 0x2069 {
+		if r == utf8.RuneError && n == 1 || unicode.IsControl(r) || r >= 0x202A && r <= 0x202E ||
+			r >= 0x2066 && r <= 0x2069 {
 			return rune(b[i]), true
 		}
 		i += n

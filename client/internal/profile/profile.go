@@ -40,7 +40,8 @@ var validName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
 // means the user's ($XDG_STATE_HOME, else ~/.local/state).
 func New(stateHome, name string) (Profile, error) {
 	if !validName.MatchString(name) {
-		return Profile{}, errs.New(errs.CodeInvalid, "a profile's name has letters, digits and . _ - and at most 64 of them").In("profile")
+		return Profile{}, errs.New(errs.CodeInvalid,
+			"a profile's name has letters, digits and . _ - and at most 64 of them").In("profile")
 	}
 	if stateHome == "" {
 		if stateHome = os.Getenv("XDG_STATE_HOME"); !filepath.IsAbs(stateHome) {
@@ -54,7 +55,7 @@ func New(stateHome, name string) (Profile, error) {
 	return Profile{Name: name, Dir: filepath.Join(stateHome, "msrchat", name)}, nil
 }
 
-// make makes the folder, and closes it to others.
+// make creates the folder, which only its owner may read.
 func (p Profile) make() error {
 	if err := os.MkdirAll(p.Dir, 0o700); err != nil {
 		return fmt.Errorf("make profile: %w", err)
@@ -185,8 +186,8 @@ func (p Profile) storePath(user uint64) string {
 	return filepath.Join(p.Dir, "messages-"+strconv.FormatUint(user, 10)+".db")
 }
 
-// claim makes sure that the store is this account's: numbers begin anew when a
-// server is set up anew, and a message must not go to whoever has one now.
+// claim makes sure that the store is this account's: a server that is set up again
+// starts ids from 1, and a message must not go to another account with the same id.
 func (p Profile) claim(ctx context.Context, l Login, registered bool) error {
 	if registered {
 		if err := p.setAside(l.Session.User.ID); err != nil {

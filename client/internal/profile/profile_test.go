@@ -19,7 +19,8 @@ import (
 
 func login(id uint64, name string) profile.Login {
 	return profile.Login{Gate: "http://127.0.0.1:7700", Session: client.Session{
-		Token: client.Token("0123456789abcdef0123456789abcdef"), User: client.User{ID: id, Name: name}, ExpiresAt: time.UnixMilli(1e12),
+		Token: client.Token("0123456789abcdef0123456789abcdef"),
+		User:  client.User{ID: id, Name: name}, ExpiresAt: time.UnixMilli(1e12),
 	}}
 }
 
@@ -82,7 +83,10 @@ func TestALoginIsKeptPrivateAndForgotten(t *testing.T) {
 
 func TestADamagedLoginAsksForANewOne(t *testing.T) {
 	p := fresh(t)
-	for _, content := range []string{"", "{", `{"token":"§§","user_id":"1"}`, `{"token":"AAAA","user_id":"0"}`, `{"token":"AAAA"}`} {
+	for _, content := range []string{
+		"", "{", `{"token":"§§","user_id":"1"}`, `{"token":"AAAA","user_id":"0"}`,
+		`{"token":"AAAA"}`,
+	} {
 		if err := os.MkdirAll(p.Dir, 0o700); err != nil {
 			t.Fatal(err)
 		}
@@ -135,7 +139,10 @@ func queue(t *testing.T, p profile.Profile, l profile.Login) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Enqueue(t.Context(), store.Outgoing{ID: id, Conversation: 7, Kind: content.Text, Body: []byte("hi"), At: time.Now()}); err != nil {
+	if _, err := s.Enqueue(t.Context(), 0, store.Outgoing{
+		ID: id, Conversation: 7, Kind: content.Text,
+		Body: []byte("hi"), At: time.Now(),
+	}); err != nil {
 		t.Fatal(err)
 	}
 }

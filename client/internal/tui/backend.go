@@ -34,18 +34,23 @@ type Backend interface {
 	// OpenDirect returns the conversation with a person. It waits for the network.
 	OpenDirect(ctx context.Context, name string) (client.Conversation, error)
 
+	// Epoch is the log epoch; ids that are read now are valid in it.
+	Epoch() uint64
 	// Send puts a message into the outbox.
-	Send(ctx context.Context, conversation uint64, text string) (client.Outgoing, error)
+	Send(ctx context.Context, to Target, text string) (client.Outgoing, error)
 	// Discard forgets a failed message.
 	Discard(ctx context.Context, id client.MessageID) error
-	// SetRead raises the read mark. It returns the own state afterwards; one with
-	// fewer Edits is older.
-	SetRead(ctx context.Context, conversation, seq uint64) (client.OwnState, error)
+	// SetRead raises the read mark. It returns the own state right afterwards.
+	SetRead(ctx context.Context, of Target, seq uint64) (client.OwnState, error)
 	// SetDraft keeps an unfinished text in place of the known one; "" removes it.
 	// Where another text is kept by now, it puts the new one below that. It returns
-	// the own state afterwards.
-	SetDraft(ctx context.Context, conversation uint64, known, text string) (client.OwnState, error)
+	// the own state right afterwards; see client.OwnStateChanged for the order.
+	SetDraft(ctx context.Context, of Target, known, text string) (client.OwnState, error)
 }
+
+// Target is a conversation to write to. Its id is valid in that log epoch only; in
+// another one the write is refused with store.ErrStale.
+type Target struct{ Epoch, ID uint64 }
 
 // remote is the Backend on a real client and its store.
 type remote struct {
@@ -63,28 +68,14 @@ func (r remote) Stored(ctx context.Context, conversation, before uint64, limit i
 	return r.store.Messages(ctx, conversation, before, limit)
 }
 
-func (r remote) SetRead(ctx context.Context, conversation, seq uint64) (client.OwnState, error) {
-	return r.own(ctx, conversation, r.Client.SetRead(ctx, conversation, seq))
+func (r remote) Send(ctx context.Context, to Target, text string) (client.Outgoing, error) {
+	return r.In(to.Epoch).Send(ctx, to.ID, text)
 }
 
-// SetDraft looks at the store first: the client puts a text below one that it has
-// not told of yet, but what it has told may still be on its way to the screen.
-func (r remote) SetDraft(ctx context.Context, conversation uint64, known, text string) (client.OwnState, error) {
-	c, _, err := r.store.Conversation(ctx, conversation)
-	if err != nil {
-		return client.OwnState{}, err
-	}
-	if theirs := c.Own.Draft; clean(theirs) != known {
-		text = joinDrafts(theirs, text)
-	}
-	return r.own(ctx, conversation, r.Client.SetDraft(ctx, conversation, text))
+func (r remote) SetRead(ctx context.Context, of Target, seq uint64) (client.OwnState, error) {
+	return r.In(of.Epoch).SetRead(ctx, of.ID, seq)
 }
 
-// own is the own state after it was set, or not.
-func (r remote) own(ctx context.Context, conversation uint64, err error) (client.OwnState, error) {
-	if err != nil {
-		return client.OwnState{}, err
-	}
-	c, _, err := r.store.Conversation(ctx, conversation)
-	return c.Own, err
+func (r remote) SetDraft(ctx context.Context, of Target, known, text string) (client.OwnState, error) {
+	return r.In(of.Epoch).SetDraft(ctx, of.ID, known, text)
 }

@@ -71,7 +71,7 @@ func (m *Model) onComposerKey(k tea.KeyPressMsg) tea.Cmd {
 		m.keepDraft()
 		return nil
 	}
-	switch name { // beyond the first and last row of what is typed
+	switch name { // from the first or last row of the composer
 	case "up":
 		m.scroll(-1)
 	case "down":
@@ -98,7 +98,7 @@ func (m *Model) onListKey(k tea.KeyPressMsg) tea.Cmd {
 		if k.Text == "" || strings.TrimSpace(k.Text) == "" {
 			return nil
 		}
-		// A person who types in the list looks for somebody.
+		// Typing in the list searches for a person.
 		m.openSwitcher()
 		return m.layers.top().update(m, k)
 	}
@@ -112,7 +112,7 @@ func (m *Model) pasteText(s string) {
 	}
 }
 
-// paste puts a pasted text into a field; where it does not fit it says so.
+// paste puts a pasted text into a field; if it does not fit it says so.
 func (m *Model) paste(field *editor, s string) bool {
 	if field.insert(s) {
 		return true
@@ -137,7 +137,7 @@ func (m *Model) command(line string) (cmd tea.Cmd, is bool) {
 		m.clearComposer()
 		return m.openHelp(), true
 	}
-	m.say(fmt.Sprintf("there is no command %s; /help tells them, and two slashes begin a text with one", word))
+	m.say(fmt.Sprintf("there is no command %s, see /help; to send a text that begins with a slash, type two", word))
 	return nil, true
 }
 

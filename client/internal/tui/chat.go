@@ -12,7 +12,7 @@ import (
 
 // chat is one conversation, open or not. How the open one is shown is in view.
 type chat struct {
-	// id is 0 from a Reset on until the library has told the new one.
+	// id is 0 from a Reset until the new one is known.
 	id   uint64
 	name string    // what it is called, clean
 	last time.Time // when something happened here; the list is sorted by it
@@ -21,7 +21,7 @@ type chat struct {
 	peerKey string      // what makes two spellings of the peer's name the same
 
 	hist history
-	// The greatest sequence number that is known of, and the ordinal there.
+	// The greatest known sequence number, and the ordinal there.
 	head, headOrdinal uint64
 	// own is how far the user has read; its draft is not used: that is draft.
 	own    client.OwnState
@@ -83,7 +83,7 @@ type roster struct {
 
 func newRoster() *roster { return &roster{byID: map[uint64]*chat{}} }
 
-// get returns a conversation's chat; it is made where there is none.
+// get returns a conversation's chat, and creates it if needed.
 func (r *roster) get(id uint64, peer client.Peer) *chat {
 	c := r.byID[id]
 	if c == nil {
@@ -121,8 +121,8 @@ func (r *roster) identify(c *chat, id uint64) {
 	}
 }
 
-// live is the chat that c is now: itself, or the one that it became a part of. It
-// is nil where c was removed.
+// live is the chat that c is now: itself, or the one that it was merged into. It is
+// nil if c was removed.
 func (r *roster) live(c *chat) *chat {
 	if c.id != 0 {
 		return r.byID[c.id]
@@ -134,12 +134,10 @@ func (r *roster) live(c *chat) *chat {
 }
 
 // resolve gives the chat of a provisional conversation the id of the real one, and
-// returns the chat that has it then: where there was one already, c becomes a part
-// of that.
+// returns the chat that has it then: if there was one already, c is merged into it.
 func (r *roster) resolve(c *chat, to uint64) *chat {
 	delete(r.byID, c.id)
 	c.id = to
-	c.draft.edits = 0 // the real one has a count of its own
 	r.stale = true
 	stays := r.byID[to]
 	if stays == nil {
@@ -160,7 +158,7 @@ func (r *roster) remove(c *chat) {
 	r.sorted = slices.DeleteFunc(r.sorted, func(o *chat) bool { return o == c })
 }
 
-// sort brings the list in order, if it is not.
+// sort sorts the list if it is stale.
 func (r *roster) sort() {
 	if !r.stale {
 		return
@@ -184,13 +182,13 @@ func (r *roster) unread() (n int) {
 	return n
 }
 
-// reset forgets what the servers told. Ids are theirs, too: a chat gets its new
-// one when it is told for the same person. Drafts and unsent messages stay.
+// reset drops what came from the servers, ids included: a chat gets its new one from
+// the conversation with the same person. Drafts and unsent messages stay.
 func (r *roster) reset() {
 	clear(r.byID)
 	for _, c := range r.sorted {
 		c.id, c.head, c.headOrdinal, c.own, c.stored = 0, 0, 0, client.OwnState{}, false
-		c.draft.edits = 0
+		c.draft.sets, c.draft.writing = 0, nil
 		c.hist.reset()
 	}
 }

@@ -172,7 +172,8 @@ func TestANewChatWhileOffline(t *testing.T) {
 
 func TestUnreadIsWhatWasNotSeen(t *testing.T) {
 	f := newFake("ann")
-	bob := f.conversation("bob", 10, line{true, time.Hour, "mine"}, line{false, 30 * time.Minute, "one"}, line{false, 20 * time.Minute, "two"})
+	bob := f.conversation("bob", 10, line{true, time.Hour, "mine"}, line{false, 30 * time.Minute, "one"},
+		line{false, 20 * time.Minute, "two"})
 	f.conversation("Carla", 10, line{false, 2 * time.Hour, "theirs"}, line{true, time.Hour, "answered elsewhere"})
 	s := newScreen(t, f, 100, 20)
 	s.has("(2)", "2 unread")
@@ -273,11 +274,29 @@ func TestTheConnectionIsTold(t *testing.T) {
 		{client.Link{State: client.Connecting}, "◌ connecting…"},
 		{client.Link{State: client.Connecting, Cause: cause}, "◌ connecting… · the gate cannot be reached"},
 		{client.Link{State: client.Online, Instance: "chat-7"}, "● online · server chat-7"},
-		{client.Link{State: client.Online, Instance: "0c9e3f1a-1111-2222-3333-444455556666"}, "● online · server 0c9e3f1a"},
-		{client.Link{State: client.Offline, Cause: cause, RetryAt: testNow.Add(3500 * time.Millisecond)}, "○ offline · trying again in 4 s · Ctrl+R now · the gate cannot be reached"},
-		{client.Link{State: client.Offline, Cause: cause, RetryAt: testNow.Add(90 * time.Second)}, "trying again in 1:30 min · Ctrl+R now"},
-		{client.Link{State: client.LoggedOut, Cause: errs.New(errs.CodeUnauthenticated, "the session has ended; log in again")}, "✗ logged out · leave (Ctrl+C twice) and run: msrchat login"},
-		{client.Link{State: client.Stopped, Cause: errors.New("update the program")}, "✗ not connected · update the program"},
+		{
+			client.Link{State: client.Online, Instance: "0c9e3f1a-1111-2222-3333-444455556666"},
+			"● online · server 0c9e3f1a",
+		},
+		{
+			client.Link{State: client.Offline, Cause: cause, RetryAt: testNow.Add(3500 * time.Millisecond)},
+			"○ offline · trying again in 4 s · Ctrl+R now · the gate cannot be reached",
+		},
+		{
+			client.Link{State: client.Offline, Cause: cause, RetryAt: testNow.Add(90 * time.Second)},
+			"trying again in 1:30 min · Ctrl+R now",
+		},
+		{
+			client.Link{
+				State: client.LoggedOut,
+				Cause: errs.New(errs.CodeUnauthenticated, "the session has ended; log in again"),
+			},
+			"✗ logged out · leave (Ctrl+C twice) and run: msrchat login",
+		},
+		{
+			client.Link{State: client.Stopped, Cause: errors.New("update the program")},
+			"✗ not connected · update the program",
+		},
 	} {
 		s := newScreen(t, f, 100, 20)
 		f.setLink(test.link)
@@ -296,7 +315,10 @@ func TestTheRetryCountsDownAndCanBeBroughtForward(t *testing.T) {
 	if f.reconnects != 0 {
 		t.Error("it reconnects while online")
 	}
-	f.setLink(client.Link{State: client.Offline, RetryAt: now.Add(5 * time.Second), Cause: errs.New(errs.CodeUnavailable, "no")})
+	f.setLink(client.Link{
+		State: client.Offline, RetryAt: now.Add(5 * time.Second),
+		Cause: errs.New(errs.CodeUnavailable, "no"),
+	})
 	s.events()
 	for _, want := range []string{"in 5 s", "in 4 s", "in 3 s"} {
 		s.has(want)
@@ -360,7 +382,7 @@ func TestARestoredLog(t *testing.T) {
 	s.goTo("bob")
 	s.typed("my draft")
 	f.hold = true
-	_, err = f.Send(t.Context(), conv, "still queued")
+	_, err = f.Send(t.Context(), Target{f.epoch(), conv}, "still queued")
 	must(err)
 	f.events <- client.OutboxChanged{}
 	s.events()
@@ -372,7 +394,10 @@ func TestARestoredLog(t *testing.T) {
 	f.mu.Unlock()
 	_, err = f.store.Begin(t.Context(), 2)
 	must(err)
-	must(f.store.PutConversations(t.Context(), 2, []store.Conversation{{ID: conv + 500, Peer: f.peers[conv+500], Stored: &store.Range{Lo: 2, Hi: 1}}}))
+	must(f.store.PutConversations(t.Context(), 2, []store.Conversation{{
+		ID: conv + 500, Peer: f.peers[conv+500],
+		Stored: &store.Range{Lo: 2, Hi: 1},
+	}}))
 	f.events <- client.Reset{}
 	s.events()
 	s.hasNot("lost")

@@ -63,7 +63,8 @@ func TestBackendContract(t *testing.T) {
 	})
 	t.Run("client", func(t *testing.T) {
 		b, log, conv, _ := realClient(t)
-		backendContract(t, b, conv, func(text string) { log.Say(conv, "bob", text) }, func(name string) { log.AddUser(name) })
+		backendContract(t, b, conv,
+			func(text string) { log.Say(conv, "bob", text) }, func(name string) { log.AddUser(name) })
 	})
 }
 
@@ -77,6 +78,7 @@ func backendContract(t *testing.T, b Backend, conv uint64, say, register func(st
 			t.Fatal(err)
 		}
 	}
+	at := func(conv uint64) Target { return Target{b.Epoch(), conv} }
 	// until reads events up to the one that is waited for.
 	until := func(what string, is func(client.Event) bool) {
 		t.Helper()
@@ -87,7 +89,7 @@ func backendContract(t *testing.T, b Backend, conv uint64, say, register func(st
 					return
 				}
 			case <-ctx.Done():
-				t.Fatalf("%s was not told", what)
+				t.Fatalf("%s did not come", what)
 			}
 		}
 	}
@@ -99,7 +101,7 @@ func backendContract(t *testing.T, b Backend, conv uint64, say, register func(st
 		t.Fatalf("%v, %v", b.Link(), b.User())
 	}
 
-	// A message that comes is stored when it is told.
+	// A message is stored before its event comes.
 	eventually(t, func() bool {
 		chats, err := b.Chats(ctx)
 		return err == nil && len(chats) == 1
@@ -114,7 +116,7 @@ func backendContract(t *testing.T, b Backend, conv uint64, say, register func(st
 		ok(err)
 		if r.Mine || r.Peer.Name != "bob" || r.Message.Seq != 151 || r.Message.Ordinal != 151 || len(stored) != 1 ||
 			!cmp.Equal(stored[0], r.Message) {
-			t.Fatalf("told %+v, stored %+v", r, stored)
+			t.Fatalf("received %+v, stored %+v", r, stored)
 		}
 		return true
 	})
@@ -139,8 +141,8 @@ func backendContract(t *testing.T, b Backend, conv uint64, say, register func(st
 		t.Errorf("before the first one: %v, %v", last, err)
 	}
 
-	// What is sent is told twice: settled, and as a message of the log.
-	out, err := b.Send(ctx, conv, "from ann")
+	// A sent message comes twice: as settled, and from the log.
+	out, err := b.Send(ctx, at(conv), "from ann")
 	ok(err)
 	if out.State != client.Queued || out.Order == 0 || out.Text() != "from ann" {
 		t.Errorf("sent: %+v", out)
@@ -169,7 +171,7 @@ func backendContract(t *testing.T, b Backend, conv uint64, say, register func(st
 	if !client.Provisional(nobody.ID) {
 		t.Errorf("nobody is %+v", nobody)
 	}
-	out, err = b.Send(ctx, nobody.ID, "anyone?")
+	out, err = b.Send(ctx, at(nobody.ID), "anyone?")
 	ok(err)
 	until("the failure", func(e client.Event) bool {
 		s, is := e.(client.SendChanged)
@@ -197,13 +199,13 @@ func backendContract(t *testing.T, b Backend, conv uint64, say, register func(st
 	}
 
 	// Own states.
-	_, err = b.SetRead(ctx, conv, 150)
+	_, err = b.SetRead(ctx, at(conv), 150)
 	ok(err)
-	read, err := b.SetRead(ctx, conv, 149) // it never falls
+	read, err := b.SetRead(ctx, at(conv), 149) // it never falls
 	ok(err)
-	first, err := b.SetDraft(ctx, conv, "", "draft")
+	first, err := b.SetDraft(ctx, at(conv), "", "draft")
 	ok(err)
-	second, err := b.SetDraft(ctx, conv, "draft", "a draft")
+	second, err := b.SetDraft(ctx, at(conv), "draft", "a draft")
 	ok(err)
 	own := func(conv uint64) client.OwnState {
 		t.Helper()
@@ -216,17 +218,17 @@ func backendContract(t *testing.T, b Backend, conv uint64, say, register func(st
 		}
 		return client.OwnState{}
 	}
-	if o := own(conv); o.Read != 150 || read.Read != 150 || o.ReadOrdinal != 150 || o.Draft != "a draft" || second.Draft != "a draft" ||
-		second.Edits <= first.Edits {
+	if o := own(conv); o.Read != 150 || read.Read != 150 || o.ReadOrdinal != 150 || o.Draft != "a draft" ||
+		second.Draft != "a draft" || second.Edits <= first.Edits {
 		t.Errorf("own state %+v, after %+v and %+v", o, first, second)
 	}
 	// A text that the screen did not know is not lost.
-	joined, err := b.SetDraft(ctx, conv, "draft", "mine")
+	joined, err := b.SetDraft(ctx, at(conv), "draft", "mine")
 	ok(err)
-	if joined.Draft != "a draft\nmine" || own(conv) != joined {
+	if joined.Draft != "a draft\nmine" || own(conv).Draft != joined.Draft {
 		t.Errorf("own state %+v, then %+v", joined, own(conv))
 	}
-	_, err = b.SetDraft(ctx, conv, "a draft\nmine", "")
+	_, err = b.SetDraft(ctx, at(conv), "a draft\nmine", "")
 	ok(err)
 	if o := own(conv); o.Draft != "" {
 		t.Errorf("own state: %+v", o)
@@ -236,7 +238,7 @@ func backendContract(t *testing.T, b Backend, conv uint64, say, register func(st
 	register("amy")
 	amy, err := b.Contact(ctx, "amy")
 	ok(err)
-	_, err = b.SetDraft(ctx, amy.ID, "", "for amy")
+	_, err = b.SetDraft(ctx, at(amy.ID), "", "for amy")
 	ok(err)
 	direct, err := b.OpenDirect(ctx, "Amy")
 	ok(err)
@@ -247,7 +249,7 @@ func backendContract(t *testing.T, b Backend, conv uint64, say, register func(st
 	if o := own(direct.ID); o.Draft != "for amy" {
 		t.Errorf("moved: %+v", o)
 	}
-	_, err = b.SetDraft(ctx, amy.ID, "for amy", "by the old id")
+	_, err = b.SetDraft(ctx, at(amy.ID), "for amy", "by the old id")
 	ok(err)
 	if o := own(direct.ID); o.Draft != "by the old id" {
 		t.Errorf("own state: %+v", o)

@@ -100,9 +100,15 @@ func demoBackend(clock func() time.Time) *fakeBackend {
 	f.conversation("bob", 100, append(old,
 		line{false, 27 * hour, "你好！我们明天下午三点在北京大学东门见面，好吗？如果下雨的话就改到图书馆一楼的咖啡厅。"},
 		line{true, 27*hour - 2*minute, "好的 👌 I'll bring the plans, and the family says hello 👨‍👩‍👧 ❤️"},
-		line{true, 26 * hour, "A longer message, to see how lines break: the quick brown fox jumps over the lazy dog, " +
-			"and then goes on to https://example.org/a/very/long/path/that/has/no/spaces/in/it/at/all to read."},
-		line{false, 3 * hour, "Here is the list:\n\t1. flag 🇨🇳 and 🏳️‍🌈\n\t2. keycap 1️⃣ and warning ⚠️\n\n\tfunc main() {}"},
+		line{
+			true, 26 * hour,
+			"A longer message, to see how lines break: the quick brown fox jumps over the lazy dog, " +
+				"and then goes on to https://example.org/a/very/long/path/that/has/no/spaces/in/it/at/all to read.",
+		},
+		line{
+			false, 3 * hour,
+			"Here is the list:\n\t1. flag 🇨🇳 and 🏳️‍🌈\n\t2. keycap 1️⃣ and warning ⚠️\n\n\tfunc main() {}",
+		},
 		line{true, 3*hour - 30*time.Second, "Thanks!"},
 		line{true, 2 * hour, "Did it arrive? ✓"},
 		line{false, 30 * minute, "It did 🎉☕"},

@@ -11,10 +11,14 @@ import (
 // library has it for all windows and devices of the user.
 type draft struct {
 	text string
-	kept string // what the library has, as far as this window knows
-	// edits is OwnState.Edits when kept was set or taken over: a state that has
-	// fewer is older.
-	edits uint64
+	kept string // what the library has, as far as this window knows; clean
+	raw  string // kept, not cleaned
+	// sets is how many times this window has set the draft, the write under way
+	// included: an event with fewer is older than the text here.
+	sets uint64
+	// writing is the text that is being set, until an answer or an event shows that the
+	// library has it; nil if there is none.
+	writing *string
 	// restored is the beginning of text that came back because it could not be
 	// sent.
 	restored string
@@ -23,14 +27,34 @@ type draft struct {
 // unkept says that the library has another text than was typed here.
 func (d *draft) unkept() bool { return d.text != d.kept }
 
-// take takes over the draft that the library has: another window or device has set
-// it, or it was put together from theirs and the one of here. busy says that
-// somebody types here: then, as with a text that is not kept yet, what is here goes
-// below what is new.
-func (d *draft) take(own client.OwnState, busy bool) {
-	if own.Edits < d.edits {
-		return // of before the last one was kept
+// set begins to keep the text; failed or written ends that.
+func (d *draft) set() (known, text string) {
+	known, text = d.raw, d.text
+	d.sets++
+	d.writing = &text
+	return known, text
+}
+
+// failed: the library does not have the text.
+func (d *draft) failed() {
+	d.sets--
+	d.writing = nil
+}
+
+// written notes that the library has the text that was being set. It is false if that
+// was noted before: an event may come before the answer, and is then the newer one.
+func (d *draft) written() bool {
+	if d.writing == nil {
+		return false
 	}
+	d.kept, d.raw, d.writing = *d.writing, *d.writing, nil
+	return true
+}
+
+// take takes over the library's draft: another window or device has set it, or it was
+// joined from theirs and the one here. busy says that the user is typing here: then,
+// as with a text that is not kept yet, what is here goes below what is new.
+func (d *draft) take(own client.OwnState, busy bool) {
 	theirs := clean(own.Draft)
 	if theirs != d.kept {
 		above, found := strings.CutSuffix(theirs, d.kept)
@@ -38,33 +62,28 @@ func (d *draft) take(own client.OwnState, busy bool) {
 		case found && d.kept != "": // a text of theirs was put above
 			d.text = above + d.text
 		case d.unkept() || busy:
-			d.text = joinDrafts(theirs, d.text)
+			d.text = store.JoinDrafts(theirs, d.text)
 		default:
 			d.text = theirs
 		}
 		d.restored = ""
 	}
-	d.kept, d.edits = theirs, own.Edits
+	d.kept, d.raw = theirs, own.Draft
 }
 
-// joinDrafts puts the second draft below the first. What has all of the other one
-// is enough.
-func joinDrafts(first, second string) string {
-	if strings.Contains(second, first) {
-		return second
-	}
-	return store.JoinDrafts(first, second)
-}
-
-// adopt takes over the draft of a chat that became a part of this one, as the
-// library does.
+// adopt joins the draft of a chat that was merged into this one, as the library does.
 func (d *draft) adopt(other draft) {
-	d.text, d.restored = joinDrafts(d.text, other.text), ""
+	d.text, d.restored = store.JoinDrafts(d.text, other.text), ""
 	d.kept = store.JoinDrafts(d.kept, other.kept)
+	d.raw = store.JoinDrafts(d.raw, other.raw)
+	d.sets += other.sets
+	if other.writing != nil {
+		d.writing = other.writing
+	}
 }
 
-// giveBack puts a text that could not be sent to where it came from: after those
-// that came back before it, and before what was typed since.
+// giveBack puts back a text that could not be sent: below those that came back before
+// it, and above what was typed since.
 func (d *draft) giveBack(body string) {
 	if !strings.HasPrefix(d.text, d.restored) {
 		d.restored = "" // it was changed since

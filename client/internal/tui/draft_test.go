@@ -1,6 +1,7 @@
 package tui
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -13,62 +14,92 @@ func TestDraftsOfTwoScreensMeet(t *testing.T) {
 	for _, test := range []struct {
 		name             string
 		text, kept       string // here
-		edits            uint64
 		theirs           string
-		theirEdits       uint64
 		busy             bool
-		want             string
-		wantKept         string
-		wantEdits        uint64
+		want, wantKept   string
 		restored, wantRe string
 	}{
+		{name: "theirs replaces what is kept", text: "a", kept: "a", theirs: "ab", want: "ab", wantKept: "ab"},
+		{name: "theirs was sent", text: "a", kept: "a", theirs: "", want: "", wantKept: ""},
+		{name: "what is typed goes below", text: "abc", kept: "ab", theirs: "x", want: "x\nabc", wantKept: "x"},
 		{
-			name: "theirs replaces what is kept", text: "a", kept: "a", edits: 1, theirs: "ab", theirEdits: 1,
-			want: "ab", wantKept: "ab", wantEdits: 1,
+			name: "what is typed goes on where it was kept", text: "abc", kept: "ab", theirs: "x\nab",
+			want: "x\nabc", wantKept: "x\nab",
+		},
+		{name: "what is typed was sent elsewhere", text: "abc", kept: "ab", theirs: "", want: "abc", wantKept: ""},
+		{
+			name: "theirs has all of it", text: "abc", kept: "ab", theirs: "x abc y",
+			want: "x abc y", wantKept: "x abc y",
+		},
+		{name: "all of theirs is here", text: "abc", kept: "ab", theirs: "bc", want: "abc", wantKept: "bc"},
+		{
+			name: "a person who types keeps the text", text: "a", kept: "a", theirs: "b", busy: true,
+			want: "b\na", wantKept: "b",
 		},
 		{
-			name: "theirs was sent", text: "a", kept: "a", edits: 1, theirs: "", theirEdits: 2,
-			want: "", wantKept: "", wantEdits: 2,
+			name: "nothing is new", text: "abc", kept: "ab", theirs: "ab", restored: "a",
+			want: "abc", wantKept: "ab", wantRe: "a",
 		},
-		{
-			name: "what is typed goes below", text: "abc", kept: "ab", edits: 1, theirs: "x", theirEdits: 2,
-			want: "x\nabc", wantKept: "x", wantEdits: 2,
-		},
-		{
-			name: "what is typed goes on where it was kept", text: "abc", kept: "ab", edits: 1, theirs: "x\nab",
-			theirEdits: 2, want: "x\nabc", wantKept: "x\nab", wantEdits: 2,
-		},
-		{
-			name: "what is typed was sent elsewhere", text: "abc", kept: "ab", edits: 1, theirs: "", theirEdits: 2,
-			want: "abc", wantKept: "", wantEdits: 2,
-		},
-		{
-			name: "theirs has all of it", text: "abc", kept: "ab", edits: 1, theirs: "x abc y", theirEdits: 2,
-			want: "x abc y", wantKept: "x abc y", wantEdits: 2,
-		},
-		{
-			name: "all of theirs is here", text: "abc", kept: "ab", edits: 1, theirs: "bc", theirEdits: 2,
-			want: "abc", wantKept: "bc", wantEdits: 2,
-		},
-		{
-			name: "a person who types keeps the text", text: "a", kept: "a", edits: 1, theirs: "b", theirEdits: 2,
-			busy: true, want: "b\na", wantKept: "b", wantEdits: 2,
-		},
-		{
-			name: "theirs is older", text: "a", kept: "a", edits: 2, theirs: "b", theirEdits: 1,
-			want: "a", wantKept: "a", wantEdits: 2,
-		},
-		{
-			name: "nothing is new", text: "abc", kept: "ab", edits: 1, theirs: "ab", theirEdits: 3, restored: "a",
-			want: "abc", wantKept: "ab", wantEdits: 3, wantRe: "a",
-		},
-		{name: "theirs is cleaned", theirs: "a\x1bb", theirEdits: 1, want: "a␛b", wantKept: "a␛b", wantEdits: 1},
 	} {
-		d := draft{text: test.text, kept: test.kept, edits: test.edits, restored: test.restored}
-		d.take(client.OwnState{Draft: test.theirs, Edits: test.theirEdits}, test.busy)
-		if want := (draft{test.want, test.wantKept, test.wantEdits, test.wantRe}); d != want {
+		d := draft{text: test.text, kept: test.kept, raw: test.kept, restored: test.restored}
+		d.take(client.OwnState{Draft: test.theirs}, test.busy)
+		if want := (draft{text: test.want, kept: test.wantKept, raw: test.theirs, restored: test.wantRe}); d != want {
 			t.Errorf("%s: %+v, want %+v", test.name, d, want)
 		}
+	}
+	var d draft
+	d.take(client.OwnState{Draft: "a\x1bb"}, false)
+	if d.text != "a␛b" || d.unkept() {
+		t.Errorf("theirs is cleaned: %+v", d)
+	}
+	if known, _ := d.set(); known != "a\x1bb" {
+		t.Errorf("the library's text is %q", known)
+	}
+}
+
+// TestAnOldEchoIsNotTaken: an event may be older than what was set here, and the
+// answer to that older than an event.
+func TestAnOldEchoIsNotTaken(t *testing.T) {
+	f := newFake("ann")
+	bob := f.conversation("bob", 10, line{true, time.Hour, "hello"})
+	s := newScreen(t, f, 100, 20)
+	s.goTo("bob")
+	tell := func(sets uint64, draft string) {
+		f.events <- client.OwnStateChanged{Conversation: bob, Own: client.OwnState{Draft: draft, Read: 1}, Sets: sets}
+		s.events()
+	}
+	has := func(text, kept string) {
+		t.Helper()
+		if d := s.m.open.draft; d.text != text || d.kept != kept || s.m.open.composer.value != text {
+			t.Errorf("text %q, kept %q, the composer has %q; want %q and %q", d.text, d.kept, s.m.open.composer.value,
+				text, kept)
+		}
+	}
+	s.typed("a")
+	s.fire(keepTime)
+	s.typed("b")
+	s.fire(keepTime)
+	has("ab", "ab")
+	tell(0, "older") // of before the first
+	tell(1, "a")     // the answer to the first
+	has("ab", "ab")
+	s.typed("c")
+	tell(2, "ab") // the server has the second
+	has("abc", "ab")
+
+	// While the third is being set: an echo of before, then an event that has it.
+	s.hold = true
+	s.fire(keepTime)
+	s.typed("d")
+	tell(2, "older")
+	has("abcd", "ab")
+	tell(3, "theirs\nabc")
+	has("theirs\nabcd", "theirs\nabc")
+	s.release()
+	has("theirs\nabcd", "theirs\nabc")
+	s.fire(keepTime)
+	if got := f.own(bob).Draft; !strings.HasSuffix(got, "theirs\nabcd") {
+		t.Errorf("kept: %q", got)
 	}
 }
 
@@ -207,6 +238,13 @@ func TestAProvisionalChatBecomesTheRealOne(t *testing.T) {
 }
 
 func TestARestoredLogKeepsWhatWasTyped(t *testing.T) {
+	for name, early := range map[string]bool{"before the write": false, "after the write was refused": true} {
+		t.Run(name, func(t *testing.T) { restoredLog(t, early) })
+	}
+}
+
+func restoredLog(t *testing.T, early bool) {
+	t.Helper()
 	f := newFake("ann")
 	f.hold = true
 	bob := f.conversation("bob", 10, line{true, time.Hour, "hello"})
@@ -217,7 +255,11 @@ func TestARestoredLogKeepsWhatWasTyped(t *testing.T) {
 	s.goTo("Carla")
 	s.typed("for carla")
 	s.goTo("bob")
-	s.hold = true // the disk takes its time
+	s.hold = !early // the disk takes its time
+	if early {      // or is faster than the Reset
+		_, err = f.store.Begin(t.Context(), 2)
+		must(err)
+	}
 	s.typed("one")
 	s.keys("enter")
 	s.typed("two")
@@ -229,7 +271,7 @@ func TestARestoredLogKeepsWhatWasTyped(t *testing.T) {
 	eve := f.person("Eve")
 	must(f.store.PutConversations(t.Context(), 2, []client.Cached{{ID: bob, Peer: eve}}))
 	f.peers[bob] = eve
-	f.events <- client.Reset{}
+	f.events <- client.Reset{Epoch: 2}
 	s.events()
 	s.release()
 	s.fire(keepTime)
@@ -240,8 +282,8 @@ func TestARestoredLogKeepsWhatWasTyped(t *testing.T) {
 	}
 	unsent, err := f.Unsent(t.Context())
 	must(err)
-	// What was on its way to the disk has the old number: that is the library's.
-	if n := len(unsent); n != 2 || unsent[1].Conversation != f.with("bob") {
+	if n := len(unsent); n != 2 || unsent[0].Text() != "one" || unsent[1].Text() != "two" ||
+		unsent[0].Conversation != f.with("bob") || unsent[1].Conversation != f.with("bob") {
 		t.Errorf("unsent: %+v", unsent)
 	}
 	s.send(tea.FocusMsg{})

@@ -10,7 +10,7 @@ import (
 // entry is one message of a chat as it is shown: a row of the log, or a message on
 // its way there.
 type entry struct {
-	seq    uint64 // 0 while it is not in the log, as far as is known
+	seq    uint64 // 0 while it is not known to be in the log
 	id     client.MessageID
 	sender uint64
 	mine   bool
@@ -50,8 +50,8 @@ func outgoingEntry(o client.Outgoing, me uint64) *entry {
 	return e
 }
 
-// settle takes over what is known of an outgoing message. What was settled stays
-// so: news may overtake one another.
+// settle takes over the state of an outgoing message. A settled one stays settled:
+// events may overtake one another.
 func (e *entry) settle(o client.Outgoing) {
 	if e.state != client.Queued {
 		return

@@ -33,16 +33,16 @@ func (m *Model) onEvents(batch eventsMsg) tea.Cmd {
 		case client.ConversationResolved:
 			m.onResolved(e.From, e.To)
 		case client.OwnStateChanged:
-			m.onOwnState(e.Conversation, e.Own)
+			m.onOwnState(e)
 		case client.Reset:
-			m.onReset()
+			m.onReset(e.Epoch)
 			snapshot = true
 		}
 	}
 	return tea.Batch(m.snapshot(snapshot), m.unsent(unsent && !snapshot))
 }
 
-// onLink says whether the state of all chats is to be looked at again.
+// onLink says whether all chats are to be read again.
 func (m *Model) onLink(l client.Link) bool {
 	online := l.State == client.Online && m.link.State != client.Online
 	m.link = l
@@ -77,8 +77,8 @@ func (m *Model) onReceived(e client.Received) {
 	m.chats.stale = true
 }
 
-// outgoing takes news of one message of the outbox. Where its conversation is not
-// here, as a moment before ConversationResolved, it is in c, which may be nil.
+// outgoing takes the state of one message of the outbox. If its conversation is not
+// here, as just before ConversationResolved, the message is in c, which may be nil.
 func (m *Model) outgoing(c *chat, o client.Outgoing) {
 	m.loads.order = max(m.loads.order, o.Order)
 	if there := m.chats.byID[o.Conversation]; there != nil {
@@ -109,13 +109,19 @@ func (m *Model) onResolved(from, to uint64) {
 	m.showDraft(stays)
 }
 
-// onOwnState takes over what the user has set elsewhere.
-func (m *Model) onOwnState(conversation uint64, own client.OwnState) {
-	c := m.chats.byID[conversation]
+// onOwnState takes over what the user has set elsewhere. Its draft may be older than
+// one that was set here, or be that one.
+func (m *Model) onOwnState(e client.OwnStateChanged) {
+	c := m.chats.byID[e.Conversation]
 	if c == nil {
 		return // it comes with the next snapshot
 	}
-	m.takeOwn(c, own)
+	if e.Sets < c.draft.sets {
+		c.read(e.Own.Read, e.Own.ReadOrdinal)
+		return
+	}
+	c.draft.written()
+	m.takeOwn(c, e.Own)
 }
 
 // takeOwn takes over what the library has of the user's own state.
@@ -126,8 +132,8 @@ func (m *Model) takeOwn(c *chat, own client.OwnState) {
 	m.showDraft(c)
 }
 
-// showDraft has the composer show the draft of its chat, and has it kept where the
-// library has another.
+// showDraft puts a chat's draft into the composer, and has it kept if the library has
+// another.
 func (m *Model) showDraft(c *chat) {
 	if m.open.shows(c) && m.open.composer.value != c.draft.text {
 		m.open.composer.update(c.draft.text)
@@ -137,11 +143,12 @@ func (m *Model) showDraft(c *chat) {
 	}
 }
 
-func (m *Model) onReset() {
+func (m *Model) onReset(epoch uint64) {
+	m.epoch, m.writes.paused = epoch, false
 	m.chats.reset()
 	m.open.reset()
 	clear(m.writes.reads)
-	m.writes.queue = slices.DeleteFunc(m.writes.queue, func(w write) bool { return w.read })
+	m.writes.queue = slices.DeleteFunc(m.writes.queue, func(w write) bool { return w.kind == reading })
 	m.say("the server's history was restored; loading it again")
 }
 
@@ -153,14 +160,14 @@ func (m *Model) markRead(c *chat, seq, ordinal uint64) {
 	}
 }
 
-// markAnswered notes as read what is above a message of the user's own.
+// markAnswered marks as read what is above one of the user's own messages.
 func (m *Model) markAnswered(c *chat, messages []client.Message) {
 	if a := lastOwn(messages, c.own.Read, m.me.ID); a != nil {
 		m.markRead(c, a.Seq, a.Ordinal)
 	}
 }
 
-// read notes what is before the reader's eyes.
+// read marks as read what is on the screen.
 func (m *Model) read() {
 	v := m.open
 	if m.reading() && !v.jump {
@@ -177,7 +184,7 @@ func (m *Model) merge(s snapshot, upTo int64) {
 		if k.Last != nil {
 			c.touch(k.Last.At)
 		}
-		if c.stored { // since then events tell it, which may be newer
+		if c.stored || c.draft.sets > 0 { // since then events and answers tell it, which may be newer
 			c.read(k.Own.Read, k.Own.ReadOrdinal)
 		} else {
 			m.takeOwn(c, k.Own)

@@ -32,9 +32,10 @@ type fakeBackend struct {
 	fail       error             // what every network call says
 	slow       chan struct{}     // Messages waits for it, if set
 	reconnects int
-	moved      int64 // the last move of the store that was told
-	fetched    int   // calls of Messages
-	panics     bool  // Messages does
+	moved      int64             // the last move of the store that was told
+	fetched    int               // calls of Messages
+	panics     bool              // Messages does
+	sets       map[uint64]uint64 // calls of SetDraft
 }
 
 func newFake(me string) *fakeBackend {
@@ -43,7 +44,7 @@ func newFake(me string) *fakeBackend {
 		events: make(chan client.Event, 1<<16), clock: func() time.Time { return testNow },
 		link: client.Link{State: client.Online, Instance: "chat-1", Address: "127.0.0.1:7801"},
 		logs: map[uint64][]client.Message{}, peers: map[uint64]client.Peer{}, people: map[string]uint64{},
-		nextConv: 100,
+		nextConv: 100, sets: map[uint64]uint64{},
 	}
 }
 
@@ -305,17 +306,20 @@ func (f *fakeBackend) tellMoves() {
 	must(err)
 	for _, move := range moves {
 		f.moved = move.Order
+		f.sets[move.To] += f.sets[move.From]
 		f.events <- client.ConversationResolved{From: move.From, To: move.To}
 	}
 }
 
-func (f *fakeBackend) Send(ctx context.Context, to uint64, text string) (client.Outgoing, error) {
+func (f *fakeBackend) Epoch() uint64 { return f.epoch() }
+
+func (f *fakeBackend) Send(ctx context.Context, to Target, text string) (client.Outgoing, error) {
 	id, err := store.NewMessageID()
 	if err != nil {
 		return client.Outgoing{}, err
 	}
-	out, err := f.store.Enqueue(ctx, client.Outgoing{
-		ID: id, Conversation: to, Kind: content.Text, Body: []byte(text), At: f.clock(),
+	out, err := f.store.Enqueue(ctx, to.Epoch, client.Outgoing{
+		ID: id, Conversation: to.ID, Kind: content.Text, Body: []byte(text), At: f.clock(),
 	})
 	f.mu.Lock()
 	hold := f.hold
@@ -330,22 +334,30 @@ func (f *fakeBackend) Discard(ctx context.Context, id client.MessageID) error {
 	return f.store.Discard(ctx, id)
 }
 
-func (f *fakeBackend) SetRead(ctx context.Context, conv, seq uint64) (own client.OwnState, err error) {
-	err = f.store.ChangeOwn(ctx, f.epoch(), []uint64{conv}, func(_ uint64, o *client.OwnState) {
+func (f *fakeBackend) SetRead(ctx context.Context, of Target, seq uint64) (own client.OwnState, err error) {
+	err = f.store.ChangeOwn(ctx, of.Epoch, []uint64{of.ID}, func(_ uint64, o *client.OwnState) {
 		o.SetRead(seq, seq)
 		own = *o
 	})
 	return own, err
 }
 
-func (f *fakeBackend) SetDraft(ctx context.Context, conv uint64, known, text string) (own client.OwnState, err error) {
-	err = f.store.ChangeOwn(ctx, f.epoch(), []uint64{conv}, func(_ uint64, o *client.OwnState) {
-		if clean(o.Draft) != known {
-			text = joinDrafts(o.Draft, text)
+func (f *fakeBackend) SetDraft(ctx context.Context, of Target, known, text string) (own client.OwnState, err error) {
+	c, there, err := f.store.Conversation(ctx, of.ID)
+	must(err)
+	if !there {
+		c.ID = of.ID
+	}
+	err = f.store.ChangeOwn(ctx, of.Epoch, []uint64{c.ID}, func(_ uint64, o *client.OwnState) {
+		if o.Draft != known {
+			text = store.JoinDrafts(o.Draft, text)
 		}
 		o.SetDraft(text, f.clock())
 		own = *o
 	})
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.sets[c.ID]++
 	return own, err
 }
 
@@ -357,7 +369,9 @@ func (f *fakeBackend) elsewhere(conv uint64, change func(own *client.OwnState)) 
 		change(o)
 		own = *o
 	}))
-	f.events <- client.OwnStateChanged{Conversation: conv, Own: own}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.events <- client.OwnStateChanged{Conversation: conv, Own: own, Sets: f.sets[conv]}
 }
 
 // own is what the store has of the user's own state.

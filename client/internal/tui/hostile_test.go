@@ -48,10 +48,10 @@ func TestNoTextDrivesTheTerminal(t *testing.T) {
 		for _, size := range [][2]int{{100, 30}, {50, 16}, {20, 5}} {
 			f := newFake("ann" + text)
 			conv := f.conversation("p"+text, 100, line{false, time.Hour, text}, line{true, time.Minute, text})
-			_, err := f.SetDraft(t.Context(), conv, "", text)
+			_, err := f.SetDraft(t.Context(), Target{f.epoch(), conv}, "", text)
 			must(err)
 			f.refuse = errs.New(errs.CodeForbidden, "%s", text)
-			_, err = f.Send(t.Context(), conv, text)
+			_, err = f.Send(t.Context(), Target{f.epoch(), conv}, text)
 			must(err)
 			s := newScreen(t, f, size[0], size[1]) // every frame is checked
 			s.keys("enter")

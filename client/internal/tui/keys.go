@@ -113,8 +113,8 @@ func bound(m *Model, name string) *binding {
 	return nil
 }
 
-// keyName is a key's name, "" for an input method's text: that is no key,
-// whatever it is called like.
+// keyName is a key's name, "" for text from an input method, which may look like a
+// key's name.
 func keyName(k tea.KeyPressMsg) string {
 	if k.Code == tea.KeyExtended {
 		return ""

@@ -6,7 +6,7 @@ import (
 	tea "charm.land/bubbletea/v2"
 )
 
-// layer is something that takes the whole input while it is on top: the base
+// layer takes all input while it is on top: the base
 // (chats and composer), or what was opened over it. The Model knows no kind of
 // layer but the base, and a layer does not know the ones below it.
 type layer interface {

@@ -6,7 +6,7 @@ import (
 	"charm.land/lipgloss/v2"
 )
 
-// listTitle is one's own name, and how much is unread.
+// listTitle is the user's name, and how much is unread.
 func (m *Model) listTitle(width int) (left, right string) {
 	left = m.styles.own.Render(m.measure.cut(m.shown(cleanLine(m.me.Name)), width-2))
 	if n := m.chats.unread(); n > 0 {
@@ -43,8 +43,8 @@ func (m *Model) listTop(rows int) int {
 	return min(max(at-rows/2, 0), max(len(m.chats.sorted)-rows, 0))
 }
 
-// listRow is one chat: its name and, at the end, what there is to know. What does
-// not fit beside a short name is left out, the time first.
+// listRow is one chat: its name and, at the end, its notes. What does not fit beside a
+// short name is left out, the time first.
 func (m *Model) listRow(c *chat, width int) string {
 	chosen := c == m.selected
 	sign := "  "

@@ -21,7 +21,7 @@ const (
 )
 
 // loads is what is being read. At most one snapshot and one reading of the
-// outbox are under way; a wish that comes meanwhile is met afterwards.
+// outbox are under way; another one that is asked for meanwhile follows.
 type loads struct {
 	snapshot, snapshotAgain bool
 	unsent, unsentAgain     bool
@@ -74,8 +74,8 @@ func (m *Model) loadMore() tea.Cmd {
 	}
 }
 
-// errOffline stands for a page that only a server has.
-var errOffline = errs.New(errs.CodeUnavailable, "they come with the connection")
+// errOffline: only a server has the page.
+var errOffline = errs.New(errs.CodeUnavailable, "they need a connection")
 
 // page reads from the disk what is there, and from the server otherwise.
 func page(ctx context.Context, b Backend, conv, before uint64, online bool) ([]client.Message, error) {
@@ -117,7 +117,7 @@ func (m *Model) onPage(msg pageMsg) {
 			h.problem = "the server sent others"
 		}
 	case msg.before == 0:
-		h.complete = true // nothing was written yet
+		h.complete = true // the conversation is empty
 	default:
 		h.problem = "the server has none"
 	}

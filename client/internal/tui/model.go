@@ -29,6 +29,7 @@ type Model struct {
 	after func(time.Duration, tea.Msg) tea.Cmd
 
 	me    client.User
+	epoch uint64    // in which the chats' ids are valid
 	clock time.Time // now, as of this update
 	link  client.Link
 
@@ -68,7 +69,7 @@ const (
 // newModel returns the screen with what is kept on this machine.
 func newModel(ctx context.Context, b Backend, log *slog.Logger, now func() time.Time, s snapshot) *Model {
 	m := &Model{
-		ctx: ctx, b: b, log: log, now: now, me: b.User(), clock: now(), link: b.Link(),
+		ctx: ctx, b: b, log: log, now: now, me: b.User(), epoch: s.epoch, clock: now(), link: b.Link(),
 		focused: true, measure: measure{ansi.WcWidth}, styles: newStyles(unknown),
 		chats: newRoster(), layers: stack{base{}},
 		after: func(d time.Duration, msg tea.Msg) tea.Cmd {
@@ -137,8 +138,8 @@ func (m *Model) handle(msg tea.Msg) tea.Cmd {
 	return nil
 }
 
-// settle is called after every change: it does what follows from the state,
-// whatever led there.
+// settle is called after every change: it does what follows from the state, however
+// it came about.
 func (m *Model) settle() tea.Cmd {
 	m.chats.sort()
 	if m.notice.text != "" && !m.clock.Before(m.notice.until) {
@@ -181,7 +182,7 @@ func (m *Model) complain(what string, err error) {
 	m.notice.bad = true
 }
 
-// interval is how soon the screen changes by the mere passing of time.
+// interval is how soon the passing of time changes the screen.
 func (m *Model) interval() time.Duration {
 	if m.notice.text != "" || m.link.State == client.Offline {
 		return time.Second

@@ -52,7 +52,7 @@ func pump(ctx context.Context, events <-chan client.Event, send func(tea.Msg)) (
 			select {
 			case e, ok := <-events:
 				if !ok {
-					break gather // told by the next round
+					break gather // the next round sends endedMsg
 				}
 				batch = append(batch, e)
 			case <-full.C:

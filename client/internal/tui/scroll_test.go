@@ -194,10 +194,10 @@ func TestOlderPagesThatDoNotComeAreTold(t *testing.T) {
 	f.setLink(client.Link{State: client.Offline})
 	s.events()
 	s.keys("ctrl+home", "ctrl+home")
-	s.has("they come with the connection")
+	s.has("they need a connection")
 	f.setLink(client.Link{State: client.Online})
 	s.events()
-	s.hasNot("they come with the connection")
+	s.hasNot("they need a connection")
 }
 
 func TestAChatOfWhichNothingIsHere(t *testing.T) {
@@ -207,7 +207,7 @@ func TestAChatOfWhichNothingIsHere(t *testing.T) {
 	f.setLink(client.Link{State: client.Offline})
 	s.events()
 	s.goTo("bob")
-	s.has("Messages not loaded: they come with the connection.")
+	s.has("Messages not loaded: they need a connection.")
 	s.hold = true
 	f.setLink(client.Link{State: client.Online})
 	s.events()
@@ -269,7 +269,7 @@ func TestAChatWithManyNewMessagesOpensAtTheFirst(t *testing.T) {
 func TestEverySize(t *testing.T) {
 	f := demoBackend(func() time.Time { return testNow })
 	f.refuse = errs.New(errs.CodeForbidden, "no")
-	_, err := f.Send(t.Context(), f.with("bob"), "refused 你好 ❤️ text that is long enough to break")
+	_, err := f.Send(t.Context(), Target{f.epoch(), f.with("bob")}, "refused 你好 ❤️ text that is long enough to break")
 	must(err)
 	for _, method := range methods {
 		for _, width := range []int{1, 2, 3, 5, 8, 11, 12, 20, 23, 24, 40, 59, 60, 61, 100, 130} {

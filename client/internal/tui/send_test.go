@@ -89,7 +89,8 @@ func TestOnlyEnterSends(t *testing.T) {
 	if got := f.sent(conv, 1); len(got) != 0 {
 		t.Fatalf("sent: %q", got)
 	}
-	if got, want := s.m.open.composer.value, strings.Join(lines, "\n")+"\nx"+strings.Repeat("\n", len(newlineKeys)); got != want {
+	want := strings.Join(lines, "\n") + "\nx" + strings.Repeat("\n", len(newlineKeys))
+	if got := s.m.open.composer.value; got != want {
 		t.Errorf("the composer has %q", got)
 	}
 	if rows := s.m.chatLayout().input; rows != maxInput {
@@ -142,7 +143,8 @@ func TestSlashes(t *testing.T) {
 		s.typed(text)
 		s.keys("enter")
 	}
-	if got, want := f.sent(conv, 1), []string{"/tmp/x is a path", "/quit", "/", "a /quit", "/etc.d"}; !slices.Equal(got, want) {
+	want := []string{"/tmp/x is a path", "/quit", "/", "a /quit", "/etc.d"}
+	if got := f.sent(conv, 1); !slices.Equal(got, want) {
 		t.Errorf("sent %q, want %q", got, want)
 	}
 	s.typed("/quitt now")
@@ -204,7 +206,7 @@ type brokenDisk struct{ *fakeBackend }
 
 var errDisk = errors.New("disk full")
 
-func (brokenDisk) Send(context.Context, uint64, string) (client.Outgoing, error) {
+func (brokenDisk) Send(context.Context, Target, string) (client.Outgoing, error) {
 	return client.Outgoing{}, errDisk
 }
 
@@ -266,7 +268,7 @@ func TestNewsOfAMessageInEveryOrder(t *testing.T) {
 		for _, i := range order {
 			msg := news[i]
 			if sent, is := msg.(sentMsg); is {
-				msg = wroteMsg{s.m.open.chat, sent}
+				msg = wroteMsg{write{c: s.m.open.chat}, s.m.epoch, sent}
 			}
 			s.send(msg)
 			if n := strings.Count(s.frame(), "the message"); n > 1 {
@@ -306,7 +308,7 @@ func TestAnotherProcessOfTheProfileSends(t *testing.T) {
 	s.goTo("bob")
 	f.hold = true
 	for i := range 3 {
-		_, err := f.Send(t.Context(), conv, fmt.Sprint("from a script ", i))
+		_, err := f.Send(t.Context(), Target{f.epoch(), conv}, fmt.Sprint("from a script ", i))
 		must(err)
 	}
 	f.events <- client.OutboxChanged{}
@@ -314,7 +316,7 @@ func TestAnotherProcessOfTheProfileSends(t *testing.T) {
 	if got := s.mark("script 2"); got != "◌" {
 		t.Errorf("the mark is %q", got)
 	}
-	// The other process is told of the acknowledgements, this one is not.
+	// The other process gets the acknowledgements, this one does not.
 	f.deliver()
 	for len(f.events) > 0 {
 		if e := (<-f.events); fmt.Sprintf("%T", e) == "client.Received" {

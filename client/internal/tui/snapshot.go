@@ -13,6 +13,7 @@ const answeredWithin = 100
 
 // snapshot is what is kept on this machine, read at once.
 type snapshot struct {
+	epoch  uint64 // when the reading began
 	chats  []kept
 	unsent []client.Outgoing
 }
@@ -29,7 +30,7 @@ type kept struct {
 // takeSnapshot reads the store: all conversations, and in any case those with the
 // people. In the conversations of seen it does not search for answers.
 func takeSnapshot(ctx context.Context, b Backend, seen map[uint64]bool, people []string) (snapshot, error) {
-	var s snapshot
+	s := snapshot{epoch: b.Epoch()}
 	chats, err := b.Chats(ctx)
 	if err != nil {
 		return s, err

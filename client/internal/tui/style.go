@@ -18,11 +18,11 @@ type styles struct {
 	key      lipgloss.Style // names of keys
 }
 
-// background is what the terminal says of itself.
+// background is the terminal's, as it reports it.
 type background int
 
 const (
-	unknown background = iota // it did not say, as under tmux
+	unknown background = iota // not reported, as under tmux
 	dark
 	light
 )

@@ -37,7 +37,7 @@ func (m *Model) openSwitcher() tea.Cmd {
 	return nil
 }
 
-// changed looks again at what the query finds.
+// changed repeats the search after a change of the query.
 func (s *switcher) changed(m *Model) {
 	query := strings.TrimSpace(s.query.value)
 	s.found, s.person, s.at, s.asking, s.problem = nil, "", 0, "", ""
@@ -110,7 +110,7 @@ func (s *switcher) key(m *Model, k tea.KeyPressMsg) tea.Cmd {
 	return nil
 }
 
-// choose goes where the chosen line says.
+// choose opens the chat of the chosen line.
 func (s *switcher) choose(m *Model) tea.Cmd {
 	switch query := strings.TrimSpace(s.query.value); {
 	case s.asking != "":
@@ -142,9 +142,9 @@ type openedMsg struct {
 	err  error
 }
 
-// talkTo opens the chat with a person who may be new here. Without a connection
-// nobody can say whether there is such a person: the chat opens, and the server's
-// answer to the first message says it.
+// talkTo opens the chat with a person who may be new here. Without a connection the
+// chat opens even if there is no such person: the server's answer to the first message
+// says so.
 func (s *switcher) talkTo(m *Model, name string) tea.Cmd {
 	s.asking, s.problem = name, ""
 	s.gen++
@@ -219,7 +219,7 @@ func (s *switcher) row(m *Model, i, width int) string {
 	return "   " + text
 }
 
-// answers is what the switcher has to say besides its choices.
+// answers is what the switcher says besides its choices.
 func (s *switcher) answers(m *Model, width int) []string {
 	switch {
 	case s.asking != "":

@@ -51,7 +51,7 @@ func Run(ctx context.Context, opt Options) error {
 	if opt.Location == nil {
 		opt.Location = time.Local
 	}
-	// Commands outlive ctx: what was typed is kept after the wish to end.
+	// Commands outlive ctx: what was typed is kept after it has ended.
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	start, err := takeSnapshot(work, opt.Backend, nil, nil)
@@ -104,7 +104,7 @@ func programOptions(opt Options) []tea.ProgramOption {
 	return options
 }
 
-// quitOnSignal asks the program to end when the process shall. Further signals
+// quitOnSignal ends the program when the process is asked to end. Further signals
 // wait until the terminal is restored.
 func quitOnSignal(ctx context.Context, quit func(), ended <-chan struct{}) {
 	signals := make(chan os.Signal, 1)

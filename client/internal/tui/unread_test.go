@@ -27,7 +27,7 @@ func TestManyUnreadMessages(t *testing.T) {
 	for _, keep := range []int{all, 100, 0} { // of them on this machine
 		f := newFake("ann")
 		bob := f.conversation("bob", keep, numbered(all)...)
-		_, err := f.SetRead(t.Context(), bob, read)
+		_, err := f.SetRead(t.Context(), Target{f.epoch(), bob}, read)
 		must(err)
 		s := newScreen(t, f, 100, 20)
 		s.has("(1480)", "1480 unread")

@@ -21,7 +21,7 @@ type view struct {
 	jump bool
 }
 
-// typingTime is how long after a key somebody counts as typing.
+// typingTime is how long after a key the user counts as typing.
 const typingTime = 2 * time.Second
 
 func newView(c *chat) *view {
@@ -73,8 +73,7 @@ func (m *Model) speaker(e *entry) string {
 	return m.shown(m.open.name) // in a direct conversation the other person
 }
 
-// reading says whether the open chat's newest message is before the reader's
-// eyes.
+// reading says whether the open chat's newest message is on a screen that is looked at.
 func (m *Model) reading() bool {
 	return m.focused && m.open != nil && m.layers.onBase() && m.open.scroll.following() &&
 		m.width > 0 && m.chatLayout().body > 0
@@ -130,7 +129,7 @@ func scrollPages(n int) func(*Model) tea.Cmd {
 	return func(m *Model) tea.Cmd {
 		body := m.chatLayout().body
 		if n < 0 && m.column().above(&m.open.scroll, body, 1) == 0 {
-			m.open.hist.problem = "" // the same key again asks for another try
+			m.open.hist.problem = "" // the same key again repeats it
 		}
 		m.scroll(n * max(1, body-2))
 		return nil

@@ -2,6 +2,7 @@ package tui
 
 import (
 	"context"
+	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -175,5 +176,39 @@ func agree(t *testing.T, w *service, both []*screen) {
 	if texts := w.log.Texts(w.conv); texts[len(texts)-1] != "half a thought" || len(texts) != 10 {
 		t.Errorf("the log has %q", texts)
 	}
-	until(t, both, "the server has no draft", func() bool { return w.log.Own(w.conv, "ann").GetDraft().GetText() == "" })
+	until(t, both, "the server has no draft", func() bool {
+		return w.log.Own(w.conv, "ann").GetDraft().GetText() == ""
+	})
+}
+
+// TestNothingTypedInTwoWindowsIsLost: a person types in both at once, faster than the
+// windows learn of each other.
+func TestNothingTypedInTwoWindowsIsLost(t *testing.T) {
+	w := newService(t)
+	open := w.shared()
+	a, b := w.screen(open()), w.screen(open())
+	both := []*screen{a, b}
+	until(t, both, "both are online", func() bool { return a.shows("● online")() && b.shows("● online")() })
+	a.goTo("bob")
+	b.goTo("bob")
+	var words []string
+	for n := range 6 {
+		for name, s := range map[string]*screen{"a": a, "b": b} {
+			word := fmt.Sprintf("%s%d.", name, n)
+			words = append(words, word)
+			s.typed(word)
+			if n%2 == 0 {
+				s.fire(keepTime)
+			}
+		}
+	}
+	until(t, both, "both show the same", func() bool {
+		return a.m.open.composer.value == b.m.open.composer.value && !a.m.open.draft.unkept() &&
+			!b.m.open.draft.unkept()
+	})
+	for _, word := range words {
+		if text := a.m.open.composer.value; !strings.Contains(text, word) {
+			t.Errorf("%q is lost: %q", word, text)
+		}
+	}
 }

@@ -3,6 +3,7 @@ package tui
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -13,11 +14,12 @@ import (
 	"github.com/msrchat/msrchat/shared/text"
 )
 
-// writes is what is to be kept on this machine. One write is done after another,
-// so that messages are sent in the order typed.
+// writes is what is to be kept on this machine. Writes are done one after another, so
+// messages are sent in the order typed.
 type writes struct {
 	queue   []write
 	running *step // the one under way, nil if none is
+	paused  bool  // until a Reset that is on its way
 
 	// Drafts and read marks change often and are gathered for a moment.
 	drafts  map[*chat]bool
@@ -28,9 +30,19 @@ type writes struct {
 // write is one step for a chat. Its message is handled by Update.
 type write struct {
 	c    *chat
-	read bool // it is a read mark
-	do   func(ctx context.Context, conversation uint64) tea.Msg
+	kind writeKind
+	send doWrite // of kind sending
 }
+
+type writeKind int
+
+const (
+	sending  writeKind = iota
+	drafting           // the chat's draft as it is when the write begins
+	reading            // the chat's read mark, likewise
+)
+
+type doWrite func(ctx context.Context, to Target) tea.Msg
 
 // step is a write under way. msg may be read when done is closed.
 type step struct {
@@ -41,8 +53,9 @@ type step struct {
 type (
 	// wroteMsg says that a write is done.
 	wroteMsg struct {
-		c   *chat
-		msg tea.Msg
+		w     write
+		epoch uint64
+		msg   tea.Msg
 	}
 	keepMsg struct{}
 	// sentMsg is the outcome of a text that was sent.
@@ -61,9 +74,8 @@ type (
 	// draftMsg and readMsg say that a draft or a read mark was kept, and the own state
 	// afterwards, or why it was not kept.
 	draftMsg struct {
-		text string
-		own  client.OwnState
-		err  error
+		own client.OwnState
+		err error
 	}
 	readMsg struct {
 		own client.OwnState
@@ -79,40 +91,72 @@ const (
 	maxWrites = 256
 )
 
-// write does something for a chat after what was asked for before.
-func (m *Model) write(c *chat, do func(ctx context.Context, conversation uint64) tea.Msg) tea.Cmd {
-	m.writes.queue = append(m.writes.queue, write{c: c, do: do})
+// write queues a write for a chat.
+func (m *Model) write(c *chat, do doWrite) tea.Cmd {
+	m.writes.queue = append(m.writes.queue, write{c: c, send: do})
 	return m.nextWrite()
 }
 
-// nextWrite begins the next write. One for a chat without an id waits, and those
-// behind it: the snapshot after a Reset tells the id.
+// nextWrite begins the next write. One for a chat without an id waits, and so do
+// those behind it: the snapshot after a Reset brings the id.
 func (m *Model) nextWrite() tea.Cmd {
-	if m.writes.running != nil || len(m.writes.queue) == 0 || m.writes.queue[0].c.id == 0 {
+	if m.writes.running != nil || m.writes.paused || len(m.writes.queue) == 0 || m.writes.queue[0].c.id == 0 {
 		return nil
 	}
 	w, r := m.writes.queue[0], &step{done: make(chan struct{})}
 	m.writes.queue = m.writes.queue[1:]
 	m.writes.running = r
-	ctx, conversation := m.ctx, w.c.id
+	ctx, do := m.ctx, m.begin(w)
 	return func() tea.Msg {
 		defer close(r.done)
 		ctx, cancel := context.WithTimeout(ctx, diskTime)
 		defer cancel()
-		r.msg = wroteMsg{w.c, w.do(ctx, conversation)}
+		r.msg = do(ctx)
 		return r.msg
 	}
 }
 
+// begin returns a write of the present draft, read mark or text.
+func (m *Model) begin(w write) func(ctx context.Context) wroteMsg {
+	c := w.c
+	if live := m.chats.live(c); live != nil {
+		c = live
+	}
+	b, do := m.b, w.send
+	switch w.kind {
+	case drafting:
+		known, body := c.draft.set()
+		do = func(ctx context.Context, of Target) tea.Msg {
+			own, err := b.SetDraft(ctx, of, known, body)
+			return draftMsg{own, err}
+		}
+	case reading:
+		seq := c.own.Read
+		do = func(ctx context.Context, of Target) tea.Msg {
+			own, err := b.SetRead(ctx, of, seq)
+			return readMsg{own, err}
+		}
+	}
+	to := Target{m.epoch, c.id}
+	w.c = c
+	return func(ctx context.Context) wroteMsg { return wroteMsg{w, to.Epoch, do(ctx, to)} }
+}
+
 func (m *Model) onWrote(msg wroteMsg) tea.Cmd {
 	m.writes.running = nil
+	if sent, is := msg.msg.(sentMsg); is && errors.Is(sent.err, store.ErrStale) {
+		// It is repeated under the new id, before what was typed later.
+		m.writes.queue = slices.Insert(m.writes.queue, 0, msg.w)
+		m.writes.paused = msg.epoch == m.epoch
+		return m.nextWrite()
+	}
 	_ = m.wrote(msg) // it is on the screen
 	return m.nextWrite()
 }
 
 // wrote takes the outcome of a write, and returns its error.
 func (m *Model) wrote(w wroteMsg) error {
-	c := m.chats.live(w.c)
+	c := m.chats.live(w.w.c)
 	switch msg := w.msg.(type) {
 	case sentMsg:
 		m.onSent(c, msg)
@@ -121,29 +165,43 @@ func (m *Model) wrote(w wroteMsg) error {
 		m.onDiscarded(c, msg)
 		return msg.err
 	case draftMsg:
-		if c != nil && msg.err == nil {
-			c.draft.kept = msg.text
-		}
-		m.onKept(c, msg.own, msg.err)
+		m.onDraftKept(c, w.epoch, msg)
 		return msg.err
 	case readMsg:
-		m.onKept(c, msg.own, msg.err)
+		switch {
+		case errors.Is(msg.err, store.ErrStale): // there is nothing to read any more
+			return nil
+		case msg.err != nil:
+			m.complain("read mark not kept", msg.err)
+		case c != nil && w.epoch == m.epoch:
+			c.read(msg.own.Read, msg.own.ReadOrdinal)
+		}
 		return msg.err
 	}
 	return nil
 }
 
-func (m *Model) onKept(c *chat, own client.OwnState, err error) {
+// onDraftKept takes the outcome for a draft; c is nil where its chat was removed.
+func (m *Model) onDraftKept(c *chat, epoch uint64, msg draftMsg) {
+	if msg.err != nil && !errors.Is(msg.err, store.ErrStale) {
+		m.complain("draft not kept", msg.err)
+	}
 	switch {
-	case err != nil:
-		m.complain("draft not kept", err)
-	case c != nil:
-		m.takeOwn(c, own)
+	case c == nil:
+	case epoch != m.epoch:
+		m.writes.drafts[c] = true // once more under the new id
+	case msg.err != nil:
+		c.draft.failed()
+		if errors.Is(msg.err, store.ErrStale) {
+			m.writes.drafts[c] = true // the Reset is on its way
+		}
+	case c.draft.written():
+		m.takeOwn(c, msg.own)
 	}
 }
 
-// finish does what is still to be written; the program has ended. A text that
-// cannot be sent is kept as a draft.
+// finish does the writes that are left; the program has ended. A text that cannot be
+// sent is kept as a draft.
 func (m *Model) finish(ctx context.Context) error {
 	var errs error
 	if r := m.writes.running; r != nil {
@@ -155,6 +213,7 @@ func (m *Model) finish(ctx context.Context) error {
 		}
 	}
 	m.writes.running = nil
+	m.catchUp()
 	m.keepDraft()
 	for m.gather(); len(m.writes.queue) > 0; m.gather() {
 		queue := m.writes.queue
@@ -167,10 +226,26 @@ func (m *Model) finish(ctx context.Context) error {
 				}
 				m.chats.identify(w.c, known.ID)
 			}
-			errs = errors.Join(errs, m.wrote(wroteMsg{w.c, w.do(ctx, w.c.id)}))
+			err := m.wrote(m.begin(w)(ctx))
+			if errors.Is(err, store.ErrStale) && m.catchUp() {
+				continue // it is a draft now
+			}
+			if errs = errors.Join(errs, err); errors.Is(err, store.ErrStale) {
+				return errs
+			}
 		}
 	}
 	return errs
+}
+
+// catchUp handles a Reset that is still on its way, and says whether there was one.
+func (m *Model) catchUp() bool {
+	now := m.b.Epoch()
+	if now == m.epoch {
+		return false
+	}
+	m.onReset(now)
+	return true
 }
 
 // keepDraft notes the composer's text as the open chat's draft.
@@ -181,7 +256,7 @@ func (m *Model) keepDraft() {
 	}
 }
 
-// keepSoon has drafts and read marks written in a moment.
+// keepSoon schedules the writes of drafts and read marks.
 func (m *Model) keepSoon() tea.Cmd {
 	if m.writes.waiting || len(m.writes.drafts)+len(m.writes.reads) == 0 {
 		return nil
@@ -190,27 +265,18 @@ func (m *Model) keepSoon() tea.Cmd {
 	return m.after(keepTime, keepMsg{})
 }
 
-// keep has drafts and read marks written now.
+// keep writes drafts and read marks now.
 func (m *Model) keep() tea.Cmd {
 	m.gather()
 	return m.nextWrite()
 }
 
 func (m *Model) gather() {
-	b := m.b
 	for c := range m.writes.drafts {
-		known, body := c.draft.kept, c.draft.text
-		m.writes.queue = append(m.writes.queue, write{c: c, do: func(ctx context.Context, to uint64) tea.Msg {
-			own, err := b.SetDraft(ctx, to, known, body)
-			return draftMsg{body, own, err}
-		}})
+		m.writes.queue = append(m.writes.queue, write{c: c, kind: drafting})
 	}
 	for c := range m.writes.reads {
-		seq := c.own.Read
-		m.writes.queue = append(m.writes.queue, write{c: c, read: true, do: func(ctx context.Context, of uint64) tea.Msg {
-			own, err := b.SetRead(ctx, of, seq)
-			return readMsg{own, err}
-		}})
+		m.writes.queue = append(m.writes.queue, write{c: c, kind: reading})
 	}
 	clear(m.writes.drafts)
 	clear(m.writes.reads)
@@ -241,8 +307,8 @@ func (m *Model) submit() tea.Cmd {
 	v.scroll.follow()
 	v.divider, v.jump = 0, false
 	b := m.b
-	return m.write(v.chat, func(ctx context.Context, conversation uint64) tea.Msg {
-		out, err := b.Send(ctx, conversation, body)
+	return m.write(v.chat, func(ctx context.Context, to Target) tea.Msg {
+		out, err := b.Send(ctx, to, body)
 		return sentMsg{body, out, err}
 	})
 }
@@ -286,10 +352,10 @@ func (m *Model) discard(again bool) tea.Cmd {
 	if again {
 		v.scroll.follow()
 	}
-	return m.write(v.chat, func(ctx context.Context, conversation uint64) tea.Msg {
+	return m.write(v.chat, func(ctx context.Context, to Target) tea.Msg {
 		msg := discardedMsg{id: id}
 		if again {
-			if msg.again, msg.err = b.Send(ctx, conversation, body); msg.err != nil {
+			if msg.again, msg.err = b.Send(ctx, to, body); msg.err != nil {
 				return msg // the failed one stays
 			}
 		}

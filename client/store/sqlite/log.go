@@ -49,15 +49,28 @@ func writeState(ctx context.Context, tx *sql.Tx, st store.State) error {
 // changeLog is change for what holds for one epoch only.
 func (s *Store) changeLog(ctx context.Context, epoch uint64, fn func(tx *sql.Tx) error) error {
 	return change(ctx, s.db, func(tx *sql.Tx) error {
-		st, err := readState(ctx, tx)
-		if err != nil {
+		if err := fresh(ctx, tx, epoch); err != nil {
 			return err
-		}
-		if st.Epoch != epoch {
-			return store.ErrStale
 		}
 		return fn(tx)
 	})
+}
+
+// fresh is ErrStale where the epoch is not the stored one.
+func fresh(ctx context.Context, tx *sql.Tx, epoch uint64) error {
+	st, err := readState(ctx, tx)
+	if err == nil && st.Epoch != epoch {
+		err = store.ErrStale
+	}
+	return err
+}
+
+// freshIDs is fresh for conversations; provisional ones are of every epoch.
+func freshIDs(ctx context.Context, tx *sql.Tx, epoch uint64, ids ...uint64) error {
+	if slices.ContainsFunc(ids, func(id uint64) bool { return !store.Provisional(id) }) {
+		return fresh(ctx, tx, epoch)
+	}
+	return nil
 }
 
 // State implements store.Log.
@@ -124,7 +137,19 @@ func dropLog(ctx context.Context, tx *sql.Tx) error {
 			return err
 		}
 	}
-	return nil
+	return failLost(ctx, tx)
+}
+
+// failLost fails unsent messages whose conversation is gone.
+func failLost(ctx context.Context, tx *sql.Tx) error {
+	_, err := tx.ExecContext(ctx, `UPDATE outbox SET conversation = 0, state = ?1,
+		code = CASE state WHEN ?1 THEN code ELSE ?2 END, reason = CASE state WHEN ?1 THEN reason ELSE ?3 END
+		WHERE conversation <= ?4 AND state <> ?5`, store.Failed, store.ErrStale.Code, store.ErrStale.Message,
+		int64(store.MaxID), store.Acknowledged)
+	if err != nil {
+		return err
+	}
+	return trimFailed(ctx, tx)
 }
 
 // SetListed implements store.Log.

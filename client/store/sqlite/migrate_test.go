@@ -66,7 +66,8 @@ const (
 		INSERT INTO outbox (id, conversation, peer, peer_key, text, at, state, code, reason) VALUES
 			(x'00000000000000000000000000000001', 43, 'Bob', 'bob', 'queued, to bob', 2001, 0, '', ''),
 			(x'00000000000000000000000000000002', 0, 'dave', 'dave', 'queued, to dave', 2002, 0, '', ''),
-			(x'00000000000000000000000000000003', 0, 'DAVE', 'dave', 'refused, to dave', 2003, 2, 'not_found', 'nobody'),
+			(x'00000000000000000000000000000003', 0, 'DAVE', 'dave', 'refused, to dave', 2003, 2, 'not_found',
+				'nobody'),
 			(x'00000000000000000000000000000004', 0, 'Carol', 'carol', 'queued, to carol', 2004, 0, '', ''),
 			(x'00000000000000000000000000000005', 43, '', '', 'queued', 2005, 0, '', ''),
 			(x'00000000000000000000000000000006', 43, 'Bob', 'bob', '', 99999999999999, 1, '', '');

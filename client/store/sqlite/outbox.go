@@ -49,8 +49,11 @@ func outgoings(ctx context.Context, q querier, where string, args ...any) ([]sto
 }
 
 // Enqueue implements store.Outbox.
-func (s *Store) Enqueue(ctx context.Context, o store.Outgoing) (store.Outgoing, error) {
+func (s *Store) Enqueue(ctx context.Context, epoch uint64, o store.Outgoing) (store.Outgoing, error) {
 	err := change(ctx, s.accept, func(tx *sql.Tx) error {
+		if err := freshIDs(ctx, tx, epoch, o.Conversation); err != nil {
+			return err
+		}
 		var queued int
 		err := tx.QueryRowContext(ctx, `SELECT COUNT(*) FROM outbox WHERE state = ?`, store.Queued).Scan(&queued)
 		if err != nil {
@@ -127,14 +130,19 @@ func (s *Store) Settle(ctx context.Context, all []store.Outgoing) error {
 		if !failed {
 			return nil
 		}
-		_, err := tx.ExecContext(ctx, `DELETE FROM outbox WHERE state = ?1 AND ord NOT IN
-			(SELECT ord FROM outbox WHERE state = ?1 ORDER BY ord DESC LIMIT ?2)`, store.Failed, store.MaxFailed)
-		return err
+		return trimFailed(ctx, tx)
 	})
 	if err != nil {
 		return fmt.Errorf("settle messages: %w", err)
 	}
 	return nil
+}
+
+// trimFailed drops the oldest failed messages beyond MaxFailed.
+func trimFailed(ctx context.Context, tx *sql.Tx) error {
+	_, err := tx.ExecContext(ctx, `DELETE FROM outbox WHERE state = ?1 AND ord NOT IN
+		(SELECT ord FROM outbox WHERE state = ?1 ORDER BY ord DESC LIMIT ?2)`, store.Failed, store.MaxFailed)
+	return err
 }
 
 // Discard implements store.Outbox.

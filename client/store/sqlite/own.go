@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/msrchat/msrchat/client/store"
@@ -30,7 +29,7 @@ func (r *ownRow) dest() []any {
 func (r *ownRow) state() store.OwnState {
 	own := store.OwnState{
 		Number: uint64(r.number.Int64), Read: uint64(r.read.Int64), ReadOrdinal: uint64(r.readOrdinal.Int64),
-		ReadTold: uint64(r.readTold.Int64), Draft: r.draft.String, DraftUnsent: r.unsent.Bool,
+		ServerRead: uint64(r.readTold.Int64), Draft: r.draft.String, DraftUnsent: r.unsent.Bool,
 		Base: uint64(r.base.Int64), Edits: uint64(r.edits.Int64),
 	}
 	if r.edited.Int64 != 0 {
@@ -87,7 +86,7 @@ func changeOwn(ctx context.Context, tx *sql.Tx, conversation uint64, change func
 	_, err = tx.ExecContext(ctx, `INSERT OR REPLACE INTO own_states (conversation, ord, number, read, read_ordinal,
 		read_told, draft, draft_edited, draft_unsent, base, edits) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		int64(conversation), int64(ord), int64(own.Number), int64(own.Read), int64(own.ReadOrdinal),
-		int64(own.ReadTold), own.Draft, edited, own.DraftUnsent, int64(own.Base), int64(own.Edits))
+		int64(own.ServerRead), own.Draft, edited, own.DraftUnsent, int64(own.Base), int64(own.Edits))
 	return err
 }
 
@@ -96,12 +95,8 @@ func (s *Store) ChangeOwn(
 	ctx context.Context, epoch uint64, ids []uint64, fn func(conversation uint64, own *store.OwnState),
 ) error {
 	err := change(ctx, s.db, func(tx *sql.Tx) error {
-		st, err := readState(ctx, tx)
-		if err != nil {
+		if err := freshIDs(ctx, tx, epoch, ids...); err != nil {
 			return err
-		}
-		if st.Epoch != epoch && slices.ContainsFunc(ids, func(id uint64) bool { return !store.Provisional(id) }) {
-			return store.ErrStale
 		}
 		for _, id := range ids {
 			at, err := present(ctx, tx, id)
@@ -128,5 +123,6 @@ func (s *Store) OwnStates(ctx context.Context, after int64) ([]store.Owned, erro
 // UnsentOwn implements store.Own.
 func (s *Store) UnsentOwn(ctx context.Context, after uint64, limit int) ([]store.Owned, error) {
 	return ownStates(ctx, s.db, `WHERE o.conversation > ? AND o.conversation <= ?
-		AND (o.draft_unsent OR o.read > o.read_told) ORDER BY o.conversation LIMIT ?`, int64(after), int64(store.MaxID), limit)
+		AND (o.draft_unsent OR o.read > o.read_told) ORDER BY o.conversation LIMIT ?`,
+		int64(after), int64(store.MaxID), limit)
 }

@@ -10,7 +10,7 @@ import (
 )
 
 // with finds the conversation with a person, a provisional one or one that a
-// server told; nil where there is none.
+// server named; nil where there is none.
 func with(ctx context.Context, q querier, peerKey string, provisional bool) (*store.Conversation, error) {
 	if peerKey == "" {
 		return nil, nil //nolint:nilnil // there is none

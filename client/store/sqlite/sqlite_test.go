@@ -49,7 +49,8 @@ func (f filled) FillForTest(n int) error {
 		return err
 	}
 	defer db.Close()
-	if _, err := db.Exec("ATTACH ? AS s", "file:"+strings.NewReplacer("%", "%25", "?", "%3f", "#", "%23").Replace(f.path)); err != nil {
+	escape := strings.NewReplacer("%", "%25", "?", "%3f", "#", "%23")
+	if _, err := db.Exec("ATTACH ? AS s", "file:"+escape.Replace(f.path)); err != nil {
 		return err
 	}
 	_, err = db.Exec(`WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
@@ -65,7 +66,7 @@ func TestTheFileIsPrivateAndKeptAcrossOpenings(t *testing.T) {
 	}
 	id := store.MessageID{1}
 	out := store.Outgoing{ID: id, Conversation: 7, Kind: content.Text, Body: []byte("still here"), At: time.Now()}
-	if _, err := s.Enqueue(t.Context(), out); err != nil {
+	if _, err := s.Enqueue(t.Context(), 0, out); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Close(); err != nil {
@@ -82,7 +83,8 @@ func TestTheFileIsPrivateAndKeptAcrossOpenings(t *testing.T) {
 	if err != nil || got.Text() != "still here" || got.State != store.Queued {
 		t.Errorf("reopened: %+v, %v", got, err)
 	}
-	if _, err := sqlite.Open(t.Context(), path, 18); err == nil || !strings.Contains(err.Error(), "belongs to user 17") {
+	if _, err := sqlite.Open(t.Context(), path, 18); err == nil ||
+		!strings.Contains(err.Error(), "belongs to user 17") {
 		t.Errorf("another user's file: %v", err)
 	}
 }
@@ -99,12 +101,14 @@ func TestProvisionalConversationsInWhichNothingWaitsAreBounded(t *testing.T) {
 		}
 		ids = append(ids, c.ID)
 	}
-	err := s.ChangeOwn(t.Context(), 0, ids[:1], func(_ uint64, own *store.OwnState) { own.SetDraft("dear", time.Now()) })
+	err := s.ChangeOwn(t.Context(), 0, ids[:1], func(_ uint64, own *store.OwnState) {
+		own.SetDraft("dear", time.Now())
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	out := store.Outgoing{ID: store.MessageID{1}, Conversation: ids[1], Kind: content.Text, At: time.Now()}
-	if _, err := s.Enqueue(t.Context(), out); err != nil {
+	if _, err := s.Enqueue(t.Context(), 0, out); err != nil {
 		t.Fatal(err)
 	}
 	again := open(t, path, 17)

@@ -78,7 +78,8 @@ func emptyRange(t *testing.T, open func() store.Store) {
 	if got[bool](t)(s.Append(t.Context(), 1, run(7, 1, 39))) {
 		t.Error("a run below the gap was kept")
 	}
-	if !got[bool](t)(s.Append(t.Context(), 1, run(7, 38, 40))) || !got[bool](t)(s.Append(t.Context(), 1, run(7, 41, 41))) {
+	if !got[bool](t)(s.Append(t.Context(), 1, run(7, 38, 40))) ||
+		!got[bool](t)(s.Append(t.Context(), 1, run(7, 41, 41))) {
 		t.Error("runs at the empty range's ends were not kept")
 	}
 	equal(t, "messages", got[[]store.Message](t)(s.Messages(t.Context(), 7, 0, 100)), run(7, 38, 41))
@@ -112,8 +113,13 @@ func epoch(t *testing.T, open func() store.Store) {
 		t.Errorf("%d messages left", n)
 	}
 	queued := got[[]store.Outgoing](t)(a.Queued(t.Context(), 0, 10))
-	equal(t, "queue", ids(queued), []byte{1, 3, 5, 4})
-	for i, want := range []uint64{bobs, 8, carols, bobs} {
+	equal(t, "queue", ids(queued), []byte{1, 5, 4})
+	lost := got[store.Outgoing](t)(a.Outgoing(t.Context(), id(3)))
+	if lost.State != store.Failed || lost.Code != store.ErrStale.Code || lost.Reason == "" || lost.Conversation != 0 ||
+		lost.Text() == "" {
+		t.Errorf("a message to an unknown conversation: %+v", lost)
+	}
+	for i, want := range []uint64{bobs, carols, bobs} {
 		if o := queued[i]; o.Conversation != want {
 			t.Errorf("message %d: conversation %d, want %d", o.ID[15], o.Conversation, want)
 		}
@@ -134,6 +140,14 @@ func epoch(t *testing.T, open func() store.Store) {
 	}
 	if err := a.SetListed(t.Context(), 4); !errors.Is(err, store.ErrStale) {
 		t.Errorf("listed in the old epoch: %v", err)
+	}
+	for conv, want := range map[uint64]error{7: store.ErrStale, bobs: nil} {
+		if _, err := a.Enqueue(t.Context(), 4, store.Outgoing{ID: id(99), Conversation: conv}); !errors.Is(err, want) {
+			t.Errorf("enqueue for %d in the old epoch: %v", conv, err)
+		}
+		if err := a.ChangeOwn(t.Context(), 4, []uint64{conv}, func(uint64, *store.OwnState) {}); !errors.Is(err, want) {
+			t.Errorf("own state of %d in the old epoch: %v", conv, err)
+		}
 	}
 	must(t, a.SetListed(t.Context(), 5))
 	equal(t, "same epoch again", got[store.State](t)(b.Begin(t.Context(), 5)), store.State{Epoch: 5, Listed: true})

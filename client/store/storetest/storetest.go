@@ -62,7 +62,8 @@ func id(n byte) store.MessageID { return store.MessageID{15: n} }
 
 func enqueue(t *testing.T, s store.Store, n byte, conv uint64) store.Outgoing {
 	t.Helper()
-	o, err := s.Enqueue(t.Context(), store.Outgoing{
+	st := got[store.State](t)(s.State(t.Context()))
+	o, err := s.Enqueue(t.Context(), st.Epoch, store.Outgoing{
 		ID: id(n), Conversation: conv, Kind: content.Text, Body: fmt.Appendf(nil, "text %d 你好", n),
 		At: time.UnixMilli(int64(1000 + int(n))),
 	})
@@ -116,10 +117,10 @@ func outboxOrder(t *testing.T, open func() store.Store) {
 	equal(t, "first", all[0], first)
 	equal(t, "second's conversation", all[1].Conversation, contact(t, b, "BOB"))
 	equal(t, "page", ids(got[[]store.Outgoing](t)(a.Queued(t.Context(), first.Order, 1))), []byte{2})
-	if _, err := a.Enqueue(t.Context(), store.Outgoing{ID: id(9), At: time.Now()}); err != nil {
+	if _, err := a.Enqueue(t.Context(), 0, store.Outgoing{ID: id(9), At: time.Now()}); err != nil {
 		t.Fatal(err)
 	}
-	_, err := a.Enqueue(t.Context(), store.Outgoing{ID: id(8), Conversation: store.MaxID + 999})
+	_, err := a.Enqueue(t.Context(), 0, store.Outgoing{ID: id(8), Conversation: store.MaxID + 999})
 	if !errors.Is(err, store.ErrNoConversation) {
 		t.Errorf("to nowhere: %v", err)
 	}
@@ -287,10 +288,10 @@ func bounded(t *testing.T, open func() store.Store) {
 	} else {
 		for range store.MaxQueued {
 			m := got[store.MessageID](t)(store.NewMessageID())
-			got[store.Outgoing](t)(s.Enqueue(t.Context(), store.Outgoing{ID: m, Conversation: 1, At: time.Now()}))
+			got[store.Outgoing](t)(s.Enqueue(t.Context(), 0, store.Outgoing{ID: m, Conversation: 1, At: time.Now()}))
 		}
 	}
-	_, err := s.Enqueue(t.Context(), store.Outgoing{ID: id(1), Conversation: 1, At: time.Now()})
+	_, err := s.Enqueue(t.Context(), 0, store.Outgoing{ID: id(1), Conversation: 1, At: time.Now()})
 	if errs.CodeOf(err) != errs.CodeExhausted {
 		t.Errorf("one more than %d: %v", store.MaxQueued, err)
 	}
@@ -311,14 +312,15 @@ func ownStates(t *testing.T, open func() store.Store) {
 	got[store.State](t)(a.Begin(t.Context(), 1))
 	got[bool](t)(b.Changed(t.Context()))
 	want := store.OwnState{
-		Number: 3, Read: 8, ReadOrdinal: 7, Draft: "草稿", DraftEdited: time.UnixMilli(5), ReadTold: 6, DraftUnsent: true,
+		Number: 3, Read: 8, ReadOrdinal: 7, Draft: "草稿", DraftEdited: time.UnixMilli(5),
+		ServerRead: 6, DraftUnsent: true,
 		Base: 2, Edits: 9,
 	}
 	set := func(own store.OwnState, convs ...uint64) error {
 		return a.ChangeOwn(t.Context(), 1, convs, func(_ uint64, o *store.OwnState) { *o = own })
 	}
 	must(t, set(want, 9, 7))
-	must(t, set(store.OwnState{Number: 4, Read: 2, ReadTold: 2, Draft: "told"}, 8))
+	must(t, set(store.OwnState{Number: 4, Read: 2, ServerRead: 2, Draft: "told"}, 8))
 	if !got[bool](t)(b.Changed(t.Context())) {
 		t.Error("a change by another handle is not seen")
 	}
@@ -345,7 +347,8 @@ func ownStates(t *testing.T, open func() store.Store) {
 	if page := got[[]store.Owned](t)(b.UnsentOwn(t.Context(), 7, 1)); len(page) != 1 || page[0].Conversation != 9 {
 		t.Errorf("page: %+v", page)
 	}
-	if err := b.ChangeOwn(t.Context(), 2, []uint64{7}, func(uint64, *store.OwnState) {}); !errors.Is(err, store.ErrStale) {
+	err := b.ChangeOwn(t.Context(), 2, []uint64{7}, func(uint64, *store.OwnState) {})
+	if !errors.Is(err, store.ErrStale) {
 		t.Errorf("another epoch: %v", err)
 	}
 	if err := b.ChangeOwn(t.Context(), 1, []uint64{store.MaxID + 99}, nil); !errors.Is(err, store.ErrNoConversation) {
@@ -363,7 +366,8 @@ func concurrent(t *testing.T, open func() store.Store) {
 	for h, s := range handles {
 		wg.Go(func() {
 			for n := range each {
-				_, err := s.Enqueue(t.Context(), store.Outgoing{ID: store.MessageID{byte(h + 1), byte(n)}, Conversation: 1, At: time.Now()})
+				m := store.Outgoing{ID: store.MessageID{byte(h + 1), byte(n)}, Conversation: 1, At: time.Now()}
+				_, err := s.Enqueue(t.Context(), 1, m)
 				if err != nil {
 					t.Error(err)
 				}
