@@ -266,7 +266,7 @@ func (c *Client) Chats(ctx context.Context) ([]Cached, error) { return c.opt.Sto
 // Contact returns the direct conversation with a person from the store, a
 // provisional one where there is none. It does not ask a server.
 func (c *Client) Contact(ctx context.Context, name string) (Cached, error) {
-	display, _, err := text.Name(name)
+	display, _, err := text.FindName(name)
 	if err != nil {
 		return Cached{}, err
 	}
@@ -276,7 +276,7 @@ func (c *Client) Contact(ctx context.Context, name string) (Cached, error) {
 // OpenDirect returns the conversation with a person, which the server creates if
 // needed. CodeNotFound: nobody has that name.
 func (c *Client) OpenDirect(ctx context.Context, name string) (Conversation, error) {
-	display, key, err := text.Name(name)
+	display, key, err := text.FindName(name)
 	if err != nil {
 		return Conversation{}, err
 	}

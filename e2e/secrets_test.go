@@ -26,7 +26,8 @@ func anyTextIsASecret(t *testing.T, f *fleet.Fleet) {
 	} {
 		setSecrets(t, f, step.written)
 		for _, service := range []string{"mysql", "redis", "chat", "gate"} {
-			if out, err := f.NomadCLI(t.Context(), "job", "restart", "-yes", "-reschedule", "-batch-size=100%", service); err != nil {
+			restart := []string{"job", "restart", "-yes", "-reschedule", "-batch-size=100%", service}
+			if out, err := f.NomadCLI(t.Context(), restart...); err != nil {
 				t.Fatalf("restart %s: %v\n%s", service, err, out)
 			}
 		}

@@ -276,7 +276,7 @@ type Log interface {
 
 // PeerKey is what makes two spellings of a name the same person.
 func PeerKey(name string) string {
-	if _, key, err := text.Name(name); err == nil {
+	if _, key, err := text.FindName(name); err == nil {
 		return key
 	}
 	return name // from a server with other rules: only itself

@@ -339,7 +339,7 @@ func (p *program) history(c *cli.Context) error {
 
 // find looks for the conversation with a person, without making one.
 func (p *program) find(c *cli.Context, o *online, name string) (client.Conversation, bool, error) {
-	_, key, err := text.Name(name)
+	_, key, err := text.FindName(name)
 	if err != nil {
 		return client.Conversation{}, false, err
 	}

@@ -20,7 +20,7 @@ func (p *program) tail(c *cli.Context) error {
 	with := ""
 	if name := c.String("with"); name != "" {
 		var err error
-		if _, with, err = text.Name(name); err != nil {
+		if _, with, err = text.FindName(name); err != nil {
 			return err
 		}
 	}

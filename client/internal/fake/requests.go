@@ -14,7 +14,7 @@ func (s *Server) open(c *serverConn, name string) *chatv1.ServerFrame {
 			return failure(err)
 		}
 	}
-	_, key, err := text.Name(name)
+	_, key, err := text.FindName(name)
 	if err != nil {
 		return failure(err)
 	}

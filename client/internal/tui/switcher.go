@@ -47,7 +47,7 @@ func (s *switcher) changed(m *Model) {
 	}
 	var hits []hit
 	exact := false
-	_, key, err := text.Name(query)
+	_, key, err := text.FindName(query)
 	for _, c := range m.chats.sorted {
 		if score := match(query, c.name); score > 0 {
 			hits = append(hits, hit{c, score})
@@ -128,7 +128,7 @@ func (s *switcher) choose(m *Model) tea.Cmd {
 		return s.talkTo(m, s.person)
 	case query != "":
 		s.problem = "this is your own name"
-		if _, _, err := text.Name(query); err != nil {
+		if _, _, err := text.FindName(query); err != nil {
 			s.problem = cleanLine(err.Error())
 		}
 	}
