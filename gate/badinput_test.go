@@ -4,8 +4,10 @@ import (
 	"encoding/base64"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/msrchat/msrchat/gate"
 	"github.com/msrchat/msrchat/shared/errs"
@@ -263,11 +265,11 @@ func TestUnknownPathsAndMethods(t *testing.T) {
 		}
 	}
 	// Invented paths and methods do not become series of their own.
-	before := strings.Count(h.get("/metrics").body, "msrchat_gate_requests_total{")
+	before := strings.Count(h.metrics(), "msrchat_gate_requests_total{")
 	for i := range 20 {
 		h.do(fmt.Sprintf("BREW%d", i), fmt.Sprintf("/pot/%d", i), "", "")
 	}
-	if after := strings.Count(h.get("/metrics").body, "msrchat_gate_requests_total{"); after > before+1 {
+	if after := strings.Count(h.metrics(), "msrchat_gate_requests_total{"); after > before+1 {
 		t.Errorf("%d series before, %d after", before, after)
 	}
 }
@@ -306,13 +308,43 @@ func TestLimits(t *testing.T) {
 			errs.CodeUnauthenticated)
 	}
 	limited("a fourth wrong password", h.post("/v1/sessions", credentials("ann", "wrong password")))
-	limited("the right one then, by address",
-		h.post("/v1/sessions", map[string]string{"email": "ann@example.org", "password": password, "device": "d"}))
+	// By address is another count, which shows nothing of the name's.
+	h.loggedIn(h.post("/v1/sessions", map[string]string{
+		"email": "ann@example.org", "password": password, "device": "d",
+	}))
 	for range 3 {
 		h.want("nobody", h.post("/v1/sessions", credentials("nobody", "wrong password")), 401, errs.CodeUnauthenticated)
 	}
 	limited("nobody, as often", h.post("/v1/sessions", credentials("nobody", "wrong password")))
-	if n := h.metric("msrchat_gate_limited_total"); n != 5 {
-		t.Errorf("%v refusals counted, want 5", n)
+	if n := h.metric("msrchat_gate_limited_total"); n != 4 {
+		t.Errorf("%v refusals counted, want 4", n)
+	}
+}
+
+// Guesses from elsewhere, and codes that others ask for, cost the owner nothing.
+func TestLimitsCountTheGuesser(t *testing.T) {
+	h := open(t, func(c *gate.Config) {
+		c.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+		c.LogIns.PerAccount = gate.Limit{Count: 6, Per: time.Hour}
+		c.LogIns.PerAccountAndClient = gate.Limit{Count: 3, Per: time.Hour}
+		c.Codes.PerAddress = gate.Limit{Count: 2, Per: time.Hour}
+	})
+	h.register("ann")
+	h.from = "192.0.2.1"
+	h.loggedIn(h.post("/v1/sessions", credentials("ann", password)))
+	for i := range 6 {
+		h.from = fmt.Sprint("198.51.100.", i)
+		h.want("a guess", h.post("/v1/sessions", credentials("ann", "wrong password")), 401, errs.CodeUnauthenticated)
+	}
+	h.from = "198.51.100.99"
+	h.want("one more", h.post("/v1/sessions", credentials("ann", "wrong password")), 429, errs.CodeRateLimited)
+	for range 2 {
+		h.requestCode("bob@example.org")
+	}
+	h.want("a third code", h.requestCode("bob@example.org"), 429, errs.CodeRateLimited)
+	h.from = "192.0.2.1"
+	h.loggedIn(h.post("/v1/sessions", credentials("ann", password)))
+	if r := h.requestCode("bob@example.org"); r.status != http.StatusAccepted {
+		t.Errorf("bob's own code: %d %s", r.status, r.body)
 	}
 }

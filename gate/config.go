@@ -31,6 +31,9 @@ type Config struct {
 	// as bound.
 	Bind      string
 	Advertise string
+	// AdminBind is the listener for operators: /metrics, which people's programs have
+	// no use for and which costs time.
+	AdminBind string
 	// Register makes the process register itself in Consul. Never under Nomad,
 	// which does it.
 	Register bool
@@ -137,6 +140,7 @@ type Passwords struct {
 func Defaults() Config {
 	return Config{
 		Bind:          "127.0.0.1:7700",
+		AdminBind:     "127.0.0.1:0",
 		StatusTimeout: time.Second,
 		MySQL:         database.Defaults(),
 		Redis:         cache.Defaults(),
@@ -155,9 +159,10 @@ func Defaults() Config {
 		},
 		Codes: Codes{
 			Lifetime: 10 * time.Minute, Tries: 5, Pause: 30 * time.Second,
-			// Together with Tries: 50 guesses a day at one in a million.
-			PerAddress:     Limit{3, 10 * time.Minute},
-			PerAddressLong: Limit{10, 24 * time.Hour},
+			PerAddress: Limit{3, 10 * time.Minute},
+			// Together with Tries: 250 guesses a day at one in a million. Higher than what
+			// one client may ask for, because anybody can use it up for somebody else.
+			PerAddressLong: Limit{50, 24 * time.Hour},
 			// For a class or an office behind one address.
 			PerClient: Limit{30, 10 * time.Minute},
 		},
@@ -188,6 +193,9 @@ func (c Config) Validate() error {
 	}
 	if _, _, err := net.SplitHostPort(c.Bind); err != nil {
 		return fmt.Errorf("the HTTP address %q is not host:port", c.Bind)
+	}
+	if _, _, err := net.SplitHostPort(c.AdminBind); err != nil {
+		return fmt.Errorf("the operators' address %q is not host:port", c.AdminBind)
 	}
 	if c.Advertise != "" {
 		if _, _, err := net.SplitHostPort(c.Advertise); err != nil {

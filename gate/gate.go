@@ -45,6 +45,7 @@ type Server struct {
 	log         *slog.Logger
 	registry    *prometheus.Registry
 	listener    net.Listener
+	admin       net.Listener // for operators
 	http        *http.Server
 	connections *web.Connections
 	redis       redis.UniversalClient
@@ -89,6 +90,10 @@ func New(cfg Config, log *slog.Logger) (*Server, error) {
 	if s.listener, err = net.Listen("tcp", cfg.Bind); err != nil {
 		return nil, errors.Join(fmt.Errorf("bind the HTTP port: %w", err), s.status.Close(), s.redis.Close())
 	}
+	if s.admin, err = net.Listen("tcp", cfg.AdminBind); err != nil {
+		return nil, errors.Join(fmt.Errorf("bind the operators' port: %w", err),
+			s.listener.Close(), s.status.Close(), s.redis.Close())
+	}
 	s.registry.MustRegister(cache.Metrics(s.redis))
 	s.mail = mail.NewQueue(cfg.queue(), transport, s.log, s.registry)
 	s.codes = code.NewStore(code.Config{
@@ -105,11 +110,12 @@ func New(cfg Config, log *slog.Logger) (*Server, error) {
 
 // Close releases what New opened. It is for a Server that is not run.
 func (s *Server) Close() error {
-	return errors.Join(s.listener.Close(), s.status.Close(), s.redis.Close())
+	return errors.Join(s.admin.Close(), s.listener.Close(), s.status.Close(), s.redis.Close())
 }
 
-// HTTPAddr is where it listens.
-func (s *Server) HTTPAddr() string { return s.listener.Addr().String() }
+// HTTPAddr is where it listens, AdminAddr where it does so for operators.
+func (s *Server) HTTPAddr() string  { return s.listener.Addr().String() }
+func (s *Server) AdminAddr() string { return s.admin.Addr().String() }
 
 func (s *Server) advertised() string {
 	if s.cfg.Advertise != "" {
@@ -132,6 +138,9 @@ func (s *Server) Run(ctx context.Context) error {
 		}
 		return nil
 	})
+	g.Go("admin", func(ctx context.Context) error {
+		return admin.Serve(ctx, s.admin, admin.Handler(s.registry, nil))
+	})
 	g.Go("mail", s.mail.Run)
 	g.Go("http", s.serve)
 	g.Go("start", s.start)
@@ -140,7 +149,7 @@ func (s *Server) Run(ctx context.Context) error {
 		return errors.Join(err, s.Close())
 	}
 	g.OnStop("leave", leave)
-	s.log.Info("listening", "http", s.HTTPAddr(), "advertised", s.advertised(), "release", s.cfg.Release)
+	s.log.Info("listening", "http", s.HTTPAddr(), "admin", s.AdminAddr(), "advertised", s.advertised(), "release", s.cfg.Release)
 	return g.Run(ctx, s.cfg.Grace)
 }
 
@@ -181,7 +190,8 @@ func (s *Server) start(ctx context.Context) error {
 	s.registry.MustRegister(database.Metrics(db), sessions.Metrics())
 	s.backend.Store(&api.Backend{
 		Accounts: account.NewService(account.Parts{
-			Store: account.NewStore(db), Codes: s.codes, Limits: s.limits, Passwords: s.passwords, Mail: s.mail,
+			Store: account.NewStore(db), Codes: s.codes, Limits: s.limits, Known: limit.NewKnown(s.redis),
+			Passwords: s.passwords, Mail: s.mail,
 			Sessions: sessions, Rules: s.cfg.rules(), CodeLifetime: s.cfg.Codes.Lifetime, Log: s.log,
 		}),
 		Assigner: assign.New(s.status, s.cfg.Zone, s.cfg.StatusTimeout, s.registry),

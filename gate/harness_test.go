@@ -33,6 +33,8 @@ type harness struct {
 	t      *testing.T
 	cfg    gate.Config
 	url    string
+	admin  string // the URL for operators
+	from   string // X-Forwarded-For of requests, unless empty
 	mail   *mailtest.Server
 	redis  *testenv.RedisServer
 	status *fakeStatus
@@ -108,7 +110,7 @@ func (h *harness) start() {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	h.url = "http://" + s.HTTPAddr()
+	h.url, h.admin = "http://"+s.HTTPAddr(), "http://"+s.AdminAddr()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
@@ -163,6 +165,21 @@ func (h *harness) do(method, path, token, body string) reply {
 	return r
 }
 
+// metrics is what operators read.
+func (h *harness) metrics() string {
+	h.t.Helper()
+	resp, err := http.Get(h.admin + "/metrics") //nolint:noctx // the server ends before the test does
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		h.t.Fatalf("metrics: %d, %v", resp.StatusCode, err)
+	}
+	return string(body)
+}
+
 func (h *harness) try(method, path, token, body string) (reply, error) {
 	req, err := http.NewRequestWithContext(context.Background(), method, h.url+path, strings.NewReader(body))
 	if err != nil {
@@ -170,6 +187,9 @@ func (h *harness) try(method, path, token, body string) (reply, error) {
 	}
 	if token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	if h.from != "" {
+		req.Header.Set("X-Forwarded-For", h.from)
 	}
 	if body != "" {
 		req.Header.Set("Content-Type", "application/json")
@@ -322,7 +342,7 @@ func (h *harness) eventually(what string, ok func() bool) {
 func (h *harness) metric(prefix string) float64 {
 	h.t.Helper()
 	var sum float64
-	for line := range strings.Lines(h.get("/metrics").body) {
+	for line := range strings.Lines(h.metrics()) {
 		if rest, ok := strings.CutPrefix(line, prefix); ok {
 			var v float64
 			if _, err := fmt.Sscan(rest[strings.LastIndexByte(rest, ' ')+1:], &v); err != nil {

@@ -31,9 +31,7 @@ func (s *Server) newHTTP() (*http.Server, *web.Connections, error) {
 	}
 	router.Handle("GET /openapi.yaml", document("application/yaml", yaml))
 	router.Handle("GET /openapi.json", document("application/json", asJSON))
-	operators := admin.Handler(s.registry, nil)
-	router.Handle("GET /healthz", operators)
-	router.Handle("GET /metrics", operators)
+	router.Handle("GET /healthz", admin.Handler(s.registry, nil))
 	router.Handle("GET /readyz", s.ready)
 
 	observer := web.NewObserver(s.log, s.registry, web.NewClientFinder(s.cfg.TrustedProxies), limits.RequestTimeout)

@@ -151,7 +151,10 @@ func TestForOperators(t *testing.T) {
 	if r := h.get("/readyz"); r.status != http.StatusOK || r.body != `{"status":"ready","degraded":[]}`+"\n" {
 		t.Errorf("readyz: %d %s", r.status, r.body)
 	}
-	metrics := h.get("/metrics").body
+	if r := h.get("/metrics"); r.status != http.StatusNotFound {
+		t.Errorf("metrics on the port for everybody: %d", r.status)
+	}
+	metrics := h.metrics()
 	for _, want := range []string{
 		`msrchat_gate_requests_total{route="POST /v1/accounts",status="201"} 1`,
 		`msrchat_gate_request_seconds_count{route="POST /v1/accounts"} 1`,

@@ -151,6 +151,7 @@ job "gate" {
       port "http" {
         static = var.gate_port # 0 is dynamic
       }
+      port "admin" {}
     }
 
     # With dynamic ports a complete second set starts first. With a fixed port on one
@@ -208,6 +209,7 @@ job "gate" {
         instance = "${NOMAD_ALLOC_ID}"
         release  = local.release
         zone     = var.zone
+        http     = "${NOMAD_ADDR_admin}"
       }
 
       check {
@@ -262,6 +264,7 @@ job "gate" {
         MSRCHAT_CONSUL_ADDR    = var.consul_addr
         MSRCHAT_HTTP_BIND      = "${NOMAD_ADDR_http}"
         MSRCHAT_HTTP_ADVERTISE = "${NOMAD_ADDR_http}"
+        MSRCHAT_ADMIN_BIND     = "${NOMAD_ADDR_admin}"
         MSRCHAT_MYSQL_ADDR     = var.mysql_addr
         MSRCHAT_MYSQL_DATABASE = var.mysql_database
         MSRCHAT_MYSQL_USER     = var.mysql_user

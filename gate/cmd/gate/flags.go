@@ -41,6 +41,10 @@ func httpFlags(def gate.Config) []cli.Flag {
 			Name: "http-advertise", EnvVars: process.Env("http-advertise"),
 			Usage: "`HOST:PORT` where others reach it (default: as bound)", Category: category,
 		},
+		&cli.StringFlag{
+			Name: "admin-bind", Value: def.AdminBind, EnvVars: process.Env("admin-bind"),
+			Usage: "`HOST:PORT` to listen on for operators: /metrics", Category: category,
+		},
 		&cli.StringSliceFlag{
 			Name: "trusted-proxy", EnvVars: process.Env("trusted-proxy"), Category: category,
 			Usage: "`CIDR` of proxies whose X-Forwarded-For is believed (repeatable)",
@@ -105,7 +109,7 @@ func accountFlags(def gate.Config) []cli.Flag {
 			Usage: "`FILE` with a secret that keys the codes' hashes, the same on every gate " +
 				"(else the environment variable MSRCHAT_CODE_SECRET)",
 		},
-		limit("codes-per-address", def.Codes.PerAddress, "`LIMIT` of codes to one address"),
+		limit("codes-per-address", def.Codes.PerAddress, "`LIMIT` of codes to one address for one IP address"),
 		limit("codes-per-address-long", def.Codes.PerAddressLong, "`LIMIT` of codes to one address in the long run"),
 		limit("codes-per-client", def.Codes.PerClient, "`LIMIT` of codes requested by one IP address"),
 		limit("registrations-per-client", def.LogIns.RegistrationsPerClient,

@@ -3,7 +3,6 @@ package account
 import (
 	"context"
 	"net/netip"
-	"strconv"
 	"time"
 
 	"github.com/msrchat/msrchat/gate/internal/limit"
@@ -11,10 +10,10 @@ import (
 
 // Rules limit what could be abused. A rule with a zero count allows everything.
 type Rules struct {
-	// CodePause is the least time between two codes to one address.
+	// CodePause is the least time between two codes to one address for one client.
 	CodePause time.Duration
-	// Codes sent to one address, in the short and in the long run, and
-	// requested by one client.
+	// Codes sent to one address for one client, to one address in the long run for
+	// anybody, and requested by one client.
 	CodesPerAddress     limit.Rule
 	CodesPerAddressLong limit.Rule
 	CodesPerClient      limit.Rule
@@ -57,15 +56,18 @@ func (s *Service) codeClaims(client netip.Addr, email string) []claim {
 	if s.rules.CodePause <= 0 {
 		pause.Count = 0
 	}
+	// Who asks for others' codes uses up what is theirs, not what is the owner's.
+	network := limit.Network(client)
+	own := network + " " + email
 	const toAddress = "codes were sent to this address already; " +
 		"look at its mail, also in the spam folder, or try again later"
 	return []claim{
 		{
-			"code-client", limit.Network(client), s.rules.CodesPerClient,
+			"code-client", network, s.rules.CodesPerClient,
 			"too many codes were requested from your network; try again later",
 		},
-		{"code-pause", email, pause, "a code was sent to this address a moment ago; wait before you request another"},
-		{"code-address", email, s.rules.CodesPerAddress, toAddress},
+		{"code-pause", own, pause, "a code was sent to this address a moment ago; wait before you request another"},
+		{"code-address", own, s.rules.CodesPerAddress, toAddress},
 		{"code-address-long", email, s.rules.CodesPerAddressLong, toAddress},
 	}
 }
@@ -79,20 +81,21 @@ func (s *Service) registrationClaims(client netip.Addr) []claim {
 	}
 }
 
-// logInClaims are for one log-in. An account counts as one, by name and by
-// address; one that does not exist counts by what was given.
-func (s *Service) logInClaims(client netip.Addr, found Account, key string) []claim {
-	if found.ID != 0 {
-		key = "id " + strconv.FormatUint(found.ID, 10)
-	}
-	network := limit.Network(client)
+// logInClaims are for one log-in. What counts is what was given, a name or an
+// address: if both counted as the account, the limit of one would show that the
+// other is of the same account. Where the owner has logged in before, what others
+// guess elsewhere does not count.
+func (s *Service) logInClaims(ctx context.Context, network, key string) []claim {
 	const perAccount = "too many log-ins with a wrong password; try again later"
-	return []claim{
+	claims := []claim{
 		{
 			"login-client", network, s.rules.LogInsPerClient,
 			"too many log-ins with wrong passwords came from your network; try again later",
 		},
 		{"login-account-client", network + " " + key, s.rules.LogInsPerAccountAndClient, perAccount},
-		{"login-account", key, s.rules.LogInsPerAccount, perAccount},
 	}
+	if !s.known.Has(ctx, key, network) {
+		claims = append(claims, claim{"login-account", key, s.rules.LogInsPerAccount, perAccount})
+	}
+	return claims
 }

@@ -89,7 +89,7 @@ func (a *answer) Write(b []byte) (int, error) {
 func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
 
 // polled are the routes that health checks and scrapes call every second.
-var polled = map[string]bool{"GET /healthz": true, "GET /readyz": true, "GET /metrics": true}
+var polled = map[string]bool{"GET /healthz": true, "GET /readyz": true}
 
 // Wrap observes next.
 func (o *Observer) Wrap(next http.Handler) http.Handler {
