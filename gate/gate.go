@@ -149,7 +149,8 @@ func (s *Server) Run(ctx context.Context) error {
 		return errors.Join(err, s.Close())
 	}
 	g.OnStop("leave", leave)
-	s.log.Info("listening", "http", s.HTTPAddr(), "admin", s.AdminAddr(), "advertised", s.advertised(), "release", s.cfg.Release)
+	s.log.Info("listening", "http", s.HTTPAddr(), "admin", s.AdminAddr(), "advertised", s.advertised(),
+		"release", s.cfg.Release)
 	return g.Run(ctx, s.cfg.Grace)
 }
 

@@ -13,6 +13,15 @@ import (
 // accountPage is how many accounts are read at once.
 const accountPage = 1000
 
+// The accounts whose look, and whose key of the address, may be of an older rule, a
+// page in the order of their ids. Addresses in ASCII have the same key by every rule.
+const (
+	withoutLook = "SELECT id, name, email, email_key FROM users" +
+		" WHERE id > ? AND name_look IS NULL ORDER BY id LIMIT ?"
+	beyondASCII = "SELECT id, name, email, email_key FROM users" +
+		" WHERE id > ? AND LENGTH(email) <> CHAR_LENGTH(email) ORDER BY id LIMIT ?"
+)
+
 // account is a row of users whose derived columns may be those of an older binary.
 type account struct {
 	id                    uint64
@@ -23,15 +32,14 @@ type account struct {
 // older binary wrote something else. It may be run again and beside others.
 func updateAccounts(ctx context.Context, db *sql.DB, log *slog.Logger) error {
 	for _, step := range []struct {
-		where string
+		query string
 		set   func(account) (statement string, value []byte, ok bool)
 	}{
-		{"name_look IS NULL", look},
-		// All other addresses have the same key by every rule there was.
-		{"LENGTH(email) <> CHAR_LENGTH(email)", emailKey},
+		{withoutLook, look},
+		{beyondASCII, emailKey},
 	} {
 		for after, more := uint64(0), true; more; {
-			page, err := accounts(ctx, db, step.where, after)
+			page, err := accounts(ctx, db, step.query, after)
 			if err != nil {
 				return err
 			}
@@ -65,9 +73,8 @@ func emailKey(a account) (string, []byte, bool) {
 	return "UPDATE users SET email_key = ? WHERE id = ?", []byte(key), err == nil && key != a.emailKey
 }
 
-// accounts reads a page of users in the order of their ids.
-func accounts(ctx context.Context, db *sql.DB, where string, after uint64) ([]account, error) {
-	query := "SELECT id, name, email, email_key FROM users WHERE id > ? AND " + where + " ORDER BY id LIMIT ?"
+// accounts reads a page of users.
+func accounts(ctx context.Context, db *sql.DB, query string, after uint64) ([]account, error) {
 	rows, err := db.QueryContext(ctx, query, after, accountPage)
 	if err != nil {
 		return nil, fmt.Errorf("read users: %w", err)
