@@ -217,6 +217,25 @@ func TestPagesAndHeads(t *testing.T) {
 
 // What is cached is answered without the database. Other errors say when to try
 // again.
+// The time of the answer shows an outsider nothing: the database is asked also about
+// a conversation that is cached.
+func TestARefusalTakesTheSameWorkWhetherTheConversationExists(t *testing.T) {
+	w := open(t)
+	ann, eve := w.user("ann"), w.user("eve")
+	w.user("bob")
+	cached := w.open(ann, "bob")
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, id := range []uint64{cached, cached + 1} {
+		if err := w.Check(ended, id, eve); errs.CodeOf(err) != errs.CodeUnavailable {
+			t.Errorf("conversation %d without a database: %v", id, err)
+		}
+		if err := w.Check(t.Context(), id, eve); errs.CodeOf(err) != errs.CodeNotFound {
+			t.Errorf("conversation %d: %v", id, err)
+		}
+	}
+}
+
 func TestTheDatabaseIsAway(t *testing.T) {
 	w := open(t)
 	ann := w.user("ann")
