@@ -2,6 +2,8 @@ package session
 
 import (
 	"context"
+	"crypto/hmac"
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -67,9 +69,24 @@ type entry struct {
 	Name    string `json:"n"`
 	Device  string `json:"d"`
 	Expires int64  `json:"e"`
+	// MAC proves that a service wrote the rest for this token: who can write to Redis
+	// must not be able to log in.
+	MAC []byte `json:"m,omitempty"`
+}
+
+// sign returns the MAC of an entry for the hash of a token.
+func (e entry) sign(key, hash []byte) []byte {
+	e.MAC = nil
+	text, _ := json.Marshal(e) // numbers and strings can be encoded
+	mac := hmac.New(sha256.New, key)
+	mac.Write(hash)
+	mac.Write(text)
+	return mac.Sum(nil)
 }
 
 const tombstone = "{}"
+
+var errForged = errors.New("the entry is not signed by a service")
 
 func key(hash []byte) string {
 	var b strings.Builder
@@ -79,9 +96,9 @@ func key(hash []byte) string {
 }
 
 // get returns the remembered answer (nil if there is none, a zero Session for a
-// revocation) and whether Redis answered.
-func (c *cached) get(ctx context.Context, hash []byte) (_ *Session, answered bool) {
-	if c.rdb == nil {
+// revocation) and whether Redis answered. Without a key nothing is remembered.
+func (c *cached) get(ctx context.Context, secret, hash []byte) (_ *Session, answered bool) {
+	if c.rdb == nil || secret == nil {
 		return nil, false
 	}
 	ctx, cancel := context.WithTimeout(ctx, cacheTimeout)
@@ -91,6 +108,9 @@ func (c *cached) get(ctx context.Context, hash []byte) (_ *Session, answered boo
 	var e entry
 	if err == nil {
 		err = json.Unmarshal(value, &e)
+	}
+	if err == nil && e.ID != 0 && !hmac.Equal(e.MAC, e.sign(secret, hash)) {
+		err = errForged // or written by the release before, which signs nothing
 	}
 	if err != nil {
 		if !errors.Is(err, redis.Nil) {
@@ -110,12 +130,14 @@ func (c *cached) get(ctx context.Context, hash []byte) (_ *Session, answered boo
 }
 
 // put remembers a live session. It never replaces a revocation.
-func (c *cached) put(ctx context.Context, hash []byte, s Session, now time.Time) {
+func (c *cached) put(ctx context.Context, secret, hash []byte, s Session, now time.Time) {
 	keep := min(c.keep, s.ExpiresAt.Sub(now))
-	if c.rdb == nil || keep < time.Second {
+	if c.rdb == nil || secret == nil || keep < time.Second {
 		return
 	}
-	value, err := json.Marshal(entry{s.ID, s.UserID, s.UserName, s.Device, s.ExpiresAt.UnixMilli()})
+	e := entry{ID: s.ID, UserID: s.UserID, Name: s.UserName, Device: s.Device, Expires: s.ExpiresAt.UnixMilli()}
+	e.MAC = e.sign(secret, hash)
+	value, err := json.Marshal(e)
 	if err != nil {
 		c.failed.Inc()
 		return

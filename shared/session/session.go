@@ -15,6 +15,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -66,6 +67,7 @@ type Store struct {
 	cache    *cached
 	lifetime time.Duration
 	now      func() time.Time
+	secret   atomic.Pointer[[]byte] // signs what is remembered; nil until it was read
 }
 
 // Option changes a new Store.
@@ -201,7 +203,8 @@ func (s *Store) Verify(ctx context.Context, token []byte) (Session, error) {
 	}
 	hash := hashOf(token)
 	now := s.now()
-	remembered, answered := s.cache.get(ctx, hash)
+	secret := s.key(ctx)
+	remembered, answered := s.cache.get(ctx, secret, hash)
 	if found := remembered; found != nil {
 		if found.ID == 0 {
 			return Session{}, errUnknown // a revocation
@@ -231,9 +234,32 @@ func (s *Store) Verify(ctx context.Context, token []byte) (Session, error) {
 		return Session{}, errExpired
 	}
 	if answered { // do not wait a second time for a Redis that is away
-		s.cache.put(ctx, hash, found, now)
+		s.cache.put(ctx, secret, hash, found, now)
 	}
 	return found, nil
+}
+
+// key returns the secret that signs what is remembered, which all services read from
+// the database; nil if that is away.
+func (s *Store) key(ctx context.Context) []byte {
+	if secret := s.secret.Load(); secret != nil {
+		return *secret
+	}
+	if s.cache.rdb == nil {
+		return nil
+	}
+	fresh, _ := NewToken()
+	const write = "INSERT IGNORE INTO facts (name, value) VALUES ('session_key', ?)"
+	if _, err := s.db.ExecContext(ctx, write, fresh); err != nil {
+		return nil
+	}
+	var secret []byte // the first one that was written, by whichever service
+	err := s.db.QueryRowContext(ctx, "SELECT value FROM facts WHERE name = 'session_key'").Scan(&secret)
+	if err != nil || len(secret) != len(fresh) {
+		return nil
+	}
+	s.secret.Store(&secret)
+	return secret
 }
 
 // Both say what to do, and do not tell an unknown token from a revoked one.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"database/sql"
+	"encoding/base64"
 	"fmt"
 	"slices"
 	"strings"
@@ -236,6 +237,44 @@ func TestTokensAreNotStored(t *testing.T) {
 	}
 	if ttl, err := rdb.TTL(t.Context(), keys[0]).Result(); err != nil || ttl <= 0 || ttl > session.DefaultCacheTime {
 		t.Errorf("the key lives for %v (%v), want up to %v", ttl, err, session.DefaultCacheTime)
+	}
+}
+
+// Who can write to Redis cannot log in: an entry of their own is not signed, and that
+// of somebody else's token is signed for that token.
+func TestAnEntryOfSomebodyElseLogsNobodyIn(t *testing.T) {
+	db := testenv.Open(t, testenv.MariaDB(t))
+	rdb := openRedis(t, testenv.Redis(t))
+	s := session.NewStore(db, rdb)
+	ann := addUser(t, db, "ann")
+	real, _ := create(t, s, ann, "laptop")
+	if _, err := s.Verify(t.Context(), real); err != nil {
+		t.Fatal(err)
+	}
+	keys, err := rdb.Keys(t.Context(), "*").Result()
+	if err != nil || len(keys) != 1 {
+		t.Fatalf("keys %q, %v; want one", keys, err)
+	}
+	signed, err := rdb.Get(t.Context(), keys[0]).Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	forged := fmt.Sprintf(`{"i":1,"u":%d,"n":"ann","d":"laptop","e":%d}`, ann, time.Now().Add(time.Hour).UnixMilli())
+	for what, entry := range map[string]string{"their own entry": forged, "a copied one": signed} {
+		token, hash := session.NewToken()
+		key := keys[0][:strings.LastIndexByte(keys[0], ':')+1] + base64.RawURLEncoding.EncodeToString(hash)
+		if err := rdb.Set(t.Context(), key, entry, time.Minute).Err(); err != nil {
+			t.Fatal(err)
+		}
+		_, err := s.Verify(t.Context(), token)
+		wantCode(t, what, err, errs.CodeUnauthenticated)
+	}
+	// Another service has the same key.
+	if _, err := db.ExecContext(t.Context(), "UPDATE sessions SET expires_at = 1"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := session.NewStore(db, rdb).Verify(t.Context(), real); err != nil {
+		t.Errorf("what one service remembered, verified by another: %v", err)
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 	"math/big"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
@@ -65,17 +66,25 @@ func NewStore(cfg Config, rdb redis.UniversalClient, reg prometheus.Registerer) 
 	return s
 }
 
-// Parse reads a code as typed: six digits, also full-width ones, also with
-// spaces or hyphens. The error is invalid.
+// Parse reads a code as typed or pasted: six digits, also full-width ones, also with
+// spaces, dashes or invisible characters. The error is invalid.
 func Parse(typed string) (string, error) {
 	const longest = 64
 	if len(typed) <= longest {
-		digits := strings.NewReplacer(" ", "", "-", "").Replace(norm.NFKC.String(typed))
+		digits := strings.Map(digit, norm.NFKC.String(typed))
 		if len(digits) == Digits && strings.Trim(digits, "0123456789") == "" {
 			return digits, nil
 		}
 	}
 	return "", errs.New(errs.CodeInvalid, "a code is %d digits", Digits).In("code")
+}
+
+// digit drops what is pasted along with the digits.
+func digit(r rune) rune {
+	if unicode.IsSpace(r) || unicode.In(r, unicode.Pd, unicode.Cf) {
+		return -1
+	}
+	return r
 }
 
 // issue stores a code in the place of an earlier one.
