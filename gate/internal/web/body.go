@@ -19,7 +19,8 @@ const MaxBody = 64 << 10
 
 // Bodies reads the whole body before it calls next, so that size, speed and
 // encoding are checked in one place and operations have the body in memory. A
-// body over MaxBody is 413, one that takes longer than wait 408.
+// body over MaxBody is 413, one without a type 415, one that takes longer than wait
+// 408.
 func Bodies(wait time.Duration, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.ContentLength == 0 || r.Body == nil || r.Body == http.NoBody {
@@ -47,6 +48,10 @@ func read(w http.ResponseWriter, r *http.Request, wait time.Duration) ([]byte, *
 	}
 	if r.ContentLength > MaxBody {
 		return nil, tooLarge()
+	}
+	if r.Header.Get("Content-Type") == "" {
+		return nil, problem.New(ctx, http.StatusUnsupportedMediaType,
+			"the header Content-Type is missing; it has to be application/json")
 	}
 	control := http.NewResponseController(w)
 	if err := control.SetReadDeadline(time.Now().Add(wait)); err != nil && !errors.Is(err, http.ErrNotSupported) {

@@ -37,7 +37,9 @@ func TestOneTooManyIsRefusedWithARetryTime(t *testing.T) {
 	}))
 	ask := func(method, path string, body io.Reader) *httptest.ResponseRecorder {
 		w := httptest.NewRecorder()
-		router.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), method, path, body))
+		r := httptest.NewRequestWithContext(t.Context(), method, path, body)
+		r.Header.Set("Content-Type", "application/json")
+		router.ServeHTTP(w, r)
 		return w
 	}
 	// A client that is slow to send a body uses no slot.

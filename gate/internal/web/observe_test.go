@@ -30,6 +30,7 @@ func observed(t *testing.T, handler http.HandlerFunc) (*httptest.ResponseRecorde
 	router := NewRouter(time.Second, NewConcurrency(10, reg))
 	router.HandleFunc("POST /thing", handler)
 	r := httptest.NewRequest(http.MethodPost, "/thing", strings.NewReader("a body"))
+	r.Header.Set("Content-Type", "application/json")
 	r.Header.Set("X-Forwarded-For", "198.51.100.7")
 	w := httptest.NewRecorder()
 	o.Wrap(router).ServeHTTP(w, r)
