@@ -70,8 +70,8 @@ func (p *program) code(c *cli.Context) error {
 		return err
 	}
 	return p.printer(c).print(map[string]any{"email": email},
-		"a code is on its way to %s; then: msrchat register --email %s --name NAME --code CODE",
-		plain.Line(email), plain.Line(email))
+		"a code is on its way to %s; then: %s register --email %s --name NAME --code CODE",
+		plain.Line(email), p.command(), plain.Line(email))
 }
 
 // anyGate is the gate, whether or not somebody is logged in.

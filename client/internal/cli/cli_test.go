@@ -219,6 +219,17 @@ func TestFromTheFirstCodeToTheFirstMessage(t *testing.T) {
 	w.identity()
 }
 
+// What to do next is said for the same profile.
+func TestTheNextCommandIsOfTheSameProfile(t *testing.T) {
+	w := newWorld(t)
+	const next = " register --email ann@example.org --name NAME --code CODE"
+	for profile, want := range map[string]string{"default": "msrchat", "work": "msrchat --profile work"} {
+		if out := w.ok(words("--profile " + profile + " code ann@example.org")); !strings.Contains(out, want+next) {
+			t.Errorf("profile %s: %s", profile, out)
+		}
+	}
+}
+
 // history checks what history and chats print after the messages above.
 func (w *world) history() {
 	t := w.t

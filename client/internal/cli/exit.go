@@ -94,11 +94,15 @@ func (p *program) hint(code int) string {
 	if code != exitLoggedOut {
 		return ""
 	}
-	of := ""
-	if p.profile.Name != "" && p.profile.Name != "default" {
-		of = " --profile " + p.profile.Name
+	return "log in:   " + p.command() + " login --name NAME\nregister: " + p.command() + " code EMAIL"
+}
+
+// command is how the next command of the same profile begins.
+func (p *program) command() string {
+	if p.profile.Name == "" || p.profile.Name == "default" {
+		return "msrchat"
 	}
-	return "log in:   msrchat" + of + " login --name NAME\nregister: msrchat" + of + " code EMAIL"
+	return "msrchat --profile " + p.profile.Name
 }
 
 // tlsConfig trusts the certificates of a file, or the system's for none.
