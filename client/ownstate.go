@@ -228,6 +228,7 @@ func (o *owner) setOwn(epoch, id uint64, prepare prepare) (OwnState, error) {
 	w := &o.own
 	before, after := w.shown[conv.ID], OwnState{}
 	others := false // the state has changes by others, too
+	sets := w.sets[conv.ID]
 	change := prepare(o, conv)
 	fn := func(_ uint64, own *OwnState) {
 		others = !own.Same(before)
@@ -240,6 +241,7 @@ func (o *owner) setOwn(epoch, id uint64, prepare prepare) (OwnState, error) {
 		err = o.opt.Store.ChangeOwn(o.disk, o.sync.epoch, []uint64{conv.ID}, fn)
 	}
 	if err != nil {
+		w.sets[conv.ID] = sets // it was not set
 		return OwnState{}, err
 	}
 	w.shown[conv.ID] = after

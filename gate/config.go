@@ -112,9 +112,11 @@ type Codes struct {
 	// Pause is the least time between two codes to one address.
 	Pause time.Duration
 
-	PerAddress     Limit
-	PerAddressLong Limit
-	PerClient      Limit
+	// A client is an IPv4 address or an IPv6 /64.
+	PerAddress              Limit // by one client
+	PerAddressAndClientLong Limit
+	PerAddressLong          Limit // by anybody
+	PerClient               Limit
 }
 
 // LogIns are limits of log-ins with a wrong password, and of attempts to
@@ -159,7 +161,8 @@ func Defaults() Config {
 		},
 		Codes: Codes{
 			Lifetime: 10 * time.Minute, Tries: 5, Pause: 30 * time.Second,
-			PerAddress: Limit{3, 10 * time.Minute},
+			PerAddress:              Limit{3, 10 * time.Minute},
+			PerAddressAndClientLong: Limit{10, 24 * time.Hour},
 			// Together with Tries: 250 guesses a day at one in a million. Higher than what
 			// one client may ask for, because anybody can use it up for somebody else.
 			PerAddressLong: Limit{50, 24 * time.Hour},
@@ -257,6 +260,7 @@ func (c Config) codes() error {
 	for name, l := range map[string]Limit{
 		"codes per address":                 c.Codes.PerAddress,
 		"codes per address in the long run": c.Codes.PerAddressLong,
+		"codes per address and client":      c.Codes.PerAddressAndClientLong,
 		"codes per client":                  c.Codes.PerClient,
 		"log-ins per account and client":    c.LogIns.PerAccountAndClient,
 		"log-ins per account":               c.LogIns.PerAccount,
@@ -320,13 +324,14 @@ func (c Config) passwords() password.Config {
 
 func (c Config) rules() account.Rules {
 	return account.Rules{
-		CodePause:                 c.Codes.Pause,
-		CodesPerAddress:           limit.Rule(c.Codes.PerAddress),
-		CodesPerAddressLong:       limit.Rule(c.Codes.PerAddressLong),
-		CodesPerClient:            limit.Rule(c.Codes.PerClient),
-		RegistrationsPerClient:    limit.Rule(c.LogIns.RegistrationsPerClient),
-		LogInsPerAccountAndClient: limit.Rule(c.LogIns.PerAccountAndClient),
-		LogInsPerAccount:          limit.Rule(c.LogIns.PerAccount),
-		LogInsPerClient:           limit.Rule(c.LogIns.PerClient),
+		CodePause:                    c.Codes.Pause,
+		CodesPerAddress:              limit.Rule(c.Codes.PerAddress),
+		CodesPerAddressAndClientLong: limit.Rule(c.Codes.PerAddressAndClientLong),
+		CodesPerAddressLong:          limit.Rule(c.Codes.PerAddressLong),
+		CodesPerClient:               limit.Rule(c.Codes.PerClient),
+		RegistrationsPerClient:       limit.Rule(c.LogIns.RegistrationsPerClient),
+		LogInsPerAccountAndClient:    limit.Rule(c.LogIns.PerAccountAndClient),
+		LogInsPerAccount:             limit.Rule(c.LogIns.PerAccount),
+		LogInsPerClient:              limit.Rule(c.LogIns.PerClient),
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
@@ -35,6 +36,10 @@ import (
 	"github.com/msrchat/msrchat/shared/schema"
 	"github.com/msrchat/msrchat/shared/session"
 )
+
+// updateAfter is when a gate looks for accounts that an older one has made: after a
+// rolling upgrade, in which that one ends within seconds.
+const updateAfter = time.Minute
 
 // Service is gate's name in Consul.
 const Service = "gate"
@@ -191,13 +196,17 @@ func (s *Server) start(ctx context.Context) error {
 	s.registry.MustRegister(database.Metrics(db), sessions.Metrics())
 	s.backend.Store(&api.Backend{
 		Accounts: account.NewService(account.Parts{
-			Store: account.NewStore(db), Codes: s.codes, Limits: s.limits, Known: limit.NewKnown(s.redis),
-			Passwords: s.passwords, Mail: s.mail,
+			Store: account.NewStore(db), Codes: s.codes, Limits: s.limits, Passwords: s.passwords, Mail: s.mail,
 			Sessions: sessions, Rules: s.cfg.rules(), CodeLifetime: s.cfg.Codes.Lifetime, Log: s.log,
 		}),
 		Assigner: assign.New(s.status, s.cfg.Zone, s.cfg.StatusTimeout, s.registry),
 	})
 	s.log.Info("ready")
+	if retry.Sleep(ctx, updateAfter) {
+		if err := schema.UpdateAccounts(ctx, db, s.log); err != nil && ctx.Err() == nil {
+			s.log.Warn("accounts not updated", "err", err)
+		}
+	}
 	return nil
 }
 

@@ -65,6 +65,7 @@ func (l *logBuffer) String() string {
 func unlimited(cfg *gate.Config) {
 	none := gate.Limit{}
 	cfg.Codes.Pause, cfg.Codes.PerAddress, cfg.Codes.PerAddressLong, cfg.Codes.PerClient = 0, none, none, none
+	cfg.Codes.PerAddressAndClientLong = none
 	cfg.LogIns = gate.LogIns{}
 	cfg.Passwords.MemoryKiB, cfg.Passwords.Passes = 64, 1
 	cfg.SMTP.FirstRetry, cfg.SMTP.LastRetry = 10*time.Millisecond, 100*time.Millisecond

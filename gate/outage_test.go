@@ -317,7 +317,7 @@ func TestAStormOfLogIns(t *testing.T) {
 	h := open(t, func(c *gate.Config) {
 		c.Passwords.MemoryKiB, c.Passwords.Passes = 8<<10, 3
 		c.Passwords.AtOnce, c.Passwords.Waiting, c.Passwords.Wait = 1, 4, 300*time.Millisecond
-		c.LogIns.PerAccountAndClient = gate.Limit{Count: 40, Per: time.Hour}
+		c.LogIns.PerAccount = gate.Limit{Count: 40, Per: time.Hour}
 	})
 	h.register("ann")
 	var wg sync.WaitGroup

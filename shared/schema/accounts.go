@@ -28,9 +28,10 @@ type account struct {
 	name, email, emailKey string
 }
 
-// updateAccounts sets what shared/text derives from names and addresses, where an
-// older binary wrote something else. It may be run again and beside others.
-func updateAccounts(ctx context.Context, db *sql.DB, log *slog.Logger) error {
+// UpdateAccounts sets what shared/text derives from names and addresses, where an
+// older binary wrote something else. It may be run again and beside others. A gate
+// runs it once more when the older gates have gone.
+func UpdateAccounts(ctx context.Context, db *sql.DB, log *slog.Logger) error {
 	for _, step := range []struct {
 		query string
 		set   func(account) (statement string, value []byte, ok bool)
@@ -43,22 +44,41 @@ func updateAccounts(ctx context.Context, db *sql.DB, log *slog.Logger) error {
 			if err != nil {
 				return err
 			}
-			for _, a := range page {
-				after = a.id
-				statement, value, ok := step.set(a)
-				if !ok {
-					continue
-				}
-				_, err := db.ExecContext(ctx, statement, value, a.id)
-				if database.IsDuplicate(err) {
-					// The account stays as it is; the other one keeps what is unique.
-					log.Warn("two accounts look the same", "user", a.id, "err", err)
-				} else if err != nil {
-					return fmt.Errorf("update user %d: %w", a.id, err)
-				}
+			if err := updatePage(ctx, db, log, page, step.set); err != nil {
+				return err
 			}
-			more = len(page) == accountPage
+			if more = len(page) == accountPage; more {
+				after = page[accountPage-1].id
+			}
 		}
+	}
+	return nil
+}
+
+// updatePage updates accounts with one commit.
+func updatePage(
+	ctx context.Context, db *sql.DB, log *slog.Logger, page []account,
+	set func(account) (statement string, value []byte, ok bool),
+) error {
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return fmt.Errorf("update users: %w", err)
+	}
+	defer tx.Rollback() //nolint:errcheck // after Commit there is nothing to roll back
+	for _, a := range page {
+		statement, value, ok := set(a)
+		if !ok {
+			continue
+		}
+		_, err := tx.ExecContext(ctx, statement, value, a.id)
+		if database.IsDuplicate(err) { // the statement alone is undone
+			log.Warn("an account looks like an older one or has the same mailbox; it stays as it is", "user", a.id)
+		} else if err != nil {
+			return fmt.Errorf("update user %d: %w", a.id, err)
+		}
+	}
+	if err := tx.Commit(); err != nil {
+		return fmt.Errorf("update users: %w", err)
 	}
 	return nil
 }
@@ -68,9 +88,14 @@ func look(a account) (string, []byte, bool) {
 	return "UPDATE users SET name_look = ? WHERE id = ?", hash[:], true
 }
 
+// emailKey is the key of an address. One that nobody could register any more is its
+// own key, so that it keeps nobody else from registering.
 func emailKey(a account) (string, []byte, bool) {
 	_, key, err := text.Email(a.email)
-	return "UPDATE users SET email_key = ? WHERE id = ?", []byte(key), err == nil && key != a.emailKey
+	if err != nil {
+		key = a.email
+	}
+	return "UPDATE users SET email_key = ? WHERE id = ?", []byte(key), key != a.emailKey
 }
 
 // accounts reads a page of users.

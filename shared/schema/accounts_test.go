@@ -17,6 +17,7 @@ func TestAccountsOfAnOlderRelease(t *testing.T) {
 		{"аnn", "аnn", "vİctim@example.org", "victim@example.org"}, // looks like the first
 		{"an\u3164", "an\u3164", "Jo@Bücher.example", "jo@bücher.example"},
 		{"bob", "bob", "jo@xn--bcher-kva.example", "jo@xn--bcher-kva.example"}, // the mailbox of the one before
+		{"kim", "kim", "\u212aim@b.c", "kim@b.c"},                              // the Kelvin sign: another mailbox
 	} {
 		const insert = "INSERT INTO users (id, name, name_key, email, email_key, password_hash, created_at)" +
 			" VALUES (?, ?, ?, ?, ?, '', 1)"
@@ -36,6 +37,7 @@ func TestAccountsOfAnOlderRelease(t *testing.T) {
 			{"", "vİctim@example.org"},
 			{"an\u3164", "jo@bücher.example"},
 			{"bob", "jo@xn--bcher-kva.example"},
+			{"kim", "\u212aim@b.c"},
 		} {
 			var look, key []byte
 			row := db.QueryRowContext(t.Context(), "SELECT name_look, email_key FROM users WHERE id = ?", i+1)

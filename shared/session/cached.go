@@ -23,6 +23,8 @@ const (
 	// Verify that read the row before the revocation and would cache it after it.
 	// Those end with their caller's deadline, within seconds.
 	tombstoneTime = time.Minute
+	// clockSkew is how far the clocks of two services may be apart.
+	clockSkew = 5 * time.Second
 )
 
 // cached remembers answers in Redis. A failure there is counted and is otherwise
@@ -69,6 +71,7 @@ type entry struct {
 	Name    string `json:"n"`
 	Device  string `json:"d"`
 	Expires int64  `json:"e"`
+	Written int64  `json:"w,omitempty"`
 	// MAC proves that a service wrote the rest for this token: who can write to Redis
 	// must not be able to log in.
 	MAC []byte `json:"m,omitempty"`
@@ -86,7 +89,10 @@ func (e entry) sign(key, hash []byte) []byte {
 
 const tombstone = "{}"
 
-var errForged = errors.New("the entry is not signed by a service")
+var (
+	errForged = errors.New("the entry is not signed by a service")
+	errOld    = errors.New("the entry is too old")
+)
 
 func key(hash []byte) string {
 	var b strings.Builder
@@ -97,7 +103,7 @@ func key(hash []byte) string {
 
 // get returns the remembered answer (nil if there is none, a zero Session for a
 // revocation) and whether Redis answered. Without a key nothing is remembered.
-func (c *cached) get(ctx context.Context, secret, hash []byte) (_ *Session, answered bool) {
+func (c *cached) get(ctx context.Context, secret, hash []byte, now time.Time) (_ *Session, answered bool) {
 	if c.rdb == nil || secret == nil {
 		return nil, false
 	}
@@ -111,6 +117,11 @@ func (c *cached) get(ctx context.Context, secret, hash []byte) (_ *Session, answ
 	}
 	if err == nil && e.ID != 0 && !hmac.Equal(e.MAC, e.sign(secret, hash)) {
 		err = errForged // or written by the release before, which signs nothing
+	}
+	// The age is checked here as well, because who can write to Redis could put an
+	// entry back after the session was ended.
+	if age := now.Sub(time.UnixMilli(e.Written)); err == nil && e.ID != 0 && (age > c.keep+clockSkew || age < -clockSkew) {
+		err = errOld
 	}
 	if err != nil {
 		if !errors.Is(err, redis.Nil) {
@@ -135,7 +146,10 @@ func (c *cached) put(ctx context.Context, secret, hash []byte, s Session, now ti
 	if c.rdb == nil || secret == nil || keep < time.Second {
 		return
 	}
-	e := entry{ID: s.ID, UserID: s.UserID, Name: s.UserName, Device: s.Device, Expires: s.ExpiresAt.UnixMilli()}
+	e := entry{
+		ID: s.ID, UserID: s.UserID, Name: s.UserName, Device: s.Device, Expires: s.ExpiresAt.UnixMilli(),
+		Written: now.UnixMilli(),
+	}
 	e.MAC = e.sign(secret, hash)
 	value, err := json.Marshal(e)
 	if err != nil {

@@ -204,7 +204,7 @@ func (s *Store) Verify(ctx context.Context, token []byte) (Session, error) {
 	hash := hashOf(token)
 	now := s.now()
 	secret := s.key(ctx)
-	remembered, answered := s.cache.get(ctx, secret, hash)
+	remembered, answered := s.cache.get(ctx, secret, hash, now)
 	if found := remembered; found != nil {
 		if found.ID == 0 {
 			return Session{}, errUnknown // a revocation

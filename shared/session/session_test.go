@@ -276,6 +276,13 @@ func TestAnEntryOfSomebodyElseLogsNobodyIn(t *testing.T) {
 	if _, err := session.NewStore(db, rdb).Verify(t.Context(), real); err != nil {
 		t.Errorf("what one service remembered, verified by another: %v", err)
 	}
+	// Put back later, it is too old.
+	if err := rdb.Set(t.Context(), keys[0], signed, time.Hour).Err(); err != nil {
+		t.Fatal(err)
+	}
+	later := func() time.Time { return time.Now().Add(2 * session.DefaultCacheTime) }
+	_, err = session.NewStore(db, rdb, session.WithClock(later)).Verify(t.Context(), real)
+	wantCode(t, "an old entry", err, errs.CodeUnauthenticated)
 }
 
 // A Redis that dies, hangs, or comes back with old answers logs nobody out, and

@@ -1,6 +1,7 @@
 package text
 
 import (
+	"net/mail"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -49,6 +50,27 @@ func Email(s string) (display, key string, err error) {
 		return bad("the address is too long")
 	}
 	return s, key, nil
+}
+
+// FindEmail is the key of an address that may have an account already: also of one
+// that an earlier release took and that nobody could register any more. That key is
+// the address itself, in small letters if it is ASCII.
+func FindEmail(s string) (key string, err error) {
+	_, key, err = Email(s)
+	if err == nil {
+		return key, nil
+	}
+	s = strings.TrimSpace(s)
+	if len(s) > MaxEmailBytes || !utf8.ValidString(s) {
+		return "", err
+	}
+	if a, parseErr := mail.ParseAddress(s); parseErr != nil || a.Address != s || a.Name != "" {
+		return "", err
+	}
+	if strings.ContainsFunc(s, func(r rune) bool { return r >= utf8.RuneSelf }) {
+		return s, nil
+	}
+	return strings.ToLower(s), nil
 }
 
 // MailTo is the address that mail is sent to: that of an account with the domain as

@@ -106,7 +106,8 @@ func FindName(s string) (display, key string, err error) {
 func Look(name string) [sha256.Size]byte {
 	fold := func(s string) string { return cases.Fold().String(confusable.Skeleton(s)) }
 	// Once more, because a capital letter and its small one look like different others.
-	return sha256.Sum256([]byte(fold(fold(name))))
+	// The capital i looks like an l and folds to an i, so these two are one letter.
+	return sha256.Sum256([]byte(strings.ReplaceAll(fold(fold(name)), "i", "l")))
 }
 
 // Password checks the length of a new password, and nothing else.

@@ -75,6 +75,7 @@ func TestNamesThatLookTheSame(t *testing.T) {
 		{"paypal", "раураӏ", "paypaI", "paypa1", "PAYPAL"},
 		{"bob0", "bobo", "bobO", "bоbo"},
 		{"modern", "rnodern"},
+		{"Ivan", "іvan", "ivan", "lvan", "Іvan"}, // the second and the last have a Ukrainian letter
 		{"Σοφια", "σοφια"},
 	} {
 		for _, other := range alike[1:] {
@@ -126,6 +127,21 @@ func TestKeysOfAddresses(t *testing.T) {
 	}
 	if key("sam@example.org") == key("\u017fam@example.org") {
 		t.Error("a letter beyond ASCII is folded into ASCII")
+	}
+	for _, c := range []struct{ in, key string }{ // found, though refused today
+		{"Ann@localhost", "ann@localhost"},
+		{"ann@my_host.example", "ann@my_host.example"},
+		{"Kim@b.c", "kim@b.c"},
+		{"\u212aim@b.c", "\u212aim@b.c"},
+	} {
+		if got, err := text.FindEmail(c.in); err != nil || got != c.key {
+			t.Errorf("FindEmail(%q) = %q, %v; want %q", c.in, got, err, c.key)
+		}
+	}
+	for _, in := range []string{"", "ann", "Ann <a@b.c>", "\xff@b.c", strings.Repeat("a", 300) + "@localhost"} {
+		if got, err := text.FindEmail(in); errs.CodeOf(err) != errs.CodeInvalid || got != "" {
+			t.Errorf("FindEmail(%q) = %q, %v; want it refused", in, got, err)
+		}
 	}
 	if got := text.MailTo("Ann@Bücher.example"); got != "Ann@xn--bcher-kva.example" {
 		t.Errorf("mail goes to %q", got)

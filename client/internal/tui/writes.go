@@ -227,7 +227,7 @@ func (m *Model) finish(ctx context.Context) error {
 				m.chats.identify(w.c, known.ID)
 			}
 			err := m.wrote(m.begin(w)(ctx))
-			if errors.Is(err, store.ErrStale) && m.catchUp() {
+			if errors.Is(err, store.ErrStale) && m.awaitReset(ctx) {
 				continue // it is a draft now
 			}
 			if errs = errors.Join(errs, err); errors.Is(err, store.ErrStale) {
@@ -236,6 +236,26 @@ func (m *Model) finish(ctx context.Context) error {
 		}
 	}
 	return errs
+}
+
+// resetTime is how long finish waits for a Reset that another window met first. A
+// client without a connection looks every quarter of a second.
+const resetTime = time.Second
+
+// awaitReset is catchUp for a Reset that the client has not noticed yet.
+func (m *Model) awaitReset(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, resetTime)
+	defer cancel()
+	poll := time.NewTicker(resetTime / 50)
+	defer poll.Stop()
+	for !m.catchUp() {
+		select {
+		case <-poll.C:
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return true
 }
 
 // catchUp handles a Reset that is still on its way, and says whether there was one.

@@ -110,6 +110,8 @@ func accountFlags(def gate.Config) []cli.Flag {
 				"(else the environment variable MSRCHAT_CODE_SECRET)",
 		},
 		limit("codes-per-address", def.Codes.PerAddress, "`LIMIT` of codes to one address for one IP address"),
+		limit("codes-per-address-and-client-long", def.Codes.PerAddressAndClientLong,
+			"`LIMIT` of codes to one address for one IP address in the long run"),
 		limit("codes-per-address-long", def.Codes.PerAddressLong, "`LIMIT` of codes to one address in the long run"),
 		limit("codes-per-client", def.Codes.PerClient, "`LIMIT` of codes requested by one IP address"),
 		limit("registrations-per-client", def.LogIns.RegistrationsPerClient,
@@ -186,7 +188,8 @@ func accounts(c *cli.Context, cfg *gate.Config) error {
 	cfg.Codes.Tries = c.Int("code-tries")
 	for name, into := range map[string]*gate.Limit{
 		"codes-per-address": &cfg.Codes.PerAddress, "codes-per-address-long": &cfg.Codes.PerAddressLong,
-		"codes-per-client": &cfg.Codes.PerClient, "registrations-per-client": &cfg.LogIns.RegistrationsPerClient,
+		"codes-per-address-and-client-long": &cfg.Codes.PerAddressAndClientLong,
+		"codes-per-client":                  &cfg.Codes.PerClient, "registrations-per-client": &cfg.LogIns.RegistrationsPerClient,
 		"logins-per-account-and-client": &cfg.LogIns.PerAccountAndClient,
 		"logins-per-account":            &cfg.LogIns.PerAccount, "logins-per-client": &cfg.LogIns.PerClient,
 	} {

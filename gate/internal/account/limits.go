@@ -10,13 +10,14 @@ import (
 
 // Rules limit what could be abused. A rule with a zero count allows everything.
 type Rules struct {
-	// CodePause is the least time between two codes to one address for one client.
+	// CodePause is the least time between two codes to one address.
 	CodePause time.Duration
-	// Codes sent to one address for one client, to one address in the long run for
-	// anybody, and requested by one client.
-	CodesPerAddress     limit.Rule
-	CodesPerAddressLong limit.Rule
-	CodesPerClient      limit.Rule
+	// Codes sent to one address for one client, in the short and in the long run, to one
+	// address for anybody, and requested by one client.
+	CodesPerAddress              limit.Rule
+	CodesPerAddressAndClientLong limit.Rule
+	CodesPerAddressLong          limit.Rule
+	CodesPerClient               limit.Rule
 	// Attempts to register by one client.
 	RegistrationsPerClient limit.Rule
 	// Log-ins that failed: of one account by one client, of one account by
@@ -66,8 +67,9 @@ func (s *Service) codeClaims(client netip.Addr, email string) []claim {
 			"code-client", network, s.rules.CodesPerClient,
 			"too many codes were requested from your network; try again later",
 		},
-		{"code-pause", own, pause, "a code was sent to this address a moment ago; wait before you request another"},
+		{"code-pause", email, pause, "a code was sent to this address a moment ago; wait before you request another"},
 		{"code-address", own, s.rules.CodesPerAddress, toAddress},
+		{"code-address-client-long", own, s.rules.CodesPerAddressAndClientLong, toAddress},
 		{"code-address-long", email, s.rules.CodesPerAddressLong, toAddress},
 	}
 }
@@ -83,19 +85,16 @@ func (s *Service) registrationClaims(client netip.Addr) []claim {
 
 // logInClaims are for one log-in. What counts is what was given, a name or an
 // address: if both counted as the account, the limit of one would show that the
-// other is of the same account. Where the owner has logged in before, what others
-// guess elsewhere does not count.
-func (s *Service) logInClaims(ctx context.Context, network, key string) []claim {
+// other is of the same account.
+func (s *Service) logInClaims(client netip.Addr, key string) []claim {
+	network := limit.Network(client)
 	const perAccount = "too many log-ins with a wrong password; try again later"
-	claims := []claim{
+	return []claim{
 		{
 			"login-client", network, s.rules.LogInsPerClient,
 			"too many log-ins with wrong passwords came from your network; try again later",
 		},
 		{"login-account-client", network + " " + key, s.rules.LogInsPerAccountAndClient, perAccount},
+		{"login-account", key, s.rules.LogInsPerAccount, perAccount},
 	}
-	if !s.known.Has(ctx, key, network) {
-		claims = append(claims, claim{"login-account", key, s.rules.LogInsPerAccount, perAccount})
-	}
-	return claims
 }

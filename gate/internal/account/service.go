@@ -26,7 +26,6 @@ type Parts struct {
 	Store     *Store
 	Codes     *code.Store
 	Limits    *limit.Limiter
-	Known     *limit.Known
 	Passwords *password.Hasher
 	Mail      Mailer
 	Sessions  *session.Store
@@ -42,7 +41,6 @@ type Service struct {
 	store     *Store
 	codes     *code.Store
 	limits    *limit.Limiter
-	known     *limit.Known
 	passwords *password.Hasher
 	mail      Mailer
 	sessions  *session.Store
@@ -54,7 +52,7 @@ type Service struct {
 // NewService returns a service over its parts.
 func NewService(p Parts) *Service {
 	return &Service{
-		store: p.Store, codes: p.Codes, limits: p.Limits, known: p.Known, passwords: p.Passwords, mail: p.Mail,
+		store: p.Store, codes: p.Codes, limits: p.Limits, passwords: p.Passwords, mail: p.Mail,
 		sessions: p.Sessions, rules: p.Rules, lifetime: p.CodeLifetime, log: p.Log,
 	}
 }
@@ -159,9 +157,6 @@ func (s *Service) Register(ctx context.Context, client netip.Addr, r Registratio
 		s.log.WarnContext(ctx, "code not marked as used", "user", made.ID, "err", err)
 	}
 	s.log.InfoContext(ctx, "account registered", "user", made.ID)
-	for _, key := range []string{nameKey(name.key), emailKey(email.key)} {
-		s.known.Add(ctx, key, limit.Network(client))
-	}
 	return s.logIn(ctx, made, r.Device)
 }
 
@@ -185,8 +180,7 @@ func (s *Service) LogIn(ctx context.Context, client netip.Addr, c Credentials) (
 	if err != nil {
 		return LoggedIn{}, err
 	}
-	network := limit.Network(client)
-	refund, err := s.takeAll(ctx, s.logInClaims(ctx, network, key))
+	refund, err := s.takeAll(ctx, s.logInClaims(client, key))
 	if err != nil {
 		return LoggedIn{}, err
 	}
@@ -199,16 +193,11 @@ func (s *Service) LogIn(ctx context.Context, client netip.Addr, c Credentials) (
 		return LoggedIn{}, errWrong
 	}
 	refund() // only failures count
-	s.known.Add(ctx, key, network)
 	if stale {
 		s.rehash(ctx, found, c.Password)
 	}
 	return s.logIn(ctx, found, c.Device)
 }
-
-// nameKey and emailKey are the keys of what was given, for the limits.
-func nameKey(key string) string  { return "name " + key }
-func emailKey(key string) string { return "email " + key }
 
 // find returns the account (an empty one if there is none) and its key for the
 // limits.
@@ -221,13 +210,13 @@ func (s *Service) find(ctx context.Context, c Credentials) (found Account, key s
 			return Account{}, "", err
 		}
 		found, err = s.store.byName(ctx, key)
-		key = nameKey(key)
+		key = "name " + key
 	case c.Email != "":
-		if _, key, err = text.Email(c.Email); err != nil {
+		if key, err = text.FindEmail(c.Email); err != nil {
 			return Account{}, "", err
 		}
 		found, err = s.store.byEmail(ctx, key)
-		key = emailKey(key)
+		key = "email " + key
 	default:
 		return Account{}, "", errs.New(errs.CodeInvalid, "a name or an address is missing")
 	}
