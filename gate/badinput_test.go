@@ -79,7 +79,8 @@ func TestBadBodies(t *testing.T) {
 func TestAnotherContentType(t *testing.T) {
 	h := open(t, nil)
 	for _, ct := range []string{
-		"", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "application/" + secret,
+		"", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x",
+		"application/" + secret,
 	} {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, h.url+"/v1/codes",
 			strings.NewReader(`{"email":"a@example.org","purpose":"register"}`))

@@ -120,7 +120,8 @@ func (c *cached) get(ctx context.Context, secret, hash []byte, now time.Time) (_
 	}
 	// The age is checked here as well, because who can write to Redis could put an
 	// entry back after the session was ended.
-	if age := now.Sub(time.UnixMilli(e.Written)); err == nil && e.ID != 0 && (age > c.keep+clockSkew || age < -clockSkew) {
+	age := now.Sub(time.UnixMilli(e.Written))
+	if err == nil && e.ID != 0 && (age > c.keep+clockSkew || age < -clockSkew) {
 		err = errOld
 	}
 	if err != nil {

@@ -189,9 +189,10 @@ func accounts(c *cli.Context, cfg *gate.Config) error {
 	for name, into := range map[string]*gate.Limit{
 		"codes-per-address": &cfg.Codes.PerAddress, "codes-per-address-long": &cfg.Codes.PerAddressLong,
 		"codes-per-address-and-client-long": &cfg.Codes.PerAddressAndClientLong,
-		"codes-per-client":                  &cfg.Codes.PerClient, "registrations-per-client": &cfg.LogIns.RegistrationsPerClient,
-		"logins-per-account-and-client": &cfg.LogIns.PerAccountAndClient,
-		"logins-per-account":            &cfg.LogIns.PerAccount, "logins-per-client": &cfg.LogIns.PerClient,
+		"codes-per-client":                  &cfg.Codes.PerClient,
+		"registrations-per-client":          &cfg.LogIns.RegistrationsPerClient,
+		"logins-per-account-and-client":     &cfg.LogIns.PerAccountAndClient,
+		"logins-per-account":                &cfg.LogIns.PerAccount, "logins-per-client": &cfg.LogIns.PerClient,
 	} {
 		limit, ok := c.Generic(name).(*gate.Limit)
 		if !ok {
