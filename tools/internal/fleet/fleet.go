@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -116,7 +117,7 @@ func (f *Fleet) holder(port int) (taken, ours bool, who string) {
 // another checkout's answers there in the same way.
 func (f *Fleet) foreign() error {
 	for _, port := range []int{f.ports.NomadHTTP(), f.ports.ConsulHTTP()} {
-		if taken, ours, who := f.holder(port); taken && !ours {
+		if taken, ours, who := f.holder(port); taken && !ours && !f.isAgent(port) {
 			if who == "" {
 				who = "another user's program"
 			}
@@ -124,6 +125,15 @@ func (f *Fleet) foreign() error {
 		}
 	}
 	return nil
+}
+
+// isAgent says whether an agent that this fleet started listens on a port.
+func (f *Fleet) isAgent(port int) bool {
+	_, listening, _ := process.Listening(port)
+	return slices.ContainsFunc(f.agents(""), func(a agent.Agent) bool {
+		p, ok, err := a.Process()
+		return err == nil && ok && p.PID == listening.PID
+	})
 }
 
 // Consul is a client of this fleet's Consul.

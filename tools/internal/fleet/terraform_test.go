@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/msrchat/msrchat/tools/internal/process"
 	"github.com/msrchat/msrchat/tools/internal/state"
 )
 
@@ -46,7 +47,18 @@ func TestSecretsAreThoseThatNomadHolds(t *testing.T) {
 			base := freeBase(t)
 			fakeNomad(t, base, test.status, test.body)
 			var out bytes.Buffer
-			if err := open(t, openState(t), base, &out).Secrets(t.Context()); err != nil {
+			dir := openState(t)
+			if err := open(t, dir, base, &out).Secrets(t.Context()); err == nil || out.Len() > 0 {
+				t.Errorf("those of another fleet's Nomad: %v\n%s", err, &out)
+			}
+			self, _ := process.Find(os.Getpid())
+			if err := os.MkdirAll(dir.Run(), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := process.Record(filepath.Join(dir.Run(), "nomad.pid"), self); err != nil {
+				t.Fatal(err)
+			}
+			if err := open(t, dir, base, &out).Secrets(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			if got := strings.TrimSpace(out.String()); got != test.want {
