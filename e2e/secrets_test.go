@@ -13,12 +13,12 @@ import (
 	"github.com/msrchat/msrchat/e2e/fleet"
 )
 
-// anyTextIsASecret gives the databases passwords with characters that mean something
-// in SQL, in Redis's configuration, in environment files and in templates, starts
-// everything again, and registers somebody. The second time the passwords end with a
-// newline, as those that were read from a file do.
-func anyTextIsASecret(t *testing.T, f *fleet.Fleet) {
-	t.Helper()
+// The databases' passwords get characters that mean something in SQL, in Redis's
+// configuration, in environment files and in templates; everything is started again,
+// and somebody registers. The second time the passwords end with a newline, as those
+// that were read from a file do.
+func TestAnyTextIsASecret(t *testing.T) {
+	f := fleet.Up(t)
 	const password = " a#b $c \"d\" it's x\\y\\\\z\nw {{ v }} ${u} <é> "
 	for _, step := range []struct{ name, written string }{
 		{"cyd", password},
@@ -26,7 +26,7 @@ func anyTextIsASecret(t *testing.T, f *fleet.Fleet) {
 	} {
 		setSecrets(t, f, step.written)
 		for _, service := range []string{"mysql", "redis", "chat", "gate"} {
-			restart := []string{"job", "restart", "-yes", "-reschedule", "-batch-size=100%", service}
+			restart := []string{"job", "restart", "-yes", "-reschedule", service}
 			if out, err := f.NomadCLI(t.Context(), restart...); err != nil {
 				t.Fatalf("restart %s: %v\n%s", service, err, out)
 			}
