@@ -81,15 +81,26 @@ func one(ctx context.Context, q querier, id uint64) (*store.Conversation, error)
 
 // Conversation implements store.Log.
 func (s *Store) Conversation(ctx context.Context, id uint64) (store.Conversation, bool, error) {
-	at, err := moved(ctx, s.db, id)
-	if err != nil {
-		return store.Conversation{}, false, err
+	// Another process may move it between the two reads: then the second try finds
+	// where it went.
+	for range 2 {
+		at, err := moved(ctx, s.db, id)
+		if err != nil {
+			return store.Conversation{}, false, err
+		}
+		c, err := one(ctx, s.db, at)
+		if err != nil || c != nil {
+			return orZero(c), c != nil, err
+		}
 	}
-	c, err := one(ctx, s.db, at)
-	if err != nil || c == nil {
-		return store.Conversation{}, false, err
+	return store.Conversation{}, false, nil
+}
+
+func orZero(c *store.Conversation) store.Conversation {
+	if c == nil {
+		return store.Conversation{}
 	}
-	return *c, true, nil
+	return *c
 }
 
 // moved is where a conversation is now.

@@ -141,3 +141,35 @@ func TestAFileFromTheFutureAndAForeignFileAreRefused(t *testing.T) {
 		t.Error("a foreign file was opened")
 	}
 }
+
+// While another process moves a provisional conversation it is found at every moment,
+// before or after: a message in it must not be taken for one to nobody.
+func TestAConversationThatMovesIsAlwaysFound(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "store.db")
+	reader, mover := open(t, path, 17), open(t, path, 17)
+	if _, err := reader.Begin(t.Context(), 1); err != nil {
+		t.Fatal(err)
+	}
+	for i := range uint64(60) {
+		name := fmt.Sprint("person", i)
+		at, err := reader.Contact(t.Context(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		moved := make(chan error, 1)
+		go func() {
+			moved <- mover.Resolve(t.Context(), 1, store.PeerKey(name), store.Conversation{
+				ID: i + 1, Peer: store.Peer{ID: i + 100, Name: name},
+			})
+		}()
+		for now := at; now.ID == at.ID; {
+			var there bool
+			if now, there, err = reader.Conversation(t.Context(), at.ID); err != nil || !there {
+				t.Fatalf("conversation with %s: there %v, %v", name, there, err)
+			}
+		}
+		if err := <-moved; err != nil {
+			t.Fatal(err)
+		}
+	}
+}
