@@ -4,6 +4,8 @@
 package kind
 
 import (
+	"slices"
+
 	"github.com/msrchat/msrchat/shared/content"
 	"github.com/msrchat/msrchat/shared/errs"
 	"github.com/msrchat/msrchat/shared/text"
@@ -43,12 +45,18 @@ func Of(number uint32) (Kind, error) {
 	if number == 0 {
 		number = Text
 	}
-	for _, k := range table {
-		if uint32(k.Number) == number {
-			return k, nil
-		}
+	if k, ok := find(number); ok {
+		return k, nil
 	}
 	return Kind{}, errUnknown
+}
+
+func find(number uint32) (Kind, bool) {
+	i := slices.IndexFunc(table, func(k Kind) bool { return uint32(k.Number) == number })
+	if i < 0 {
+		return Kind{}, false
+	}
+	return table[i], true
 }
 
 var errTooLong = errs.New(errs.CodeTooLarge, "the content is longer than %d bytes", text.MaxMessageBytes).In("body")
@@ -59,10 +67,8 @@ func CheckRelayed(number uint32, body []byte) error {
 	if len(body) > text.MaxMessageBytes {
 		return errTooLong
 	}
-	for _, k := range table {
-		if uint32(k.Number) == number {
-			return k.Check(body)
-		}
+	if k, ok := find(number); ok {
+		return k.Check(body)
 	}
 	return nil
 }
