@@ -136,7 +136,7 @@ func (f *fleet) person() person {
 		f.t.Fatal(err)
 	}
 	p.id = uint64(id)
-	if p.token, p.sess, err = f.sessions.Create(f.t.Context(), p.id, "test"); err != nil {
+	if p.token, p.sess, err = f.sessions.Create(f.t.Context(), p.id, "test", ""); err != nil {
 		f.t.Fatal(err)
 	}
 	return p

@@ -112,7 +112,7 @@ type Codes struct {
 	// Pause is the least time between two codes to one address.
 	Pause time.Duration
 
-	// A client is an IPv4 address or an IPv6 /64.
+	// A client is an IPv4 address or an IPv6 /56.
 	PerAddress              Limit // by one client
 	PerAddressAndClientLong Limit
 	PerAddressLong          Limit // by anybody
@@ -120,7 +120,7 @@ type Codes struct {
 }
 
 // LogIns are limits of log-ins with a wrong password, and of attempts to
-// register. A client is an IPv4 address or an IPv6 /64.
+// register. A client is an IPv4 address or an IPv6 /56.
 type LogIns struct {
 	PerAccountAndClient    Limit
 	PerAccount             Limit
@@ -180,7 +180,10 @@ func Defaults() Config {
 		// lane. About 25 ms on one core.
 		Passwords: Passwords{
 			MemoryKiB: 19456, Passes: 2, Lanes: 1,
-			AtOnce: runtime.NumCPU(), Waiting: 64, Wait: 2 * time.Second,
+			AtOnce: runtime.NumCPU(),
+			// Less than the request's ten seconds. In that time two cores hash some six
+			// hundred.
+			Waiting: 512, Wait: 8 * time.Second,
 		},
 		SessionLifetime: 90 * 24 * time.Hour,
 		// Below the 20 s between the Nomad job's SIGTERM and SIGKILL.

@@ -112,11 +112,18 @@ func Device(name string) error {
 }
 
 // Create logs a user in on a device and returns the token, which is stored
-// nowhere. It revokes older sessions of that user on that device. An unknown
+// nowhere. network is where the user logs in from, empty if that is unknown; see
+// Known. It revokes older sessions of that user on that device. An unknown
 // user is not_found, a wrong device name invalid, a database that is away
 // unavailable.
-func (s *Store) Create(ctx context.Context, userID uint64, device string) (token []byte, _ Session, err error) {
+func (s *Store) Create(
+	ctx context.Context, userID uint64, device, network string,
+) (token []byte, _ Session, err error) {
 	if err := Device(device); err != nil {
+		return nil, Session{}, err
+	}
+	from, err := s.networkID(ctx, network)
+	if err != nil {
 		return nil, Session{}, err
 	}
 	token, hash := NewToken()
@@ -125,7 +132,7 @@ func (s *Store) Create(ctx context.Context, userID uint64, device string) (token
 	// The user's row is locked first, so that log-ins of one user take turns and
 	// cannot deadlock. Contention is left with other transactions on that row.
 	for range 3 {
-		created, replaced, err = s.insert(ctx, userID, device, hash)
+		created, replaced, err = s.insert(ctx, userID, device, from, hash)
 		if !database.IsContention(err) {
 			break
 		}
@@ -138,7 +145,7 @@ func (s *Store) Create(ctx context.Context, userID uint64, device string) (token
 }
 
 func (s *Store) insert(
-	ctx context.Context, userID uint64, device string, hash []byte,
+	ctx context.Context, userID uint64, device string, from, hash []byte,
 ) (_ Session, replaced [][]byte, err error) {
 	tx, err := s.db.BeginTx(ctx, nil)
 	if err != nil {
@@ -165,8 +172,8 @@ func (s *Store) insert(
 		}
 	}
 	res, err := tx.ExecContext(ctx,
-		"INSERT INTO sessions (token_hash, user_id, device, created_at, expires_at) VALUES (?, ?, ?, ?, ?)",
-		hash, userID, device, now.UnixMilli(), made.ExpiresAt.UnixMilli())
+		"INSERT INTO sessions (token_hash, user_id, device, network, created_at, expires_at) VALUES (?, ?, ?, ?, ?, ?)",
+		hash, userID, device, from, now.UnixMilli(), made.ExpiresAt.UnixMilli())
 	if err != nil {
 		return Session{}, nil, err
 	}
@@ -203,7 +210,7 @@ func (s *Store) Verify(ctx context.Context, token []byte) (Session, error) {
 	}
 	hash := hashOf(token)
 	now := s.now()
-	secret := s.key(ctx)
+	secret, _ := s.key(ctx) // without it nothing is remembered
 	remembered, answered := s.cache.get(ctx, secret, hash, now)
 	if found := remembered; found != nil {
 		if found.ID == 0 {
@@ -239,27 +246,27 @@ func (s *Store) Verify(ctx context.Context, token []byte) (Session, error) {
 	return found, nil
 }
 
-// key returns the secret that signs what is remembered, which all services read from
-// the database; nil if that is away.
-func (s *Store) key(ctx context.Context) []byte {
+// key returns the secret of all services, which they read from the database. It signs
+// what is remembered and hides networks. The error is that of the database.
+func (s *Store) key(ctx context.Context) ([]byte, error) {
 	if secret := s.secret.Load(); secret != nil {
-		return *secret
-	}
-	if s.cache.rdb == nil {
-		return nil
+		return *secret, nil
 	}
 	fresh, _ := NewToken()
 	const write = "INSERT IGNORE INTO facts (name, value) VALUES ('session_key', ?)"
 	if _, err := s.db.ExecContext(ctx, write, fresh); err != nil {
-		return nil
+		return nil, outage(fmt.Errorf("write the session key: %w", err))
 	}
 	var secret []byte // the first one that was written, by whichever service
 	err := s.db.QueryRowContext(ctx, "SELECT value FROM facts WHERE name = 'session_key'").Scan(&secret)
-	if err != nil || len(secret) != len(fresh) {
-		return nil
+	switch {
+	case err != nil:
+		return nil, outage(fmt.Errorf("read the session key: %w", err))
+	case len(secret) != len(fresh):
+		return nil, fmt.Errorf("the session key has %d bytes, want %d", len(secret), len(fresh))
 	}
 	s.secret.Store(&secret)
-	return secret
+	return secret, nil
 }
 
 // Both say what to do, and do not tell an unknown token from a revoked one.

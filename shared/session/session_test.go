@@ -70,7 +70,7 @@ func openRedis(t *testing.T, addr string) redis.UniversalClient {
 
 func create(t *testing.T, s *session.Store, user uint64, device string) ([]byte, session.Session) {
 	t.Helper()
-	token, made, err := s.Create(t.Context(), user, device)
+	token, made, err := s.Create(t.Context(), user, device, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -200,10 +200,10 @@ func contract(t *testing.T, db *sql.DB, rdb redis.UniversalClient, user uint64, 
 		t.Errorf("an expired session is live: %v, %v", gone, err)
 	}
 
-	_, _, err = s.Create(ctx, 1<<60, "laptop")
+	_, _, err = s.Create(ctx, 1<<60, "laptop", "")
 	wantCode(t, "unknown user", err, errs.CodeNotFound)
 	for _, device := range []string{"", "a\x00b", "a\u202eb", "\xff", strings.Repeat("长", 129)} {
-		_, _, err := s.Create(ctx, user, device)
+		_, _, err := s.Create(ctx, user, device, "")
 		wantCode(t, fmt.Sprintf("device %q", device), err, errs.CodeInvalid)
 	}
 }
@@ -345,7 +345,7 @@ func TestTheDatabaseGoes(t *testing.T) {
 	_, err = s.Revoked(t.Context(), []uint64{made.ID})
 	wantCode(t, "revoked", err, errs.CodeUnavailable)
 	wantCode(t, "revoke", s.Revoke(t.Context(), made.ID), errs.CodeUnavailable)
-	_, _, err = s.Create(t.Context(), user, "tablet")
+	_, _, err = s.Create(t.Context(), user, "tablet", "")
 	wantCode(t, "create", err, errs.CodeUnavailable)
 }
 
@@ -407,7 +407,7 @@ func TestLogInsOnOneDeviceAtOnceLeaveOne(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range 24 {
 		wg.Go(func() {
-			if _, _, err := s.Create(t.Context(), []uint64{user, other}[i%2], "laptop"); err != nil {
+			if _, _, err := s.Create(t.Context(), []uint64{user, other}[i%2], "laptop", ""); err != nil {
 				t.Errorf("create: %v", err)
 			}
 		})
