@@ -11,6 +11,7 @@ import (
 
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
 	"github.com/msrchat/msrchat/shared/cache"
+	"github.com/msrchat/msrchat/shared/certificate"
 	"github.com/msrchat/msrchat/shared/database"
 
 	"github.com/msrchat/msrchat/chat/internal/fence"
@@ -36,8 +37,9 @@ type Config struct {
 	// grpc.health.v1, HTTP metrics and probes.
 	Client, Relay, Health, HTTP Listener
 	// TLSServerName is the name in the certificate that clients see; empty means
-	// no TLS.
+	// no TLS. Without Certificate a proxy in front speaks TLS.
 	TLSServerName string
+	Certificate   certificate.Files
 	Database      database.Config
 	Redis         cache.Config
 	ConsulAddr    string
@@ -143,7 +145,11 @@ func (c Config) Validate() error {
 	if c.Heartbeat != 0 && (c.Heartbeat < 100*time.Millisecond || c.Heartbeat > 10*time.Minute) {
 		problem("the heartbeat must be between 100ms and 10m")
 	}
-	return errors.Join(append(problems, c.Database.Validate(), c.Redis.Validate())...)
+	if !c.Certificate.Empty() && c.TLSServerName == "" {
+		problem("the certificate needs the name that clients verify")
+	}
+	problems = append(problems, c.Certificate.Validate(), c.Database.Validate(), c.Redis.Validate())
+	return errors.Join(problems...)
 }
 
 // listeners are the ports by name.

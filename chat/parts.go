@@ -169,6 +169,7 @@ func (s *Server) buildClients(dir *directory.Directory) {
 		Heartbeat:       s.cfg.Heartbeat,
 		Capacity:        s.cfg.Capacity,
 		Handshaking:     s.handshaking,
+		TLS:             s.tls,
 		Epoch:           s.epoch.Load,
 		Sessions:        s.sessions,
 		Directory:       dir,

@@ -3,12 +3,15 @@ package chat
 import (
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"database/sql"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
+	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -22,6 +25,7 @@ import (
 	relayv1 "github.com/msrchat/msrchat/proto/msrchat/relay/v1"
 	statusv1 "github.com/msrchat/msrchat/proto/msrchat/status/v1"
 	"github.com/msrchat/msrchat/shared/admin"
+	"github.com/msrchat/msrchat/shared/certificate"
 	"github.com/msrchat/msrchat/shared/discovery"
 	"github.com/msrchat/msrchat/shared/lifecycle"
 	"github.com/msrchat/msrchat/shared/process"
@@ -52,6 +56,9 @@ type Server struct {
 	started     time.Time
 	listeners   map[string]net.Listener
 	registry    *prometheus.Registry
+
+	certificate *certificate.Certificate // nil without TLS
+	tls         *tls.Config
 
 	db     *sql.DB
 	redis  redis.UniversalClient
@@ -87,13 +94,17 @@ func New(cfg Config, log *slog.Logger) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	capacity, handshaking, err := cfg.places(files)
+	memory := debug.SetMemoryLimit(-1) // GOMEMLIMIT; this only asks
+	if memory == math.MaxInt64 {
+		memory = 0
+	}
+	capacity, handshaking, err := cfg.places(files, memory)
 	if err != nil {
 		return nil, err
 	}
 	if capacity < cfg.Capacity {
-		log.Warn("capacity lowered to fit the limit of open files",
-			"capacity", capacity, "configured", cfg.Capacity, "open_files", files)
+		log.Warn("capacity lowered to fit the limits of open files and memory",
+			"capacity", capacity, "configured", cfg.Capacity, "open_files", files, "memory_mib", memory>>20)
 		cfg.Capacity = capacity
 	}
 	s := &Server{
@@ -104,6 +115,9 @@ func New(cfg Config, log *slog.Logger) (*Server, error) {
 		hub:         hub.New(),
 		listeners:   make(map[string]net.Listener),
 		registry:    admin.NewRegistry(),
+	}
+	if err := s.loadCertificate(); err != nil {
+		return nil, err
 	}
 	var boot [8]byte
 	rand.Read(boot[:])
@@ -187,6 +201,10 @@ func (s *Server) serve(ctx context.Context) error {
 	g.Go("fence", s.fence.Run)
 	g.Go("sessions", s.checkSessions)
 	g.Go("memory", func(ctx context.Context) error { return memory.Trim(ctx, s.work) })
+	if s.certificate != nil {
+		g.Go("certificate", s.certificate.Run)
+		g.Go("tickets", s.renewTickets)
+	}
 	g.Go("reports", func(ctx context.Context) error { return s.reporter.Run(ctx, s.watchStatus) })
 	g.Go("clients", s.conns.Serve)
 	g.OnStop("drain", s.leave)

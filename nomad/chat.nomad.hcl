@@ -173,6 +173,10 @@ variable "min_healthy_time" {
 }
 
 locals {
+  # MiB that the program may use: its bounds, all full at once, and 16 KiB for each
+  # connection (chat/places.go).
+  go_memory = 260 + ceil(var.capacity / 64)
+
   release = var.release != "" ? var.release : regex_replace(var.bin_dir, "^.*/", "")
 }
 
@@ -369,6 +373,7 @@ job "chat" {
         MSRCHAT_MYSQL_USER       = var.mysql_user
         MSRCHAT_REDIS_ADDR       = var.redis_addr
         MSRCHAT_CAPACITY         = var.capacity
+        GOMEMLIMIT               = "${local.go_memory}MiB"
         MSRCHAT_HEARTBEAT        = var.heartbeat
         MSRCHAT_DRAIN            = var.drain
         MSRCHAT_DRAIN_RATE       = var.drain_rate
@@ -391,7 +396,7 @@ job "chat" {
 
       resources {
         cpu    = 200
-        memory = 256 # about 6 KiB for each of 18,200 connections, and the program
+        memory = ceil(local.go_memory / 0.9) # 606 for 18,200 connections; GOMEMLIMIT is a soft limit
       }
 
       logs {
@@ -451,6 +456,7 @@ job "chat" {
           MSRCHAT_PROBE_MESSAGES = var.probe_messages
           MSRCHAT_PROBE_RATE     = var.probe_rate
           MSRCHAT_PROBE_EVERY    = var.probe_every
+          GOMEMLIMIT             = "86MiB" # nine tenths of the task's
         }
 
         template {

@@ -246,29 +246,6 @@ func (s *Store) Verify(ctx context.Context, token []byte) (Session, error) {
 	return found, nil
 }
 
-// key returns the secret of all services, which they read from the database. It signs
-// what is remembered and hides networks. The error is that of the database.
-func (s *Store) key(ctx context.Context) ([]byte, error) {
-	if secret := s.secret.Load(); secret != nil {
-		return *secret, nil
-	}
-	fresh, _ := NewToken()
-	const write = "INSERT IGNORE INTO facts (name, value) VALUES ('session_key', ?)"
-	if _, err := s.db.ExecContext(ctx, write, fresh); err != nil {
-		return nil, outage(fmt.Errorf("write the session key: %w", err))
-	}
-	var secret []byte // the first one that was written, by whichever service
-	err := s.db.QueryRowContext(ctx, "SELECT value FROM facts WHERE name = 'session_key'").Scan(&secret)
-	switch {
-	case err != nil:
-		return nil, outage(fmt.Errorf("read the session key: %w", err))
-	case len(secret) != len(fresh):
-		return nil, fmt.Errorf("the session key has %d bytes, want %d", len(secret), len(fresh))
-	}
-	s.secret.Store(&secret)
-	return secret, nil
-}
-
 // Both say what to do, and do not tell an unknown token from a revoked one.
 var (
 	errUnknown = errs.New(errs.CodeUnauthenticated, "this session does not exist or has been ended; log in again")

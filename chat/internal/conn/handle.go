@@ -15,8 +15,9 @@ import (
 // handler serves one kind of request.
 type handler struct {
 	// waits: it may wait for the database, at most requestTimeout. Meanwhile the
-	// client gets Pongs.
-	waits bool
+	// client gets Pongs. page: its answer may be long, so it also waits until the client
+	// has read those before.
+	waits, page bool
 	// serve answers the request, now or later, or returns why it is refused.
 	serve func(c *Conn, ctx context.Context, f *chatv1.ClientFrame) error
 }
@@ -27,10 +28,10 @@ var handlers = map[protoreflect.FieldNumber]handler{
 	3: {serve: (*Conn).ping},
 	4: {serve: (*Conn).send},
 	5: {waits: true, serve: (*Conn).openDirect},
-	6: {waits: true, serve: (*Conn).history},
-	7: {waits: true, serve: (*Conn).listConversations},
+	6: {waits: true, page: true, serve: (*Conn).history},
+	7: {waits: true, page: true, serve: (*Conn).listConversations},
 	8: {waits: true, serve: (*Conn).setOwnState},
-	9: {waits: true, serve: (*Conn).readOwnStates},
+	9: {waits: true, page: true, serve: (*Conn).readOwnStates},
 }
 
 // requests is the oneof of ClientFrame.
@@ -66,7 +67,7 @@ func (c *Conn) handle(ctx context.Context, f *chatv1.ClientFrame) error {
 	case !ok:
 		err = errUnknownRequest
 	case h.waits:
-		err = c.wait(ctx, func(ctx context.Context) error { return h.serve(c, ctx, f) })
+		err = c.wait(ctx, h.page, func(ctx context.Context) error { return h.serve(c, ctx, f) })
 	default:
 		err = h.serve(c, ctx, f)
 	}
@@ -85,13 +86,37 @@ func pong() *chatv1.ServerFrame {
 	return &chatv1.ServerFrame{Body: &chatv1.ServerFrame_Pong{Pong: &chatv1.Pong{}}}
 }
 
-// wait runs fn, which may wait for the database, for at most requestTimeout and
-// sends Pongs meanwhile.
-func (c *Conn) wait(ctx context.Context, fn func(context.Context) error) error {
+// waitMemory is about what a request holds while it waits: stacks and timers.
+const waitMemory = 16 << 10
+
+var (
+	errHoldsTooMuch = errs.New(errs.CodeExhausted,
+		"your connections wait for too many answers, or do not read those they got").Retry(time.Second)
+	errTooManyWait = errs.New(errs.CodeExhausted, "too many requests wait for the database").Retry(time.Second)
+)
+
+// wait runs fn, which may wait for the database, when it is this user's turn, for at
+// most requestTimeout, and sends Pongs meanwhile. Of all who wait those go first who had
+// the fewest turns lately.
+func (c *Conn) wait(ctx context.Context, page bool, fn func(context.Context) error) error {
+	if !c.in.take(waitMemory) {
+		return errHoldsTooMuch
+	}
+	defer c.in.give(waitMemory)
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	every := min(keepAliveInterval, c.server.opts.Heartbeat/2)
 	defer time.AfterFunc(every, func() { c.keepAlive(ctx, every) }).Stop()
+	if page {
+		if err := c.out.waitRead(ctx); err != nil || !c.out.share.Room(maxPageBytes) {
+			return errHoldsTooMuch
+		}
+	}
+	turn, err := c.server.requests.Enter(ctx, c.session.UserID)
+	if err != nil {
+		return errTooManyWait
+	}
+	defer turn.End(false)
 	return fn(ctx)
 }
 

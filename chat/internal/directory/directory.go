@@ -35,11 +35,12 @@ type Directory struct {
 	// own reads the heads of users who connect.
 	own     *batch.Batcher[uint64, []*chatv1.Head]
 	members *member.Index
+	lookups *lookups
 }
 
 // New returns a directory on a database.
 func New(db *sql.DB, members *member.Index) *Directory {
-	d := &Directory{db: db, members: members}
+	d := &Directory{db: db, members: members, lookups: newLookups()}
 	d.own = batch.New(maxTogether, headsLimit, func(ctx context.Context, users []uint64) ([][]*chatv1.Head, error) {
 		heads, err := d.Heads(ctx, users)
 		answers := make([][]*chatv1.Head, len(users))
@@ -81,7 +82,8 @@ func (d *Directory) Knows(conversation, user uint64) bool {
 }
 
 // OpenDirect returns the direct conversation of a user with another, by name. If
-// there is none it is created.
+// there is none it is created. Names that lead to nobody, and new conversations, are
+// counted.
 func (d *Directory) OpenDirect(
 	ctx context.Context, user uint64, peerName string,
 ) (c *chatv1.Conversation, created bool, err error) {
@@ -89,6 +91,14 @@ func (d *Directory) OpenDirect(
 	if err != nil {
 		return nil, false, errs.From(err).In("peer_name")
 	}
+	if err := d.lookups.take(user); err != nil {
+		return nil, false, err
+	}
+	defer func() {
+		if !created && errs.CodeOf(err) != errs.CodeNotFound {
+			d.lookups.giveBack(user)
+		}
+	}()
 	peer := &chatv1.User{}
 	err = d.db.QueryRowContext(ctx, "SELECT id, name FROM users WHERE name_key = ?", key).Scan(&peer.Id, &peer.Name)
 	switch {

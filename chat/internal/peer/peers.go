@@ -69,6 +69,8 @@ type Peers struct {
 	// take together.
 	offered *inflight
 	room    *semaphore.Weighted
+	// queued are the bytes that wait for all links.
+	queued atomic.Int64
 
 	// mu owns the fields below. A link's mutex may be taken while it is held, never
 	// the other way round.
@@ -90,7 +92,7 @@ func New(opts Options) *Peers {
 		hash:       xxhash.Sum64String(opts.Instance),
 		drainBegan: make(chan struct{}),
 		offered:    newInflight(),
-		room:       semaphore.NewWeighted(maxOffered),
+		room:       semaphore.NewWeighted(MaxOffered),
 		links:      make(map[string]*link),
 		inbound:    make(map[string]*inbound),
 	}
@@ -191,6 +193,7 @@ func (p *Peers) drop(l *link) {
 		delete(p.links, l.instance)
 		p.forgetInbound(l.instance)
 		l.stop()
+		l.forget()
 	}
 }
 

@@ -26,10 +26,10 @@ const MaxMessage = 16 << 20
 // Bounds on what one request of a peer may hold.
 const (
 	maxEntries = 1024
-	// maxAppends requests of one stream are worked on at once, and maxOffered bytes
+	// maxAppends requests of one stream are worked on at once, and MaxOffered bytes
 	// of all streams. Beyond it a stream is not read, which holds up its peer only.
 	maxAppends = 1024
-	maxOffered = 64 << 20
+	MaxOffered = 32 << 20
 )
 
 // inbound is what came in from one peer. The mutex of Peers owns it. It stays while

@@ -8,6 +8,23 @@ import (
 	"github.com/msrchat/msrchat/shared/testenv"
 )
 
+// All services derive the same secret for a purpose, and another for another.
+func TestDerive(t *testing.T) {
+	t.Parallel()
+	db := testenv.Open(t, testenv.MariaDB(t))
+	derive := func(purpose string) [32]byte {
+		t.Helper()
+		b, err := session.NewStore(db, nil).Derive(t.Context(), purpose)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	if derive("a") != derive("a") || derive("a") == derive("b") || derive("a") == [32]byte{} {
+		t.Error("two services derive other secrets, or two purposes the same one")
+	}
+}
+
 // A network is known for as long as a session may last after a log-in from it, also when
 // the session has ended; and nobody can read in the table what it was.
 func TestKnownNetworks(t *testing.T) {

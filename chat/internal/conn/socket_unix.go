@@ -4,9 +4,37 @@ package conn
 
 import (
 	"errors"
+	"io"
 	"net"
+	"os"
 	"syscall"
 )
+
+// tryRead is socket.try: true means that got or err is set.
+func (s *socket) tryRead(fd uintptr) bool {
+	buf := borrow()
+	for {
+		n, err := syscall.Read(int(fd), (*buf)[:cap(*buf)])
+		switch {
+		case errors.Is(err, syscall.EINTR):
+			continue
+		case n > 0:
+			*buf = (*buf)[:n]
+			s.got, s.err = buf, nil
+			return true
+		}
+		release(buf)
+		switch {
+		case errors.Is(err, syscall.EAGAIN):
+			return false
+		case err == nil:
+			s.err = io.EOF
+		default:
+			s.err = os.NewSyscallError("read", err)
+		}
+		return true
+	}
+}
 
 // attempt writes as much as the kernel takes without blocking. It is for one
 // goroutine.
