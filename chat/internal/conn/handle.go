@@ -15,8 +15,7 @@ import (
 // handler serves one kind of request.
 type handler struct {
 	// waits: it may wait for the database, at most requestTimeout. Meanwhile the
-	// client gets Pongs. page: its answer may be long, so it also waits until the client
-	// has read those before.
+	// client gets Pongs. page: its answer may be long; see Conn.wait.
 	waits, page bool
 	// serve answers the request, now or later, or returns why it is refused.
 	serve func(c *Conn, ctx context.Context, f *chatv1.ClientFrame) error
@@ -97,7 +96,8 @@ var (
 
 // wait runs fn, which may wait for the database, when it is this user's turn, for at
 // most requestTimeout, and sends Pongs meanwhile. Of all who wait those go first who had
-// the fewest turns lately.
+// the fewest turns lately. A page also waits until the client has read those before, and
+// is refused to a user who read too many.
 func (c *Conn) wait(ctx context.Context, page bool, fn func(context.Context) error) error {
 	if !c.in.take(waitMemory) {
 		return errHoldsTooMuch
@@ -107,12 +107,17 @@ func (c *Conn) wait(ctx context.Context, page bool, fn func(context.Context) err
 	defer cancel()
 	every := min(keepAliveInterval, c.server.opts.Heartbeat/2)
 	defer time.AfterFunc(every, func() { c.keepAlive(ctx, every) }).Stop()
+	turns := c.server.requests
 	if page {
+		turns = c.server.pages
 		if err := c.out.waitRead(ctx); err != nil || !c.out.share.Room(maxPageBytes) {
 			return errHoldsTooMuch
 		}
+		if wait := c.server.read.Take(c.session.UserID, 1); wait > 0 {
+			return errs.New(errs.CodeRateLimited, "you read too much at once; wait a moment").Retry(wait)
+		}
 	}
-	turn, err := c.server.requests.Enter(ctx, c.session.UserID)
+	turn, err := turns.Enter(ctx, c.session.UserID)
 	if err != nil {
 		return errTooManyWait
 	}

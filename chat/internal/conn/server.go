@@ -22,6 +22,7 @@ import (
 	"github.com/msrchat/msrchat/shared/session"
 	"github.com/msrchat/msrchat/shared/text"
 
+	"github.com/msrchat/msrchat/chat/internal/allowance"
 	"github.com/msrchat/msrchat/chat/internal/budget"
 	"github.com/msrchat/msrchat/chat/internal/hub"
 	"github.com/msrchat/msrchat/chat/internal/msglog"
@@ -161,9 +162,11 @@ type Server struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 
-	queues   queueGroup // see writequeue.go
-	budget   *budget.Budget
-	requests *fair.Queue[uint64] // turns at the database, by user
+	queues queueGroup // see writequeue.go
+	budget *budget.Budget
+	// requests are the turns at the database, and pages those of long answers, by user.
+	requests, pages *fair.Queue[uint64]
+	read            *allowance.Allowance // of pages, in KiB
 
 	mu sync.Mutex // owns the fields below
 	// handshaking connections are not admitted yet, or were rejected and have not
@@ -194,6 +197,8 @@ func NewServer(l net.Listener, opts Options) *Server {
 	s.queues.timeout = cmp.Or(opts.WriteTimeout, writeTimeout)
 	s.budget = budget.New(cmp.Or(opts.Memory, DefaultMemory))
 	s.requests = fair.New[uint64](cmp.Or(opts.Requests, database.DefaultMaxOpen), opts.Capacity, maxPerUser, nil)
+	s.pages = fair.New[uint64](pagesAtOnce, opts.Capacity, maxPerUser, nil)
+	s.read = allowance.New(maxPages>>10, time.Second/(pageBytesPerSecond>>10))
 	s.queues.flusher = newFlusher(ctx)
 	if opts.Registerer != nil {
 		opts.Registerer.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
