@@ -10,6 +10,7 @@ import (
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
 	"github.com/msrchat/msrchat/shared/errs"
 	"github.com/msrchat/msrchat/shared/frame"
+	"github.com/msrchat/msrchat/shared/retry"
 )
 
 // handler serves one kind of request.
@@ -99,30 +100,50 @@ var (
 // the fewest turns lately. A page also waits until the client has read those before, and
 // is refused to a user who read too many.
 func (c *Conn) wait(ctx context.Context, page bool, fn func(context.Context) error) error {
+	turns := c.server.requests
+	if page {
+		turns = c.server.pages
+		if err := c.mayRead(ctx); err != nil {
+			return c.slowDown(ctx, err)
+		}
+	}
 	if !c.in.take(waitMemory) {
-		return errHoldsTooMuch
+		return c.slowDown(ctx, errHoldsTooMuch)
 	}
 	defer c.in.give(waitMemory)
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	every := min(keepAliveInterval, c.server.opts.Heartbeat/2)
 	defer time.AfterFunc(every, func() { c.keepAlive(ctx, every) }).Stop()
-	turns := c.server.requests
-	if page {
-		turns = c.server.pages
-		if err := c.out.waitRead(ctx); err != nil || !c.out.share.Room(maxPageBytes) {
-			return errHoldsTooMuch
-		}
-		if wait := c.server.read.Take(c.session.UserID, 1); wait > 0 {
-			return errs.New(errs.CodeRateLimited, "you read too much at once; wait a moment").Retry(wait)
-		}
-	}
 	turn, err := turns.Enter(ctx, c.session.UserID)
 	if err != nil {
 		return errTooManyWait
 	}
 	defer turn.End(false)
 	return fn(ctx)
+}
+
+// mayRead waits until the client has read its other pages, and says whether it may have
+// one more. A client that never reads ends by the write queue's limit.
+func (c *Conn) mayRead(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	if err := c.out.waitRead(ctx); err != nil || !c.out.share.Room(maxPageBytes) {
+		return errHoldsTooMuch
+	}
+	if wait := c.server.read.Take(c.session.UserID, 1); wait > 0 {
+		return errs.New(errs.CodeRateLimited, "you read too much at once; wait a moment").Retry(wait)
+	}
+	return nil
+}
+
+// slowDownTime is how long nothing is read from a connection after such a refusal. A
+// client that does not wait as it was told costs little then.
+const slowDownTime = 250 * time.Millisecond
+
+func (c *Conn) slowDown(ctx context.Context, err error) error {
+	retry.Sleep(ctx, slowDownTime)
+	return err
 }
 
 // keepAlive sends Pongs until ctx ends. The client's pings wait behind a request
