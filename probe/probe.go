@@ -25,6 +25,8 @@ package probe
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -69,6 +71,10 @@ type Config struct {
 	// Instance and Release are those of the chat server that is watched; Home is
 	// where clients reach it, host:port.
 	Instance, Release, Home string
+	// TLSServerName is the name in the watched server's certificate; empty: no TLS. Roots
+	// are the authorities that the probe trusts; nil: the system's.
+	TLSServerName string
+	Roots         *x509.CertPool
 	// Slot chooses the accounts. Probes that run at the same time should have
 	// different ones, but those with the same do not change each other's verdicts.
 	Slot       int
@@ -149,6 +155,7 @@ func New(cfg Config, log *slog.Logger) (*Probe, error) {
 	if p.listener, err = net.Listen("tcp", cfg.HTTPBind); err != nil {
 		return nil, fmt.Errorf("bind the http port: %w", err)
 	}
+	p.dialer.TLS = &tls.Config{RootCAs: p.cfg.Roots, MinVersion: tls.VersionTLS13}
 	p.metrics = newMetrics(p.registry)
 	p.state = newState(p.cfg.Messages)
 	p.tracker = newTracker(p.metrics)

@@ -8,6 +8,7 @@ package arena
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -24,6 +25,7 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
+	"github.com/msrchat/msrchat/shared/certificate"
 	"github.com/msrchat/msrchat/shared/planted"
 	"github.com/msrchat/msrchat/shared/testenv"
 )
@@ -43,6 +45,8 @@ type Config struct {
 	Chats, Status int
 	// Bug is planted in the chat servers; "" for none.
 	Bug planted.Bug
+	// TLS has the chat servers speak TLS with people, under a certificate of Roots.
+	TLS bool
 	// SMTP is where the gate sends its mails; "" for nowhere.
 	SMTP string
 	// Output gets a line for each step of the start; nil for none.
@@ -63,6 +67,9 @@ type Arena struct {
 	// Disk is the database's, Clock that of Redis.
 	Disk  *Disk
 	Clock *Clock
+
+	certificate certificate.Files // empty without TLS
+	roots       *x509.CertPool
 
 	mysql, redis, consul testenv.Program
 	catalog              *api.Client
@@ -94,6 +101,7 @@ func Start(ctx context.Context, cfg Config) (*Arena, error) {
 	}{
 		{"build the servers", a.build},
 		{"start the databases and Consul", a.startBackends},
+		{"make certificates", a.makeCertificates},
 		{"start status, chat and gate", a.startServers},
 		{"wait until users can come", func(ctx, _ context.Context) error { return a.settle(ctx) }},
 	} {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -32,6 +33,22 @@ func (f Files) Validate() error {
 		return errors.New("a certificate and its key belong together: give both files or neither")
 	}
 	return nil
+}
+
+// Roots reads the authorities to trust from a file in PEM; nil, the system's, for no file.
+func Roots(file string) (*x509.CertPool, error) {
+	if file == "" {
+		return nil, nil //nolint:nilnil // crypto/tls takes nil for the system's
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("read the authorities to trust: %w", err)
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("%s has no certificate", file)
+	}
+	return roots, nil
 }
 
 // Certificate is what the files hold. Its methods may be called from any goroutine.
