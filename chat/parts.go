@@ -117,7 +117,7 @@ func (s *Server) buildLog(members *member.Index) {
 			m, _ := members.Cached(conversation)
 			return m.Users
 		},
-		Deliver:    func(d []*relayv1.Delivery) { s.fanout.Received(d) },
+		Deliver:    s.received,
 		Missed:     func(string) { s.repair.MarkAllDirty() },
 		Dial:       s.dialOptions(),
 		Logger:     s.log,
@@ -128,6 +128,16 @@ func (s *Server) buildLog(members *member.Index) {
 		appender = unflushed{s.peers, &s.draining}
 	}
 	s.lanes = lane.New(appender, s.cfg.MaxSends, s.log)
+}
+
+// received takes what a peer appended, for the readers here and for the log.
+func (s *Server) received(deliveries []*relayv1.Delivery) {
+	for _, d := range deliveries {
+		if e := d.GetEvent(); e != nil {
+			s.msgs.Learn(e.GetConversationId(), e.GetSeq())
+		}
+	}
+	s.fanout.Received(deliveries)
 }
 
 // buildDelivery makes the parts that bring events to their readers.

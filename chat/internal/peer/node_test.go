@@ -26,6 +26,7 @@ type node struct {
 	*peer.Peers
 	instance, address string
 	missed            atomic.Int64
+	calm              atomic.Bool // no conversation had a conflict
 	catalog           chan []discovery.Instance
 	srv               *grpc.Server
 	kill              func() // ends everything at once
@@ -108,6 +109,9 @@ func (l logOf) Stalled() time.Duration {
 	defer l.mu.Unlock()
 	return l.stalled
 }
+
+// Conflicted is true, so that the owner is asked, unless the test wants another answer.
+func (l logOf) Conflicted(uint64) bool { return !l.calm.Load() }
 
 // stall sets how long the node's log has been working on the same entries.
 func (n *node) stall(d time.Duration) {

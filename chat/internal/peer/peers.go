@@ -34,6 +34,8 @@ type Log interface {
 	Append(ctx context.Context, conversation uint64, events []msglog.Event) ([]msglog.Result, error)
 	// Stalled is how long the log has been working on the same events.
 	Stalled() time.Duration
+	// Conflicted says that another server took this one's number in a conversation lately.
+	Conflicted(conversation uint64) bool
 }
 
 // Options are what Peers are made of.
@@ -297,6 +299,14 @@ func (p *Peers) owner(conversation uint64) *link {
 	return owner
 }
 
+// appender returns the link to the server that is to append, nil when that is this one.
+func (p *Peers) appender(conversation uint64) *link {
+	if !p.isDraining() && !p.stalled() && !p.opts.Log.Conflicted(conversation) {
+		return nil
+	}
+	return p.owner(conversation)
+}
+
 // stalled says that this server's log makes no progress, perhaps because it is the
 // only server that cannot reach the database.
 func (p *Peers) stalled() bool { return p.opts.Log.Stalled() > silenceLimit }
@@ -309,11 +319,12 @@ func weight(instance, conversation uint64) uint64 {
 	return x ^ x>>31
 }
 
-// Append appends events at the owner of their conversation: here or at a peer. It
+// Append appends events here, or at the owner of their conversation where two servers took
+// the same number lately, and where this server drains or its log makes no progress. It
 // implements lane.Appender. If a peer's answer cannot be understood, the events are
 // appended here, as any server may; the log stores each id once.
 func (p *Peers) Append(ctx context.Context, conversation uint64, events []msglog.Event) ([]msglog.Result, error) {
-	if l := p.owner(conversation); l != nil {
+	if l := p.appender(conversation); l != nil {
 		started := time.Now()
 		results, err := l.append(ctx, conversation, events)
 		p.metrics.forwardSeconds.Observe(time.Since(started).Seconds())
