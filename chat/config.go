@@ -13,6 +13,7 @@ import (
 	"github.com/msrchat/msrchat/shared/cache"
 	"github.com/msrchat/msrchat/shared/certificate"
 	"github.com/msrchat/msrchat/shared/database"
+	"github.com/msrchat/msrchat/shared/discovery"
 
 	"github.com/msrchat/msrchat/chat/internal/fence"
 	"github.com/msrchat/msrchat/chat/internal/lane"
@@ -42,8 +43,9 @@ type Config struct {
 	Certificate   certificate.Files
 	Database      database.Config
 	Redis         cache.Config
-	ConsulAddr    string
-	// Register registers the process in Consul; off where Nomad does it.
+	// Catalog is where the servers find each other and the status servers.
+	Catalog discovery.Catalog `json:"-"`
+	// Register registers the process in the catalog; off where Nomad does it.
 	Register bool
 	// Capacity is how many connections are admitted. The limit of open files may
 	// lower it.
@@ -89,7 +91,7 @@ const (
 )
 
 // Defaults is a configuration for the local fleet: every port is a free one.
-// Instance, Release, ConsulAddr and the databases' passwords are left empty.
+// Instance, Release, Catalog and the databases' passwords are left empty.
 func Defaults() Config {
 	local := Listener{Bind: "127.0.0.1:0"}
 	return Config{
@@ -136,8 +138,8 @@ func (c Config) Validate() error {
 			problem("the %s port has no address to bind", name)
 		}
 	}
-	if c.ConsulAddr == "" {
-		problem("the Consul address is empty")
+	if c.Catalog == nil {
+		problem("there is no catalog")
 	}
 	if c.Capacity < 0 || c.Drain < 0 || c.DrainRate < 0 || c.MaxSends < 0 {
 		problem("capacity, drain, its rate and the messages held must not be negative")

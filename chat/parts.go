@@ -3,7 +3,6 @@ package chat
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -15,7 +14,6 @@ import (
 	"github.com/msrchat/msrchat/shared/admin"
 	"github.com/msrchat/msrchat/shared/cache"
 	"github.com/msrchat/msrchat/shared/database"
-	"github.com/msrchat/msrchat/shared/discovery"
 	"github.com/msrchat/msrchat/shared/planted"
 	"github.com/msrchat/msrchat/shared/schema"
 	"github.com/msrchat/msrchat/shared/session"
@@ -35,11 +33,8 @@ import (
 	"github.com/msrchat/msrchat/chat/internal/route"
 )
 
-// open connects to Consul, the database and Redis.
+// open connects to the database and Redis.
 func (s *Server) open(ctx context.Context) (err error) {
-	if s.consul, err = discovery.NewClient(s.cfg.ConsulAddr); err != nil {
-		return fmt.Errorf("consul client: %w", err)
-	}
 	if s.db, err = database.OpenWait(ctx, s.cfg.Database, s.log); err != nil {
 		return err
 	}
@@ -81,7 +76,7 @@ func (s *Server) build() {
 	s.buildDelivery(members, dir)
 	s.fence = fence.New(fence.Options{
 		Database: s.db.PingContext,
-		Consul:   s.askConsul,
+		Catalog:  s.cfg.Catalog.Ping,
 		Patience: s.cfg.FencePatience,
 		Cut:      s.cut,
 		Healed:   func() { s.health.Set(!s.draining.Load()) },

@@ -15,7 +15,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/hashicorp/consul/api"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 	"google.golang.org/grpc"
@@ -60,9 +59,8 @@ type Server struct {
 	certificate *certificate.Certificate // nil without TLS
 	tls         *tls.Config
 
-	db     *sql.DB
-	redis  redis.UniversalClient
-	consul *api.Client
+	db    *sql.DB
+	redis redis.UniversalClient
 
 	sessions *session.Store
 	hub      *hub.Hub
@@ -182,7 +180,7 @@ func (s *Server) Run(ctx context.Context) error {
 func (s *Server) grace() time.Duration { return s.cfg.Drain + stopLimit }
 
 // serve builds the server and runs its parts. The last in the group is stopped
-// first: the server leaves Consul, then drains, then its parts end. ARCHITECTURE.md
+// first: the server leaves the catalog, then drains, then its parts end. ARCHITECTURE.md
 // has the table of the goroutines and what each owns.
 func (s *Server) serve(ctx context.Context) error {
 	if err := s.open(ctx); err != nil {
@@ -224,17 +222,17 @@ func (s *Server) ownStateChanged(ctx context.Context, user uint64, state *chatv1
 	s.fanout.OwnState(ctx, user, state, except)
 }
 
-// watchPeers follows the chat servers in Consul, for the links and for the group
+// watchPeers follows the chat servers in the catalog, for the links and for the group
 // that drains together.
 func (s *Server) watchPeers(ctx context.Context, fn func([]discovery.Instance)) error {
-	return discovery.Watch(ctx, s.consul, Service, false, func(list []discovery.Instance) {
+	return discovery.Watch(ctx, s.cfg.Catalog, Service, false, func(list []discovery.Instance) {
 		s.drain.Group.Update(list)
 		fn(list)
 	})
 }
 
 func (s *Server) watchStatus(ctx context.Context, fn func([]discovery.Instance)) error {
-	return discovery.Watch(ctx, s.consul, "status", false, fn)
+	return discovery.Watch(ctx, s.cfg.Catalog, "status", false, fn)
 }
 
 // work counts messages and connections since the start.
@@ -253,14 +251,6 @@ func (s *Server) checkSessions(ctx context.Context) error {
 		},
 		Logger: s.log,
 	})
-}
-
-func (s *Server) askConsul(ctx context.Context) error {
-	leader, err := s.consul.Status().LeaderWithQueryOptions((&api.QueryOptions{}).WithContext(ctx))
-	if err == nil && leader == "" {
-		err = errors.New("consul has no leader")
-	}
-	return err
 }
 
 // streamsPerPeer is more than the two that a peer opens.
@@ -284,13 +274,13 @@ func (s *Server) serveRelay(ctx context.Context) error {
 	return nil // it was stopped, perhaps before Serve began
 }
 
-// register registers the process in Consul, unless Nomad does. A stop begins with
-// leaving Consul.
+// register registers the process in the catalog, unless Nomad does. A stop begins with
+// leaving it.
 func (s *Server) register(ctx context.Context, g *lifecycle.Group) error {
 	if !s.cfg.Register {
 		return nil
 	}
-	leave, err := discovery.Register(context.WithoutCancel(ctx), s.consul, discovery.Registration{
+	leave, err := s.cfg.Catalog.Register(context.WithoutCancel(ctx), discovery.Registration{
 		Service:  Service,
 		Instance: s.cfg.Instance,
 		Address:  s.ClientAddr(),
@@ -307,7 +297,7 @@ func (s *Server) register(ctx context.Context, g *lifecycle.Group) error {
 		},
 	})
 	if err != nil {
-		return fmt.Errorf("register in Consul: %w", err)
+		return fmt.Errorf("register: %w", err)
 	}
 	g.OnStop("registration", leave)
 	return nil

@@ -9,14 +9,13 @@ import (
 	"runtime"
 	"time"
 
-	"github.com/hashicorp/consul/api"
-
 	"github.com/msrchat/msrchat/gate/internal/account"
 	"github.com/msrchat/msrchat/gate/internal/limit"
 	"github.com/msrchat/msrchat/gate/internal/mail"
 	"github.com/msrchat/msrchat/gate/internal/password"
 	"github.com/msrchat/msrchat/shared/cache"
 	"github.com/msrchat/msrchat/shared/database"
+	"github.com/msrchat/msrchat/shared/discovery"
 	"github.com/msrchat/msrchat/shared/process"
 )
 
@@ -34,12 +33,12 @@ type Config struct {
 	// AdminBind is the listener for operators: /metrics, which people's programs have
 	// no use for and which costs time.
 	AdminBind string
-	// Register makes the process register itself in Consul. Never under Nomad,
+	// Register makes the process register itself in the catalog. Never under Nomad,
 	// which does it.
 	Register bool
-	// Consul finds the status servers, and is where Register registers.
-	Consul *api.Client `json:"-"`
-	// StatusTarget is a gRPC target to use instead of Consul's service "status".
+	// Catalog finds the status servers, and is where Register registers.
+	Catalog discovery.Catalog `json:"-"`
+	// StatusTarget is a gRPC target to use instead of the catalog's service "status".
 	StatusTarget string
 	// StatusTimeout bounds each of the two attempts at an assignment.
 	StatusTimeout time.Duration
@@ -208,8 +207,8 @@ func (c Config) Validate() error {
 			return fmt.Errorf("the advertised address %q is not host:port", c.Advertise)
 		}
 	}
-	if c.Consul == nil && (c.Register || c.StatusTarget == "") {
-		return errors.New("there is neither a Consul address nor a status target; set --consul-addr")
+	if c.Catalog == nil && (c.Register || c.StatusTarget == "") {
+		return errors.New("there is neither a catalog nor a status target; set --consul-addr")
 	}
 	if s := c.SMTP; s.Queue < 1 || s.Workers < 1 || s.Flush < 0 || s.FirstRetry <= 0 || s.LastRetry < s.FirstRetry {
 		return errors.New("the mail queue and its workers must be at least 1, the retries' pauses positive and growing")

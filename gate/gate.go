@@ -164,7 +164,7 @@ func (s *Server) Run(ctx context.Context) error {
 func (s *Server) join(ctx context.Context) (leave func(context.Context) error, err error) {
 	deregister := func(context.Context) error { return nil }
 	if s.cfg.Register {
-		deregister, err = discovery.Register(context.WithoutCancel(ctx), s.cfg.Consul, discovery.Registration{
+		deregister, err = s.cfg.Catalog.Register(context.WithoutCancel(ctx), discovery.Registration{
 			Service: Service, Instance: s.cfg.Instance, Address: s.advertised(), Log: s.log,
 			Meta:   map[string]string{"release": s.cfg.Release, "zone": s.cfg.Zone},
 			Checks: []discovery.Check{{Name: "ready", HTTP: "http://" + s.advertised() + "/readyz"}},

@@ -23,11 +23,10 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/hashicorp/consul/api"
-
+	"github.com/msrchat/msrchat/shared/backend"
 	"github.com/msrchat/msrchat/shared/certificate"
+	"github.com/msrchat/msrchat/shared/discovery/consul"
 	"github.com/msrchat/msrchat/shared/planted"
-	"github.com/msrchat/msrchat/shared/testenv"
 )
 
 // Heartbeat of the chat servers: short, so that "within one heartbeat" is quick
@@ -71,8 +70,8 @@ type Arena struct {
 	certificate certificate.Files // empty without TLS
 	roots       *x509.CertPool
 
-	mysql, redis, consul testenv.Program
-	catalog              *api.Client
+	mysql, redis, consul backend.Program
+	catalog              *consul.Catalog
 	gate                 string
 	statuses             []string // where status answers, bypassing the wires
 }

@@ -109,7 +109,7 @@ func (a *Arena) startStatus(life context.Context, name string) error {
 	a.start(life, &Process{Kind: "status", Name: name, path: a.program("status"), args: append(a.common(name),
 		"--grpc-bind", rpc, "--grpc-advertise", toChat.Addr, "--health-bind", health, "--http-bind", web)})
 	a.statuses = append(a.statuses, rpc)
-	_, err = discovery.Register(life, a.catalog, discovery.Registration{
+	_, err = a.catalog.Register(life, discovery.Registration{
 		Service: statusForGate, Instance: name, Address: toGate.Addr,
 		Checks: []discovery.Check{{Name: "grpc health", GRPC: health}},
 	})

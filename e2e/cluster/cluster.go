@@ -17,6 +17,7 @@ import (
 	"github.com/msrchat/msrchat/shared/cache"
 	"github.com/msrchat/msrchat/shared/database"
 	"github.com/msrchat/msrchat/shared/discovery"
+	"github.com/msrchat/msrchat/shared/discovery/consul"
 	"github.com/msrchat/msrchat/shared/testenv"
 	"github.com/msrchat/msrchat/status"
 	"github.com/msrchat/msrchat/tools/mailbox"
@@ -50,6 +51,7 @@ type Cluster struct {
 	Chats   []*Process[*chat.Server]
 
 	db      database.Config
+	catalog discovery.Catalog
 	started int
 }
 
@@ -79,6 +81,11 @@ func Run(t testing.TB, cfg Config) *Cluster {
 	}
 	c.MariaDB, c.Redis, c.Consul = testenv.StartMariaDB(t), testenv.StartRedis(t), testenv.StartConsul(t)
 	c.db = c.MariaDB.Database(t)
+	catalog, err := consul.New(c.Consul.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.catalog = catalog
 	mail, err := mailbox.New(mailbox.Config{SMTPBind: "127.0.0.1:0", HTTPBind: "127.0.0.1:0"})
 	if err != nil {
 		t.Fatal(err)
@@ -135,7 +142,7 @@ func (c *Cluster) AddStatus() *Process[*status.Server] {
 	name := c.name("status")
 	cfg := status.Config{
 		Instance: name, Release: "test", GRPCBind: "127.0.0.1:0", HealthBind: "127.0.0.1:0", HTTPBind: "127.0.0.1:0",
-		ConsulAddr: c.Consul.Addr, Register: true,
+		Catalog: c.catalog, Register: true,
 	}
 	if c.cfg.Replica != nil {
 		c.cfg.Replica(&cfg)
@@ -156,7 +163,7 @@ func (c *Cluster) AddChat() *Process[*chat.Server] {
 	local := chat.Listener{Bind: "127.0.0.1:0"}
 	cfg := chat.Config{
 		Instance: name, Release: "test", Client: local, Relay: local, Health: local, HTTP: local,
-		Database: c.db, Redis: cache.Config{Addrs: []string{c.Redis.Addr}}, ConsulAddr: c.Consul.Addr,
+		Database: c.db, Redis: cache.Config{Addrs: []string{c.Redis.Addr}}, Catalog: c.catalog,
 		Register: true, Heartbeat: Heartbeat, Drain: 500 * time.Millisecond,
 	}
 	if c.cfg.Chat != nil {
@@ -185,12 +192,7 @@ func (c *Cluster) StartGate() {
 	cfg.Codes.Pause = time.Millisecond
 	cfg.Codes.PerClient.Count = 10_000
 	cfg.LogIns.PerClient.Count, cfg.LogIns.RegistrationsPerClient.Count = 10_000, 10_000
-	consul, err := discovery.NewClient(c.Consul.Addr)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	cfg.Consul = consul
-	cfg.Register = true
+	cfg.Catalog, cfg.Register = c.catalog, true
 	s, err := gate.New(cfg, c.log.With("server", cfg.Instance))
 	if err != nil {
 		c.t.Fatal(err)

@@ -14,6 +14,7 @@ import (
 	"github.com/msrchat/msrchat/proof/account"
 	"github.com/msrchat/msrchat/shared/cache"
 	"github.com/msrchat/msrchat/shared/conversation"
+	"github.com/msrchat/msrchat/shared/discovery/memory"
 	"github.com/msrchat/msrchat/shared/errs"
 	"github.com/msrchat/msrchat/shared/testenv"
 )
@@ -58,11 +59,13 @@ func newWorld(t *testing.T, people, devices int) *world {
 			w.conversation = id
 		}
 	}
+	catalog := memory.New()
+	t.Cleanup(catalog.Close)
 	local := chat.Listener{Bind: "127.0.0.1:0"}
 	server, err := chat.New(chat.Config{
 		Instance: "chat-1", Release: "test", Client: local, Relay: local, Health: local, HTTP: local,
 		Database: cfg, Redis: cache.Config{Addrs: []string{testenv.StartRedis(t).Addr}},
-		ConsulAddr: testenv.StartConsul(t).Addr, Register: true,
+		Catalog: catalog, Register: true,
 		Heartbeat: heartbeat, Drain: 100 * time.Millisecond,
 	}, slog.New(slog.DiscardHandler))
 	if err != nil {

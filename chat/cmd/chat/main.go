@@ -15,6 +15,7 @@ import (
 	"github.com/msrchat/msrchat/shared/cache"
 	"github.com/msrchat/msrchat/shared/certificate"
 	"github.com/msrchat/msrchat/shared/database"
+	"github.com/msrchat/msrchat/shared/discovery/consul"
 	"github.com/msrchat/msrchat/shared/process"
 )
 
@@ -100,7 +101,10 @@ func config(c *cli.Context) (cfg chat.Config, err error) {
 	cfg = chat.Defaults()
 	p := process.FromCLI(c)
 	cfg.Instance, cfg.Release, cfg.Zone = p.Instance, p.Release, p.Zone
-	cfg.ConsulAddr, cfg.Register = p.ConsulAddr, p.Register
+	cfg.Register = p.Register
+	if cfg.Catalog, err = consul.New(p.ConsulAddr); err != nil {
+		return cfg, err
+	}
 	for name, into := range map[string]*chat.Listener{
 		"client": &cfg.Client, "relay": &cfg.Relay, "health": &cfg.Health, "http": &cfg.HTTP,
 	} {

@@ -51,7 +51,7 @@ func parsed(t *testing.T, args ...string) (gate.Config, error) {
 	return cfg, err
 }
 
-var ignored = cmpopts.IgnoreFields(gate.Config{}, "Consul", "Instance", "Release")
+var ignored = cmpopts.IgnoreFields(gate.Config{}, "Catalog", "Instance", "Release")
 
 // The flags' defaults are those of the package, so that its golden file covers
 // both.
@@ -63,8 +63,8 @@ func TestFlagsDefaultToTheDefaults(t *testing.T) {
 	if diff := cmp.Diff(gate.Defaults(), got, ignored, cmpopts.EquateEmpty()); diff != "" {
 		t.Errorf("config (-defaults +flags):\n%s", diff)
 	}
-	if got.Consul == nil || !strings.HasPrefix(got.Instance, "gate-") || got.Release == "" {
-		t.Errorf("consul %v, instance %q, release %q", got.Consul, got.Instance, got.Release)
+	if got.Catalog == nil || !strings.HasPrefix(got.Instance, "gate-") || got.Release == "" {
+		t.Errorf("catalog %v, instance %q, release %q", got.Catalog, got.Instance, got.Release)
 	}
 	if err := got.Validate(); err != nil {
 		t.Errorf("the defaults are not valid: %v", err)

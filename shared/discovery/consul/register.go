@@ -1,4 +1,4 @@
-package discovery
+package consul
 
 import (
 	"context"
@@ -14,13 +14,11 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
+	"github.com/msrchat/msrchat/shared/discovery"
 	"github.com/msrchat/msrchat/shared/retry"
 )
 
 const (
-	checkInterval = time.Second
-	// checkTimeout is below the interval, so that checks do not overlap.
-	checkTimeout = 900 * time.Millisecond
 	// reapAfter is the least that Consul accepts.
 	reapAfter = time.Minute
 	// upkeepInterval is how often we ask the agent whether it still has the
@@ -30,26 +28,6 @@ const (
 	agentTimeout = 3 * time.Second
 )
 
-// Check is how the agent checks the process. Exactly one of GRPC, HTTP and TCP is
-// set.
-type Check struct {
-	Name string
-	GRPC string // host:port or host:port/service, asked for grpc.health.v1
-	HTTP string // URL that answers 2xx
-	TCP  string // host:port that accepts
-}
-
-// Registration describes this process to Consul. Under Nomad, which registers
-// what it runs, nobody needs it.
-type Registration struct {
-	Service  string
-	Instance string // unique; becomes the meta "instance" and part of Consul's id
-	Address  string // host:port that others connect to
-	Meta     map[string]string
-	Checks   []Check // at least one: without it nobody notices that we died
-	Log      *slog.Logger
-}
-
 // Register registers the process with the agent and, until ctx ends, checks every
 // two seconds that the agent still has the registration. If the agent does not
 // answer now, it is tried again in the background; an error means that the
@@ -58,14 +36,14 @@ type Registration struct {
 // The process calls deregister when it leaves, best before it stops serving; more
 // than once does no harm. If it dies without, its checks turn critical within two
 // seconds and Consul forgets it a minute later.
-func Register(
-	ctx context.Context, client *api.Client, r Registration,
+func (c *Catalog) Register(
+	ctx context.Context, r discovery.Registration,
 ) (deregister func(ctx context.Context) error, err error) {
-	k := &keeper{client: client, log: r.Log, ended: make(chan struct{})}
+	k := &keeper{client: c.client, log: r.Log, ended: make(chan struct{})}
 	if k.log == nil {
 		k.log = slog.New(slog.DiscardHandler)
 	}
-	if k.service, err = r.service(); err != nil {
+	if k.service, err = service(r); err != nil {
 		return nil, fmt.Errorf("register %s: %w", r.Service, err)
 	}
 	first := k.register(ctx)
@@ -82,41 +60,31 @@ func Register(
 }
 
 // service validates the registration and translates it for Consul.
-func (r Registration) service() (*api.AgentServiceRegistration, error) {
-	if r.Service == "" || r.Instance == "" || len(r.Checks) == 0 {
-		return nil, errors.New("service, instance and at least one check are needed")
+func service(r discovery.Registration) (*api.AgentServiceRegistration, error) {
+	if err := r.Validate(); err != nil {
+		return nil, err
 	}
 	host, portText, err := net.SplitHostPort(r.Address)
 	if err != nil {
-		return nil, fmt.Errorf("address %q: %w", r.Address, err)
+		return nil, err
 	}
-	port, err := strconv.ParseUint(portText, 10, 16)
-	if err != nil || port == 0 || host == "" {
-		return nil, fmt.Errorf("address %q: want host:port with a numeric port", r.Address)
+	port, err := strconv.Atoi(portText)
+	if err != nil {
+		return nil, err
 	}
 	meta := maps.Clone(r.Meta)
 	if meta == nil {
 		meta = map[string]string{}
 	}
-	meta[MetaInstance] = r.Instance
+	meta[discovery.MetaInstance] = r.Instance
 	s := &api.AgentServiceRegistration{
-		ID:   r.Service + "-" + r.Instance,
-		Name: r.Service, Address: host, Port: int(port), Meta: meta,
+		ID: r.ID(), Name: r.Service, Address: host, Port: port, Meta: meta,
 	}
 	for _, c := range r.Checks {
-		set := 0
-		for _, target := range []string{c.GRPC, c.HTTP, c.TCP} {
-			if target != "" {
-				set++
-			}
-		}
-		if set != 1 {
-			return nil, fmt.Errorf("check %q: want exactly one of grpc, http and tcp", c.Name)
-		}
 		s.Checks = append(s.Checks, &api.AgentServiceCheck{
 			Name: c.Name, GRPC: c.GRPC, HTTP: c.HTTP, TCP: c.TCP,
-			Interval:                       checkInterval.String(),
-			Timeout:                        checkTimeout.String(),
+			Interval:                       discovery.CheckInterval.String(),
+			Timeout:                        discovery.CheckTimeout.String(),
 			DeregisterCriticalServiceAfter: reapAfter.String(),
 		})
 	}

@@ -1,4 +1,7 @@
-package testenv
+// Package backend runs the outside programs that the servers need (MariaDB, Redis)
+// without Nomad, on this machine's loopback: for tests (package testenv) and for
+// `./justw try`.
+package backend
 
 import (
 	"context"
@@ -15,8 +18,8 @@ import (
 	"sync"
 )
 
-// Program says how to run an outside program. Process runs it for tests,
-// e2e/arena in its own way.
+// Program says how to run an outside program. Package testenv runs it for tests,
+// e2e/arena and try in their own ways.
 type Program struct {
 	Name, Path string
 	Args       []string
@@ -25,7 +28,8 @@ type Program struct {
 	Ready func(ctx context.Context) error
 }
 
-var errNotInstalled = errors.New("is not installed (./justw test brings it)")
+// ErrNotInstalled says that a program is missing.
+var ErrNotInstalled = errors.New("is not installed (tools/get brings it)")
 
 // Locate returns a program's path, looking beyond PATH in the places where
 // packages and this project's set-up put it.
@@ -52,10 +56,10 @@ func Locate(name string) (string, error) {
 			return path, nil
 		}
 	}
-	return "", fmt.Errorf("%s %w", name, errNotInstalled)
+	return "", fmt.Errorf("%s %w", name, ErrNotInstalled)
 }
 
-// Ports for programs under test lie below those that the system gives to
+// Free ports lie below those that the system gives to
 // outgoing connections (32768 and up), any of which may take a port between its
 // choice and its use.
 const (
@@ -63,7 +67,7 @@ const (
 	ports     = 12_000
 )
 
-// given are the ports that this test binary has chosen; its mutex owns it.
+// given are the ports that this process has chosen; its mutex owns it.
 var given = struct {
 	sync.Mutex
 	ports map[int]bool
@@ -90,6 +94,7 @@ func PickPort() (int, error) {
 	return 0, errors.New("no free port")
 }
 
+// address is the port on loopback.
 func address(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 
 // Launch starts cmd; exited is closed when it has ended, and cmd.ProcessState says

@@ -1,8 +1,8 @@
 //go:build !linux
 
-package testenv
+package backend
 
 import "syscall"
 
-// dieWithParent cannot keep its word here: a killed test binary leaves programs.
+// dieWithParent cannot keep its word here: a killed parent leaves programs.
 func dieWithParent() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setsid: true} }
