@@ -17,7 +17,7 @@ import (
 	"github.com/msrchat/msrchat/tools/internal/doctor"
 	"github.com/msrchat/msrchat/tools/internal/job"
 	"github.com/msrchat/msrchat/tools/internal/machine"
-	"github.com/msrchat/msrchat/tools/internal/process"
+	"github.com/msrchat/msrchat/tools/process"
 )
 
 // doctorLimit bounds all queries together: an agent that hangs is a finding.

@@ -47,6 +47,15 @@ func New(base int) (Table, error) {
 	return Table{base: base}, nil
 }
 
+// Elsewhere is the base of another table, to try when a port of this one is taken.
+func (t Table) Elsewhere() int {
+	const step = 1000
+	if other, err := New(t.base + step); err == nil {
+		return other.base
+	}
+	return DefaultBase
+}
+
 // Base is the number that the table was made from.
 func (t Table) Base() int { return t.base }
 

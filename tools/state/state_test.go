@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/msrchat/msrchat/tools/internal/state"
+	"github.com/msrchat/msrchat/tools/state"
 )
 
 func TestUpAndTerraformExcludeEachOther(t *testing.T) {

@@ -4,7 +4,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/msrchat/msrchat/tools/internal/ports"
+	"github.com/msrchat/msrchat/tools/ports"
 )
 
 func TestNewRefusesTablesThatDoNotFit(t *testing.T) {

@@ -92,6 +92,9 @@ func (d Dir) PortBase() (int, error) {
 	return base, nil
 }
 
+// ForgetPortBase undoes SetPortBase.
+func (d Dir) ForgetPortBase() error { return os.RemoveAll(d.portBase()) }
+
 // SetPortBase records the base for later commands.
 func (d Dir) SetPortBase(base int) error {
 	return os.WriteFile(d.portBase(), []byte(strconv.Itoa(base)+"\n"), 0o644)
@@ -112,24 +115,57 @@ func (d Dir) Remove(everything bool) error {
 
 // Lock keeps two commands from changing one fleet at the same time. The kernel
 // releases it when the process ends, unlock releases it earlier.
-func (d Dir) Lock() (unlock func(), err error) {
+func (d Dir) Lock() (unlock func(), err error) { return d.lock("") }
+
+// Hold is Lock for a command that others should name to people, because it holds the
+// lock for as long as it is let run.
+func (d Dir) Hold(command string) (release func(), err error) { return d.lock(command) }
+
+func (d Dir) lock(command string) (unlock func(), err error) {
 	if err := os.MkdirAll(d.path, 0o755); err != nil { // removed since it was opened
 		return nil, fmt.Errorf("lock the fleet: %w", err)
 	}
-	path := filepath.Join(d.path, "lock")
-	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
+	file, err := os.OpenFile(d.lockFile(), os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
 		return nil, fmt.Errorf("lock the fleet: %w", err)
 	}
 	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		holder, _ := readWord(path)
 		_ = file.Close()
-		return nil, fmt.Errorf("another command is changing this fleet (pid %s): wait for it, or end it", holder)
+		pid, holder, _ := d.holder()
+		if holder != "" {
+			return nil, fmt.Errorf("%s runs in this checkout (pid %s): end it with Ctrl-C first", holder, pid)
+		}
+		return nil, fmt.Errorf("another command is changing this fleet (pid %s): wait for it, or end it", pid)
 	}
-	// The id is only for the message above; the kernel holds the lock.
+	// The text is only for the messages above; the kernel holds the lock.
 	_ = file.Truncate(0)
-	_, _ = file.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
+	_, _ = file.WriteAt([]byte(strings.TrimSpace(strconv.Itoa(os.Getpid())+" "+command)+"\n"), 0)
 	return func() { _ = file.Close() }, nil
+}
+
+func (d Dir) lockFile() string { return filepath.Join(d.path, "lock") }
+
+func (d Dir) holder() (pid, command string, err error) {
+	text, err := readWord(d.lockFile())
+	pid, command, _ = strings.Cut(text, " ")
+	return pid, command, err
+}
+
+// Holder is the command that holds the lock by Hold, "" if none does.
+func (d Dir) Holder() (string, error) {
+	file, err := os.Open(d.lockFile())
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	defer file.Close()
+	if syscall.Flock(int(file.Fd()), syscall.LOCK_SH|syscall.LOCK_NB) == nil {
+		return "", nil
+	}
+	_, command, err := d.holder()
+	return command, err
 }
 
 func readWord(path string) (string, error) {
