@@ -10,6 +10,11 @@ set positional-arguments := true
 default:
     @'{{ just_executable() }}' --justfile '{{ justfile() }}' --list --unsorted
 
+# a first look: the whole system in one process, without Consul and Nomad, until Ctrl-C
+[no-exit-message]
+try *ARGS:
+    @tools/try "$@"
+
 # start the local fleet (SERVICE... or all of it) and wait until every check passes; repeat at will
 [no-exit-message]
 up *ARGS:
