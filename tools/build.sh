@@ -11,7 +11,8 @@ build_program() {
 	program=$folder/${1##*/}
 	mkdir -p "$folder"
 	if ! unchanged "$program"; then
-		with_lock "$folder/lock" build_changed "$folder" "$@" # two terminals may want it at once
+		# Two terminals may want it at once. A failure has to be returned: in $(…) bash goes on.
+		with_lock "$folder/lock" build_changed "$folder" "$@" || return 1
 	fi
 	echo "$program"
 }
@@ -28,8 +29,8 @@ build_changed() {
 		program=$folder/${package##*/}
 		rm -f "$program.sources"
 		# A file may change twice within one tick of its clock: the last change has to be
-		# a while ago.
-		[ -n "$before" ] && awk -v began="$began" '$1 > began - 2 { exit 1 }' <<<"$before" || continue
+		# a second ago.
+		[ -n "$before" ] && awk -v began="$began" '/^[0-9]/ && $1 > began - 1 { exit 1 }' <<<"$before" || continue
 		printf '%s\n%s\n' "$before" "$(identity "$program")" >"$program.sources"
 	done
 }
