@@ -70,7 +70,7 @@ mail *ADDRESS:
 env:
     @tools/fleet env
 
-# build and run msrchat, the terminal program and its commands: ./justw chat --help
+# build (if anything changed) and run msrchat, the terminal program and its commands: ./justw chat --help
 [no-exit-message]
 chat *ARGS:
     @tools/chat "$@"

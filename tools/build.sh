@@ -6,21 +6,20 @@
 # first. When nothing changed since, go is not even asked. The flags are those of the
 # fleet's own builds: with others the linker would run each time.
 build_program() {
-	local folder program
+	local folder
 	folder=$(state_dir)/build
-	program=$folder/${1##*/}
 	mkdir -p "$folder"
-	if ! unchanged "$program"; then
+	if ! unchanged "$folder" "$@"; then
 		# Two terminals may want it at once. A failure has to be returned: in $(…) bash goes on.
 		with_lock "$folder/lock" build_changed "$folder" "$@" || return 1
 	fi
-	echo "$program"
+	echo "$folder/${1##*/}"
 }
 
 build_changed() {
 	local folder=$1 before began package program
 	shift
-	unchanged "$folder/${1##*/}" && return 0
+	unchanged "$folder" "$@" && return 0
 	# What is written down was true before the build, so that a change meanwhile shows.
 	before=$(sources) || before=''
 	began=$(date +%s)
@@ -35,11 +34,17 @@ build_changed() {
 	done
 }
 
-# unchanged PROGRAM: whether it is what its sources would be built to.
+# unchanged FOLDER PACKAGE...: whether the programs are what their sources would be
+# built to.
 unchanged() {
-	local now
-	[ -x "$1" ] && [ -f "$1.sources" ] && now=$(sources) || return 1
-	printf '%s\n%s\n' "$now" "$(identity "$1")" | cmp -s - "$1.sources"
+	local folder=$1 now package program
+	shift
+	now=$(sources) || return 1
+	for package in "$@"; do
+		program=$folder/${package##*/}
+		[ -x "$program" ] && printf '%s\n%s\n' "$now" "$(identity "$program")" |
+			cmp -s - "$program.sources" 2>/dev/null || return 1
+	done
 }
 
 # sources: all that a build may depend on: every file of the checkout, the compiler,
@@ -66,8 +71,7 @@ compile() {
 	local text=$1 folder=$2 output=$3 work code=0 start=$SECONDS
 	shift 3
 	work=$(mktemp -d)
-	# Ctrl-C reaches the children as well (same process group).
-	trap 'rm -rf "$work"; exit 130' INT TERM
+	trap 'kill $(jobs -p) 2>/dev/null || true; rm -rf "$work"; exit 130' INT TERM
 	: >"$work/weights"
 	watched "$text" "$work" downloads stale "$folder" "$work" "$@" &&
 		watched "$text" "$work" packages go build -C "$folder" -v -trimpath -buildvcs=false -o "$output" "$@" || code=$?
@@ -103,6 +107,7 @@ watched() {
 	shift 3
 	"$@" >"$work/output" 2>&1 &
 	pid=$!
+	echo "$pid" >"$work/pid"
 	while kill -0 "$pid" 2>/dev/null; do
 		sleep 0.2
 		if [ -t 2 ] && [ $((SECONDS - start)) -ge 1 ]; then
@@ -124,21 +129,24 @@ downloads() {
 	echo "fetching modules, $(grep -c '^go: downloading ' "$1/output") so far, $2 s"
 }
 
-# packages WORK SECONDS: go names a package when it begins to compile it, so that of the
-# last few, one a core, half is done.
+# packages WORK SECONDS: go names a package when it begins to compile it. Those that are
+# being compiled are its children; where ps does not tell, they count as done.
 packages() {
-	awk -F '\t' -v took="$2" -v cores="$(getconf _NPROCESSORS_ONLN)" '
+	{
+		cat "$1/output"
+		ps -o args= --ppid "$(cat "$1/pid")" 2>/dev/null | sed -n 's/.* -p \([^ ]*\) .*/running\t\1/p'
+	} | awk -F '\t' -v took="$2" '
 		NR == FNR { weight[$2] = $1; all += $1; count++; next }
-		$1 in weight { begun[++n] = weight[$1]; done += weight[$1]; delete weight[$1] }
+		$1 == "running" && $2 in began { done -= began[$2]; delete began[$2] }
+		$1 in weight { began[$1] = weight[$1]; done += weight[$1]; n++; delete weight[$1] }
 		END {
-			for (i = n; i > 0 && i > n - cores; i--) done -= begun[i] / 2
-			if (n == count) rest = "linking"
+			if (n == count && length(began) == n) rest = "linking"
 			else if (took < 5 || done < all / 50) rest = "no estimate yet"
 			else {
 				left = took * (all - done) / done
 				rest = left < 90 ? sprintf("about %d s left", 10 * int(left / 10 + 1)) \
 					: sprintf("about %d min left", int(left / 60 + 0.5))
 			}
-			printf "%d of %d packages, %d s, %s\n", n, count, took, rest
-		}' "$1/weights" "$1/output"
+			printf "%d of %d packages, %d s, %s\n", length(began), count, took, rest
+		}' "$1/weights" -
 }

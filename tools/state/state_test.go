@@ -113,3 +113,32 @@ func open(t *testing.T) state.Dir {
 	}
 	return dir
 }
+
+func TestWhoHoldsTheLockForLongIsNamed(t *testing.T) {
+	dir := open(t)
+	if holder, err := dir.Holder(); holder != "" || err != nil {
+		t.Errorf("before: %q, %v", holder, err)
+	}
+	release, err := dir.Hold("./justw try")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := dir.Lock(); err == nil || !strings.Contains(err.Error(), "./justw try runs in this checkout (pid ") {
+		t.Errorf("a lock meanwhile: %v", err)
+	}
+	if holder, err := dir.Holder(); holder != "./justw try" || err != nil {
+		t.Errorf("held: %q, %v", holder, err)
+	}
+	release()
+	if holder, err := dir.Holder(); holder != "" || err != nil {
+		t.Errorf("after: %q, %v", holder, err)
+	}
+	unlock, err := dir.Lock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unlock()
+	if holder, err := dir.Holder(); holder != "" || err != nil {
+		t.Errorf("a lock of a short command is held by %q, %v", holder, err)
+	}
+}
