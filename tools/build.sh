@@ -17,13 +17,14 @@ build_program() {
 }
 
 build_changed() {
-	local folder=$1 before began package program
+	local folder=$1 before began package program text="building ${2##*/}"
 	shift
+	[ $# -eq 1 ] || text="building $# programs"
 	unchanged "$folder" "$@" && return 0
 	# What is written down was true before the build, so that a change meanwhile shows.
 	before=$(sources) || before=''
 	began=$(date +%s)
-	compile "building ${1##*/}" "${root:?}" "$folder/" "${@/#/./}" || return 1
+	compile "$text" "${root:?}" "$folder/" "${@/#/./}" || return 1
 	for package in "$@"; do
 		program=$folder/${package##*/}
 		rm -f "$program.sources"
@@ -137,16 +138,16 @@ packages() {
 		ps -o args= --ppid "$(cat "$1/pid")" 2>/dev/null | sed -n 's/.* -p \([^ ]*\) .*/running\t\1/p'
 	} | awk -F '\t' -v took="$2" '
 		NR == FNR { weight[$2] = $1; all += $1; count++; next }
-		$1 == "running" && $2 in began { done -= began[$2]; delete began[$2] }
+		$1 == "running" { if ($2 in began) { done -= began[$2]; n-- }; next }
 		$1 in weight { began[$1] = weight[$1]; done += weight[$1]; n++; delete weight[$1] }
 		END {
-			if (n == count && length(began) == n) rest = "linking"
+			if (n == count) rest = "linking"
 			else if (took < 5 || done < all / 50) rest = "no estimate yet"
 			else {
 				left = took * (all - done) / done
 				rest = left < 90 ? sprintf("about %d s left", 10 * int(left / 10 + 1)) \
 					: sprintf("about %d min left", int(left / 60 + 0.5))
 			}
-			printf "%d of %d packages, %d s, %s\n", length(began), count, took, rest
+			printf "%d of %d packages, %d s, %s\n", n, count, took, rest
 		}' "$1/weights" -
 }
