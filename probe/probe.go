@@ -201,7 +201,9 @@ func (p *Probe) handler() http.Handler {
 	return mux
 }
 
-func (p *Probe) register(ctx context.Context, catalog discovery.Catalog) (leave func(context.Context) error, err error) {
+func (p *Probe) register(
+	ctx context.Context, catalog discovery.Catalog,
+) (leave func(context.Context) error, err error) {
 	return catalog.Register(context.WithoutCancel(ctx), discovery.Registration{
 		Service: Service, Instance: p.cfg.Instance, Address: p.HTTPAddr(), Log: p.log,
 		Meta:   map[string]string{discovery.MetaRelease: p.cfg.Release},

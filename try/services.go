@@ -75,7 +75,8 @@ func (s *system) services() (all services, err error) {
 	cfg := gate.Defaults()
 	cfg.Instance, cfg.Release, cfg.Bind = "gate-1", release, local(table.Gate())
 	cfg.Catalog, cfg.Register = s.catalog, true
-	cfg.MySQL, cfg.Redis, cfg.SMTP.Addr, cfg.Codes.Secret = s.database(), s.cache(), local(table.MailSMTP()), s.secrets.code
+	cfg.MySQL, cfg.Redis, cfg.Codes.Secret = s.database(), s.cache(), s.secrets.code
+	cfg.SMTP.Addr = local(table.MailSMTP())
 	all.gate, err = gate.New(cfg, s.logger.With("server", cfg.Instance))
 	return all, err
 }
@@ -100,7 +101,8 @@ func (s *system) start(ctx context.Context, mariadb <-chan error, all services) 
 	}
 	for i, server := range all.status {
 		what := fmt.Sprintf("status-%d, which waits for the chat servers", i+1)
-		if err := until(ctx, what, func(ctx context.Context) error { return assigns(ctx, server.GRPCAddr()) }); err != nil {
+		takes := func(ctx context.Context) error { return assigns(ctx, server.GRPCAddr()) }
+		if err := until(ctx, what, takes); err != nil {
 			return err
 		}
 	}

@@ -77,7 +77,8 @@ func free(cfg Config) error {
 		if manager == state.ByTerraform {
 			down = "./justw destroy local"
 		}
-		return fmt.Errorf("the fleet of this checkout is up: chat with it (./justw chat), or take it down first (%s)", down)
+		return fmt.Errorf("the fleet of this checkout is up: chat with it (./justw chat), or take it down first (%s)",
+			down)
 	}
 	var taken []string
 	for _, p := range []ports.Port{
@@ -147,7 +148,7 @@ func (s *system) run(ctx context.Context) error {
 		return err
 	}
 	var g lifecycle.Group
-	mariadb := make(chan error, 1) // what became of making its data
+	mariadb := make(chan error, 1) // how making its data went
 	g.Go("MariaDB", func(ctx context.Context) error { return s.mariadb(ctx, mariadb) })
 	g.Go("Redis", s.redis)
 	g.Go("mail", services.mail.Run)

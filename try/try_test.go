@@ -281,7 +281,9 @@ func (r *run) register(name string) person {
 
 func (r *run) logIn(name string) person {
 	r.t.Helper()
-	reply, err := r.gate().Login(r.t.Context(), client.Credentials{Name: name, Password: password(name), Device: "test"})
+	reply, err := r.gate().Login(r.t.Context(), client.Credentials{
+		Name: name, Password: password(name), Device: "test",
+	})
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -291,7 +293,8 @@ func (r *run) logIn(name string) person {
 func (r *run) connect(reply client.LoginReply) person {
 	r.t.Helper()
 	c, err := client.Open(r.t.Context(), client.Options{
-		Gate: r.gate(), Session: reply.Session, Assignment: reply.Assignment, Store: store.NewMemory(100), Program: "test",
+		Gate: r.gate(), Session: reply.Session, Assignment: reply.Assignment, Store: store.NewMemory(100),
+		Program: "test",
 	})
 	if err != nil {
 		r.t.Fatal(err)

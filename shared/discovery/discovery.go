@@ -23,7 +23,9 @@ type Catalog interface {
 	// order, and the index of this answer. After 0 means at once; after an earlier
 	// index it waits until something has changed since, or for wait. An index that is
 	// lower than an earlier one means that the catalog starts over.
-	Query(ctx context.Context, service string, after uint64, wait time.Duration) (list []Instance, index uint64, err error)
+	Query(
+		ctx context.Context, service string, after uint64, wait time.Duration,
+	) (list []Instance, index uint64, err error)
 	// Register keeps this process in the catalog, which runs its checks and lists it
 	// as failing until they pass. An error means that the registration is wrong or
 	// refused. The process calls deregister when it leaves, best before it stops

@@ -45,7 +45,8 @@ func ConsulProgram(dir string) (p backend.Program, err error) {
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		return p, err
 	}
-	p.Name, p.Args, p.Addr = "consul", []string{"agent", "-config-file=" + file}, net.JoinHostPort("127.0.0.1", strconv.Itoa(ports[0]))
+	p.Name, p.Args = "consul", []string{"agent", "-config-file=" + file}
+	p.Addr = net.JoinHostPort("127.0.0.1", strconv.Itoa(ports[0]))
 	// One client for all calls: each has connections of its own, and Consul bounds
 	// them.
 	client, err := api.NewClient(&api.Config{Address: p.Addr})

@@ -18,7 +18,8 @@ type MariaDBServer struct{ *Process }
 
 // mariaDB is the server's program, with all of its files in a folder.
 func mariaDB(dir string) (backend.Program, error) {
-	return backend.MariaDB(context.Background(), backend.MariaDBFiles{Dir: dir, Data: filepath.Join(dir, "data"), Log: "256M"})
+	files := backend.MariaDBFiles{Dir: dir, Data: filepath.Join(dir, "data"), Log: "256M"}
+	return backend.MariaDB(context.Background(), files)
 }
 
 // StartMariaDB starts a server of the test's own, to be killed and restarted.

@@ -97,13 +97,13 @@ func findStatus(ctx context.Context, consulAddr string) (addresses []string, err
 	}
 	entries, err := discovery.List(ctx, catalog, "status")
 	if err != nil {
-		return nil, fmt.Errorf("find the status servers in Consul at %s (or name them with --status): %w", consulAddr, err)
+		return nil, fmt.Errorf("find the status servers in %v (or name them with --status): %w", catalog, err)
 	}
 	for _, e := range entries {
 		addresses = append(addresses, e.Address)
 	}
 	if len(addresses) == 0 {
-		return nil, fmt.Errorf("no status server passes its checks in Consul at %s", consulAddr)
+		return nil, fmt.Errorf("no status server passes its checks in %v", catalog)
 	}
 	return addresses, nil
 }

@@ -98,7 +98,8 @@ func TestVerdicts(t *testing.T) {
 			doctor.FirstUp([]doctor.Part{
 				{Name: "consul", How: "from its sources", Takes: 446 * time.Second},
 				{Name: "the programs", How: "of this checkout", Takes: 100 * time.Second},
-			}), doctor.Warn, "consul from its sources (7 min), the programs of this checkout (2 min); on two cores about 9 min",
+			}), doctor.Warn,
+			"consul from its sources (7 min), the programs of this checkout (2 min); on two cores about 9 min",
 		},
 		"files suffice":         {doctor.Files("open files", 20504, 18200, 2048), doctor.OK, ""},
 		"handshakes do not fit": {doctor.Files("open files", 20000, 18200, 2048), doctor.Warn, "17696"},

@@ -2,6 +2,7 @@
 package scripts_test
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"os/exec"
@@ -46,8 +47,13 @@ func newCheckout(t *testing.T) *checkout {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.write("../bin/go", fmt.Sprintf("#!/bin/sh\necho \"$*\" >>%s\n%s \"$@\"\ncode=$?\n[ ! -e %s ] || . %s\nexit $code\n",
-		c.asked, realGo, c.after, c.after))
+	c.write("../bin/go", fmt.Sprintf(`#!/bin/sh
+echo "$*" >>%s
+%s "$@"
+code=$?
+[ ! -e %s ] || . %s
+exit $code
+`, c.asked, realGo, c.after, c.after))
 	if err := os.Chmod(filepath.Join(dir, "bin", "go"), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -86,9 +92,11 @@ func (c *checkout) run(env ...string) (printed string, asked int, took time.Dura
 		`set -euo pipefail; root=$1; . "$2"; program=$(build_program hello/cmd/hello); exec "$program"`,
 		"bash", c.root, lib)
 	cmd.Env = append(c.env, env...)
-	out, err := cmd.CombinedOutput()
+	var failed bytes.Buffer // and progress, on a busy machine
+	cmd.Stderr = &failed
+	out, err := cmd.Output()
 	if err != nil {
-		c.t.Logf("it ended with %v", err)
+		out = append(out, failed.Bytes()...)
 	}
 	took = time.Since(began)
 	calls, _ := os.ReadFile(c.asked)
@@ -151,7 +159,9 @@ func TestAProgramIsNeverOlderThanItsSources(t *testing.T) {
 				c.t.Fatal(err)
 			}
 		}, "", "undefined: text"},
-		{"what does not compile", func(c *checkout) { c.write(text, "package main\n\nconst text = 1\n") }, "", "mismatched types"},
+		{"what does not compile", func(c *checkout) {
+			c.write(text, "package main\n\nconst text = 1\n")
+		}, "", "mismatched types"},
 		{"other settings of go", func(c *checkout) {
 			c.write("hello/cmd/hello/tagged.go",
 				"//go:build tagged\n\npackage main\n\nimport \"fmt\"\n\nfunc init() { fmt.Print(\"tagged \") }\n")
