@@ -53,8 +53,10 @@ unchanged() {
 # modification time, nobody can set back, its inode, size and name. Fails where find
 # cannot print them (not GNU's).
 sources() {
+	local state
 	cd "${root:?}" || return 1
-	find . \( -name .git -o -name '.fleet*' -o -name .terraform -o -path "$(state_dir)" \) -prune \
+	state=$(state_dir)
+	find . \( -name .git -o -name '.fleet*' -o -name .terraform -o -path "./${state#"$PWD/"}" \) -prune \
 		-o -type f -printf '%C@ %i %s %p\n' 2>/dev/null | sort -k 4 || return 1
 	identity "$(type -P go)"
 	identity "${GOENV:-${XDG_CONFIG_HOME:-${HOME:-}/.config}/go/env}"

@@ -18,6 +18,7 @@ import (
 
 	"github.com/msrchat/msrchat/shared/discovery/memory"
 	"github.com/msrchat/msrchat/shared/lifecycle"
+	"github.com/msrchat/msrchat/shared/retry"
 	"github.com/msrchat/msrchat/tools/ports"
 	"github.com/msrchat/msrchat/tools/process"
 	"github.com/msrchat/msrchat/tools/state"
@@ -50,7 +51,7 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	defer release()
-	if err := free(cfg); err != nil {
+	if err := free(ctx, cfg); err != nil {
 		return err
 	}
 	s := &system{cfg: cfg, dir: filepath.Join(cfg.State.Path(), "try"), catalog: memory.New(), began: time.Now()}
@@ -67,7 +68,7 @@ func Run(ctx context.Context, cfg Config) error {
 }
 
 // free says who is in the way: this checkout's fleet, or what holds a port.
-func free(cfg Config) error {
+func free(ctx context.Context, cfg Config) error {
 	manager, err := cfg.State.Manager()
 	if err != nil {
 		return err
@@ -80,27 +81,52 @@ func free(cfg Config) error {
 		return fmt.Errorf("the fleet of this checkout is up: chat with it (./justw chat), or take it down first (%s)",
 			down)
 	}
-	var taken []string
-	for _, p := range []ports.Port{
-		{Owner: "gate", Number: cfg.Ports.Gate()},
-		{Owner: "MariaDB", Number: cfg.Ports.MySQL()},
-		{Owner: "Redis", Number: cfg.Ports.Redis()},
-		{Owner: "mail", Number: cfg.Ports.MailSMTP()},
-		{Owner: "mail", Number: cfg.Ports.MailHTTP()},
-	} {
-		if held, holder, known := process.Listening(p.Number); held {
-			who := "a process that cannot be seen from here (another user's?)"
-			if known {
-				who = holder.String()
-			}
-			taken = append(taken, fmt.Sprintf("port %d (%s) is taken by %s", p.Number, p.Owner, who))
+	return awaitPorts(ctx, cfg)
+}
+
+// endLimit is how long MariaDB and Redis of a run that was killed may take to let go of
+// their ports: some threads end after the program has left the list of processes.
+const endLimit = 10 * time.Second
+
+// awaitPorts returns when all ports are free. A program of somebody else on one of them
+// is an error at once.
+func awaitPorts(ctx context.Context, cfg Config) error {
+	deadline := time.Now().Add(endLimit)
+	for {
+		taken, foreign := holders(cfg)
+		if len(taken) == 0 {
+			return nil
+		}
+		if foreign || time.Now().After(deadline) || !retry.Sleep(ctx, 100*time.Millisecond) {
+			return fmt.Errorf("its ports are not free:\n  %s\nend that program, or use other ports, for example with %s=%d",
+				strings.Join(taken, "\n  "), ports.EnvBase, cfg.Ports.Elsewhere())
 		}
 	}
-	if len(taken) > 0 {
-		return fmt.Errorf("its ports are not free:\n  %s\nend that program, or use other ports, for example with %s=%d",
-			strings.Join(taken, "\n  "), ports.EnvBase, cfg.Ports.Elsewhere())
+}
+
+// holders says what holds which of its ports, and whether a program that runs elsewhere
+// than in its data folder does.
+func holders(cfg Config) (taken []string, foreign bool) {
+	table := cfg.Ports
+	for _, p := range []ports.Port{
+		{Owner: "gate", Number: table.Gate()},
+		{Owner: "MariaDB", Number: table.MySQL()},
+		{Owner: "Redis", Number: table.Redis()},
+		{Owner: "mail", Number: table.MailSMTP()},
+		{Owner: "mail", Number: table.MailHTTP()},
+	} {
+		held, holder, known := process.Listening(p.Number)
+		if !held {
+			continue
+		}
+		who := "a process that cannot be seen from here (another user's?)"
+		if known {
+			who = holder.String()
+			foreign = foreign || !strings.HasPrefix(holder.Dir, cfg.State.Data()+string(filepath.Separator))
+		}
+		taken = append(taken, fmt.Sprintf("port %d (%s) is taken by %s", p.Number, p.Owner, who))
 	}
-	return nil
+	return taken, foreign
 }
 
 // system is one run. Its methods are for the goroutine of Run; those of the parts use

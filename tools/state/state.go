@@ -79,8 +79,17 @@ func (d Dir) Claim(who string) error {
 	}
 }
 
-// PortBase is the base of the fleet that is up, 0 if none is.
+// PortBase is the base of the fleet that is up, or of what holds the lock instead, 0 if
+// there is neither: one that was killed has left its base.
 func (d Dir) PortBase() (int, error) {
+	manager, err := d.Manager()
+	if err != nil {
+		return 0, err
+	}
+	holder, err := d.Holder()
+	if err != nil || manager == "" && holder == "" {
+		return 0, err
+	}
 	word, err := readWord(d.portBase())
 	if err != nil || word == "" {
 		return 0, err

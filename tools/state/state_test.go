@@ -42,8 +42,22 @@ func TestPortBaseIsRemembered(t *testing.T) {
 	if err := dir.SetPortBase(9100); err != nil {
 		t.Fatal(err)
 	}
+	if base, err := dir.PortBase(); base != 0 || err != nil {
+		t.Errorf("nobody is up: %d, %v", base, err)
+	}
+	release, err := dir.Hold("./justw try")
+	if err != nil {
+		t.Fatal(err)
+	}
 	if base, err := dir.PortBase(); base != 9100 || err != nil {
-		t.Errorf("after: %d, %v", base, err)
+		t.Errorf("held: %d, %v", base, err)
+	}
+	release()
+	if err := dir.Claim(state.ByUp); err != nil {
+		t.Fatal(err)
+	}
+	if base, err := dir.PortBase(); base != 9100 || err != nil {
+		t.Errorf("up: %d, %v", base, err)
 	}
 }
 
