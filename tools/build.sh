@@ -30,8 +30,9 @@ build_changed() {
 		rm -f "$program.sources"
 		# A file may change twice within one tick of its clock: the last change has to be
 		# a second ago.
-		[ -n "$before" ] && awk -v began="$began" '/^[0-9]/ && $1 > began - 1 { exit 1 }' <<<"$before" || continue
-		printf '%s\n%s\n' "$before" "$(identity "$program")" >"$program.sources"
+		if [ -n "$before" ] && awk -v began="$began" '/^[0-9]/ && $1 > began - 1 { exit 1 }' <<<"$before"; then
+			printf '%s\n%s\n' "$before" "$(identity "$program")" >"$program.sources"
+		fi
 	done
 }
 
