@@ -81,7 +81,8 @@ compile() {
 		watched "$text" "$work" packages go build -C "$folder" -v -trimpath -buildvcs=false -o "$output" "$@" || code=$?
 	trap - INT TERM
 	if [ "$code" -ne 0 ]; then
-		grep -v '^go: downloading ' "$work/output" >&2
+		awk -F '\t' 'FILENAME == ARGV[1] { names[$2]; next } !($0 in names) && !/^go: downloading /' \
+			"$work/weights" "$work/output" >&2
 	elif [ $((SECONDS - start)) -ge 2 ]; then
 		echo "  $text: done in $((SECONDS - start)) s" >&2
 	fi

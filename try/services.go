@@ -2,6 +2,7 @@ package try
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -160,7 +161,7 @@ func until(ctx context.Context, what string, works func(context.Context) error) 
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
-			return fmt.Errorf("waited for %s: %w (%v)", what, ctx.Err(), last)
+			return fmt.Errorf("waited for %s: %w", what, errors.Join(ctx.Err(), last))
 		}
 	}
 }

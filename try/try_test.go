@@ -105,13 +105,21 @@ type checkout struct {
 	base    int
 }
 
+// folder is where the program is built; TestMain makes and removes it.
+var folder string
+
+func TestMain(m *testing.M) {
+	var err error
+	if folder, err = os.MkdirTemp("", "msrchat-try-"); err != nil {
+		panic(err)
+	}
+	m.Run()
+	_ = os.RemoveAll(folder)
+}
+
 // built is the program, once for all tests.
 var built = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "msrchat-try-")
-	if err != nil {
-		return "", err
-	}
-	program := filepath.Join(dir, "try")
+	program := filepath.Join(folder, "try")
 	out, err := exec.Command("go", "build", "-o", program, "./cmd/try").CombinedOutput()
 	if err != nil {
 		return string(out), err

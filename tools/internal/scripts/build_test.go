@@ -162,6 +162,9 @@ func TestAProgramIsNeverOlderThanItsSources(t *testing.T) {
 		{"what does not compile", func(c *checkout) {
 			c.write(text, "package main\n\nconst text = 1\n")
 		}, "", "mismatched types"},
+		{"a module file that go cannot read", func(c *checkout) {
+			c.write("hello/go.mod", "nonsense\n")
+		}, "", "nonsense"},
 		{"other settings of go", func(c *checkout) {
 			c.write("hello/cmd/hello/tagged.go",
 				"//go:build tagged\n\npackage main\n\nimport \"fmt\"\n\nfunc init() { fmt.Print(\"tagged \") }\n")
