@@ -24,6 +24,7 @@ import (
 
 	"github.com/msrchat/msrchat/shared/database"
 	"github.com/msrchat/msrchat/shared/errs"
+	"github.com/msrchat/msrchat/shared/text"
 )
 
 // TokenBytes is the length of a token. 256 random bits cannot be guessed, so
@@ -104,7 +105,7 @@ func Device(name string) error {
 		return errs.New(errs.CodeInvalid, "the device is longer than %d characters", MaxDeviceRunes).In("device")
 	}
 	for _, r := range name {
-		if !unicode.IsPrint(r) { // control characters, bidirectional ones included
+		if !unicode.IsPrint(r) || !text.Shown(r) { // control characters, bidirectional ones included
 			return errs.New(errs.CodeInvalid, "the device has a character that cannot be shown").In("device")
 		}
 	}

@@ -400,6 +400,20 @@ func TestAVerifyCannotUndoARevocation(t *testing.T) {
 	wantCode(t, "after the revocation", err, errs.CodeUnauthenticated)
 }
 
+func TestTheNameOfADeviceCanBeSeen(t *testing.T) {
+	for _, name := range []string{"laptop", "Ann's phone", "电话 2", strings.Repeat("x", session.MaxDeviceRunes)} {
+		if err := session.Device(name); err != nil {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+	for _, name := range []string{
+		"", "a\x1b[2J", "a\u202eb", "a\u200bb", "a\u17b4nn", "a\u3164", "a\u034fb", "a\ufe0f", "a\u2800b", "\xff",
+		strings.Repeat("x", session.MaxDeviceRunes+1),
+	} {
+		wantCode(t, fmt.Sprintf("%.20q", name), session.Device(name), errs.CodeInvalid)
+	}
+}
+
 func TestLogInsOnOneDeviceAtOnceLeaveOne(t *testing.T) {
 	db := testenv.Open(t, testenv.MariaDB(t))
 	s := session.NewStore(db, nil)
