@@ -192,7 +192,9 @@ func (n *node) appends() int {
 }
 
 func event(seq uint64) *relayv1.Delivery {
-	return &relayv1.Delivery{What: &relayv1.Delivery_Event{Event: &chatv1.Event{ConversationId: 1, Seq: seq}}}
+	return &relayv1.Delivery{What: &relayv1.Delivery_Event{Event: &chatv1.Event{
+		ConversationId: 1, Seq: max(seq, 1), SenderId: 1, ClientMsgId: make([]byte, 16), Kind: 1, Body: []byte("x"),
+	}}}
 }
 
 func entries(texts ...string) []msglog.Event {
