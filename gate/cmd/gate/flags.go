@@ -154,6 +154,7 @@ func config(c *cli.Context) (gate.Config, error) {
 	cfg.Instance, cfg.Release, cfg.Zone, cfg.Register = p.Instance, p.Release, p.Zone, p.Register
 	cfg.StatusTarget = c.String("status-target")
 	cfg.Bind, cfg.Advertise = c.String("http-bind"), c.String("http-advertise")
+	cfg.AdminBind = c.String("admin-bind")
 	cfg.HTTP.IdleTimeout, cfg.Drain = c.Duration("http-idle-timeout"), c.Duration("drain")
 	cfg.Grace += cfg.Drain
 	var err error
