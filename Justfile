@@ -90,6 +90,11 @@ test *MODULES:
 faults *ARGS:
     @tools/faults "$@"
 
+# send everything outside valid, odd and hostile requests, and see that nothing odd comes out: ./justw fuzz --help
+[no-exit-message]
+fuzz *ARGS:
+    @tools/fuzz "$@"
+
 # crash, cut off and drain nodes of a fleet on four network namespaces while people talk; prints a table (ARG... for go test)
 [no-exit-message]
 nodes *ARGS:

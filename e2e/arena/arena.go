@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -48,6 +49,8 @@ type Config struct {
 	TLS bool
 	// SMTP is where the gate sends its mails; "" for nowhere.
 	SMTP string
+	// Gate are more flags of the gate.
+	Gate []string
 	// Output gets a line for each step of the start; nil for none.
 	Output io.Writer
 }
@@ -74,6 +77,8 @@ type Arena struct {
 	catalog              *consul.Catalog
 	gate                 string
 	statuses             []string // where status answers, bypassing the wires
+	chats                []chatPorts
+	metrics              map[string]string
 }
 
 // Start builds and starts everything and waits until users can connect. Close
@@ -93,7 +98,7 @@ func Start(ctx context.Context, cfg Config) (*Arena, error) {
 		return nil, err
 	}
 	life, stop := context.WithCancel(context.Background())
-	a := &Arena{cfg: cfg, dir: dir, bin: cfg.Bin, net: newNetwork(), stop: stop}
+	a := &Arena{cfg: cfg, dir: dir, bin: cfg.Bin, net: newNetwork(), stop: stop, metrics: make(map[string]string)}
 	for _, step := range []struct {
 		name string
 		do   func(ctx, life context.Context) error
@@ -220,6 +225,26 @@ func (a *Arena) Chats() map[string]string {
 	}
 	return out
 }
+
+// ChatListeners and RelayListeners are where the chat servers listen, bypassing the
+// wires, in the same order.
+func (a *Arena) ChatListeners() (out []string) {
+	for _, at := range a.chats {
+		out = append(out, at.client)
+	}
+	return out
+}
+
+// RelayListeners are described at ChatListeners.
+func (a *Arena) RelayListeners() (out []string) {
+	for _, at := range a.chats {
+		out = append(out, at.relay)
+	}
+	return out
+}
+
+// Metrics are where our own servers tell theirs, by name.
+func (a *Arena) Metrics() map[string]string { return maps.Clone(a.metrics) }
 
 // Spoil spoils frames between chat servers: "drop", "double", "reorder", or ""
 // for an end.

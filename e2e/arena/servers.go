@@ -109,6 +109,7 @@ func (a *Arena) startStatus(life context.Context, name string) error {
 	a.start(life, &Process{Kind: "status", Name: name, path: a.program("status"), args: append(a.common(name),
 		"--grpc-bind", rpc, "--grpc-advertise", toChat.Addr, "--health-bind", health, "--http-bind", web)})
 	a.statuses = append(a.statuses, rpc)
+	a.metrics[name] = "http://" + web + "/metrics"
 	_, err = a.catalog.Register(life, discovery.Registration{
 		Service: statusForGate, Instance: name, Address: toGate.Addr,
 		Checks: []discovery.Check{{Name: "grpc health", GRPC: health}},
@@ -137,6 +138,8 @@ func (a *Arena) startChat(life context.Context, name string) error {
 			"--tls-server-name", tlsName, "--tls-cert", a.certificate.Cert, "--tls-key", a.certificate.Key,
 		}
 	}
+	a.chats = append(a.chats, at)
+	a.metrics[name] = "http://" + at.http + "/metrics"
 	a.start(life, &Process{
 		Kind: "chat", Name: name, path: a.program("chat"),
 		args: append(append(a.common(name), secured...),
@@ -151,15 +154,18 @@ func (a *Arena) startChat(life context.Context, name string) error {
 }
 
 func (a *Arena) startGate(life context.Context) error {
-	if err := addresses(&a.gate); err != nil {
+	var admin string
+	if err := addresses(&a.gate, &admin); err != nil {
 		return err
 	}
-	args := append(a.common("gate"), "--http-bind", a.gate, "--status-target", discovery.Scheme+":///"+statusForGate,
+	a.metrics["gate"] = "http://" + admin + "/metrics"
+	args := append(a.common("gate"), "--http-bind", a.gate, "--admin-bind", admin, "--status-target", discovery.Scheme+":///"+statusForGate,
 		"--mysql-addr", a.mysql.Addr, "--mysql-user", "root", "--mysql-database", databaseName,
 		"--redis-addr", a.redis.Addr)
 	if a.cfg.SMTP != "" {
 		args = append(args, "--smtp-addr", a.cfg.SMTP)
 	}
+	args = append(args, a.cfg.Gate...)
 	a.start(life, &Process{Kind: "gate", Name: "gate", path: a.program("gate"), args: args})
 	return nil
 }

@@ -32,8 +32,9 @@ type Config struct {
 	Status, Chats int
 	// Chat changes a chat server's configuration before it starts.
 	Chat func(*chat.Config)
-	// Replica changes a status server's.
+	// Replica changes a status server's, Gate the gate's.
 	Replica func(*status.Config)
+	Gate    func(*gate.Config)
 }
 
 // Cluster is the running system. Its methods are for the test's goroutine.
@@ -193,6 +194,9 @@ func (c *Cluster) StartGate() {
 	cfg.Codes.PerClient.Count = 10_000
 	cfg.LogIns.PerClient.Count, cfg.LogIns.RegistrationsPerClient.Count = 10_000, 10_000
 	cfg.Catalog, cfg.Register = c.catalog, true
+	if c.cfg.Gate != nil {
+		c.cfg.Gate(&cfg)
+	}
 	s, err := gate.New(cfg, c.log.With("server", cfg.Instance))
 	if err != nil {
 		c.t.Fatal(err)
