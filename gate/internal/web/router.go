@@ -35,6 +35,10 @@ func (m Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		m.routed.ServeHTTP(w, r)
 		return
 	}
+	if r.ContentLength != 0 {
+		// Or net/http would wait for the rest of the body before it answers.
+		w.Header().Set("Connection", "close")
+	}
 	// The mux's handler knows which of the two it is, and the methods.
 	probe := &probe{header: http.Header{}}
 	if clean {
