@@ -63,6 +63,10 @@ type Config struct {
 	Drain time.Duration
 	// Grace bounds the whole stop: Drain, requests in flight, mail.
 	Grace time.Duration
+
+	// UpdateAfter is when, after its start, a gate looks for accounts that an older one has
+	// made: after a rolling upgrade, in which that one ends within seconds.
+	UpdateAfter time.Duration
 }
 
 // SMTP is the mail server that sends our mail, and how long mail may wait.
@@ -186,7 +190,8 @@ func Defaults() Config {
 		},
 		SessionLifetime: 90 * 24 * time.Hour,
 		// Below the 20 s between the Nomad job's SIGTERM and SIGKILL.
-		Grace: 18 * time.Second,
+		Grace:       18 * time.Second,
+		UpdateAfter: time.Minute,
 	}
 }
 
@@ -235,6 +240,7 @@ func (c Config) times() error {
 		"session lifetime":     c.SessionLifetime,
 		"code lifetime":        c.Codes.Lifetime,
 		"grace":                c.Grace,
+		"time of the update":   c.UpdateAfter,
 	} {
 		if d <= 0 {
 			return fmt.Errorf("the %s of %s must be positive", name, d)
