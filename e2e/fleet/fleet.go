@@ -285,6 +285,15 @@ func (f *Fleet) Doctor() (verdicts map[string]string, printed string, failed err
 	return verdicts, printed, failed
 }
 
+// Secrets are the files with secrets of all tasks, in the environment's form.
+func (f *Fleet) Secrets() []string {
+	files, err := filepath.Glob(filepath.Join(f.state, "nomad", "data", "alloc", "*", "*", "secrets", "env"))
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return files
+}
+
 // SQL runs a statement as the database's root.
 func (f *Fleet) SQL(statement string) {
 	f.t.Helper()
