@@ -50,7 +50,7 @@ func (m *maker) some(r *run) *request {
 	return q
 }
 
-// newcomers register, with something odd about them, log in, and are seen by somebody.
+// newcomers register, most with something odd about them, log in, and are seen by somebody.
 func newcomers(ctx context.Context, w *worker, p *player, v values) {
 	m := w.maker(v)
 	made := &person{name: "n" + v.word(), email: v.word() + "@example.org", password: "correct horse", device: "d"}
@@ -62,6 +62,7 @@ func newcomers(ctx context.Context, w *worker, p *player, v values) {
 		made.device = v.text()
 	case 2:
 		made.password = v.text()
+	case 3: // nothing odd
 	default:
 		made.name = v.name()
 	}

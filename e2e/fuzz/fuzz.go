@@ -10,8 +10,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -59,6 +61,7 @@ const (
 	ruleRepeats      = "repeats"       // a refusal that repeats what was sent
 	ruleLog          = "log"           // what was acknowledged is not in the page, or the page has a gap
 	ruleHonest       = "honest people" // they wait too long
+	ruleUnreached    = "unreached"     // a request that never had a result: nothing was tried
 	ruleResources    = "resources"     // goroutines or memory did not come back
 )
 
@@ -117,15 +120,31 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 	r.work(cases)
 	took := time.Since(started)
 	watch.after(ctx)
+	if len(cfg.Only) == 0 {
+		r.unreached(r.snapshot(ctx, took))
+	}
 	if ctx.Err() == nil && r.found() == 0 {
 		r.verify(ctx)
 		r.settle(ctx, before)
 	}
 	watch.close()
+	result := r.snapshot(ctx, took)
+	result.Honest = watch.latencies()
+	return result, nil
+}
+
+// snapshot is the result so far. Connections that are closing still add to the run's.
+func (r *run) snapshot(ctx context.Context, took time.Duration) *Result {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.result.Took, r.result.Interrupted, r.result.Honest = took, ctx.Err() != nil, watch.latencies()
-	return &r.result, nil
+	result := r.result
+	result.Took, result.Interrupted = took, ctx.Err() != nil
+	result.Findings = slices.Clone(result.Findings)
+	result.Counts = make(map[string]map[string]int)
+	for what, of := range r.result.Counts {
+		result.Counts[what] = maps.Clone(of)
+	}
+	return &result
 }
 
 func (r *run) found() int {

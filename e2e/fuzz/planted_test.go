@@ -235,13 +235,22 @@ func testPlanted(t *testing.T, target Target) {
 				play = requests
 			}
 			w := &worker{run: r, self: self}
+			last := &Trace{}
 			for n := uint64(0); r.found() == 0 && n < 200; n++ {
-				p := r.player(&Trace{})
+				last = &Trace{Secrets: base.world.secrets()}
+				p := r.player(last)
 				play(t.Context(), w, p, newValues(r.cfg.Seed, 1, n))
 				p.end()
 			}
 			if found := r.result.Findings; len(found) == 0 || found[0].Rule != fault.rule {
-				t.Errorf("want %q, found %v", fault.rule, found)
+				t.Fatalf("want %q, found %v", fault.rule, found)
+			}
+			if fault.name == "an internal error" {
+				again := newRun(r.cfg)
+				again.doc, again.world = base.doc, base.world
+				if err := again.replay(t.Context(), last, 10); err != nil || again.found() == 0 {
+					t.Errorf("replayed, it found nothing: %v", err)
+				}
 			}
 		})
 	}

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
 // Result is what came of a run.
@@ -126,7 +128,9 @@ const (
 // settle waits until every process is as before.
 func (r *run) settle(ctx context.Context, before map[string]Usage) {
 	r.relays.close()
+	r.mu.Lock()
 	r.result.Before = before
+	r.mu.Unlock()
 	until := time.Now().Add(settleLimit)
 	for {
 		after, err := r.usage(ctx)
@@ -134,7 +138,9 @@ func (r *run) settle(ctx context.Context, before map[string]Usage) {
 			r.find(nil, ruleResources, "metrics", "%v", err)
 			return
 		}
+		r.mu.Lock()
 		r.result.After = after
+		r.mu.Unlock()
 		var worst string
 		for name, a := range after {
 			if a.Goroutines > before[name].Goroutines+moreGoroutines || a.HeapMiB > 2*before[name].HeapMiB+moreHeap {
@@ -152,6 +158,27 @@ func (r *run) settle(ctx context.Context, before map[string]Usage) {
 	}
 }
 
+// unreached finds what was asked for and never once answered with a result: the rules
+// would hold of it whatever it did.
+func (r *run) unreached(so *Result) {
+	// few requests say nothing.
+	const few = 60
+	for what, of := range so.Counts {
+		total, good := 0, 0
+		for came, n := range of {
+			total += n
+			if came == "answered" || strings.HasPrefix(came, "2") {
+				good += n
+			}
+		}
+		real := slices.ContainsFunc(r.doc.operations, func(o *operation) bool { return o.String() == what }) ||
+			bodies.Fields().ByName(protoreflect.Name(what)) != nil
+		if real && total > few && good == 0 {
+			r.find(nil, ruleUnreached, what, "none of %d requests had a result", total)
+		}
+	}
+}
+
 // Replay does the steps of a trace again on a running system, as often as asked, and
 // says what it found.
 func Replay(ctx context.Context, cfg Config, t *Trace, times int) (*Result, error) {
@@ -162,10 +189,15 @@ func Replay(ctx context.Context, cfg Config, t *Trace, times int) (*Result, erro
 	}
 	defer r.relays.close()
 	started := time.Now()
+	err = r.replay(ctx, t, times)
+	return r.snapshot(ctx, time.Since(started)), err
+}
+
+func (r *run) replay(ctx context.Context, t *Trace, times int) error {
 	for range times {
 		self, err := r.register(ctx, "again"+newValues(uint64(time.Now().UnixNano()), 0, 0).word())
 		if err != nil {
-			return nil, err
+			return err
 		}
 		p := r.player(&Trace{Kind: t.Kind, Seed: t.Seed, Worker: t.Worker, N: t.N, Secrets: r.world.secrets()})
 		p.trace.Secrets[self.token] = "self"
@@ -182,6 +214,5 @@ func Replay(ctx context.Context, cfg Config, t *Trace, times int) (*Result, erro
 		p.end()
 		r.cases.Add(1)
 	}
-	r.result.Took, r.result.Interrupted = time.Since(started), ctx.Err() != nil
-	return &r.result, nil
+	return nil
 }
