@@ -159,7 +159,8 @@ func (a *Arena) startGate(life context.Context) error {
 		return err
 	}
 	a.metrics["gate"] = "http://" + admin + "/metrics"
-	args := append(a.common("gate"), "--http-bind", a.gate, "--admin-bind", admin, "--status-target", discovery.Scheme+":///"+statusForGate,
+	args := append(a.common("gate"), "--http-bind", a.gate, "--admin-bind", admin, "--status-target",
+		discovery.Scheme+":///"+statusForGate,
 		"--mysql-addr", a.mysql.Addr, "--mysql-user", "root", "--mysql-database", databaseName,
 		"--redis-addr", a.redis.Addr)
 	if a.cfg.SMTP != "" {

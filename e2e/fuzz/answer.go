@@ -175,7 +175,8 @@ func (p *player) judge(q *http.Request, a *answer, mangled bool) {
 	}
 	if a.status == http.StatusServiceUnavailable || a.status == http.StatusTooManyRequests {
 		if after := atoi(a.header.Get("Retry-After")); after < 1 || after > 24*60*60 {
-			p.find(ruleServerError, where, "%d without a sane time: Retry-After %q", a.status, a.header.Get("Retry-After"))
+			p.find(ruleServerError, where, "%d without a sane time: Retry-After %q", a.status,
+				a.header.Get("Retry-After"))
 		}
 	}
 	var o *operation

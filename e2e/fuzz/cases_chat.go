@@ -118,7 +118,10 @@ func almostFrames(ctx context.Context, w *worker, p *player, v values) {
 	case 8: // cut
 		write(request[:v.IntN(len(request)+1)])
 	case 9: // byte by byte
-		p.do(ctx, Step{Do: doWrite, Pieces: pieces(v, request, 60), Pause: time.Duration(v.IntN(20)) * time.Millisecond})
+		p.do(ctx, Step{
+			Do: doWrite, Pieces: pieces(v, request, 60),
+			Pause: time.Duration(v.IntN(20)) * time.Millisecond,
+		})
 	case 10:
 		write([]byte("GET / HTTP/1.1\r\nHost: x\r\n\r\n"))
 	case 11: // the same id for all

@@ -65,7 +65,8 @@ func (r *run) open(ctx context.Context, p *player, address string) (*conn, error
 	}
 	c := &conn{
 		player: p, nc: nc, at: address, open: make(map[uint64][]*chatv1.ClientFrame),
-		again: make(map[uint64]bool), waiting: make(map[uint64]chan *chatv1.ServerFrame), changed: make(chan struct{}), next: 1 << 32,
+		again: make(map[uint64]bool), waiting: make(map[uint64]chan *chatv1.ServerFrame),
+		changed: make(chan struct{}), next: 1 << 32,
 	}
 	go c.read()
 	return c, nil

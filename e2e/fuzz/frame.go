@@ -219,7 +219,8 @@ func (f *filler) strange(body []byte) []byte {
 	case 5:
 		body = body[:f.IntN(len(body)+1)]
 	case 6: // another wire type
-		body = protowire.AppendFixed64(protowire.AppendTag(body, protowire.Number(1+f.IntN(9)), protowire.Fixed64Type), 7)
+		body = protowire.AppendFixed64(protowire.AppendTag(body, protowire.Number(1+f.IntN(9)),
+			protowire.Fixed64Type), 7)
 	default:
 		for range 1 + f.IntN(4) {
 			if len(body) > 0 {

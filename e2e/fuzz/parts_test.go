@@ -71,7 +71,8 @@ func TestTheSameSeedMakesTheSame(t *testing.T) {
 		v := newValues(seed, 1, 1)
 		f := &filler{values: v, world: w, hostile: 0.3}
 		for range 200 {
-			out = append(out, f.request(anyRequest(v), 1), []byte(v.text()), []byte(v.quote(v.text())), []byte(v.odd("/x")))
+			out = append(out, f.request(anyRequest(v), 1), []byte(v.text()), []byte(v.quote(v.text())),
+				[]byte(v.odd("/x")))
 		}
 		return out
 	}
@@ -89,8 +90,9 @@ func TestTheSameSeedMakesTheSame(t *testing.T) {
 
 // Every request of chat.proto is made, with every field at some time, also odd ones.
 func TestEveryFieldIsFilled(t *testing.T) {
+	token := base64.RawURLEncoding.EncodeToString(bytes.Repeat([]byte("t"), 32))
 	w := &world{
-		people:        []*person{{name: "a", id: 1, token: base64.RawURLEncoding.EncodeToString(bytes.Repeat([]byte("t"), 32))}},
+		people:        []*person{{name: "a", id: 1, token: token}},
 		conversations: map[[2]int]uint64{{0, 0}: 7}, members: map[uint64][2]int{7: {0, 0}},
 	}
 	v := newValues(1, 1, 1)
@@ -144,7 +146,8 @@ func TestATraceIsKept(t *testing.T) {
 	if string(got[0]) != "Bearer "+is || string(got[1]) != "\xff"+strings.Repeat("b", 32) {
 		t.Errorf("got %q", got)
 	}
-	if text, err := os.ReadFile(filepath.Join(folder, "trace.txt")); err != nil || !strings.Contains(string(text), "shown: x: y") {
+	text, err := os.ReadFile(filepath.Join(folder, "trace.txt"))
+	if err != nil || !strings.Contains(string(text), "shown: x: y") {
 		t.Errorf("%s, %v", text, err)
 	}
 	if _, err := Load(t.TempDir()); err == nil {

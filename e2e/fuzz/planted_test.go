@@ -24,9 +24,11 @@ type planted struct {
 	// bytes are replaced by others of the same length; hold keeps every byte back.
 	was, is string
 	hold    bool
-	// frames is what comes instead of a frame; cut ends the connection after them.
-	frames func(f *chatv1.ServerFrame) (instead []*chatv1.ServerFrame, cut bool)
+	frames  spoiler
 }
+
+// spoiler says what comes instead of a frame, and whether the connection ends after it.
+type spoiler func(f *chatv1.ServerFrame) (instead []*chatv1.ServerFrame, cut bool)
 
 var plantedFaults = []planted{
 	{name: "an answer 500", rule: ruleServerError, was: "HTTP/1.1 422", is: "HTTP/1.1 500"},
@@ -37,24 +39,28 @@ var plantedFaults = []planted{
 	{name: "a refusal that repeats", rule: ruleRepeats, was: "Unprocessable", is: canary + "xxxx"},
 	{name: "an invisible character in a refusal", rule: ruleShown, was: "urn:msrchat", is: `urn:m\u3164`},
 	{name: "no answer", rule: ruleUnanswered, hold: true},
-	{name: "a frame is lost", rule: ruleUnanswered, frames: change(func(*chatv1.ServerFrame) []*chatv1.ServerFrame { return nil })},
-	{name: "an answer comes twice", rule: ruleUnanswered, frames: change(func(f *chatv1.ServerFrame) []*chatv1.ServerFrame {
-		return []*chatv1.ServerFrame{f, f}
+	{name: "a frame is lost", rule: ruleUnanswered, frames: change(func(*chatv1.ServerFrame) []*chatv1.ServerFrame {
+		return nil
 	})},
+	{name: "an answer comes twice", rule: ruleUnanswered, frames: change(
+		func(f *chatv1.ServerFrame) []*chatv1.ServerFrame { return []*chatv1.ServerFrame{f, f} },
+	)},
 	{name: "an internal error", rule: ruleServerError, frames: failure("internal", "", "internal error")},
 	{name: "exhausted without a time", rule: ruleServerError, frames: failure("exhausted", "", "full")},
 	{name: "a code that is none", rule: ruleUndocumented, frames: failure("odd", "", "no")},
 	{name: "a failure of a field that is none", rule: ruleUndocumented, frames: failure("invalid", "nose", "no")},
 	{name: "a failure that repeats", rule: ruleRepeats, frames: failure("invalid", "", "not "+canary)},
 	{name: "an escape in a failure", rule: ruleShown, frames: failure("invalid", "", "\x1b[2J")},
-	{name: "an end without Goodbye", rule: ruleUnanswered, frames: func(*chatv1.ServerFrame) ([]*chatv1.ServerFrame, bool) {
+	{name: "an end without Goodbye", rule: ruleUnanswered, frames: func(
+		*chatv1.ServerFrame,
+	) ([]*chatv1.ServerFrame, bool) {
 		return nil, true
 	}},
 	{name: "an escape in a text", rule: ruleShown, frames: texts("\x1b[2J")},
 	{name: "a hidden text", rule: ruleShown, frames: texts("hi" + strings.Repeat("\U000e0041", 9))},
 	{name: "a text that is no UTF-8", rule: ruleShown, frames: texts("\xff")},
 	{name: "a blank text", rule: ruleShown, frames: texts("\u2800")},
-	{name: "a turn of the direction in a draft", rule: ruleShown, frames: change(func(f *chatv1.ServerFrame) []*chatv1.ServerFrame {
+	{name: "a draft turned round", rule: ruleShown, frames: change(func(f *chatv1.ServerFrame) []*chatv1.ServerFrame {
 		if d := f.GetOwnState().GetDraft(); d != nil {
 			d.Text = "\u202egnp"
 		}
@@ -74,7 +80,7 @@ var plantedFaults = []planted{
 	})},
 }
 
-func pages(spoil func(*chatv1.HistoryPage)) func(*chatv1.ServerFrame) ([]*chatv1.ServerFrame, bool) {
+func pages(spoil func(*chatv1.HistoryPage)) spoiler {
 	return change(func(f *chatv1.ServerFrame) []*chatv1.ServerFrame {
 		if p := f.GetHistoryPage(); len(p.GetEvents()) > 0 {
 			spoil(p)
@@ -84,7 +90,7 @@ func pages(spoil func(*chatv1.HistoryPage)) func(*chatv1.ServerFrame) ([]*chatv1
 }
 
 // change changes the answers to requests, but not Welcome.
-func change(to func(*chatv1.ServerFrame) []*chatv1.ServerFrame) func(*chatv1.ServerFrame) ([]*chatv1.ServerFrame, bool) {
+func change(to func(*chatv1.ServerFrame) []*chatv1.ServerFrame) spoiler {
 	return func(f *chatv1.ServerFrame) ([]*chatv1.ServerFrame, bool) {
 		if f.GetRequestId() == 0 || f.GetWelcome() != nil {
 			return []*chatv1.ServerFrame{f}, false
@@ -93,14 +99,14 @@ func change(to func(*chatv1.ServerFrame) []*chatv1.ServerFrame) func(*chatv1.Ser
 	}
 }
 
-func failure(code, field, text string) func(*chatv1.ServerFrame) ([]*chatv1.ServerFrame, bool) {
+func failure(code, field, text string) spoiler {
 	return change(func(f *chatv1.ServerFrame) []*chatv1.ServerFrame {
 		f.Body = &chatv1.ServerFrame_Failure{Failure: &chatv1.Failure{Code: code, Field: field, Text: text}}
 		return []*chatv1.ServerFrame{f}
 	})
 }
 
-func texts(text string) func(*chatv1.ServerFrame) ([]*chatv1.ServerFrame, bool) {
+func texts(text string) spoiler {
 	return pages(func(p *chatv1.HistoryPage) { p.GetEvents()[0].Body = []byte(text) })
 }
 
@@ -263,9 +269,12 @@ func fill(t *testing.T, r *run) {
 	f := &filler{values: newValues(1, 1, 1), world: r.world}
 	write := [][]byte{f.hello(1)}
 	for id := uint64(2); id < 6; id++ {
-		write = append(write, f.encode(&chatv1.ClientFrame{RequestId: id, Body: &chatv1.ClientFrame_Send{Send: &chatv1.Send{
-			ConversationId: r.world.of(0)[0], ClientMsgId: f.bytesOf("x_id", false), Body: []byte("hello"),
-		}}}))
+		write = append(write, f.encode(&chatv1.ClientFrame{
+			RequestId: id,
+			Body: &chatv1.ClientFrame_Send{Send: &chatv1.Send{
+				ConversationId: r.world.of(0)[0], ClientMsgId: f.bytesOf("x_id", false), Body: []byte("hello"),
+			}},
+		}))
 	}
 	p.do(t.Context(), Step{At: "chat 0", Do: doOpen})
 	p.do(t.Context(), Step{Do: doWrite, Pieces: write})

@@ -121,15 +121,20 @@ func (m *maker) twist(q *request) {
 		}))
 	case 3:
 		q.replace("Authorization", pick(m.values, []string{
-			"", "Bearer", "Bearer  ", "Bearer " + strings.Repeat("A", 43), "Basic " + m.self.token, "bearer " + m.self.token,
-			"Bearer " + m.self.token + "=", m.self.token, "Bearer " + m.self.token[:42], "Bearer \x80\xff", "Bearer " + canary,
+			"", "Bearer", "Bearer  ", "Bearer " + strings.Repeat("A", 43), "Basic " + m.self.token,
+			"bearer " + m.self.token,
+			"Bearer " + m.self.token + "=", m.self.token, "Bearer " + m.self.token[:42], "Bearer \x80\xff",
+			"Bearer " + canary,
 			"Bearer " + strings.Repeat("x", 7000), "Bearer " + m.self.token + " " + m.self.token,
 		}))
 	case 4:
 		q.header = append(q.header, pick(m.values, []string{
-			"Accept: application/xml", "Accept: */*;q=0", "Accept: " + canary, "Accept-Encoding: gzip", "Content-Encoding: gzip",
-			"Cookie: a=" + canary, "X-Request-Id: <" + canary + ">", "X-Request-Id: \x80", "Range: bytes=0-1", "If-None-Match: *",
-			"Connection: close", "Connection: upgrade\r\nUpgrade: websocket", "Upgrade: h2c", "X-HTTP-Method-Override: DELETE",
+			"Accept: application/xml", "Accept: */*;q=0", "Accept: " + canary, "Accept-Encoding: gzip",
+			"Content-Encoding: gzip",
+			"Cookie: a=" + canary, "X-Request-Id: <" + canary + ">", "X-Request-Id: \x80",
+			"Range: bytes=0-1", "If-None-Match: *",
+			"Connection: close", "Connection: upgrade\r\nUpgrade: websocket", "Upgrade: h2c",
+			"X-HTTP-Method-Override: DELETE",
 			"Expect: 100-continue", "Origin: http://" + canary, "Accept-Language: \xff", "X-Forwarded-For: \x80, ,",
 			"X-Forwarded-For: 127.0.0.1, 127.0.0.1", "Forwarded: for=" + canary, "Transfer-Encoding: identity",
 			"X-Long: " + strings.Repeat("y", 9000), "Content-Length: 0",
@@ -158,11 +163,15 @@ func (q *request) replace(name, value string) {
 // odd is a path beside the right one.
 func (v values) odd(target string) string {
 	return pick(v, []string{
-		target + "/", "/" + target, strings.ToUpper(target), target + "%00", target + "?later=" + canary, target + "?later=true&later=0",
+		target + "/", "/" + target, strings.ToUpper(target), target + "%00", target + "?later=" + canary,
+		target + "?later=true&later=0",
 		"/v1/../v1/me", "/v1/%2e%2e/" + canary, "/" + canary, "/v1/" + canary, "http://other.example" + target, "*",
-		target + "?%zz", target + "?" + strings.Repeat("a=b&", 900), "/v1//me", "/%ff", "/\xff", "/v1/me;x=1", "/v1/me%2f",
-		"/healthz", "/readyz", "/metrics", "/openapi.json", "/openapi.yaml", "/debug/pprof/", "/docs", "//" + canary + "/x",
-		"/v1/sessions/..;/me", "/v1/me#x", "/./v1/me", "/v1/%6de", "/" + strings.Repeat("x", 5000), "/v1/codes/%E2%80%AE",
+		target + "?%zz", target + "?" + strings.Repeat("a=b&", 900), "/v1//me", "/%ff", "/\xff", "/v1/me;x=1",
+		"/v1/me%2f",
+		"/healthz", "/readyz", "/metrics", "/openapi.json", "/openapi.yaml", "/debug/pprof/", "/docs",
+		"//" + canary + "/x",
+		"/v1/sessions/..;/me", "/v1/me#x", "/./v1/me", "/v1/%6de", "/" + strings.Repeat("x", 5000),
+		"/v1/codes/%E2%80%AE",
 		"/%1b[2J", "/v1/\u202e",
 	})
 }
@@ -177,7 +186,8 @@ func (m *maker) mangle(q *request, s *Step) {
 		q.version = pick(m.values, []string{"HTTP/2.0", "HTTP/0.9", "HTTP/1.2", "HTTP/9.9", "", "http/1.1", canary})
 	case 2:
 		q.header = append(q.header, pick(m.values, []string{
-			"no colon", ": no name", "Bad Name: x", "X\x00: y", "X: \x00", "X: a\rb", " folded", "X-Big: " + strings.Repeat("z", 20<<10),
+			"no colon", ": no name", "Bad Name: x", "X\x00: y", "X: \x00", "X: a\rb", " folded",
+			"X-Big: " + strings.Repeat("z", 20<<10),
 			"Host: two.example", "Expect: " + canary, "Host: ", "X\x80: y", "X: \x7f",
 		}))
 	case 3:
@@ -185,7 +195,10 @@ func (m *maker) mangle(q *request, s *Step) {
 	case 4:
 		q.method = pick(m.values, []string{"", "G T", "\x00", "GET\x1b[2J", strings.Repeat("M", 3000), "CONNECT"})
 	case 5:
-		q.target = pick(m.values, []string{"", "no-slash", "/a b", "/\x00", "/\x1b[31m", "http://", "/" + strings.Repeat("y", 18<<10)})
+		q.target = pick(m.values, []string{
+			"", "no-slash", "/a b", "/\x00", "/\x1b[31m", "http://",
+			"/" + strings.Repeat("y", 18<<10),
+		})
 	}
 	whole := q.bytes(m.values)
 	s.Pieces = [][]byte{whole}

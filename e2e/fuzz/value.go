@@ -22,7 +22,8 @@ var atoms = []string{
 	// Direction, and what nothing shows of.
 	"\u202e", "\u202c", "\u2066", "\u2069", "\u200e", "\u200f", "\u061c", "\u200b", "\u200d", "\u2060", "\u2800",
 	"\u3164", "\uffa0", "\u115f", "\ufeff", "\u00ad", "\u180e", "\u034f", "\ufe0f", "\U000e0101", "\U000e0041",
-	"\U0001f3f4\U000e0067\U000e0062\U000e007f", "\U0001f3f4\U000e0068\U000e0069", "\ufff9", "\ufffb", "\u2028", "\u2029",
+	"\U0001f3f4\U000e0067\U000e0062\U000e007f", "\U0001f3f4\U000e0068\U000e0069", "\ufff9", "\ufffb", "\u2028",
+	"\u2029",
 	"\u17b4", "\u00a0", "\u3000", "\u206a", "\ufff0", "\ufffe", "\U0010ffff", "\ue000", "\U000f0000",
 	// Towers, and what grows or folds.
 	"z\u0336\u0336\u0336\u0336\u0336\u0336", "e\u0301", "\u0301", "\ufdfa", "ﬃ", "İ", "ı", "\u1e9e", "ſ", "\u212a",
@@ -30,7 +31,8 @@ var atoms = []string{
 	// Emoji.
 	"👨‍👩‍👧", "❤️", "👍🏽", "🇨🇳", "🇨",
 	// Other languages of programs.
-	"' OR 1=1 --", `"`, `\`, "%s%n%00", "{{.}}", "${jndi:x}", "<script>", "../../etc/passwd", "a;b", "|", "$(id)", "NaN",
+	"' OR 1=1 --",
+	`"`, `\`, "%s%n%00", "{{.}}", "${jndi:x}", "<script>", "../../etc/passwd", "a;b", "|", "$(id)", "NaN",
 	"null", "-0", "1e999", "0x1f",
 	// Not UTF-8.
 	"\xff\xfe", "\xc0\xaf", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xe2\x82", "\x80",
@@ -45,8 +47,10 @@ var addresses = []string{
 	"%s@example.org\r\nBcc: x@example.org", "%s@exam\u2028ple.org", "%s..a@example.org", ".%s@example.org",
 	"%s@ｅxample.org", "v\u0130%s@example.org", "\u212a%s@example.org", "\ufdfa\ufdfa\ufdfa%s@example.org",
 	"%s\u202e@example.org", "%s\u3164@example.org", "%s@ex\u00adample.org", "%s@example.org\x00", "%s@\u0301.example",
-	"%s@a.b.c.d.e.f.g.example", "%s", "@", "%s@", "@%s.example", "%s@@example.org", "%s@例え.テスト", "%s@xn--", "%s@faß.example",
-	"büro%s@example.org", "%s@example.com:25", "<%s@example.org>", "%s@example.org>", "%s@\xff.example", "\xc3%s@example.org",
+	"%s@a.b.c.d.e.f.g.example", "%s", "@", "%s@", "@%s.example", "%s@@example.org", "%s@例え.テスト", "%s@xn--",
+	"%s@faß.example",
+	"büro%s@example.org", "%s@example.com:25", "<%s@example.org>", "%s@example.org>", "%s@\xff.example",
+	"\xc3%s@example.org",
 }
 
 // lengths are around limits that this or any program may have.
@@ -120,7 +124,8 @@ func (v values) char() rune {
 // good is a text that anybody could have typed.
 func (v values) good() string {
 	return pick(v, []string{
-		"hello", "你好，北京", "こんにちは", "안녕하세요", "two\nlines", "naïve café", "👨‍👩‍👧 ❤️ 👍🏽", "🏴󠁧󠁢󠁷󠁬󠁳󠁿", "שלום\u200f!", "می\u200cخواهم",
+		"hello", "你好，北京", "こんにちは", "안녕하세요", "two\nlines", "naïve café", "👨‍👩‍👧 ❤️ 👍🏽",
+		"🏴󠁧󠁢󠁷󠁬󠁳󠁿", "שלום\u200f!", "می\u200cخواهم",
 	}) + " " + strconv.Itoa(v.IntN(1000))
 }
 
@@ -200,6 +205,7 @@ func (v values) junk() string {
 	}
 	return pick(v, []string{
 		"null", "true", "false", "0", "-0", "-1", "1.5", "1e400", "1E-400", "18446744073709551616", "[]", "{}", `""`,
-		"NaN", "nul", "{", "]", ",", "'a'", "/* */", "[1,]", `{"a"}`, `{"a":1,}`, "01", "+1", ".5", "\x00", "\ufeff{}", "",
+		"NaN", "nul", "{", "]", ",", "'a'", "/* */", "[1,]", `{"a"}`, `{"a":1,}`, "01", "+1", ".5", "\x00",
+		"\ufeff{}", "",
 	})
 }

@@ -74,7 +74,9 @@ func shownDraft(s string) error {
 		return err
 	}
 	without := flag.ReplaceAllString(s, "x")
-	for what, pattern := range map[string]*regexp.Regexp{"a control character": control, "a tag": tags, "hidden": hidden} {
+	for what, pattern := range map[string]*regexp.Regexp{
+		"a control character": control, "a tag": tags, "hidden": hidden,
+	} {
 		if at := pattern.FindString(lineOrTab.Replace(without)); at != "" {
 			return fmt.Errorf("%s: %+q", what, at)
 		}

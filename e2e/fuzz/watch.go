@@ -250,9 +250,10 @@ func (r *run) verify(ctx context.Context) {
 	// What was acknowledged after its page was read is looked up by itself.
 	for _, id := range r.world.all() {
 		for _, seq := range r.ledger.left(id) {
-			f, err := w.readers[2+r.world.members[id][0]].ask(ctx, &chatv1.ClientFrame{Body: &chatv1.ClientFrame_History{
-				History: &chatv1.History{ConversationId: id, After: seq - 1, Limit: 1},
-			}})
+			f, err := w.readers[2+r.world.members[id][0]].ask(ctx,
+				&chatv1.ClientFrame{Body: &chatv1.ClientFrame_History{
+					History: &chatv1.History{ConversationId: id, After: seq - 1, Limit: 1},
+				}})
 			if w.failed(ctx, "history", err) {
 				return
 			}

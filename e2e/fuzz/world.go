@@ -146,7 +146,8 @@ func (r *run) send(ctx context.Context, method, path, token string, body []byte)
 	}
 	q.Header.Set("Content-Type", "application/json")
 	// A client of its own, for the limits.
-	q.Header.Set("X-Forwarded-For", values{rand.New(rand.NewPCG(rand.Uint64(), 0))}.address()) //nolint:gosec // no secret
+	q.Header.Set("X-Forwarded-For", values{rand.New(rand.NewPCG(rand.Uint64(),
+		0))}.address()) //nolint:gosec // no secret
 	if token != "" {
 		q.Header.Set("Authorization", "Bearer "+token)
 	}
@@ -208,7 +209,8 @@ func (l *ledger) check(page *chatv1.HistoryPage, known func(user uint64) bool) e
 		}
 		l.read[id] = e.GetSeq()
 		if !known(e.GetSenderId()) {
-			return fmt.Errorf("number %d of conversation %d is of user %d, who is no member", e.GetSeq(), id, e.GetSenderId())
+			return fmt.Errorf("number %d of conversation %d is of user %d, who is no member", e.GetSeq(), id,
+				e.GetSenderId())
 		}
 		a, ok := l.sent[id][e.GetSeq()]
 		if !ok {
