@@ -47,6 +47,7 @@ type conn struct {
 	welcome  *chatv1.Welcome
 	open     map[uint64][]*chatv1.ClientFrame // requests without an answer
 	again    map[uint64]bool                  // ids that several of them had
+	answered int
 	waiting  map[uint64]chan *chatv1.ServerFrame
 	// closing: this side has ended its sending, or everything. failed: a write did.
 	closing, failed bool
@@ -275,6 +276,7 @@ func (c *conn) took(f *chatv1.ServerFrame) {
 	}
 	var asked *chatv1.ClientFrame
 	if id := f.GetRequestId(); id != 0 {
+		c.answered++
 		if list := c.open[id]; len(list) > 0 {
 			asked = list[0]
 			if c.open[id] = list[1:]; len(list) == 1 {
@@ -397,22 +399,36 @@ func hasField(m protoreflect.MessageDescriptor, path string) bool {
 
 // await waits until everything is answered, or the connection has ended where it must.
 func (c *conn) await(ctx context.Context) {
-	limit := time.After(c.player.run.cfg.Patience)
-	for {
+	done := func() bool { return c.ended || !c.spoilt && len(c.open) == 0 }
+	if !c.until(ctx, done) {
+		c.late()
+	}
+}
+
+// until waits until something is so; done is called with the lock. It gives up, with
+// false, when no answer has come for as long as an answer may take: a server reads a
+// connection's requests one after the other, and slowly where a client does not wait as
+// it was told.
+func (c *conn) until(ctx context.Context, done func() bool) bool {
+	limit := time.NewTimer(c.player.run.cfg.Patience)
+	defer limit.Stop()
+	for answered := 0; ; {
 		c.mu.Lock()
-		done := c.ended || !c.spoilt && len(c.open) == 0
-		changed := c.changed
+		so, changed, n := done(), c.changed, c.answered
 		c.mu.Unlock()
-		if done {
-			return
+		if n > answered {
+			answered = n
+			limit.Reset(c.player.run.cfg.Patience)
+		}
+		if so {
+			return true
 		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return
-		case <-limit:
-			c.late()
-			return
+			return true
+		case <-limit.C:
+			return false
 		}
 	}
 }
@@ -440,20 +456,8 @@ func (c *conn) shut(ctx context.Context) {
 	c.closing = true
 	c.mu.Unlock()
 	_ = c.nc.CloseWrite()
-	limit := time.After(c.player.run.cfg.Patience)
-	for {
-		changed, ended, _ := c.state()
-		if ended {
-			return
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return
-		case <-limit:
-			c.player.find(ruleUnanswered, "chat", "the server keeps a connection that its client has ended")
-			return
-		}
+	if !c.until(ctx, func() bool { return c.ended }) {
+		c.player.find(ruleUnanswered, "chat", "the server keeps a connection that its client has ended")
 	}
 }
 

@@ -230,7 +230,11 @@ func testPlanted(t *testing.T, target Target) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			r := newRun(Config{Target: fault.between(t, target), Seed: uint64(i), Patience: time.Second, Most: 1})
+			cfg := Config{Target: fault.between(t, target), Seed: uint64(i), Most: 1}
+			if fault.rule == ruleUnanswered {
+				cfg.Patience = time.Second
+			}
+			r := newRun(cfg)
 			r.doc, r.world = base.doc, base.world
 			play := operations
 			switch {
