@@ -37,12 +37,13 @@ var bounds = map[string]string{
 	"appends of peers being worked on":        "peer.maxAppends peer.MaxOffered",
 	"batches waiting for the fan-out":         "fanout.maxWaiting fanout.MaxWaitingBytes",
 	"deliveries of peers waiting for members": "fanout.maxUnresolved",
-	"deliveries waiting for a link":           "peer.maxQueued peer.maxQueuedBytes peer.maxPerFrame peer.maxFrameBytes peer.MaxTogetherBytes",
-	"heads waiting for their announcement":    "repair.maxRecent repair.maxTogether",
-	"dirty users":                             "repair.maxDirty repair.usersPerQuery",
-	"pending removals of routes":              "route.maxRemovals",
-	"cached members and heads":                "member.maxCached msglog.maxHeads",
-	"used assignments to report":              "report.maxUsed conn.maxAssignment",
+	"deliveries waiting for a link": "peer.maxQueued peer.maxQueuedBytes peer.maxPerFrame peer.maxFrameBytes" +
+		" peer.MaxTogetherBytes",
+	"heads waiting for their announcement": "repair.maxRecent repair.maxTogether",
+	"dirty users":                          "repair.maxDirty repair.usersPerQuery",
+	"pending removals of routes":           "route.maxRemovals",
+	"cached members and heads":             "member.maxCached msglog.maxHeads",
+	"used assignments to report":           "report.maxUsed conn.maxAssignment",
 }
 
 // A limit in the document that is not the limit of the code misleads an operator.

@@ -64,7 +64,8 @@ func TestPlacesFitTheMemory(t *testing.T) {
 			t.Errorf("%d MiB: capacity %d, %v; want %d", memory>>20, capacity, err, want)
 		}
 	}
-	if _, _, err := (Config{Capacity: 1}).places(20_000, none); err == nil || !strings.Contains(err.Error(), "GOMEMLIMIT") {
+	_, _, err := (Config{Capacity: 1}).places(20_000, none)
+	if err == nil || !strings.Contains(err.Error(), "GOMEMLIMIT") {
 		t.Errorf("no memory for a connection: %v", err)
 	}
 }

@@ -26,11 +26,15 @@ func TestOthersWrongPasswordsLockOutNobody(t *testing.T) {
 	h.register("ann")
 	byAddress := map[string]string{"email": "ann@example.org", "password": password, "device": "phone"}
 	wrongByAddress := map[string]string{"email": "ann@example.org", "password": "wrong password", "device": "phone"}
+	guess := func(body any) {
+		t.Helper()
+		h.want("a guess", h.post("/v1/sessions", body), 401, errs.CodeUnauthenticated)
+	}
 	for i := range 4 {
 		h.from = fmt.Sprintf("203.0.113.%d", i)
 		for range 3 {
-			h.want("a guess", h.post("/v1/sessions", credentials("ann", "wrong password")), 401, errs.CodeUnauthenticated)
-			h.want("a guess", h.post("/v1/sessions", wrongByAddress), 401, errs.CodeUnauthenticated)
+			guess(credentials("ann", "wrong password"))
+			guess(wrongByAddress)
 		}
 	}
 	h.from = "203.0.113.99"
@@ -40,7 +44,7 @@ func TestOthersWrongPasswordsLockOutNobody(t *testing.T) {
 	h.loggedIn(h.post("/v1/sessions", byAddress))
 	// There, too, only so many guesses are allowed.
 	for range 3 {
-		h.want("a guess", h.post("/v1/sessions", credentials("ann", "wrong password")), 401, errs.CodeUnauthenticated)
+		guess(credentials("ann", "wrong password"))
 	}
 	h.want("a fourth guess", h.post("/v1/sessions", credentials("ann", password)), 429, errs.CodeRateLimited)
 }

@@ -92,7 +92,7 @@ func (s *system) start(ctx context.Context, mariadb <-chan error, all services) 
 	select {
 	case err := <-mariadb:
 		if err != nil {
-			return nil //nolint:nilerr // that part returns it
+			return nil // that part returns it
 		}
 	case <-ctx.Done():
 		return ctx.Err()

@@ -98,7 +98,8 @@ func awaitPorts(ctx context.Context, cfg Config) error {
 			return nil
 		}
 		if foreign || time.Now().After(deadline) || !retry.Sleep(ctx, 100*time.Millisecond) {
-			return fmt.Errorf("its ports are not free:\n  %s\nend that program, or use other ports, for example with %s=%d",
+			return fmt.Errorf("its ports are not free:\n  %s\n"+
+				"end that program, or use other ports, for example with %s=%d",
 				strings.Join(taken, "\n  "), ports.EnvBase, cfg.Ports.Elsewhere())
 		}
 	}

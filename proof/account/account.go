@@ -237,8 +237,8 @@ func Befriend(ctx context.Context, db *sql.DB, ring []Account, neighbours int) e
 		if err != nil {
 			return err
 		}
-		events := rows{head: "INSERT INTO events (conversation_id, seq, ordinal, sender_id, client_msg_id, kind, body," +
-			" created_at) VALUES "}
+		events := rows{head: "INSERT INTO events (conversation_id, seq, ordinal, sender_id, client_msg_id," +
+			" kind, body, created_at) VALUES "}
 		for i, id := range ids {
 			message := uuid.Must(uuid.NewV7())
 			events.add(id, 1, 1, some[i].A, message[:], 1, []byte("hello"), time.Now().UnixMilli())

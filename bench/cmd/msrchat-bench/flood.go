@@ -157,7 +157,8 @@ func (f *floodMeter) history(ctx context.Context, c *wire.Conn, peer string, fil
 	id := answer.GetConversation().GetId()
 	for n := byte(1); fill && err == nil && n <= 64; n++ { // a page of the longest
 		_, err = c.Call(ctx, &chatv1.ClientFrame{RequestId: 2, Body: &chatv1.ClientFrame_Send{Send: &chatv1.Send{
-			ConversationId: id, ClientMsgId: append(make([]byte, 15), n), Kind: 1, Body: []byte(strings.Repeat("x", 4096)),
+			ConversationId: id, ClientMsgId: append(make([]byte, 15), n), Kind: 1,
+			Body: []byte(strings.Repeat("x", 4096)),
 		}}})
 	}
 	return id, err
@@ -278,7 +279,7 @@ func (f *floodMeter) verdict(memory int64) error {
 	}
 	for name, held := range f.after.rssAtEnd {
 		if was := f.before.rss[name]; proc.Group(name) == groupChat && held > 2*was+64<<20 {
-			wrong = append(wrong, fmt.Sprintf("%s after the attack still holds %d MiB, before %d", name, held>>20, was>>20))
+			wrong = append(wrong, fmt.Sprintf("%s still holds %d MiB afterwards, before %d", name, held>>20, was>>20))
 		}
 	}
 	slices.Sort(wrong)

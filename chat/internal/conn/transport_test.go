@@ -60,6 +60,7 @@ func transports(t *testing.T, test func(t *testing.T, change func(*world, *conn.
 		return func(w *world, o *conn.Options) {
 			o.TLS = mine
 			w.connect = func(t testing.TB) (net.Conn, net.Conn) {
+				t.Helper()
 				a, b := connect(t)
 				return tls.Client(a, theirs), b
 			}
@@ -82,6 +83,7 @@ func transports(t *testing.T, test func(t *testing.T, change func(*world, *conn.
 func TestTransportsCarryFrames(t *testing.T) {
 	t.Parallel()
 	transports(t, func(t *testing.T, change func(*world, *conn.Options)) {
+		t.Helper()
 		w := newWorld(t, change, func(w *world, o *conn.Options) { w.events, o.Heartbeat = page(40), 4*time.Second })
 		c := w.login(t, 1)
 		var burst []byte
@@ -137,6 +139,7 @@ func TestTransportsCarryFrames(t *testing.T) {
 func TestTransportsCountWhatIsHeld(t *testing.T) {
 	t.Parallel()
 	transports(t, func(t *testing.T, change func(*world, *conn.Options)) {
+		t.Helper()
 		reg := prometheus.NewRegistry()
 		w := newWorld(t, change, func(w *world, o *conn.Options) {
 			w.events, o.Registerer, o.WriteTimeout = page(16), reg, 500*time.Millisecond

@@ -277,7 +277,9 @@ func TestBadDeliveriesAreLeftOut(t *testing.T) {
 	good := []*relayv1.Delivery{event(kind.Text, "hi", 16), event(200, "\xff", 16), own("x"), own("")}
 	bad := []*relayv1.Delivery{
 		event(kind.Text, "\x1b[2J", 16), event(kind.Text, "\xff", 16), event(kind.Text, "", 16), event(0, "hi", 16),
-		event(256, "hi", 16), event(kind.Text, "hi", 15), {What: &relayv1.Delivery_Event{}}, own("\x1b]0;x\x07"),
+		event(256, "hi", 16), event(kind.Text, "hi", 15),
+		{What: &relayv1.Delivery_Event{}},
+		own("\x1b]0;x\x07"),
 	}
 	s := open(t.Context(), t, raw(t, n), frame(1, 0, 0), &relayv1.DeliverRequest{
 		Instance: "x", BootId: 1, Counter: 1, Deliveries: append(slices.Clone(good), bad...),

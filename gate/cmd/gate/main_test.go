@@ -91,7 +91,8 @@ func TestFlagsAndEnvironment(t *testing.T) {
 		t.Setenv(name, value)
 	}
 	got, err := parsed(t, "--zone", "east", "--http-bind", "127.0.0.1:2", "--http-advertise", "gate.example.org:80",
-		"--admin-bind", "127.0.0.1:3", "--register", "--trusted-proxy", "10.1.2.3/8,fd00::/8", "--drain", "3s", "--code-secret-file", file,
+		"--admin-bind", "127.0.0.1:3", "--register", "--trusted-proxy", "10.1.2.3/8,fd00::/8", "--drain", "3s",
+		"--code-secret-file", file,
 		"--codes-per-address", "0", "--logins-per-account", "5/1h", "--passwords-at-once", "3", "--password-memory",
 		"1024", "--smtp-tls", "tls", "--session-lifetime", "24h")
 	if err != nil {
