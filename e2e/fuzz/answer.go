@@ -24,20 +24,23 @@ type answer struct {
 }
 
 // sent reads the bytes of an exchange as a server would: the requests that are whole,
-// and whether something else follows them. Up to three bytes behind a request are none:
+// and what follows them. Up to three bytes behind a request are none:
 // net/http waits for a fourth like for the first, as long as a connection may be idle.
-func sent(pieces [][]byte) (whole []*http.Request, more bool) {
-	r := bufio.NewReader(bytes.NewReader(bytes.Join(pieces, nil)))
+func sent(pieces [][]byte) (whole []*http.Request, rest []byte) {
+	all := bytes.NewReader(bytes.Join(pieces, nil))
+	r := bufio.NewReaderSize(all, all.Len()+1)
 	for {
-		if b, _ := r.Peek(4); len(b) == 0 || len(b) < 4 && len(whole) > 0 {
-			return whole, false
+		rest, _ := r.Peek(all.Len() + r.Buffered())
+		if len(rest) == 0 || len(rest) < 4 && len(whole) > 0 {
+			return whole, nil
 		}
+		rest = bytes.Clone(rest)
 		q, err := http.ReadRequest(r)
 		if err != nil {
-			return whole, true
+			return whole, rest
 		}
 		if _, err := io.Copy(io.Discard, q.Body); err != nil {
-			return whole, true
+			return whole, rest
 		}
 		whole = append(whole, q)
 	}
@@ -73,7 +76,7 @@ func (p *player) exchange(ctx context.Context, s Step) (answers []answer) {
 	_ = nc.SetDeadline(time.Now().Add(p.run.cfg.Patience + time.Duration(len(s.Pieces))*s.Pause))
 	stop := context.AfterFunc(ctx, func() { _ = nc.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	requests, more := sent(s.Pieces)
+	requests, rest := sent(s.Pieces)
 	r := bufio.NewReader(nc)
 	for _, q := range requests {
 		a, last, err := readAnswer(r, q)
@@ -87,8 +90,8 @@ func (p *player) exchange(ctx context.Context, s Step) (answers []answer) {
 			return answers
 		}
 	}
-	if more {
-		p.refusal(ctx, r)
+	if rest != nil {
+		p.refusal(ctx, r, rest)
 	}
 	return answers
 }
@@ -96,7 +99,7 @@ func (p *player) exchange(ctx context.Context, s Step) (answers []answer) {
 // readAnswer skips the answers of the kind "go on". last says that the connection ends.
 func readAnswer(r *bufio.Reader, q *http.Request) (a *answer, last bool, err error) {
 	for {
-		resp, err := http.ReadResponse(r, q)
+		resp, err := http.ReadResponse(r, q) //nolint:bodyclose // it is read, and the connection is closed
 		if err != nil {
 			return nil, false, err
 		}
@@ -136,14 +139,20 @@ func (p *player) noAnswer(ctx context.Context, q *http.Request, s Step, err erro
 const maxBody = 64 << 10
 
 // refusal reads what comes for bytes that are no whole request: a refusal or an end.
-func (p *player) refusal(ctx context.Context, r *bufio.Reader) {
-	a, _, err := readAnswer(r, nil)
+func (p *player) refusal(ctx context.Context, r *bufio.Reader, to []byte) {
+	var q *http.Request
+	if bytes.HasPrefix(to, []byte("HEAD ")) {
+		q = &http.Request{Method: http.MethodHead} // its answer has no body
+	}
+	a, _, err := readAnswer(r, q)
 	switch {
 	case ctx.Err() != nil:
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		p.find(ruleUnanswered, "HTTP, mangled", "neither an answer nor an end")
 	case err != nil:
 		p.run.count("HTTP, mangled", "closed")
+	case q != nil:
+		p.run.count("HTTP, mangled", fmt.Sprint(a.status))
 	default:
 		p.judge(nil, a, true)
 	}

@@ -155,6 +155,30 @@ func TestATraceIsKept(t *testing.T) {
 	}
 }
 
+// The bytes of an exchange are read as a server reads them.
+func TestWhatWasSentIsRead(t *testing.T) {
+	const get, post = "GET / HTTP/1.1\r\nHost: x\r\n\r\n", "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody"
+	for _, c := range []struct {
+		sent  string
+		whole int
+		rest  string
+	}{
+		{"", 0, ""},
+		{get, 1, ""},
+		{get + post + get, 3, ""},
+		{post + "}", 1, ""},
+		{post + "more", 1, "more"},
+		{post[:len(post)-1], 0, post[:len(post)-1]},
+		{get + get[:9], 1, get[:9]},
+		{"\x00\x01", 0, "\x00\x01"},
+	} {
+		whole, rest := sent([][]byte{[]byte(c.sent[:len(c.sent)/2]), []byte(c.sent[len(c.sent)/2:])})
+		if len(whole) != c.whole || string(rest) != c.rest {
+			t.Errorf("%q: %d requests, then %q; want %d, %q", c.sent, len(whole), rest, c.whole, c.rest)
+		}
+	}
+}
+
 // An answer that the document has not is found, one that it has is not.
 func TestAnswersAreJudgedByTheDocument(t *testing.T) {
 	text, err := os.ReadFile("../../gate/openapi.yaml")
@@ -166,7 +190,8 @@ func TestAnswersAreJudgedByTheDocument(t *testing.T) {
 		t.Fatal(err)
 	}
 	me := d.find("GET", "/v1/me")
-	if me == nil || d.find("HEAD", "/v1/me") != me || d.find("GET", "/v1/me/") != nil || d.find("PUT", "/v1/me") != nil {
+	if me == nil || d.find("HEAD", "/v1/me") != me || d.find("GET", "/v1/me/") != nil ||
+		d.find("PUT", "/v1/me") != nil {
 		t.Fatalf("found %v", me)
 	}
 	const good = `{"user":{"id":"1","name":"ann","email":"a@b.c"},"session":{"id":"1","device":"d","expires_at_ms":1}}`

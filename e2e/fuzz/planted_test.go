@@ -72,7 +72,9 @@ var plantedFaults = []planted{
 		}
 		return []*chatv1.ServerFrame{f}
 	})},
-	{name: "a gap in a page", rule: ruleLog, frames: pages(func(p *chatv1.HistoryPage) { p.Events = p.GetEvents()[1:] })},
+	{name: "a gap in a page", rule: ruleLog, frames: pages(func(p *chatv1.HistoryPage) {
+		p.Events = p.GetEvents()[1:]
+	})},
 	{name: "another text in a page", rule: ruleLog, frames: pages(func(p *chatv1.HistoryPage) {
 		for _, e := range p.GetEvents() {
 			e.Body = []byte("something else")
@@ -219,6 +221,7 @@ func (f planted) passFrames(from net.Conn, address string, due func() bool) {
 
 // testPlanted: each fault that was planted is found, and called by its rule.
 func testPlanted(t *testing.T, target Target) {
+	t.Helper()
 	base, err := begin(t.Context(), Config{Target: target, Seed: 1, Only: []string{"none"}})
 	if err != nil {
 		t.Fatal(err)

@@ -126,7 +126,9 @@ func (p *player) learn(ctx context.Context, what string, a answer) string {
 	}
 	kind, address, _ := strings.Cut(what, " ")
 	if kind == "token" {
-		var reply struct{ Token string }
+		var reply struct {
+			Token string `json:"token"`
+		}
 		_ = json.Unmarshal(a.body, &reply) // no token: the schema says so
 		return reply.Token
 	}
@@ -175,18 +177,14 @@ type kind struct {
 }
 
 // kinds are all of them.
-var kinds []kind
-
-func init() {
-	kinds = []kind{
-		{"operations", "requests of the API, valid, odd and hostile", 100, true, operations},
-		{"newcomers", "people with odd names and addresses register, log in and are seen", 50, true, newcomers},
-		{"http", "what is almost HTTP: cut, spoilt, pipelined, slow", 50, true, almostHTTP},
-		{"requests", "requests of chat.proto, valid, odd and hostile", 100, false, requests},
-		{"devices", "several connections of one person at the same time", 50, false, devices},
-		{"frames", "what is almost chat.proto: before Hello, twice, cut, spoilt, slow", 50, false, almostFrames},
-		{"relay", "calls of relay.proto", 50, false, relay},
-	}
+var kinds = []kind{
+	{"operations", "requests of the API, valid, odd and hostile", 100, true, operations},
+	{"newcomers", "people with odd names and addresses register, log in and are seen", 50, true, newcomers},
+	{"http", "what is almost HTTP: cut, spoilt, pipelined, slow", 50, true, almostHTTP},
+	{"requests", "requests of chat.proto, valid, odd and hostile", 100, false, requests},
+	{"devices", "several connections of one person at the same time", 50, false, devices},
+	{"frames", "what is almost chat.proto: before Hello, twice, cut, spoilt, slow", 50, false, almostFrames},
+	{"relay", "calls of relay.proto", 50, false, relay},
 }
 
 // Kinds lists the kinds of cases with what they are.

@@ -12,30 +12,33 @@ import (
 
 // Trace is what one case did, as the bytes that went out, so that it can be done again.
 type Trace struct {
-	Kind            string
-	Seed, Worker, N uint64
+	Kind   string `json:"kind"`
+	Seed   uint64 `json:"seed"`
+	Worker uint64 `json:"worker"`
+	N      uint64 `json:"n"`
 	// Secrets are the tokens that other people and this case's had at its beginning: the
 	// owner's name by the token. A new system gives them others, of the same length.
-	Secrets map[string]string
-	Steps   []Step
+	Secrets map[string]string `json:"secrets"`
+	Steps   []Step            `json:"steps"`
 }
 
 // Step is something that a case did. Its values are those of the first time.
 type Step struct {
 	// At is where: "gate", or "chat" or "relay" with the server's number. Conn is the
 	// case's connection there, Do one of the words below.
-	At   string
-	Conn int `json:",omitempty"`
-	Do   string
+	At   string `json:"at,omitempty"`
+	Conn int    `json:"conn,omitempty"`
+	Do   string `json:"do"`
 	// Pieces are written one after the other, Pause apart.
-	Pieces [][]byte      `json:",omitempty"`
-	Pause  time.Duration `json:",omitempty"`
+	Pieces [][]byte      `json:"pieces,omitempty"`
+	Pause  time.Duration `json:"pause,omitempty"`
 	// Mangled says that the request was spoilt below HTTP, so that the refusal need not
 	// be the API's.
-	Mangled bool `json:",omitempty"`
+	Mangled bool `json:"mangled,omitempty"`
 	// Learn says which secret came of it, Value what that was: "token", or "code" and
 	// the address that it was mailed to.
-	Learn, Value string `json:",omitempty"`
+	Learn string `json:"learn,omitempty"`
+	Value string `json:"value,omitempty"`
 }
 
 // What a step does.

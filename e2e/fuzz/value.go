@@ -64,7 +64,7 @@ var lengths = []int{
 type values struct{ *rand.Rand }
 
 func newValues(seed, worker, n uint64) values {
-	return values{rand.New(rand.NewPCG(seed, worker<<40|n))} //nolint:gosec // to be repeated, not to be secret
+	return values{rand.New(rand.NewPCG(seed, worker<<40|n))}
 }
 
 // chance is true in a part of the cases.
@@ -167,7 +167,7 @@ func (v values) quote(s string) string {
 		b.WriteByte('"')
 		for _, r := range s {
 			if r > math.MaxUint16 {
-				b.WriteString(fmt.Sprintf(`\u%04x\u%04X`, 0xd800+(r-0x10000)>>10, 0xdc00+(r-0x10000)&0x3ff))
+				fmt.Fprintf(&b, `\u%04x\u%04X`, 0xd800+(r-0x10000)>>10, 0xdc00+(r-0x10000)&0x3ff)
 			} else {
 				fmt.Fprintf(&b, `\u%04x`, r)
 			}

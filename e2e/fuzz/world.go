@@ -108,8 +108,10 @@ func (r *run) register(ctx context.Context, name string) (*person, error) {
 		return nil, err
 	}
 	var reply struct {
-		Token string
-		User  struct{ ID string }
+		Token string `json:"token"`
+		User  struct {
+			ID string `json:"id"`
+		} `json:"user"`
 	}
 	if err := json.Unmarshal(body, &reply); err != nil {
 		return nil, err
@@ -147,7 +149,7 @@ func (r *run) send(ctx context.Context, method, path, token string, body []byte)
 	q.Header.Set("Content-Type", "application/json")
 	// A client of its own, for the limits.
 	q.Header.Set("X-Forwarded-For", values{rand.New(rand.NewPCG(rand.Uint64(),
-		0))}.address()) //nolint:gosec // no secret
+		0))}.address())
 	if token != "" {
 		q.Header.Set("Authorization", "Bearer "+token)
 	}

@@ -156,7 +156,9 @@ func start(c *cli.Context, target *fuzz.Target) (*arena.Arena, func(), error) {
 	go func() { ended <- box.Run(life) }()
 	stopBox := func() {
 		end()
-		<-ended
+		if err := <-ended; err != nil {
+			fmt.Fprintln(os.Stderr, "the mailbox:", err)
+		}
 	}
 	cfg := arena.Config{
 		Root: root, Chats: 2, SMTP: box.SMTPAddr(), Output: os.Stdout,
