@@ -31,7 +31,7 @@ type fleet struct {
 	db       database.Config
 	sql      *sql.DB
 	maria    *testenv.MariaDBServer // nil when shared
-	redis    *testenv.RedisServer
+	redis    cache.Config
 	consul   *testenv.ConsulAgent
 	sessions *session.Store
 	users    int
@@ -41,7 +41,7 @@ type fleet struct {
 // of its own.
 func newFleet(t *testing.T, ownDatabase bool) *fleet {
 	t.Helper()
-	f := &fleet{t: t, redis: testenv.StartRedis(t), consul: testenv.StartConsul(t)}
+	f := &fleet{t: t, redis: testenv.Redis(t), consul: testenv.StartConsul(t)}
 	if ownDatabase {
 		f.maria = testenv.StartMariaDB(t)
 		f.db = f.maria.Database(t)
@@ -70,7 +70,7 @@ func (f *fleet) start(instance string, change ...func(*chat.Config)) *running {
 		Health:     local,
 		HTTP:       local,
 		Database:   f.db,
-		Redis:      cache.Config{Addrs: []string{f.redis.Addr}},
+		Redis:      f.redis,
 		ConsulAddr: f.consul.Addr,
 		Register:   true,
 		Heartbeat:  heartbeat,

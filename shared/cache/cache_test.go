@@ -38,7 +38,7 @@ func TestFlags(t *testing.T) {
 		t.Fatal(err)
 	}
 	defaults := cache.Config{
-		Addrs: []string{"127.0.0.1:7721"}, PoolSize: 32, MaxIdle: 8,
+		Addrs: []string{"127.0.0.1:7721"}, Prefix: "msrchat:", PoolSize: 32, MaxIdle: 8,
 		IdleTime: time.Minute, Timeout: 500 * time.Millisecond,
 	}
 	with := func(change func(*cache.Config)) cache.Config {
@@ -101,7 +101,7 @@ func open(t *testing.T, cfg cache.Config) redis.UniversalClient {
 
 func TestThePoolGrowsAndLetsGo(t *testing.T) {
 	client := open(t,
-		cache.Config{Addrs: []string{testenv.Redis(t)}, PoolSize: 20, MaxIdle: 3, Timeout: 5 * time.Second})
+		cache.Config{Addrs: []string{testenv.StartRedis(t).Addr}, PoolSize: 20, MaxIdle: 3, Timeout: 5 * time.Second})
 	var wg sync.WaitGroup
 	for range 20 {
 		wg.Go(func() {
@@ -173,7 +173,7 @@ func eventually(t *testing.T, what string, ok func() bool) {
 // A new connection has to be ready within the timeout of the exchange that opened
 // it, so it sends nothing that it can do without.
 func TestConnectionIsReadyAfterOneExchange(t *testing.T) {
-	addr := testenv.Redis(t)
+	addr := testenv.StartRedis(t).Addr
 	open := func() redis.UniversalClient {
 		client, err := cache.Open(cache.Config{Addrs: []string{addr}})
 		if err != nil {

@@ -6,12 +6,16 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"os"
 	"os/exec"
+	"os/user"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"github.com/msrchat/msrchat/shared/database"
@@ -25,6 +29,8 @@ type MariaDBFiles struct {
 	// Log is the size of InnoDB's log, which it takes from the start: a large one
 	// is faster.
 	Log string
+	// User runs the server; nil is the present one.
+	User *user.User
 }
 
 // MariaDBProgram makes an empty data directory and is a server on it, whose root
@@ -42,21 +48,28 @@ func MariaDBProgram(ctx context.Context, files MariaDBFiles) (p Program, err err
 	if err := errors.Join(err, os.Mkdir(tmp, 0o700)); err != nil {
 		return p, err
 	}
-	user := "--user=" + strconv.Itoa(os.Getuid())
+	runAs := "--user=" + strconv.Itoa(os.Getuid())
 	if os.Getuid() == 0 {
-		user = "--user=root"
+		runAs = "--user=root"
 	}
-	making := exec.CommandContext(ctx, install, user, "--no-defaults", "--datadir="+files.Data, "--skip-test-db",
+	if files.User != nil {
+		runAs, p.User = "--user="+files.User.Username, files.User
+		if err := give(files.Dir, files.User); err != nil {
+			return p, err
+		}
+	}
+	making := exec.CommandContext(ctx, install, runAs, "--no-defaults", "--datadir="+files.Data, "--skip-test-db",
 		"--auth-root-authentication-method=normal", "--skip-name-resolve")
 	// A server that starts removes all temporary tables of the folder, those of
 	// another server as well.
 	making.Env = append(os.Environ(), "TMPDIR="+tmp)
+	making.SysProcAttr = &syscall.SysProcAttr{Credential: credential(files.User)}
 	if out, err := making.CombinedOutput(); err != nil {
 		return p, fmt.Errorf("mariadb-install-db: %w\n%s", err, out)
 	}
 	p.Name, p.Addr = "mariadbd", address(port)
 	p.Args = []string{
-		"--no-defaults", user, "--datadir=" + files.Data, "--tmpdir=" + tmp,
+		"--no-defaults", runAs, "--datadir=" + files.Data, "--tmpdir=" + tmp,
 		"--bind-address=127.0.0.1", "--port=" + strconv.Itoa(port),
 		"--socket=" + filepath.Join(files.Dir, "s"), "--pid-file=" + filepath.Join(files.Dir, "pid"),
 		"--innodb-flush-log-at-trx-commit=1", "--skip-log-bin", "--max-connections=500",
@@ -80,7 +93,9 @@ func MariaDBConfig(addr, name string) database.Config {
 
 // CreateDatabase makes a database with the schema, unless it is there.
 func CreateDatabase(ctx context.Context, cfg database.Config) error {
-	root, err := database.Open(ctx, MariaDBConfig(cfg.Addr, "mysql"))
+	on := cfg
+	on.Name = "mysql"
+	root, err := database.Open(ctx, on)
 	if err != nil {
 		return err
 	}
@@ -96,6 +111,12 @@ func CreateDatabase(ctx context.Context, cfg database.Config) error {
 	return schema.Migrate(ctx, db, slog.New(slog.DiscardHandler))
 }
 
+// mysqlEnv chooses the database of the tests: nothing for a MariaDB that they start,
+// "galera" for a Galera cluster that they start, or the addresses of one that runs.
+// mysqlEnv + "_USER" may make databases there (root if empty), with the password in
+// the file that mysqlEnv + "_PASSWORD_FILE" names.
+const mysqlEnv = "MSRCHAT_TEST_MYSQL"
+
 // MariaDBServer is a real server of a test.
 type MariaDBServer struct{ *Process }
 
@@ -105,21 +126,36 @@ func mariaDB(dir string) (Program, error) {
 }
 
 // StartMariaDB starts a server of the test's own, to be killed and restarted.
-// It ends with the test.
+// It ends with the test, and skips it if another database is to be tested.
 func StartMariaDB(t testing.TB) *MariaDBServer {
 	t.Helper()
+	if engine := os.Getenv(mysqlEnv); engine != "" {
+		t.Skipf("not run: it stops its database, and %s is %q", mysqlEnv, engine)
+	}
 	return &MariaDBServer{start(t, mariaDB)}
 }
 
-// databases numbers the databases of this test binary.
-var databases atomic.Int64
+// names numbers what this test binary makes.
+var names atomic.Int64
+
+// unique is a name that no other test uses, nor another run.
+func unique(t testing.TB) string {
+	t.Helper()
+	return fmt.Sprintf("msrchat_test_%08x_%d", rand.Uint32(), names.Add(1))
+}
 
 // Database makes a fresh, migrated database on the server.
 func (s *MariaDBServer) Database(t testing.TB) database.Config {
 	t.Helper()
-	cfg := MariaDBConfig(s.Addr, fmt.Sprintf("test_%d", databases.Add(1)))
-	must(t, CreateDatabase(context.Background(), cfg))
-	return cfg
+	return fresh(t, MariaDBConfig(s.Addr, ""))
+}
+
+// fresh makes a migrated database of a new name.
+func fresh(t testing.TB, on database.Config) database.Config {
+	t.Helper()
+	on.Name = unique(t)
+	must(t, CreateDatabase(context.Background(), on))
+	return on
 }
 
 // Open opens a database for the length of a test.
@@ -131,23 +167,53 @@ func Open(t testing.TB, cfg database.Config) *sql.DB {
 	return db
 }
 
-// shared is the one server that the tests of a binary share; its mutex owns it.
-// It dies with the test binary.
+// shared is the one server or cluster that the tests of a binary share; its mutex
+// owns it. It dies with the test binary.
 var shared struct {
 	sync.Mutex
-	server *MariaDBServer
+	addr string
 }
 
 // MariaDB makes a fresh, migrated database on a server that the whole test
 // binary shares. A test that kills its server wants StartMariaDB.
 func MariaDB(t testing.TB) database.Config {
 	t.Helper()
+	engine := os.Getenv(mysqlEnv)
+	if engine != "" && engine != "galera" {
+		cfg := fresh(t, outside(t, engine))
+		t.Cleanup(func() {
+			_, err := Open(t, cfg).Exec("DROP DATABASE " + cfg.Name)
+			must(t, err)
+		})
+		return cfg
+	}
 	shared.Lock()
 	defer shared.Unlock()
-	if shared.server == nil {
+	switch {
+	case shared.addr != "":
+	case engine == "galera":
+		g := prepareGalera(t)
+		g.start(t)
+		shared.addr = g.Addr()
+	default:
 		p := prepare(t, mariaDB)
 		p.Start(t)
-		shared.server = &MariaDBServer{p}
+		shared.addr = p.Addr
 	}
-	return shared.server.Database(t)
+	return fresh(t, MariaDBConfig(shared.addr, ""))
+}
+
+// outside is a database that runs already.
+func outside(t testing.TB, addr string) database.Config {
+	t.Helper()
+	cfg := MariaDBConfig(addr, "")
+	if user := os.Getenv(mysqlEnv + "_USER"); user != "" {
+		cfg.User = user
+	}
+	if file := os.Getenv(mysqlEnv + "_PASSWORD_FILE"); file != "" {
+		password, err := os.ReadFile(file)
+		must(t, err)
+		cfg.Password = strings.TrimRight(string(password), "\r\n")
+	}
+	return cfg
 }
