@@ -182,7 +182,9 @@ var errReadOnly = errors.New("the server is read-only")
 // a majority answers no SELECT.
 func (c *conn) check(ctx context.Context) error {
 	readOnly := false
-	err := c.rows(ctx, "SELECT 'read_only', @@GLOBAL.read_only", func(_, value string) { readOnly = value != "0" })
+	err := c.rows(ctx, "SELECT 'read_only', @@GLOBAL.read_only", func(_, value string) {
+		readOnly = value != "0" && value != "OFF" // MariaDB 12 and TiDB have words
+	})
 	if err == nil && readOnly {
 		err = errReadOnly
 	}

@@ -170,20 +170,39 @@ func (g *Galera) Database(t testing.TB) database.Config {
 	return fresh(t, MariaDBConfig(g.Addr(), ""))
 }
 
+// Isolate cuts a node off from the others, which have the majority, or lets it back.
+// Its clients reach it all the time.
+func (g *Galera) Isolate(t testing.TB, node *Process, cut bool) {
+	t.Helper()
+	setting := "gmcast.isolate=0"
+	if cut {
+		setting = "gmcast.isolate=1"
+	}
+	db := Open(t, MariaDBConfig(node.Addr, "mysql"))
+	_, err := db.Exec("SET GLOBAL wsrep_provider_options = '" + setting + "'")
+	must(t, err)
+	if !cut {
+		must(t, keepTrying(context.Background(), func() error { return node.Ready(context.Background()) }))
+	}
+}
+
 var errNobody = errors.New("no node has a client")
 
-// Writer is the node that the clients of a database are connected to.
+// Writer is the node that most clients of a database are connected to.
 func (g *Galera) Writer(t testing.TB, name string) *Process {
 	t.Helper()
 	var found *Process
 	must(t, keepTrying(context.Background(), func() error {
+		most := 0
 		for _, p := range g.Nodes {
-			if n, err := clients(p.Addr, name); err == nil && n > 0 {
-				found = p
-				return nil
+			if n, err := clients(p.Addr, name); err == nil && n > most {
+				found, most = p, n
 			}
 		}
-		return errNobody
+		if found == nil {
+			return errNobody
+		}
+		return nil
 	}))
 	return found
 }
