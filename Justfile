@@ -85,6 +85,11 @@ test *MODULES:
 faults *ARGS:
     @tools/faults "$@"
 
+# the tests on a Redis Cluster and a MariaDB Galera cluster, and both harmed while people talk (suites, faults [N])
+[no-exit-message]
+engines *ARGS:
+    @tools/engines "$@"
+
 # crash, cut off and drain nodes of a fleet on four network namespaces while people talk; prints a table (ARG... for go test)
 [no-exit-message]
 nodes *ARGS:
