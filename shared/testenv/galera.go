@@ -16,7 +16,7 @@ import (
 )
 
 // Galera is a real MariaDB Galera cluster of a test: three nodes, which all have
-// what is committed on one. The test is for the goroutine that made it.
+// what is committed on one. Its methods are for the test's goroutine.
 type Galera struct {
 	Nodes []*Process
 }
@@ -61,7 +61,7 @@ func prepareGalera(t testing.TB) *Galera {
 			}
 			transfer, err := freePorts(2)
 			p.Args = append(p.Args, galera(i, ports, galeraLibrary[at], transfer)...)
-			p.Ready = ready(p.Addr)
+			p.Ready = func(ctx context.Context) error { return inStep(ctx, p.Addr, 0) }
 			return p, err
 		}))
 	}
@@ -120,25 +120,28 @@ func galera(i int, ports []int, library string, transfer []int) []string {
 	}
 }
 
-// ready says whether a node is in step with a majority.
-func ready(addr string) func(ctx context.Context) error {
-	return func(ctx context.Context) error {
-		db, err := database.Open(ctx, MariaDBConfig(addr, "mysql"))
-		if err != nil {
+// inStep says whether a node is in step with a majority, and sees as many nodes; 0 is
+// any number.
+func inStep(ctx context.Context, addr string, nodes int) error {
+	db, err := database.Open(ctx, MariaDBConfig(addr, "mysql"))
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	want := map[string]string{"wsrep_ready": "ON", "wsrep_local_state_comment": "Synced"}
+	if nodes > 0 {
+		want["wsrep_cluster_size"] = strconv.Itoa(nodes)
+	}
+	for name, value := range want {
+		var got string
+		if err := db.QueryRowContext(ctx, "SHOW STATUS LIKE '"+name+"'").Scan(&name, &got); err != nil {
 			return err
 		}
-		defer db.Close()
-		for name, want := range map[string]string{"wsrep_ready": "ON", "wsrep_local_state_comment": "Synced"} {
-			var got string
-			if err := db.QueryRowContext(ctx, "SHOW STATUS LIKE '"+name+"'").Scan(&name, &got); err != nil {
-				return err
-			}
-			if got != want {
-				return fmt.Errorf("%s is %s", name, got)
-			}
+		if got != value {
+			return fmt.Errorf("%s is %s", name, got)
 		}
-		return nil
 	}
+	return nil
 }
 
 // start starts the first node as the cluster, and lets the others join it one after
@@ -153,6 +156,7 @@ func (g *Galera) start(t testing.TB) {
 	for _, p := range g.Nodes[1:] {
 		p.Start(t)
 	}
+	g.Settle(t)
 }
 
 // Addr are the addresses of all nodes.
@@ -182,8 +186,21 @@ func (g *Galera) Isolate(t testing.TB, node *Process, cut bool) {
 	_, err := db.Exec("SET GLOBAL wsrep_provider_options = '" + setting + "'")
 	must(t, err)
 	if !cut {
-		must(t, keepTrying(context.Background(), func() error { return node.Ready(context.Background()) }))
+		g.Settle(t)
 	}
+}
+
+// Settle waits until every node is in step and sees all others.
+func (g *Galera) Settle(t testing.TB) {
+	t.Helper()
+	must(t, keepTrying(context.Background(), func() error {
+		for _, p := range g.Nodes {
+			if err := inStep(context.Background(), p.Addr, galeraNodes); err != nil {
+				return fmt.Errorf("the Galera node %s: %w", p.Addr, err)
+			}
+		}
+		return nil
+	}))
 }
 
 var errNobody = errors.New("no node has a client")
