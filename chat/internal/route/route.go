@@ -93,8 +93,8 @@ type Table struct {
 	removals []local
 	// mine are this server's connections, with whether their route was written.
 	mine map[local]bool
-	// queue has each of mine once, and some that have ended: in the order in which
-	// their routes are written again.
+	// queue has each of mine once, in the order in which their routes are written
+	// again, and those that ended since their last turn.
 	queue []local
 	// incomplete is set while a route of mine may be missing in Redis. From expired
 	// on the liveness key has surely expired then; reported says that Missed was
@@ -209,18 +209,22 @@ func (t *Table) Run(ctx context.Context) error {
 	interval := min(livenessInterval, t.opts.Heartbeat/4)
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
-	for {
-		if !t.renewLiveness(ctx) {
+	for ticked := false; ; {
+		switch {
+		case !t.renewLiveness(ctx):
 			t.rewrite(ctx)
+		case ticked: // and Redis has just answered; see rewrite
+			t.renew(ctx, interval)
 		}
 		t.reportExpired()
+		ticked = false
 		select {
 		case <-ctx.Done():
 			t.shutdown()
 			return nil
 		case <-ticker.C:
+			ticked = true
 			t.remove(ctx) // also what could not be removed before
-			t.renew(ctx, interval)
 		case <-t.removed:
 			if time.Now().UnixNano() >= t.pausedUntil.Load() {
 				t.remove(ctx)

@@ -86,7 +86,7 @@ func (t *Table) rewrite(ctx context.Context) {
 }
 
 // renew writes as many routes again as are due in an interval. If one of them was
-// lost, or cannot be written, all are written next.
+// lost, all are written now; if one cannot be written, all are written next.
 func (t *Table) renew(ctx context.Context, interval time.Duration) {
 	for part := range slices.Chunk(t.due(interval), maxTogether) {
 		added, err := t.write(ctx, part)
@@ -100,30 +100,33 @@ func (t *Table) renew(ctx context.Context, interval time.Duration) {
 			t.lost.Add(float64(len(added)))
 			t.opts.Logger.Warn("redis lost routes", "at_least", len(added))
 			t.markIncomplete()
+			t.rewrite(ctx)
 			return
 		}
 	}
 }
 
-// due takes the routes of an interval from the queue and puts them at its end. It
-// leaves out those that Add is writing now, which are not lost.
+// due takes the routes of an interval from the queue, and puts those that are still
+// there at its end. None is due while all are to be written anyway, and one that Add
+// is writing now is not lost.
 func (t *Table) due(interval time.Duration) []local {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.incomplete {
-		return nil // all are written anyway
-	}
-	n := share(len(t.queue), interval, t.opts.Heartbeat)
-	next := t.queue[:n]
-	t.queue = t.queue[n:]
-	due := make([]local, 0, n)
-	for _, l := range next {
+	n := max(1, share(len(t.mine), interval, t.opts.Heartbeat))
+	var due []local
+	for range t.queue {
+		l := t.queue[0]
+		t.queue = t.queue[1:]
 		written, ok := t.mine[l]
-		if ok {
-			t.queue = append(t.queue, l)
+		if !ok {
+			continue
 		}
-		if written {
+		t.queue = append(t.queue, l)
+		if written && !t.incomplete {
 			due = append(due, l)
+		}
+		if n--; n == 0 {
+			break
 		}
 	}
 	return due
