@@ -39,15 +39,15 @@ func TestGalera(t *testing.T) {
 	var writer *testenv.Process
 	for i := range rounds() {
 		for _, f := range []struct {
-			name     string
-			do, heal func()
+			name string
+			do   func()
 		}{
 			{"killed", func() {
 				writer.Signal(t, syscall.SIGSTOP) // it shall have messages under way
 				testenv.Until(t, "messages are unacknowledged", func() bool { return crowd.Unsettled() >= 20 })
 				writer.Kill()
-			}, func() { writer.Start(t) }},
-			{"cut off", func() { g.Isolate(t, writer, true) }, func() { g.Isolate(t, writer, false) }},
+			}},
+			{"cut off", func() { g.Isolate(t, writer, true) }},
 		} {
 			said := crowd.Counts().Typed
 			testenv.Until(t, "a second of talk", func() bool { return crowd.Counts().Typed >= said+rate })
@@ -61,7 +61,12 @@ func TestGalera(t *testing.T) {
 			sending.Wait()
 			t.Logf("round %2d: %s %s, %d unacknowledged; acknowledged again after %.1f s",
 				i+1, writer.Addr, f.name, under, time.Since(at).Seconds())
-			f.heal()
+			// Started again in both cases: after a cut that ends by itself it takes Galera a
+			// while to connect each node with each other one, and nothing says when. A node
+			// that dies before that may leave the other two without a majority.
+			writer.Kill()
+			writer.Start(t)
+			g.Settle(t)
 		}
 	}
 	stop()

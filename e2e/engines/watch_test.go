@@ -65,7 +65,9 @@ func (w *watch) send(t testing.TB, p *pair, label string) {
 		t.Errorf("send: %v", err)
 		return
 	}
-	if _, err := p.writer.Wait(t.Context(), out.ID); err != nil && t.Context().Err() == nil {
+	ctx, cancel := context.WithTimeout(t.Context(), testenv.Patience)
+	defer cancel()
+	if _, err := p.writer.Wait(ctx, out.ID); err != nil && t.Context().Err() == nil {
 		t.Errorf("send: %v", err)
 	}
 }
@@ -186,22 +188,16 @@ func drain(c *client.Client) {
 	}
 }
 
-// talk has pairs write rate messages a second together until ctx ends. label says
-// where they are counted at the moment.
-func (w *watch) talk(ctx context.Context, t testing.TB, pairs []*pair, rate int, label func() string) (done func()) {
+// talk has pairs write rate messages a second together until ctx ends; done waits for
+// that. label says where they are counted at the moment.
+func (w *watch) talk(
+	ctx context.Context, t testing.TB, pairs []*pair, rate int, label func() string,
+) (done func()) {
 	var talking sync.WaitGroup
-	for i, p := range pairs {
+	for _, p := range pairs {
 		talking.Go(func() {
-			pause := time.Duration(len(pairs)) * time.Second / time.Duration(rate)
-			ticker := time.NewTicker(pause)
+			ticker := time.NewTicker(time.Duration(len(pairs)) * time.Second / time.Duration(rate))
 			defer ticker.Stop()
-			for range i { // not all at the same moment
-				select {
-				case <-ctx.Done():
-					return
-				case <-time.After(pause / time.Duration(len(pairs))):
-				}
-			}
 			for {
 				select {
 				case <-ctx.Done():

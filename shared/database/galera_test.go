@@ -21,7 +21,8 @@ func TestAGaleraNodeWithoutAMajorityIsLeft(t *testing.T) {
 		t.Fatalf("the pool leads to %s, want the first node, %s", got, g.Nodes[0].Addr)
 	}
 	var syncReads int
-	if err := db.QueryRowContext(t.Context(), "SELECT @@SESSION.wsrep_sync_wait").Scan(&syncReads); err != nil || syncReads != 1 {
+	err := db.QueryRowContext(t.Context(), "SELECT @@SESSION.wsrep_sync_wait").Scan(&syncReads)
+	if err != nil || syncReads != 1 {
 		t.Errorf("wsrep_sync_wait is %d (%v)", syncReads, err)
 	}
 	held, err := db.Conn(t.Context())

@@ -37,7 +37,8 @@ func TestTLS(t *testing.T) {
 			continue
 		}
 		var name, cipher string
-		if err := db.QueryRowContext(t.Context(), "SHOW STATUS LIKE 'Ssl_cipher'").Scan(&name, &cipher); err != nil || cipher == "" {
+		err = db.QueryRowContext(t.Context(), "SHOW STATUS LIKE 'Ssl_cipher'").Scan(&name, &cipher)
+		if err != nil || cipher == "" {
 			t.Errorf("%s: the connection is not encrypted (%v)", tc.name, err)
 		}
 		_ = db.Close()

@@ -20,8 +20,9 @@ func Certificate(t testing.TB, name string) (certFile, keyFile, caFile string) {
 	t.Helper()
 	dir := t.TempDir()
 	authority := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test authority"}, NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test authority"},
+		NotAfter: time.Now().Add(time.Hour),
+		IsCA:     true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}
 	leaf := &x509.Certificate{
 		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: name}, NotAfter: time.Now().Add(time.Hour),
@@ -37,7 +38,8 @@ func Certificate(t testing.TB, name string) (certFile, keyFile, caFile string) {
 	write := func(file, kind string, der []byte, err error) string {
 		must(t, err)
 		path := filepath.Join(dir, file)
-		must(t, os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o644)) //nolint:gosec // see above
+		text := pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
+		must(t, os.WriteFile(path, text, 0o644)) //nolint:gosec // a test's, see above
 		return path
 	}
 	der, err := x509.CreateCertificate(rand.Reader, authority, authority, signer.Public(), signer)

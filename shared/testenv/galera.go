@@ -183,7 +183,7 @@ func (g *Galera) Isolate(t testing.TB, node *Process, cut bool) {
 		setting = "gmcast.isolate=1"
 	}
 	db := Open(t, MariaDBConfig(node.Addr, "mysql"))
-	_, err := db.Exec("SET GLOBAL wsrep_provider_options = '" + setting + "'")
+	_, err := db.ExecContext(context.Background(), "SET GLOBAL wsrep_provider_options = '"+setting+"'")
 	must(t, err)
 	if !cut {
 		g.Settle(t)

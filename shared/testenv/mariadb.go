@@ -182,7 +182,7 @@ func MariaDB(t testing.TB) database.Config {
 	if engine != "" && engine != "galera" {
 		cfg := fresh(t, outside(t, engine))
 		t.Cleanup(func() {
-			_, err := Open(t, cfg).Exec("DROP DATABASE " + cfg.Name)
+			_, err := Open(t, cfg).ExecContext(context.Background(), "DROP DATABASE "+cfg.Name)
 			must(t, err)
 		})
 		return cfg

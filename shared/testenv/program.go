@@ -115,9 +115,10 @@ func give(dir string, to *user.User) error {
 	})
 }
 
-// Launch starts cmd, as the user that its attributes name; exited is closed when it has ended, and cmd.ProcessState says
-// how. It ends with this program, whatever ends that: it is started from a thread
-// that stays, to which the kernel ties "die with your parent".
+// Launch starts cmd, as the user that its attributes name; exited is closed when it
+// has ended, and cmd.ProcessState says how. It ends with this program, whatever ends
+// that: it is started from a thread that stays, to which the kernel ties "die with
+// your parent".
 func Launch(cmd *exec.Cmd) (exited <-chan struct{}, err error) {
 	attributes := dieWithParent()
 	if cmd.SysProcAttr != nil {

@@ -149,7 +149,8 @@ func nodeReady(p *Process) (replica int, err error) {
 			return 0, err
 		}
 		for _, want := range []string{
-			"cluster_state:ok", fmt.Sprintf("cluster_slots_ok:%d", slots), fmt.Sprintf("cluster_known_nodes:%d", shards+replicas),
+			"cluster_state:ok", fmt.Sprintf("cluster_slots_ok:%d", slots),
+			fmt.Sprintf("cluster_known_nodes:%d", shards+replicas),
 		} {
 			if !strings.Contains(info, want) {
 				return 0, fmt.Errorf("not %s", want)
