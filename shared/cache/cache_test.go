@@ -65,6 +65,15 @@ func TestFlags(t *testing.T) {
 			name: "cluster with commas", args: []string{"--redis-addr", "a:1,b:2", "--redis-addr", "c:3"},
 			want: with(func(c *cache.Config) { c.Addrs = []string{"a:1", "b:2", "c:3"} }),
 		},
+		{
+			name: "certificates", args: []string{
+				"--redis-tls", "--redis-tls-ca", "ca.pem", "--redis-tls-server-name", "r.example.org", "--redis-prefix", "two:",
+			},
+			want: with(func(c *cache.Config) {
+				c.TLS, c.CAFile, c.ServerName, c.Prefix = true, "ca.pem", "r.example.org", "two:"
+			}),
+		},
+		{name: "certificates not used", args: []string{"--redis-tls-ca", "ca.pem"}, wantErr: "need --redis-tls"},
 		{name: "no port", args: []string{"--redis-addr", "localhost"}, wantErr: "host:port"},
 		{name: "empty", args: []string{"--redis-addr", ""}, wantErr: "host:port"},
 		{name: "negative", args: []string{"--redis-pool-size", "-1"}, wantErr: "negative"},
