@@ -230,12 +230,14 @@ func (c *conn) ResetSession(ctx context.Context) error {
 	if time.Since(c.checked) < checkEvery {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	asking, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	if c.check(ctx) != nil {
+	if c.check(asking) == nil {
+		return nil
+	}
+	if ctx.Err() == nil { // else the caller had no time for the answer
 		next := (c.at + 1) % int64(len(c.connector.servers))
 		c.connector.current.CompareAndSwap(c.at, next)
-		return driver.ErrBadConn
 	}
-	return nil
+	return driver.ErrBadConn
 }

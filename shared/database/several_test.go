@@ -6,6 +6,7 @@ import (
 	"net"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -65,6 +66,26 @@ func TestOfSeveralServersTheFirstThatTakesWritesIsUsed(t *testing.T) {
 	}
 	set(two, "innodb_flush_log_at_trx_commit = 1")
 	leadsTo("the second, when it keeps them", two)
+}
+
+// A caller that waits for less than a server may take does not move all others.
+func TestOfSeveralServersAnImpatientCallerLeavesNone(t *testing.T) {
+	t.Parallel()
+	one := testenv.StartMariaDB(t)
+	other := testenv.MariaDB(t)
+	db := testenv.Open(t, testenv.MariaDBConfig(one.Addr+","+other.Addr, "mysql"))
+	began := time.Now()
+	testenv.Until(t, "the next use asks the server", func() bool { return time.Since(began) > 1100*time.Millisecond })
+	one.Signal(t, syscall.SIGSTOP)
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if _, err := db.ExecContext(ctx, "DO 1"); err == nil {
+		t.Error("a server that hangs has answered")
+	}
+	one.Signal(t, syscall.SIGCONT)
+	if got := at(db); got != one.Addr {
+		t.Errorf("the pool leads to %s, want %s", got, one.Addr)
+	}
 }
 
 // A server that hangs leaves time for the next.
