@@ -67,7 +67,8 @@ func TestFlags(t *testing.T) {
 		},
 		{
 			name: "certificates", args: []string{
-				"--redis-tls", "--redis-tls-ca", "ca.pem", "--redis-tls-server-name", "r.example.org", "--redis-prefix", "two:",
+				"--redis-tls", "--redis-tls-ca", "ca.pem", "--redis-tls-server-name", "r.example.org",
+				"--redis-prefix", "two:",
 			},
 			want: with(func(c *cache.Config) {
 				c.TLS, c.CAFile, c.ServerName, c.Prefix = true, "ca.pem", "r.example.org", "two:"

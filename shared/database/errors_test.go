@@ -17,7 +17,8 @@ func TestErrors(t *testing.T) {
 		what                 string
 	}{
 		{[]uint16{1213, 1205, 8022, 8028, 9007}, true, true, "another transaction was in the way"},
-		{[]uint16{1047, 1053, 1180, 1317, 1927, 9001, 9002, 9003, 9004, 9005, 9006}, false, false, "the server is away"},
+		{[]uint16{1047, 1053, 1180, 1317, 1927}, false, false, "the server is away"},
+		{[]uint16{9001, 9002, 9003, 9004, 9005, 9006}, false, false, "TiDB's storage is away"},
 		{[]uint16{1062, 1406, 1146}, false, true, "an answer"},
 	} {
 		for _, n := range tc.numbers {

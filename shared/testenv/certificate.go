@@ -39,7 +39,7 @@ func Certificate(t testing.TB, name string) (certFile, keyFile, caFile string) {
 		must(t, err)
 		path := filepath.Join(dir, file)
 		text := pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
-		must(t, os.WriteFile(path, text, 0o644)) //nolint:gosec // a test's, see above
+		must(t, os.WriteFile(path, text, 0o644))
 		return path
 	}
 	der, err := x509.CreateCertificate(rand.Reader, authority, authority, signer.Public(), signer)

@@ -182,7 +182,7 @@ func MariaDB(t testing.TB) database.Config {
 	if engine != "" && engine != "galera" {
 		cfg := fresh(t, outside(t, engine))
 		t.Cleanup(func() {
-			_, err := Open(t, cfg).ExecContext(context.Background(), "DROP DATABASE "+cfg.Name)
+			_, err := Open(t, cfg).ExecContext(context.Background(), "DROP DATABASE "+cfg.Name) //nolint:gosec // made by unique
 			must(t, err)
 		})
 		return cfg
@@ -211,7 +211,7 @@ func outside(t testing.TB, addr string) database.Config {
 		cfg.User = user
 	}
 	if file := os.Getenv(mysqlEnv + "_PASSWORD_FILE"); file != "" {
-		password, err := os.ReadFile(file)
+		password, err := os.ReadFile(file) //nolint:gosec // who runs the tests names it
 		must(t, err)
 		cfg.Password = strings.TrimRight(string(password), "\r\n")
 	}

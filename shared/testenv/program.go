@@ -111,7 +111,7 @@ func credential(as *user.User) *syscall.Credential {
 func give(dir string, to *user.User) error {
 	as := credential(to)
 	return filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
-		return errors.Join(err, os.Lchown(path, int(as.Uid), int(as.Gid)))
+		return errors.Join(err, os.Lchown(path, int(as.Uid), int(as.Gid))) //nolint:gosec // nobody else can write there
 	})
 }
 

@@ -72,7 +72,9 @@ func BenchmarkRenew(b *testing.B) {
 		b.ReportMetric(100*(redisCPU(b, client)-redis)/wall, "%core-redis")
 	}
 	stop()
-	<-ended
+	if err := <-ended; err != nil {
+		b.Error(err)
+	}
 }
 
 // cpu is the time of this process in seconds.
