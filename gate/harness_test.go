@@ -35,7 +35,6 @@ type harness struct {
 	admin  string // the URL for operators
 	from   string // X-Forwarded-For of requests, unless empty
 	mail   *mailtest.Server
-	redis  *testenv.RedisServer
 	status *fakeStatus
 	log    *logBuffer
 	// stop stops the gate and returns what Run did; it may be called again.

@@ -31,7 +31,7 @@ func TestRedisCluster(t *testing.T) {
 			stop = s.talk(t, 200)
 		}
 		for i := range max(rounds(), 1) {
-			for _, f := range s.faults() {
+			for _, f := range s.faults(t) {
 				if rounds() == 0 && (!f.short || f.load != load) {
 					continue
 				}
@@ -72,33 +72,33 @@ type fault struct {
 	name string
 	// short says that the short form does it, load in which mode.
 	short, load bool
-	do          func(*testing.T)
-	heal        func(*testing.T)
+	do, heal    func()
 }
 
-func (s *suite) faults() []fault {
+func (s *suite) faults(t *testing.T) []fault {
+	t.Helper()
 	var victim *testenv.Process
 	return []fault{
 		{
 			name:  "one shard emptied",
 			short: true,
-			do:    func(t *testing.T) { s.redis.Empty(t, s.shard(t)) },
+			do:    func() { s.redis.Empty(t, s.shard(t)) },
 		},
 		{
 			name:  "one primary killed, its replica takes over",
 			short: true, load: true,
-			do: func(t *testing.T) {
+			do: func() {
 				victim = s.shard(t)
 				victim.Kill()
 			},
-			heal: func(t *testing.T) {
+			heal: func() {
 				testenv.Until(t, "the replica has taken over", func() bool { return s.redis.Whole() })
 				victim.Start(t)
 			},
 		},
 		{
 			name: "one primary killed, and back empty at once",
-			do: func(t *testing.T) {
+			do: func() {
 				victim = s.shard(t)
 				victim.Kill()
 				victim.Start(t)
@@ -107,7 +107,7 @@ func (s *suite) faults() []fault {
 		{
 			name:  "all shards emptied",
 			short: true, load: true,
-			do: func(t *testing.T) { s.cluster.EmptyRedis() },
+			do: func() { s.cluster.EmptyRedis() },
 		},
 	}
 }
@@ -125,7 +125,7 @@ func (s *suite) round(t *testing.T, name string, f fault) {
 	for _, p := range s.silent[:len(s.silent)/2] {
 		s.watch.send(t, p, label)
 	}
-	f.do(t)
+	f.do()
 	for _, p := range s.silent[len(s.silent)/2:] {
 		s.watch.send(t, p, label)
 	}
@@ -135,7 +135,7 @@ func (s *suite) round(t *testing.T, name string, f fault) {
 		<-time.After(cluster.Heartbeat) // what they say in it counts as said in the fault
 	}
 	if f.heal != nil {
-		f.heal(t)
+		f.heal()
 	}
 	s.now.Store("no fault, under load")
 	if t.Failed() {

@@ -74,6 +74,7 @@ func (w *watch) send(t testing.TB, p *pair, label string) {
 
 // read takes what a reader is shown until its client is closed.
 func (w *watch) read(t testing.TB, c *client.Client) {
+	t.Helper()
 	for e := range c.Events() {
 		got, ok := e.(client.Received)
 		if !ok {
@@ -193,6 +194,7 @@ func drain(c *client.Client) {
 func (w *watch) talk(
 	ctx context.Context, t testing.TB, pairs []*pair, rate int, label func() string,
 ) (done func()) {
+	t.Helper()
 	var talking sync.WaitGroup
 	for _, p := range pairs {
 		talking.Go(func() {

@@ -182,7 +182,8 @@ func MariaDB(t testing.TB) database.Config {
 	if engine != "" && engine != "galera" {
 		cfg := fresh(t, outside(t, engine))
 		t.Cleanup(func() {
-			_, err := Open(t, cfg).ExecContext(context.Background(), "DROP DATABASE "+cfg.Name) //nolint:gosec // made by unique
+			drop := "DROP DATABASE " + cfg.Name
+			_, err := Open(t, cfg).ExecContext(context.Background(), drop) //nolint:gosec // made by unique
 			must(t, err)
 		})
 		return cfg
