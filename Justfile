@@ -10,6 +10,11 @@ set positional-arguments := true
 default:
     @'{{ just_executable() }}' --justfile '{{ justfile() }}' --list --unsorted
 
+# a first look: the whole system in one process, without Consul and Nomad, until Ctrl-C
+[no-exit-message]
+try *ARGS:
+    @tools/try "$@"
+
 # start the local fleet (SERVICE... or all of it) and wait until every check passes; repeat at will
 [no-exit-message]
 up *ARGS:
@@ -65,7 +70,7 @@ mail *ADDRESS:
 env:
     @tools/fleet env
 
-# build and run msrchat, the terminal program and its commands: ./justw chat --help
+# build (if anything changed) and run msrchat, the terminal program and its commands: ./justw chat --help
 [no-exit-message]
 chat *ARGS:
     @tools/chat "$@"
@@ -89,6 +94,11 @@ faults *ARGS:
 [no-exit-message]
 engines *ARGS:
     @tools/engines "$@"
+
+# send everything outside valid, odd and hostile requests, and see that nothing odd comes out: ./justw fuzz --help
+[no-exit-message]
+fuzz *ARGS:
+    @tools/fuzz "$@"
 
 # crash, cut off and drain nodes of a fleet on four network namespaces while people talk; prints a table (ARG... for go test)
 [no-exit-message]

@@ -23,17 +23,21 @@ var bounds = map[string]string{
 	"connections of one user":                 "conn.maxPerUser",
 	"bytes waiting for one slow client":       "conn.maxQueued conn.maxQueued conn.kernelBuffer",
 	"write queues waiting for a flusher":      "conn.maxFlushing",
-	"bytes waiting for all slow clients":      "conn.maxQueuedTogether conn.softLimit",
+	"memory that connections hold together":   "conn.DefaultMemory conn.freeQueued conn.waitMemory",
+	"requests at the database":                "database.DefaultMaxOpen",
+	"bytes of unread answers":                 "conn.maxUnread",
+	"pages that a user reads":                 "conn.maxPages conn.pageBytesPerSecond conn.pagesAtOnce",
 	"the speed of a client that reads":        "conn.chunk conn.writeTimeout",
+	"names that a user tries":                 "directory.maxNames directory.nameEvery allowance.MaxUsers",
 	"sends under way on a connection":         "conn.MaxUnacknowledged",
 	"refusals that hold back later messages":  "conn.maxRefusals conn.refusalLimit",
-	"sends held by a server":                  "lane.DefaultMaxWaiting lane.maxWaitingBytes",
+	"sends held by a server":                  "lane.DefaultMaxWaiting lane.MaxWaitingBytes",
 	"one append of a lane":                    "lane.maxPerAppend lane.maxBytes",
 	"appends waiting for the log writer":      "msglog.queueLen",
-	"appends of peers being worked on":        "peer.maxAppends peer.maxOffered",
-	"batches waiting for the fan-out":         "fanout.maxWaiting fanout.maxWaitingBytes",
+	"appends of peers being worked on":        "peer.maxAppends peer.MaxOffered",
+	"batches waiting for the fan-out":         "fanout.maxWaiting fanout.MaxWaitingBytes",
 	"deliveries of peers waiting for members": "fanout.maxUnresolved",
-	"deliveries waiting for a link":           "peer.maxQueued peer.maxQueuedBytes peer.maxPerFrame peer.maxFrameBytes",
+	"deliveries waiting for a link":           "peer.maxQueued peer.maxQueuedBytes peer.maxPerFrame peer.maxFrameBytes peer.MaxTogetherBytes",
 	"heads waiting for their announcement":    "repair.maxRecent repair.maxTogether",
 	"dirty users":                             "repair.maxDirty repair.usersPerQuery",
 	"pending removals of routes":              "route.maxRemovals",
@@ -100,8 +104,11 @@ type constants map[string]ast.Expr
 func constantsOf(t *testing.T, pkg string) constants {
 	t.Helper()
 	dir := filepath.Join("internal", pkg)
-	if pkg == "chat" {
+	switch pkg {
+	case "chat":
 		dir = "."
+	case "database":
+		dir = "../shared/database"
 	}
 	files, err := filepath.Glob(filepath.Join(dir, "*.go"))
 	if err != nil {

@@ -17,6 +17,8 @@ import (
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
 	"github.com/msrchat/msrchat/shared/cache"
 	"github.com/msrchat/msrchat/shared/database"
+	"github.com/msrchat/msrchat/shared/discovery"
+	"github.com/msrchat/msrchat/shared/discovery/consul"
 	"github.com/msrchat/msrchat/shared/frame"
 	"github.com/msrchat/msrchat/shared/session"
 	"github.com/msrchat/msrchat/shared/testenv"
@@ -59,22 +61,32 @@ type running struct {
 	stop func() // waits for the end
 }
 
+// catalog is a client of its own for each process.
+func (f *fleet) catalog() discovery.Catalog {
+	f.t.Helper()
+	catalog, err := consul.New(f.consul.Addr)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return catalog
+}
+
 func (f *fleet) start(instance string, change ...func(*chat.Config)) *running {
 	f.t.Helper()
 	local := chat.Listener{Bind: "127.0.0.1:0"}
 	cfg := chat.Config{
-		Instance:   instance,
-		Release:    "test",
-		Client:     local,
-		Relay:      local,
-		Health:     local,
-		HTTP:       local,
-		Database:   f.db,
-		Redis:      f.redis,
-		ConsulAddr: f.consul.Addr,
-		Register:   true,
-		Heartbeat:  heartbeat,
-		Drain:      300 * time.Millisecond,
+		Instance:  instance,
+		Release:   "test",
+		Client:    local,
+		Relay:     local,
+		Health:    local,
+		HTTP:      local,
+		Database:  f.db,
+		Redis:     f.redis,
+		Catalog:   f.catalog(),
+		Register:  true,
+		Heartbeat: heartbeat,
+		Drain:     300 * time.Millisecond,
 	}
 	for _, c := range change {
 		c(&cfg)
@@ -136,7 +148,7 @@ func (f *fleet) person() person {
 		f.t.Fatal(err)
 	}
 	p.id = uint64(id)
-	if p.token, p.sess, err = f.sessions.Create(f.t.Context(), p.id, "test"); err != nil {
+	if p.token, p.sess, err = f.sessions.Create(f.t.Context(), p.id, "test", ""); err != nil {
 		f.t.Fatal(err)
 	}
 	return p

@@ -11,7 +11,9 @@ import (
 
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
 	"github.com/msrchat/msrchat/shared/cache"
+	"github.com/msrchat/msrchat/shared/certificate"
 	"github.com/msrchat/msrchat/shared/database"
+	"github.com/msrchat/msrchat/shared/discovery"
 
 	"github.com/msrchat/msrchat/chat/internal/fence"
 	"github.com/msrchat/msrchat/chat/internal/lane"
@@ -36,12 +38,14 @@ type Config struct {
 	// grpc.health.v1, HTTP metrics and probes.
 	Client, Relay, Health, HTTP Listener
 	// TLSServerName is the name in the certificate that clients see; empty means
-	// no TLS.
+	// no TLS. Without Certificate a proxy in front speaks TLS.
 	TLSServerName string
+	Certificate   certificate.Files
 	Database      database.Config
 	Redis         cache.Config
-	ConsulAddr    string
-	// Register registers the process in Consul; off where Nomad does it.
+	// Catalog is where the servers find each other and the status servers.
+	Catalog discovery.Catalog `json:"-"`
+	// Register registers the process in the catalog; off where Nomad does it.
 	Register bool
 	// Capacity is how many connections are admitted. The limit of open files may
 	// lower it.
@@ -87,7 +91,7 @@ const (
 )
 
 // Defaults is a configuration for the local fleet: every port is a free one.
-// Instance, Release, ConsulAddr and the databases' passwords are left empty.
+// Instance, Release, Catalog and the databases' passwords are left empty.
 func Defaults() Config {
 	local := Listener{Bind: "127.0.0.1:0"}
 	return Config{
@@ -134,8 +138,8 @@ func (c Config) Validate() error {
 			problem("the %s port has no address to bind", name)
 		}
 	}
-	if c.ConsulAddr == "" {
-		problem("the Consul address is empty")
+	if c.Catalog == nil {
+		problem("there is no catalog")
 	}
 	if c.Capacity < 0 || c.Drain < 0 || c.DrainRate < 0 || c.MaxSends < 0 {
 		problem("capacity, drain, its rate and the messages held must not be negative")
@@ -143,7 +147,11 @@ func (c Config) Validate() error {
 	if c.Heartbeat != 0 && (c.Heartbeat < 100*time.Millisecond || c.Heartbeat > 10*time.Minute) {
 		problem("the heartbeat must be between 100ms and 10m")
 	}
-	return errors.Join(append(problems, c.Database.Validate(), c.Redis.Validate())...)
+	if !c.Certificate.Empty() && c.TLSServerName == "" {
+		problem("the certificate needs the name that clients verify")
+	}
+	problems = append(problems, c.Certificate.Validate(), c.Database.Validate(), c.Redis.Validate())
+	return errors.Join(problems...)
 }
 
 // listeners are the ports by name.

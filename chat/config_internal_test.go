@@ -7,6 +7,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"github.com/msrchat/msrchat/shared/discovery/memory"
+
 	"github.com/msrchat/msrchat/shared/golden"
 )
 
@@ -36,7 +38,7 @@ func TestWhatIsZeroMeansTheDefault(t *testing.T) {
 
 func TestTheDefaultsAreValid(t *testing.T) {
 	cfg := Defaults()
-	cfg.Instance, cfg.ConsulAddr = "chat-1", "127.0.0.1:7701"
+	cfg.Instance, cfg.Catalog = "chat-1", memory.New()
 	if err := cfg.Validate(); err != nil {
 		t.Error(err)
 	}

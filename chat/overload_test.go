@@ -173,12 +173,12 @@ func TestAReaderThatNeverReads(t *testing.T) {
 			w.await("an answer", func(f *chatv1.ServerFrame) bool { return f.GetSent() != nil })
 		}
 		w.pushes = nil
-		if n := metric(t, b, "msrchat_chat_queued_bytes"); n > 2<<20 { // 1 MB is being written
+		if n := metric(t, b, "msrchat_chat_held_bytes"); n > 2<<20 { // 1 MB is being written
 			t.Fatalf("%v bytes wait for one client", n)
 		}
 	}
 	testenv.Until(t, "it is dropped", func() bool { return metric(t, b, "msrchat_chat_connections") == 0 })
-	if n := metric(t, b, "msrchat_chat_queued_bytes"); n != 0 {
+	if n := metric(t, b, "msrchat_chat_held_bytes"); n != 0 {
 		t.Errorf("%v bytes are left", n)
 	}
 	back := login(t, b, bob)

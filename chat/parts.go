@@ -3,7 +3,6 @@ package chat
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -15,7 +14,6 @@ import (
 	"github.com/msrchat/msrchat/shared/admin"
 	"github.com/msrchat/msrchat/shared/cache"
 	"github.com/msrchat/msrchat/shared/database"
-	"github.com/msrchat/msrchat/shared/discovery"
 	"github.com/msrchat/msrchat/shared/planted"
 	"github.com/msrchat/msrchat/shared/schema"
 	"github.com/msrchat/msrchat/shared/session"
@@ -35,11 +33,8 @@ import (
 	"github.com/msrchat/msrchat/chat/internal/route"
 )
 
-// open connects to Consul, the database and Redis.
+// open connects to the database and Redis.
 func (s *Server) open(ctx context.Context) (err error) {
-	if s.consul, err = discovery.NewClient(s.cfg.ConsulAddr); err != nil {
-		return fmt.Errorf("consul client: %w", err)
-	}
 	if s.db, err = database.OpenWait(ctx, s.cfg.Database, s.log); err != nil {
 		return err
 	}
@@ -81,7 +76,7 @@ func (s *Server) build() {
 	s.buildDelivery(members, dir)
 	s.fence = fence.New(fence.Options{
 		Database: s.db.PingContext,
-		Consul:   s.askConsul,
+		Catalog:  s.cfg.Catalog.Ping,
 		Patience: s.cfg.FencePatience,
 		Cut:      s.cut,
 		Healed:   func() { s.health.Set(!s.draining.Load()) },
@@ -117,7 +112,7 @@ func (s *Server) buildLog(members *member.Index) {
 			m, _ := members.Cached(conversation)
 			return m.Users
 		},
-		Deliver:    func(d []*relayv1.Delivery) { s.fanout.Received(d) },
+		Deliver:    s.received,
 		Missed:     func(string) { s.repair.MarkAllDirty() },
 		Dial:       s.dialOptions(),
 		Logger:     s.log,
@@ -128,6 +123,16 @@ func (s *Server) buildLog(members *member.Index) {
 		appender = unflushed{s.peers, &s.draining}
 	}
 	s.lanes = lane.New(appender, s.cfg.MaxSends, s.log)
+}
+
+// received takes what a peer appended, for the readers here and for the log.
+func (s *Server) received(deliveries []*relayv1.Delivery) {
+	for _, d := range deliveries {
+		if e := d.GetEvent(); e != nil {
+			s.msgs.Learn(e.GetConversationId(), e.GetSeq())
+		}
+	}
+	s.fanout.Received(deliveries)
 }
 
 // buildDelivery makes the parts that bring events to their readers.
@@ -170,6 +175,7 @@ func (s *Server) buildClients(dir *directory.Directory) {
 		Heartbeat:       s.cfg.Heartbeat,
 		Capacity:        s.cfg.Capacity,
 		Handshaking:     s.handshaking,
+		TLS:             s.tls,
 		Epoch:           s.epoch.Load,
 		Sessions:        s.sessions,
 		Directory:       dir,

@@ -3,6 +3,7 @@ package chat_test
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -452,16 +453,18 @@ func TestGoodbyesSayWhetherAndWhenToComeBack(t *testing.T) {
 		t.Errorf("a full server says %v", g)
 	}
 
-	// A client that asks for much and reads nothing.
+	// A client that gets much and reads nothing.
+	if err := reader.nc.(*net.TCPConn).SetReadBuffer(64 << 10); err != nil {
+		t.Fatal(err)
+	}
 	id := c.with(bob)
 	long := strings.Repeat("x", int(c.welcome.GetLimits().GetMaxTextRunes()))
-	for i := byte(1); i <= 64; i++ {
-		c.ask(send(id, i, 1, long))
-	}
-	for range 64 {
-		reader.request(page(id, 0, 0, 64))
-	}
 	testenv.Until(t, "the server gives the reader up", func() bool {
+		for range 64 {
+			message := send(id, 0, 1, long)
+			_, _ = rand.Read(message.GetSend().GetClientMsgId())
+			c.ask(message)
+		}
 		return strings.Contains(get(t, "http://"+a.HTTPAddr()+"/metrics"),
 			`msrchat_chat_goodbyes_total{code="GOODBYE_CODE_SLOW"} 1`)
 	})

@@ -3,16 +3,18 @@ package chat
 import (
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"database/sql"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
+	"runtime/debug"
 	"sync/atomic"
 	"time"
 
-	"github.com/hashicorp/consul/api"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 	"google.golang.org/grpc"
@@ -22,6 +24,7 @@ import (
 	relayv1 "github.com/msrchat/msrchat/proto/msrchat/relay/v1"
 	statusv1 "github.com/msrchat/msrchat/proto/msrchat/status/v1"
 	"github.com/msrchat/msrchat/shared/admin"
+	"github.com/msrchat/msrchat/shared/certificate"
 	"github.com/msrchat/msrchat/shared/discovery"
 	"github.com/msrchat/msrchat/shared/lifecycle"
 	"github.com/msrchat/msrchat/shared/process"
@@ -53,9 +56,11 @@ type Server struct {
 	listeners   map[string]net.Listener
 	registry    *prometheus.Registry
 
-	db     *sql.DB
-	redis  redis.UniversalClient
-	consul *api.Client
+	certificate *certificate.Certificate // nil without TLS
+	tls         *tls.Config
+
+	db    *sql.DB
+	redis redis.UniversalClient
 
 	sessions *session.Store
 	hub      *hub.Hub
@@ -87,13 +92,17 @@ func New(cfg Config, log *slog.Logger) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	capacity, handshaking, err := cfg.places(files)
+	memory := debug.SetMemoryLimit(-1) // GOMEMLIMIT; this only asks
+	if memory == math.MaxInt64 {
+		memory = 0
+	}
+	capacity, handshaking, err := cfg.places(files, memory)
 	if err != nil {
 		return nil, err
 	}
 	if capacity < cfg.Capacity {
-		log.Warn("capacity lowered to fit the limit of open files",
-			"capacity", capacity, "configured", cfg.Capacity, "open_files", files)
+		log.Warn("capacity lowered to fit the limits of open files and memory",
+			"capacity", capacity, "configured", cfg.Capacity, "open_files", files, "memory_mib", memory>>20)
 		cfg.Capacity = capacity
 	}
 	s := &Server{
@@ -104,6 +113,9 @@ func New(cfg Config, log *slog.Logger) (*Server, error) {
 		hub:         hub.New(),
 		listeners:   make(map[string]net.Listener),
 		registry:    admin.NewRegistry(),
+	}
+	if err := s.loadCertificate(); err != nil {
+		return nil, err
 	}
 	var boot [8]byte
 	rand.Read(boot[:])
@@ -168,7 +180,7 @@ func (s *Server) Run(ctx context.Context) error {
 func (s *Server) grace() time.Duration { return s.cfg.Drain + stopLimit }
 
 // serve builds the server and runs its parts. The last in the group is stopped
-// first: the server leaves Consul, then drains, then its parts end. ARCHITECTURE.md
+// first: the server leaves the catalog, then drains, then its parts end. ARCHITECTURE.md
 // has the table of the goroutines and what each owns.
 func (s *Server) serve(ctx context.Context) error {
 	if err := s.open(ctx); err != nil {
@@ -187,6 +199,10 @@ func (s *Server) serve(ctx context.Context) error {
 	g.Go("fence", s.fence.Run)
 	g.Go("sessions", s.checkSessions)
 	g.Go("memory", func(ctx context.Context) error { return memory.Trim(ctx, s.work) })
+	if s.certificate != nil {
+		g.Go("certificate", s.certificate.Run)
+		g.Go("tickets", s.renewTickets)
+	}
 	g.Go("reports", func(ctx context.Context) error { return s.reporter.Run(ctx, s.watchStatus) })
 	g.Go("clients", s.conns.Serve)
 	g.OnStop("drain", s.leave)
@@ -206,17 +222,17 @@ func (s *Server) ownStateChanged(ctx context.Context, user uint64, state *chatv1
 	s.fanout.OwnState(ctx, user, state, except)
 }
 
-// watchPeers follows the chat servers in Consul, for the links and for the group
+// watchPeers follows the chat servers in the catalog, for the links and for the group
 // that drains together.
 func (s *Server) watchPeers(ctx context.Context, fn func([]discovery.Instance)) error {
-	return discovery.Watch(ctx, s.consul, Service, false, func(list []discovery.Instance) {
+	return discovery.Watch(ctx, s.cfg.Catalog, Service, false, func(list []discovery.Instance) {
 		s.drain.Group.Update(list)
 		fn(list)
 	})
 }
 
 func (s *Server) watchStatus(ctx context.Context, fn func([]discovery.Instance)) error {
-	return discovery.Watch(ctx, s.consul, "status", false, fn)
+	return discovery.Watch(ctx, s.cfg.Catalog, "status", false, fn)
 }
 
 // work counts messages and connections since the start.
@@ -235,14 +251,6 @@ func (s *Server) checkSessions(ctx context.Context) error {
 		},
 		Logger: s.log,
 	})
-}
-
-func (s *Server) askConsul(ctx context.Context) error {
-	leader, err := s.consul.Status().LeaderWithQueryOptions((&api.QueryOptions{}).WithContext(ctx))
-	if err == nil && leader == "" {
-		err = errors.New("consul has no leader")
-	}
-	return err
 }
 
 // streamsPerPeer is more than the two that a peer opens.
@@ -266,13 +274,13 @@ func (s *Server) serveRelay(ctx context.Context) error {
 	return nil // it was stopped, perhaps before Serve began
 }
 
-// register registers the process in Consul, unless Nomad does. A stop begins with
-// leaving Consul.
+// register registers the process in the catalog, unless Nomad does. A stop begins with
+// leaving it.
 func (s *Server) register(ctx context.Context, g *lifecycle.Group) error {
 	if !s.cfg.Register {
 		return nil
 	}
-	leave, err := discovery.Register(context.WithoutCancel(ctx), s.consul, discovery.Registration{
+	leave, err := s.cfg.Catalog.Register(context.WithoutCancel(ctx), discovery.Registration{
 		Service:  Service,
 		Instance: s.cfg.Instance,
 		Address:  s.ClientAddr(),
@@ -289,7 +297,7 @@ func (s *Server) register(ctx context.Context, g *lifecycle.Group) error {
 		},
 	})
 	if err != nil {
-		return fmt.Errorf("register in Consul: %w", err)
+		return fmt.Errorf("register: %w", err)
 	}
 	g.OnStop("registration", leave)
 	return nil

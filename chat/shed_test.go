@@ -53,11 +53,7 @@ func (f *fleet) statusReplica(instance string) *statusReplica {
 	statusv1.RegisterStatusServiceServer(server, s)
 	go func() { _ = server.Serve(l) }() // nil after Stop
 	f.t.Cleanup(server.Stop)
-	consul, err := discovery.NewClient(f.consul.Addr)
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	_, err = discovery.Register(f.t.Context(), consul, discovery.Registration{
+	_, err = f.catalog().Register(f.t.Context(), discovery.Registration{
 		Service:  "status",
 		Instance: instance,
 		Address:  l.Addr().String(),

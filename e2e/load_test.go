@@ -23,7 +23,7 @@ func benchUsers(t *testing.T, c *cluster.Cluster, n int) *users.Users {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dialer := dial.New()
+	dialer := dial.New(nil)
 	t.Cleanup(dialer.Keeper.Close)
 	u, err := users.Make(t.Context(), testenv.Open(t, c.Database()), n, dialer, choose)
 	if err != nil {

@@ -15,14 +15,15 @@ import (
 	"github.com/msrchat/msrchat/shared/cache"
 	"github.com/msrchat/msrchat/shared/database"
 	"github.com/msrchat/msrchat/shared/discovery"
+	"github.com/msrchat/msrchat/shared/discovery/consul"
 	"github.com/msrchat/msrchat/shared/testenv"
 )
 
 // A program that somebody starts by hand, without Nomad, registers itself: it
 // appears in Consul, leaves on SIGTERM, and is critical after SIGKILL.
 func TestProgramsStartedByHandRegisterThemselves(t *testing.T) {
-	db, redis, consul := testenv.MariaDB(t), testenv.Redis(t), testenv.Consul(t)
-	client, err := discovery.NewClient(consul)
+	db, redis, agent := testenv.MariaDB(t), testenv.Redis(t), testenv.Consul(t)
+	catalog, err := consul.New(agent)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,14 +49,14 @@ func TestProgramsStartedByHandRegisterThemselves(t *testing.T) {
 		t.Run(p.service, func(t *testing.T) {
 			start := func(instance string) (cmd *exec.Cmd, log *bytes.Buffer) {
 				t.Helper()
-				args := append([]string{"--register", "--consul-addr", consul, "--instance", instance}, p.args...)
+				args := append([]string{"--register", "--consul-addr", agent, "--instance", instance}, p.args...)
 				cmd, log = exec.CommandContext(t.Context(), filepath.Join(bin, p.service), args...), &bytes.Buffer{}
 				cmd.Stderr, cmd.Env = log, append(os.Environ(), database.Environ(db)...)
 				if err := cmd.Start(); err != nil {
 					t.Fatal(err)
 				}
 				testenv.Until(t, instance+" passes", func() bool {
-					return state(t, client, p.service, instance) == api.HealthPassing
+					return state(t, catalog.Client(), p.service, instance) == api.HealthPassing
 				})
 				return cmd, log
 			}
@@ -66,7 +67,7 @@ func TestProgramsStartedByHandRegisterThemselves(t *testing.T) {
 			if err := polite.Wait(); err != nil {
 				t.Errorf("after SIGTERM: %v\n%s", err, log)
 			}
-			if got := state(t, client, p.service, p.service+"-polite"); got != "" {
+			if got := state(t, catalog.Client(), p.service, p.service+"-polite"); got != "" {
 				t.Errorf("after SIGTERM it is %s in Consul", got)
 			}
 			killed, _ := start(p.service + "-killed")
@@ -75,7 +76,7 @@ func TestProgramsStartedByHandRegisterThemselves(t *testing.T) {
 			}
 			_ = killed.Wait() // killed, as wanted
 			testenv.Until(t, "it is critical", func() bool {
-				return state(t, client, p.service, p.service+"-killed") == api.HealthCritical
+				return state(t, catalog.Client(), p.service, p.service+"-killed") == api.HealthCritical
 			})
 		})
 	}

@@ -39,6 +39,15 @@ func TestAnyTextIsASecret(t *testing.T) {
 		_ = rdb.Close()
 		f.Register(step.name)
 	}
+	files := f.Secrets()
+	for _, file := range files {
+		if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %v, %v; want it to be its owner's alone", file, info, err)
+		}
+	}
+	if len(files) < 3 { // of the gate and two chat servers
+		t.Errorf("%d files with secrets were found", len(files))
+	}
 }
 
 // setSecrets writes the databases' passwords to the Nomad variable of the jobs.

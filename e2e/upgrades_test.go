@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"net"
 	"os"
@@ -15,11 +16,13 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/msrchat/msrchat/chat"
+	"github.com/msrchat/msrchat/client"
 	"github.com/msrchat/msrchat/probe"
 	"github.com/msrchat/msrchat/proof/account"
 	"github.com/msrchat/msrchat/proof/check"
 	"github.com/msrchat/msrchat/proof/device"
 	"github.com/msrchat/msrchat/proof/journal"
+	"github.com/msrchat/msrchat/shared/certificate/certtest"
 	"github.com/msrchat/msrchat/shared/testenv"
 
 	"github.com/msrchat/msrchat/e2e/fleet"
@@ -37,9 +40,19 @@ func TestUpgrades(t *testing.T) {
 		t.Skip("not run: MSRCHAT_UPGRADES does not say how many upgrades; TestFleet makes one")
 	}
 	f := fleet.Up(t)
-	f.Just("upgrade", "chat", "--set", "count=4")
+	four := []string{"upgrade", "chat", "--set", "count=4"}
+	var trust *tls.Config
+	if os.Getenv("MSRCHAT_UPGRADE_TLS") != "" {
+		ca := certtest.New(t)
+		files := ca.Files("chat.example.org")
+		trust = &tls.Config{RootCAs: ca.Roots, MinVersion: tls.VersionTLS13}
+		four = append(four, "--set", "tls_server_name=chat.example.org", "--set", "tls_cert="+files.Cert,
+			"--set", "tls_key="+files.Key, "--set", "tls_ca="+ca.File)
+	}
+	f.Just(four...)
 	testenv.Until(t, "four chat servers", func() bool { return len(f.Passing("chat")) == 4 })
 	p := plan{
+		tls: trust,
 		times: times, people: 200, rate: 100,
 		proof: os.Getenv("MSRCHAT_UPGRADE_PROOF"), old: os.Getenv("MSRCHAT_UPGRADE_OLD"),
 	}
@@ -65,6 +78,8 @@ type plan struct {
 	people int
 	rate   float64 // messages a second of the whole crowd
 	proof  string  // messages of a probe's proof; empty: what the job has
+	// tls is what people trust where the chat servers speak TLS; else nil.
+	tls *tls.Config
 	// old is a git ref that every second upgrade goes to; empty: other variables
 	// of the same programs, which Nomad rolls out all the same.
 	old string
@@ -91,6 +106,7 @@ func upgrades(t *testing.T, f *fleet.Fleet, p plan) {
 	}
 	crowd, err := device.NewCrowd(t.Context(), device.CrowdOptions{
 		Gate: f.Gate(), People: people, Conversations: conversations, Seed: 1,
+		Change: func(o *client.Options) { o.TLS = p.tls },
 	})
 	if err != nil {
 		t.Fatal(err)

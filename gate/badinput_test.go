@@ -1,8 +1,10 @@
 package gate_test
 
 import (
+	"bufio"
 	"encoding/base64"
 	"fmt"
+	"net"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -274,6 +276,27 @@ func TestUnknownPathsAndMethods(t *testing.T) {
 	}
 	if after := strings.Count(h.metrics(), "msrchat_gate_requests_total{"); after > before+1 {
 		t.Errorf("%d series before, %d after", before, after)
+	}
+}
+
+// Nobody waits for the body of a request that has no operation.
+func TestAnUnknownPathIsAnsweredBeforeItsBody(t *testing.T) {
+	h := open(t, func(c *gate.Config) { c.HTTP.BodyTimeout = 5 * time.Minute })
+	for _, line := range []string{"POST /v1/nothing", "PUT /v1/me", "POST /v1//me"} {
+		nc, err := net.Dial("tcp", strings.TrimPrefix(h.url, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(nc, "%s HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf", line)
+		_ = nc.SetReadDeadline(time.Now().Add(10 * time.Second))
+		answer, err := http.ReadResponse(bufio.NewReader(nc), nil)
+		if err != nil {
+			t.Errorf("%s: %v", line, err)
+		} else if answer.Header.Get("Content-Type") != "application/problem+json" {
+			t.Errorf("%s: %s", line, answer.Status)
+			_ = answer.Body.Close()
+		}
+		_ = nc.Close()
 	}
 }
 

@@ -9,14 +9,13 @@ import (
 	"runtime"
 	"time"
 
-	"github.com/hashicorp/consul/api"
-
 	"github.com/msrchat/msrchat/gate/internal/account"
 	"github.com/msrchat/msrchat/gate/internal/limit"
 	"github.com/msrchat/msrchat/gate/internal/mail"
 	"github.com/msrchat/msrchat/gate/internal/password"
 	"github.com/msrchat/msrchat/shared/cache"
 	"github.com/msrchat/msrchat/shared/database"
+	"github.com/msrchat/msrchat/shared/discovery"
 	"github.com/msrchat/msrchat/shared/process"
 )
 
@@ -34,12 +33,12 @@ type Config struct {
 	// AdminBind is the listener for operators: /metrics, which people's programs have
 	// no use for and which costs time.
 	AdminBind string
-	// Register makes the process register itself in Consul. Never under Nomad,
+	// Register makes the process register itself in the catalog. Never under Nomad,
 	// which does it.
 	Register bool
-	// Consul finds the status servers, and is where Register registers.
-	Consul *api.Client `json:"-"`
-	// StatusTarget is a gRPC target to use instead of Consul's service "status".
+	// Catalog finds the status servers, and is where Register registers.
+	Catalog discovery.Catalog `json:"-"`
+	// StatusTarget is a gRPC target to use instead of the catalog's service "status".
 	StatusTarget string
 	// StatusTimeout bounds each of the two attempts at an assignment.
 	StatusTimeout time.Duration
@@ -64,6 +63,10 @@ type Config struct {
 	Drain time.Duration
 	// Grace bounds the whole stop: Drain, requests in flight, mail.
 	Grace time.Duration
+
+	// UpdateAfter is when, after its start, a gate looks for accounts that an older one has
+	// made: after a rolling upgrade, in which that one ends within seconds.
+	UpdateAfter time.Duration
 }
 
 // SMTP is the mail server that sends our mail, and how long mail may wait.
@@ -112,7 +115,7 @@ type Codes struct {
 	// Pause is the least time between two codes to one address.
 	Pause time.Duration
 
-	// A client is an IPv4 address or an IPv6 /64.
+	// A client is an IPv4 address or an IPv6 /56.
 	PerAddress              Limit // by one client
 	PerAddressAndClientLong Limit
 	PerAddressLong          Limit // by anybody
@@ -120,7 +123,7 @@ type Codes struct {
 }
 
 // LogIns are limits of log-ins with a wrong password, and of attempts to
-// register. A client is an IPv4 address or an IPv6 /64.
+// register. A client is an IPv4 address or an IPv6 /56.
 type LogIns struct {
 	PerAccountAndClient    Limit
 	PerAccount             Limit
@@ -180,11 +183,15 @@ func Defaults() Config {
 		// lane. About 25 ms on one core.
 		Passwords: Passwords{
 			MemoryKiB: 19456, Passes: 2, Lanes: 1,
-			AtOnce: runtime.NumCPU(), Waiting: 64, Wait: 2 * time.Second,
+			AtOnce: runtime.NumCPU(),
+			// Less than the request's ten seconds. In that time two cores hash some six
+			// hundred.
+			Waiting: 512, Wait: 8 * time.Second,
 		},
 		SessionLifetime: 90 * 24 * time.Hour,
 		// Below the 20 s between the Nomad job's SIGTERM and SIGKILL.
-		Grace: 18 * time.Second,
+		Grace:       18 * time.Second,
+		UpdateAfter: time.Minute,
 	}
 }
 
@@ -205,8 +212,8 @@ func (c Config) Validate() error {
 			return fmt.Errorf("the advertised address %q is not host:port", c.Advertise)
 		}
 	}
-	if c.Consul == nil && (c.Register || c.StatusTarget == "") {
-		return errors.New("there is neither a Consul address nor a status target; set --consul-addr")
+	if c.Catalog == nil && (c.Register || c.StatusTarget == "") {
+		return errors.New("there is neither a catalog nor a status target; set --consul-addr")
 	}
 	if s := c.SMTP; s.Queue < 1 || s.Workers < 1 || s.Flush < 0 || s.FirstRetry <= 0 || s.LastRetry < s.FirstRetry {
 		return errors.New("the mail queue and its workers must be at least 1, the retries' pauses positive and growing")
@@ -233,6 +240,7 @@ func (c Config) times() error {
 		"session lifetime":     c.SessionLifetime,
 		"code lifetime":        c.Codes.Lifetime,
 		"grace":                c.Grace,
+		"time of the update":   c.UpdateAfter,
 	} {
 		if d <= 0 {
 			return fmt.Errorf("the %s of %s must be positive", name, d)

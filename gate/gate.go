@@ -13,7 +13,6 @@ import (
 	"net"
 	"net/http"
 	"sync/atomic"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
@@ -36,10 +35,6 @@ import (
 	"github.com/msrchat/msrchat/shared/schema"
 	"github.com/msrchat/msrchat/shared/session"
 )
-
-// updateAfter is when a gate looks for accounts that an older one has made: after a
-// rolling upgrade, in which that one ends within seconds.
-const updateAfter = time.Minute
 
 // Service is gate's name in Consul.
 const Service = "gate"
@@ -164,7 +159,7 @@ func (s *Server) Run(ctx context.Context) error {
 func (s *Server) join(ctx context.Context) (leave func(context.Context) error, err error) {
 	deregister := func(context.Context) error { return nil }
 	if s.cfg.Register {
-		deregister, err = discovery.Register(context.WithoutCancel(ctx), s.cfg.Consul, discovery.Registration{
+		deregister, err = s.cfg.Catalog.Register(context.WithoutCancel(ctx), discovery.Registration{
 			Service: Service, Instance: s.cfg.Instance, Address: s.advertised(), Log: s.log,
 			Meta:   map[string]string{"release": s.cfg.Release, "zone": s.cfg.Zone},
 			Checks: []discovery.Check{{Name: "ready", HTTP: "http://" + s.advertised() + "/readyz"}},
@@ -202,7 +197,7 @@ func (s *Server) start(ctx context.Context) error {
 		Assigner: assign.New(s.status, s.cfg.Zone, s.cfg.StatusTimeout, s.registry),
 	})
 	s.log.Info("ready")
-	if retry.Sleep(ctx, updateAfter) {
+	if retry.Sleep(ctx, s.cfg.UpdateAfter) {
 		if err := schema.UpdateAccounts(ctx, db, s.log); err != nil && ctx.Err() == nil {
 			s.log.Warn("accounts not updated", "err", err)
 		}

@@ -100,8 +100,8 @@ func dialStatus(cfg Config) (*grpc.ClientConn, error) {
 	if target == "" {
 		target = discovery.Scheme + ":///status"
 	}
-	if cfg.Consul != nil { // for a target that is a service in Consul
-		opts = append(opts, discovery.DialOptions(cfg.Consul)...)
+	if cfg.Catalog != nil { // for a target that is a service in it
+		opts = append(opts, discovery.DialOptions(cfg.Catalog)...)
 	} else {
 		opts = append(opts, grpc.WithDefaultServiceConfig(discovery.ServiceConfig))
 	}

@@ -3,6 +3,7 @@ package gate_test
 import (
 	"fmt"
 	"net/http"
+	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -79,8 +80,9 @@ func TestAFloodOfCodeRequests(t *testing.T) {
 // More requests than may be worked on at once are refused with a retry time.
 // Health checks are answered, and afterwards requests are served again.
 func TestMoreRequestsThanAreWorkedOnAtOnce(t *testing.T) {
-	const most, crowd = 3, 30
+	const most, crowd = 3, 30 // those of the crowd all come from elsewhere
 	h := open(t, func(c *gate.Config) {
+		c.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
 		c.HTTP.MaxRequests = most
 		c.StatusTimeout = 30 * time.Second
 		c.HTTP.RequestTimeout = time.Minute
@@ -93,9 +95,11 @@ func TestMoreRequestsThanAreWorkedOnAtOnce(t *testing.T) {
 	})
 	var full, refused atomic.Int64
 	var all sync.WaitGroup
-	for range crowd {
+	for i := range crowd {
+		one := *h
+		one.from = fmt.Sprintf("203.0.113.%d", i)
 		all.Go(func() {
-			switch r, err := h.try(http.MethodPost, "/v1/assignments", token, "{}"); {
+			switch r, err := one.try(http.MethodPost, "/v1/assignments", token, "{}"); {
 			case err != nil:
 				t.Error(err)
 			case !later(r, http.StatusServiceUnavailable, errs.CodeExhausted):

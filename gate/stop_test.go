@@ -13,6 +13,7 @@ import (
 	"github.com/msrchat/msrchat/gate"
 	"github.com/msrchat/msrchat/gate/internal/mailtest"
 	statusv1 "github.com/msrchat/msrchat/proto/msrchat/status/v1"
+	"github.com/msrchat/msrchat/shared/discovery/consul"
 	"github.com/msrchat/msrchat/shared/testenv"
 )
 
@@ -89,12 +90,13 @@ func TestAPortThatIsTaken(t *testing.T) {
 // deregisters when it stops.
 func TestItRegistersItself(t *testing.T) {
 	agent := testenv.StartConsul(t)
-	client, err := api.NewClient(&api.Config{Address: agent.Addr})
+	catalog, err := consul.New(agent.Addr)
 	if err != nil {
 		t.Fatal(err)
 	}
+	client := catalog.Client()
 	h := prepare(t, func(c *gate.Config) {
-		c.Consul, c.Register, c.StatusTarget = client, true, ""
+		c.Catalog, c.Register, c.StatusTarget = catalog, true, ""
 		c.Release, c.Zone = "r7", "east"
 	})
 	host, port := splitPort(t, h.status.addr)

@@ -126,6 +126,30 @@ variable "kill_timeout" {
   description = "Time between SIGTERM and SIGKILL: the drain, and up to 15s for the commits in flight and the links to peers. The node's max_kill_timeout (30s unless configured) silently limits it."
 }
 
+variable "tls_server_name" {
+  type        = string
+  default     = ""
+  description = "Name in the servers' certificate, which clients verify; empty: no TLS."
+}
+
+variable "tls_cert" {
+  type        = string
+  default     = ""
+  description = "File on each node with the certificate and its chain, in PEM; with tls_server_name. It is read anew when it is replaced."
+}
+
+variable "tls_key" {
+  type        = string
+  default     = ""
+  description = "File on each node with the certificate's private key, in PEM."
+}
+
+variable "tls_ca" {
+  type        = string
+  default     = ""
+  description = "File on each node with the authority that probes trust, in PEM; empty: the node's own."
+}
+
 variable "probe" {
   type        = bool
   default     = true
@@ -173,6 +197,10 @@ variable "min_healthy_time" {
 }
 
 locals {
+  # MiB that the program may use: its bounds, all full at once, and 16 KiB for each
+  # connection (chat/places.go).
+  go_memory = 260 + ceil(var.capacity / 64)
+
   release = var.release != "" ? var.release : regex_replace(var.bin_dir, "^.*/", "")
 }
 
@@ -267,6 +295,8 @@ job "chat" {
         zone     = var.zone
         relay    = "${NOMAD_ADDR_relay}"
         http     = "${NOMAD_ADDR_http}"
+
+        tls_server_name = var.tls_server_name
       }
 
       # Every second, so that a server that drains or cannot reach its database
@@ -369,6 +399,10 @@ job "chat" {
         MSRCHAT_MYSQL_USER       = var.mysql_user
         MSRCHAT_REDIS_ADDR       = var.redis_addr
         MSRCHAT_CAPACITY         = var.capacity
+        MSRCHAT_TLS_SERVER_NAME  = var.tls_server_name
+        MSRCHAT_TLS_CERT         = var.tls_cert
+        MSRCHAT_TLS_KEY          = var.tls_key
+        GOMEMLIMIT               = "${local.go_memory}MiB"
         MSRCHAT_HEARTBEAT        = var.heartbeat
         MSRCHAT_DRAIN            = var.drain
         MSRCHAT_DRAIN_RATE       = var.drain_rate
@@ -391,7 +425,7 @@ job "chat" {
 
       resources {
         cpu    = 200
-        memory = 256 # about 6 KiB for each of 18,200 connections, and the program
+        memory = ceil(local.go_memory / 0.9) # 606 for 18,200 connections; GOMEMLIMIT is a soft limit
       }
 
       logs {
@@ -440,17 +474,20 @@ job "chat" {
 
         # The slot, which chooses the accounts, is Nomad's index of the instance.
         env {
-          MSRCHAT_INSTANCE       = "${NOMAD_ALLOC_ID}"
-          MSRCHAT_RELEASE        = local.release
-          MSRCHAT_CONSUL_ADDR    = var.consul_addr
-          MSRCHAT_CHAT_ADDR      = "${NOMAD_ADDR_client}"
-          MSRCHAT_HTTP_BIND      = "${NOMAD_ADDR_probe}"
-          MSRCHAT_MYSQL_ADDR     = var.mysql_addr
-          MSRCHAT_MYSQL_DATABASE = var.mysql_database
-          MSRCHAT_MYSQL_USER     = var.mysql_user
-          MSRCHAT_PROBE_MESSAGES = var.probe_messages
-          MSRCHAT_PROBE_RATE     = var.probe_rate
-          MSRCHAT_PROBE_EVERY    = var.probe_every
+          MSRCHAT_INSTANCE        = "${NOMAD_ALLOC_ID}"
+          MSRCHAT_RELEASE         = local.release
+          MSRCHAT_CONSUL_ADDR     = var.consul_addr
+          MSRCHAT_CHAT_ADDR       = "${NOMAD_ADDR_client}"
+          MSRCHAT_HTTP_BIND       = "${NOMAD_ADDR_probe}"
+          MSRCHAT_MYSQL_ADDR      = var.mysql_addr
+          MSRCHAT_MYSQL_DATABASE  = var.mysql_database
+          MSRCHAT_MYSQL_USER      = var.mysql_user
+          MSRCHAT_PROBE_MESSAGES  = var.probe_messages
+          MSRCHAT_PROBE_RATE      = var.probe_rate
+          MSRCHAT_PROBE_EVERY     = var.probe_every
+          MSRCHAT_TLS_SERVER_NAME = var.tls_server_name
+          MSRCHAT_TLS_CA          = var.tls_ca
+          GOMEMLIMIT              = "86MiB" # nine tenths of the task's
         }
 
         template {

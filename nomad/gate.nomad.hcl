@@ -273,6 +273,7 @@ job "gate" {
         MSRCHAT_SMTP_FROM      = var.smtp_from
         MSRCHAT_SMTP_TLS       = var.smtp_tls
         MSRCHAT_TRUSTED_PROXY  = join(",", var.trusted_proxies)
+        GOMEMLIMIT             = "345MiB" # nine tenths of the memory below
       }
 
       # All but mysql_password are optional; without code_secret the hashes of the

@@ -132,6 +132,7 @@ job "mail" {
       env {
         MSRCHAT_SMTP_BIND = "${NOMAD_ADDR_smtp}"
         MSRCHAT_HTTP_BIND = "${NOMAD_ADDR_http}"
+        GOMEMLIMIT        = "57MiB" # nine tenths of the memory below
       }
 
       resources {

@@ -205,6 +205,7 @@ job "status" {
         MSRCHAT_HEALTH_BIND      = "${NOMAD_ADDR_health}"
         MSRCHAT_HEALTH_ADVERTISE = "${NOMAD_ADDR_health}"
         MSRCHAT_HTTP_BIND        = "${NOMAD_ADDR_http}"
+        GOMEMLIMIT               = "115MiB" # nine tenths of the memory below
       }
 
       resources {

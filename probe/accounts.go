@@ -99,7 +99,7 @@ func (a *accounts) open(ctx context.Context, name string) (*account, error) {
 
 // logIn gives an account a new token.
 func (a *accounts) logIn(ctx context.Context, one *account) (err error) {
-	one.token, _, err = a.sessions.Create(ctx, one.id, a.device)
+	one.token, _, err = a.sessions.Create(ctx, one.id, a.device, "")
 	return err
 }
 

@@ -12,6 +12,7 @@ import (
 // server is a chat server that can be connected to.
 type server struct {
 	instance, release, address string
+	tlsName                    string // in the certificate; empty: no TLS
 }
 
 // String is its name in a verdict: as Nomad shortens an allocation's id.
@@ -24,7 +25,7 @@ func (s server) String() string {
 }
 
 func (s server) endpoint() *chatv1.Endpoint {
-	return &chatv1.Endpoint{Instance: s.instance, Address: s.address}
+	return &chatv1.Endpoint{Instance: s.instance, Address: s.address, TlsServerName: s.tlsName}
 }
 
 // catalog is the chat servers in Consul. Its mutex owns the fields below it; its
@@ -68,7 +69,10 @@ func (c *catalog) others() (out []server, loaded bool) {
 	defer c.mu.Unlock()
 	for _, i := range c.list {
 		if i.Passing && i.ID != c.home {
-			out = append(out, server{instance: i.ID, release: i.Meta[discovery.MetaRelease], address: i.Address})
+			out = append(out, server{
+				instance: i.ID, release: i.Meta[discovery.MetaRelease], address: i.Address,
+				tlsName: i.Meta[discovery.MetaTLSServerName],
+			})
 		}
 	}
 	return out, c.loaded

@@ -5,7 +5,6 @@ go 1.26.0
 require github.com/msrchat/msrchat/shared v0.0.0
 
 require (
-	github.com/hashicorp/consul/api v1.33.2
 	github.com/msrchat/msrchat/proto v0.0.0
 	github.com/prometheus/client_golang v1.25.0
 	github.com/urfave/cli/v2 v2.27.7
@@ -20,6 +19,7 @@ require (
 	github.com/fatih/color v1.16.0 // indirect
 	github.com/go-sql-driver/mysql v1.10.1 // indirect
 	github.com/go-viper/mapstructure/v2 v2.4.0 // indirect
+	github.com/hashicorp/consul/api v1.33.2 // indirect
 	github.com/hashicorp/errwrap v1.1.0 // indirect
 	github.com/hashicorp/go-cleanhttp v0.5.2 // indirect
 	github.com/hashicorp/go-hclog v1.5.0 // indirect

@@ -25,6 +25,8 @@ package probe
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -34,12 +36,12 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/hashicorp/consul/api"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/msrchat/msrchat/shared/admin"
 	"github.com/msrchat/msrchat/shared/database"
 	"github.com/msrchat/msrchat/shared/discovery"
+	"github.com/msrchat/msrchat/shared/discovery/consul"
 	"github.com/msrchat/msrchat/shared/lifecycle"
 	"github.com/msrchat/msrchat/shared/retry"
 	"github.com/msrchat/msrchat/shared/schema"
@@ -69,6 +71,10 @@ type Config struct {
 	// Instance and Release are those of the chat server that is watched; Home is
 	// where clients reach it, host:port.
 	Instance, Release, Home string
+	// TLSServerName is the name in the watched server's certificate; empty: no TLS. Roots
+	// are the authorities that the probe trusts; nil: the system's.
+	TLSServerName string
+	Roots         *x509.CertPool
 	// Slot chooses the accounts. Probes that run at the same time should have
 	// different ones, but those with the same do not change each other's verdicts.
 	Slot       int
@@ -149,6 +155,7 @@ func New(cfg Config, log *slog.Logger) (*Probe, error) {
 	if p.listener, err = net.Listen("tcp", cfg.HTTPBind); err != nil {
 		return nil, fmt.Errorf("bind the http port: %w", err)
 	}
+	p.dialer.TLS = &tls.Config{RootCAs: p.cfg.Roots, MinVersion: tls.VersionTLS13}
 	p.metrics = newMetrics(p.registry)
 	p.state = newState(p.cfg.Messages)
 	p.tracker = newTracker(p.metrics)
@@ -161,16 +168,16 @@ func (p *Probe) HTTPAddr() string { return p.listener.Addr().String() }
 
 // Run probes until ctx ends. It is called once.
 func (p *Probe) Run(ctx context.Context) error {
-	consul, err := discovery.NewClient(p.cfg.ConsulAddr)
+	catalog, err := consul.New(p.cfg.ConsulAddr)
 	if err != nil {
 		return errors.Join(err, p.listener.Close())
 	}
 	var g lifecycle.Group
 	g.Go("http", func(ctx context.Context) error { return admin.Serve(ctx, p.listener, p.handler()) })
-	g.Go("catalog", func(ctx context.Context) error { return p.follow(ctx, consul) })
+	g.Go("catalog", func(ctx context.Context) error { return p.follow(ctx, catalog) })
 	g.Go("probe", p.watch)
 	if p.cfg.Register {
-		leave, err := p.register(ctx, consul)
+		leave, err := p.register(ctx, catalog)
 		if err != nil {
 			return errors.Join(err, p.listener.Close())
 		}
@@ -194,8 +201,10 @@ func (p *Probe) handler() http.Handler {
 	return mux
 }
 
-func (p *Probe) register(ctx context.Context, consul *api.Client) (leave func(context.Context) error, err error) {
-	return discovery.Register(context.WithoutCancel(ctx), consul, discovery.Registration{
+func (p *Probe) register(
+	ctx context.Context, catalog discovery.Catalog,
+) (leave func(context.Context) error, err error) {
+	return catalog.Register(context.WithoutCancel(ctx), discovery.Registration{
 		Service: Service, Instance: p.cfg.Instance, Address: p.HTTPAddr(), Log: p.log,
 		Meta:   map[string]string{discovery.MetaRelease: p.cfg.Release},
 		Checks: []discovery.Check{{Name: "proof", HTTP: "http://" + p.HTTPAddr() + "/readyz"}},
@@ -203,8 +212,8 @@ func (p *Probe) register(ctx context.Context, consul *api.Client) (leave func(co
 }
 
 // follow keeps the catalog up to date.
-func (p *Probe) follow(ctx context.Context, consul *api.Client) error {
-	return discovery.Watch(ctx, consul, "chat", false, p.catalog.set)
+func (p *Probe) follow(ctx context.Context, catalog discovery.Catalog) error {
+	return discovery.Watch(ctx, catalog, "chat", false, p.catalog.set)
 }
 
 // watch opens the database and the accounts, makes the proof, and then goes on

@@ -28,7 +28,7 @@ var allOf = []int{0, 1, 2, 3}
 
 // home is the probe's own chat server.
 func (p *Probe) home() server {
-	return server{instance: p.cfg.Instance, release: p.cfg.Release, address: p.cfg.Home}
+	return server{instance: p.cfg.Instance, release: p.cfg.Release, address: p.cfg.Home, tlsName: p.cfg.TLSServerName}
 }
 
 // servers lists what can be probed, the probe's own chat server first; false

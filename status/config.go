@@ -11,6 +11,7 @@ import (
 	"net"
 	"time"
 
+	"github.com/msrchat/msrchat/shared/discovery"
 	"github.com/msrchat/msrchat/status/internal/fleet"
 )
 
@@ -34,7 +35,8 @@ type Config struct {
 	HealthAdvertise string // empty: as bound
 	HTTPBind        string // host:port of the live page, /healthz, /readyz and /metrics
 
-	ConsulAddr string // host:port of the local agent's HTTP API
+	// Catalog is where the chat servers are found, and where Register registers.
+	Catalog discovery.Catalog `json:"-"`
 	// Register makes the process register itself; not under Nomad, which does.
 	Register bool
 
@@ -50,7 +52,7 @@ type Config struct {
 }
 
 // Defaults is a configuration for the local fleet: every port is a free one.
-// Instance, Release and ConsulAddr are left empty.
+// Instance, Release and Catalog are left empty.
 func Defaults() Config {
 	return Config{
 		GRPCBind: "127.0.0.1:0", HealthBind: "127.0.0.1:0", HTTPBind: "127.0.0.1:0",
@@ -89,7 +91,9 @@ func (c Config) Validate() error {
 	address("grpc-bind", c.GRPCBind)
 	address("health-bind", c.HealthBind)
 	address("http-bind", c.HTTPBind)
-	address("consul-addr", c.ConsulAddr)
+	if c.Catalog == nil {
+		problems = append(problems, errors.New("the catalog is missing"))
+	}
 	if min(c.StableFor, c.ReportIdle, c.DrainDelay, c.Grace) < 0 {
 		problems = append(problems, errors.New("the durations must not be negative"))
 	}

@@ -17,19 +17,19 @@ import (
 	"testing"
 	"time"
 
-	"github.com/hashicorp/consul/api"
 	"google.golang.org/grpc/codes"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	grpcstatus "google.golang.org/grpc/status"
 
 	statusv1 "github.com/msrchat/msrchat/proto/msrchat/status/v1"
+	"github.com/msrchat/msrchat/shared/discovery/consul"
 	"github.com/msrchat/msrchat/status"
 )
 
 func TestAReplicaLeavesInOrder(t *testing.T) {
-	agent, client := consul(t)
-	r := startReplica(t, agent.Addr, "status-1", func(c *status.Config) { c.DrainDelay = 700 * time.Millisecond })
-	startChat(t, client, "a")
+	_, catalog := startConsul(t)
+	r := startReplica(t, catalog, "status-1", func(c *status.Config) { c.DrainDelay = 700 * time.Millisecond })
+	startChat(t, catalog, "a")
 	c := newCaller(t, r.GRPCAddr())
 	c.settled("a")
 	watch, err := healthv1.NewHealthClient(dial(t, r.GRPCAddr())).Watch(t.Context(), &healthv1.HealthCheckRequest{})
@@ -50,7 +50,7 @@ func TestAReplicaLeavesInOrder(t *testing.T) {
 		t.Fatalf("health %v, %v", next, err)
 	}
 	// By now no caller is sent here any more; those that still come are served.
-	if state := consulState(t, client, "status-1"); state != "absent" {
+	if state := consulState(t, catalog, "status-1"); state != "absent" {
 		t.Errorf("in Consul it is %s", state)
 	}
 	if _, err := c.assign(); err != nil {
@@ -72,7 +72,7 @@ func TestAReplicaLeavesInOrder(t *testing.T) {
 func TestAReplicaMayEndAtOnce(t *testing.T) {
 	for range 20 {
 		cfg := status.Defaults()
-		cfg.Instance, cfg.Release, cfg.ConsulAddr, cfg.Register = "s", "v1", "127.0.0.1:1", true
+		cfg.Instance, cfg.Release, cfg.Catalog, cfg.Register = "s", "v1", nowhere(t), true
 		cfg.DrainDelay = time.Millisecond
 		s, err := status.New(cfg, slog.New(slog.DiscardHandler))
 		if err != nil {
@@ -93,9 +93,9 @@ func TestAReplicaMayEndAtOnce(t *testing.T) {
 }
 
 func TestReadiness(t *testing.T) {
-	agent, _ := consul(t)
+	agent, catalog := startConsul(t)
 	agent.Kill()
-	r := startReplica(t, agent.Addr, "status-1", nil)
+	r := startReplica(t, catalog, "status-1", nil)
 	get := func(path string) (int, string) {
 		resp, err := http.Get("http://" + r.HTTPAddr() + path)
 		if err != nil {
@@ -123,9 +123,9 @@ func TestReadiness(t *testing.T) {
 }
 
 // consulState is passing, critical, or absent.
-func consulState(t *testing.T, client *api.Client, instance string) string {
+func consulState(t *testing.T, catalog *consul.Catalog, instance string) string {
 	t.Helper()
-	list, _, err := client.Health().Service(status.ServiceName, "", false, nil)
+	list, _, err := catalog.Client().Health().Service(status.ServiceName, "", false, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -192,17 +192,17 @@ func (c *child) end(t *testing.T, sig syscall.Signal) error {
 }
 
 func TestAProcessByItselfIsInConsulAsLongAsItLives(t *testing.T) {
-	agent, client := consul(t)
+	agent, catalog := startConsul(t)
 	seen := func(instance, state string) time.Duration {
 		t.Helper()
 		return eventually(t, instance+" "+state, 20*time.Second,
-			func() bool { return consulState(t, client, instance) == state })
+			func() bool { return consulState(t, catalog, instance) == state })
 	}
 	polite, unlucky := startChild(t, agent.Addr, "polite"), startChild(t, agent.Addr, "unlucky")
 	seen("polite", "passing")
 	seen("unlucky", "passing")
 
-	entries, _, err := client.Health().Service(status.ServiceName, "", true, nil)
+	entries, _, err := catalog.Client().Health().Service(status.ServiceName, "", true, nil)
 	if err != nil || len(entries) != 2 {
 		t.Fatalf("%d entries, %v", len(entries), err)
 	}
@@ -215,7 +215,7 @@ func TestAProcessByItselfIsInConsulAsLongAsItLives(t *testing.T) {
 	if err := polite.end(t, syscall.SIGTERM); err != nil {
 		t.Errorf("SIGTERM: %v\n%s", err, polite.stderr.String())
 	}
-	if state := consulState(t, client, "polite"); state != "absent" {
+	if state := consulState(t, catalog, "polite"); state != "absent" {
 		t.Errorf("after SIGTERM it is %s", state)
 	}
 	if err := unlucky.end(t, syscall.SIGKILL); err == nil {
@@ -227,11 +227,11 @@ func TestAProcessByItselfIsInConsulAsLongAsItLives(t *testing.T) {
 // TestWatching watches a fleet with the program and the live page's stream
 // through a restart of the only replica.
 func TestWatching(t *testing.T) {
-	agent, client := consul(t)
-	first := startReplica(t, agent.Addr, "status-1", nil)
-	a := startChat(t, client, "a")
+	agent, catalog := startConsul(t)
+	first := startReplica(t, catalog, "status-1", nil)
+	a := startChat(t, catalog, "a")
 	newCaller(t, first.GRPCAddr()).settled("a")
-	eventually(t, "in Consul", 20*time.Second, func() bool { return consulState(t, client, "status-1") == "passing" })
+	eventually(t, "in Consul", 20*time.Second, func() bool { return consulState(t, catalog, "status-1") == "passing" })
 
 	resp, err := http.Get("http://" + first.HTTPAddr() + "/")
 	if err != nil {
@@ -289,7 +289,7 @@ func TestWatching(t *testing.T) {
 		!strings.Contains(string(body), "event: end") {
 		t.Errorf("the stream ended with %v after %d bytes", err, len(body))
 	}
-	startReplica(t, agent.Addr, "status-2", nil)
+	startReplica(t, catalog, "status-2", nil)
 	until("its successor",
 		func(replica string, connections int) bool { return replica == "status-2" && connections == 7 })
 	if err := cmd.Process.Signal(os.Interrupt); err != nil {
@@ -304,8 +304,8 @@ func TestWatching(t *testing.T) {
 }
 
 func TestTheFleetCommand(t *testing.T) {
-	agent, client := consul(t)
-	r := startReplica(t, agent.Addr, "status-1", nil)
+	agent, catalog := startConsul(t)
+	r := startReplica(t, catalog, "status-1", nil)
 	path, err := program()
 	if err != nil {
 		t.Fatal(err)
@@ -321,7 +321,7 @@ func TestTheFleetCommand(t *testing.T) {
 		_ = cmd.Run() // the exit code tells
 		return out.String(), errout.String(), cmd.ProcessState.ExitCode()
 	}
-	eventually(t, "in Consul", 20*time.Second, func() bool { return consulState(t, client, "status-1") == "passing" })
+	eventually(t, "in Consul", 20*time.Second, func() bool { return consulState(t, catalog, "status-1") == "passing" })
 
 	if out, errout, code := fleet("fleet"); code != 0 || !strings.Contains(out, "There is no chat server") {
 		t.Errorf("empty: %d %q %q", code, out, errout)
@@ -330,7 +330,7 @@ func TestTheFleetCommand(t *testing.T) {
 		t.Errorf("empty: %d %q", code, out)
 	}
 
-	a := startChat(t, client, "a")
+	a := startChat(t, catalog, "a")
 	a.set(func(l *statusv1.Load) { l.Connections = 7 })
 	eventually(t, "a reports 7 users", 20*time.Second, func() bool {
 		s := newCaller(t, r.GRPCAddr()).server("a")

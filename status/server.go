@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/hashicorp/consul/api"
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
@@ -41,7 +40,6 @@ const (
 type Server struct {
 	cfg      Config
 	log      *slog.Logger
-	consul   *api.Client
 	registry *prometheus.Registry
 	table    *fleet.Table
 	catalog  *discovery.Watcher
@@ -58,13 +56,9 @@ func New(cfg Config, log *slog.Logger) (*Server, error) {
 		return nil, fmt.Errorf("configure status: %w", err)
 	}
 	cfg = cfg.withDefaults()
-	client, err := discovery.NewClient(cfg.ConsulAddr)
-	if err != nil {
-		return nil, err
-	}
 	s := &Server{
-		cfg: cfg, log: log, consul: client, registry: admin.NewRegistry(),
-		catalog: discovery.NewWatcher(client, ChatService, discovery.Options{Log: log}),
+		cfg: cfg, log: log, registry: admin.NewRegistry(),
+		catalog: discovery.NewWatcher(cfg.Catalog, ChatService, discovery.Options{Log: log}),
 	}
 	s.table = fleet.New(fleet.Options{CatalogAge: s.catalog.Age, StableFor: cfg.StableFor})
 	if err := s.listen(); err != nil {
@@ -128,7 +122,7 @@ func (s *Server) Run(ctx context.Context) error {
 	g.Go("health", s.health.Run)
 	g.Go("catalog", func(ctx context.Context) error { return s.catalog.Run(ctx, s.table.SetCatalog) })
 	g.Go("probes", func(ctx context.Context) error {
-		return discovery.Watch(ctx, s.consul, ProbeService, false, s.table.SetProbes)
+		return discovery.Watch(ctx, s.cfg.Catalog, ProbeService, false, s.table.SetProbes)
 	})
 	g.Go("watches", s.service.Run)
 	g.Go("grpc", s.serveGRPC)
@@ -157,7 +151,7 @@ func (s *Server) ready(context.Context) error {
 	case <-s.table.Ready():
 		return nil
 	default:
-		return errs.New(errs.CodeUnavailable, "Consul at %s has not answered yet", s.cfg.ConsulAddr)
+		return errs.New(errs.CodeUnavailable, "%v has not answered yet", s.cfg.Catalog)
 	}
 }
 
@@ -199,7 +193,7 @@ func (s *Server) stopGRPC(ctx context.Context) error {
 	return nil
 }
 
-// register keeps the process in Consul's catalog until ctx ends.
+// register keeps the process in the catalog until ctx ends.
 func (s *Server) register(ctx context.Context) error {
 	or := func(advertise, bound string) string {
 		if advertise != "" {
@@ -207,7 +201,7 @@ func (s *Server) register(ctx context.Context) error {
 		}
 		return bound
 	}
-	deregister, err := discovery.Register(ctx, s.consul, discovery.Registration{
+	deregister, err := s.cfg.Catalog.Register(ctx, discovery.Registration{
 		Service: ServiceName, Instance: s.cfg.Instance,
 		Address: or(s.cfg.GRPCAdvertise, s.GRPCAddr()),
 		Meta:    map[string]string{discovery.MetaRelease: s.cfg.Release, discovery.MetaZone: s.cfg.Zone},
@@ -221,8 +215,8 @@ func (s *Server) register(ctx context.Context) error {
 	leave, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 	defer cancel()
 	if err := deregister(leave); err != nil {
-		// Not an error of the run: Consul also notices by the checks.
-		s.log.Warn("deregistration in consul failed", "err", err)
+		// Not an error of the run: the catalog also notices by the checks.
+		s.log.Warn("deregistration failed", "err", err)
 	}
 	return nil
 }

@@ -19,9 +19,9 @@ import (
 const within = 5 * time.Second
 
 func TestAServerWithAFaultGetsNoUsers(t *testing.T) {
-	agent, client := consul(t)
-	r := startReplica(t, agent.Addr, "status-1", nil)
-	a, b := startChat(t, client, "a"), startChat(t, client, "b")
+	_, catalog := startConsul(t)
+	r := startReplica(t, catalog, "status-1", nil)
+	a, b := startChat(t, catalog, "a"), startChat(t, catalog, "b")
 	c := newCaller(t, r.GRPCAddr())
 	c.settled("a", "b")
 
@@ -95,9 +95,9 @@ func TestAServerWithAFaultGetsNoUsers(t *testing.T) {
 }
 
 func TestAKilledServerGetsNoUsers(t *testing.T) {
-	agent, client := consul(t)
-	r := startReplica(t, agent.Addr, "status-1", nil)
-	a, b := startChat(t, client, "a"), startChat(t, client, "b")
+	_, catalog := startConsul(t)
+	r := startReplica(t, catalog, "status-1", nil)
+	a, b := startChat(t, catalog, "a"), startChat(t, catalog, "b")
 	c := newCaller(t, r.GRPCAddr())
 	c.settled("a", "b")
 	b.set(func(l *statusv1.Load) { l.Connections = 500 })
@@ -112,15 +112,14 @@ func TestAKilledServerGetsNoUsers(t *testing.T) {
 }
 
 func TestRestartedReplicasAssignAtOnce(t *testing.T) {
-	agent, client := consul(t)
-	addr := agent.Addr
-	first, second := startReplica(t, addr, "status-1", nil), startReplica(t, addr, "status-2", nil)
-	startChat(t, client, "a")
-	startChat(t, client, "b")
+	_, catalog := startConsul(t)
+	first, second := startReplica(t, catalog, "status-1", nil), startReplica(t, catalog, "status-2", nil)
+	startChat(t, catalog, "a")
+	startChat(t, catalog, "b")
 	for _, r := range []*replica{first, second} {
 		newCaller(t, r.GRPCAddr()).settled("a", "b")
 	}
-	gate := newCaller(t, "consul:///"+status.ServiceName, discovery.DialOptions(client)...)
+	gate := newCaller(t, "consul:///"+status.ServiceName, discovery.DialOptions(catalog)...)
 	reached := make(map[string]bool) // a channel to only one of them would notice its end
 	eventually(t, "both replicas are asked", within, func() bool {
 		if replica := gate.answers(); replica != "" {
@@ -143,12 +142,12 @@ func TestRestartedReplicasAssignAtOnce(t *testing.T) {
 	if err := second.stop(); err != nil {
 		t.Fatal(err)
 	}
-	again := startReplica(t, addr, "status-3", nil)
+	again := startReplica(t, catalog, "status-3", nil)
 	got, err := newCaller(t, again.GRPCAddr()).assign()
 	if err != nil || !got.GetCatalogOnly() {
 		t.Fatalf("the first call: %v, %v; want a decision by the catalog alone", got, err)
 	}
-	startReplica(t, addr, "status-4", nil)
+	startReplica(t, catalog, "status-4", nil)
 	took := eventually(t, "an assignment through Consul", 20*time.Second,
 		func() bool { _, err := gate.assign(); return err == nil })
 	t.Logf("through Consul again %v after the restart", took)
@@ -159,10 +158,10 @@ func TestRestartedReplicasAssignAtOnce(t *testing.T) {
 }
 
 func TestARestartOfConsulIsNotNoticed(t *testing.T) {
-	agent, client := consul(t)
-	r := startReplica(t, agent.Addr, "status-1", nil)
-	startChat(t, client, "a")
-	startChat(t, client, "b")
+	agent, catalog := startConsul(t)
+	r := startReplica(t, catalog, "status-1", nil)
+	startChat(t, catalog, "a")
+	startChat(t, catalog, "b")
 	c := newCaller(t, r.GRPCAddr())
 	c.settled("a", "b")
 
@@ -198,7 +197,7 @@ func TestARestartOfConsulIsNotNoticed(t *testing.T) {
 
 func TestConfigIsChecked(t *testing.T) {
 	good := status.Defaults()
-	good.Instance, good.Release, good.ConsulAddr = "s", "v1", "127.0.0.1:8500"
+	good.Instance, good.Release, good.Catalog = "s", "v1", nowhere(t)
 	if err := good.Validate(); err != nil {
 		t.Errorf("good: %v", err)
 	}
@@ -206,7 +205,7 @@ func TestConfigIsChecked(t *testing.T) {
 		"instance is missing":         func(c *status.Config) { c.Instance = "" },
 		"release is missing":          func(c *status.Config) { c.Release = "" },
 		`grpc-bind "x"`:               func(c *status.Config) { c.GRPCBind = "x" },
-		`consul-addr ""`:              func(c *status.Config) { c.ConsulAddr = "" },
+		"the catalog is missing":      func(c *status.Config) { c.Catalog = nil },
 		"health-advertise is missing": func(c *status.Config) { c.Register, c.HealthBind = true, ":7" },
 		"grpc-advertise is missing":   func(c *status.Config) { c.Register, c.GRPCBind = true, "[::]:7" },
 		`grpc-advertise "y"`:          func(c *status.Config) { c.GRPCAdvertise = "y" },

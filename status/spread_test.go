@@ -15,17 +15,17 @@ import (
 // clock: on a busy machine servers here may seem dead for a moment.
 func TestSpreadOverRealReplicas(t *testing.T) {
 	const users, servers, gates = 10_000, 10, 8
-	agent, client := consul(t)
+	_, catalog := startConsul(t)
 	var callers []*caller
 	for i := range 3 {
-		callers = append(callers, newCaller(t, startReplica(t, agent.Addr, fmt.Sprint("status-", i), nil).GRPCAddr()))
+		callers = append(callers, newCaller(t, startReplica(t, catalog, fmt.Sprint("status-", i), nil).GRPCAddr()))
 	}
 	chats := map[string]*chatServer{}
 	var names []string
 	for i := range servers {
 		name := fmt.Sprint("chat-", i)
 		names = append(names, name)
-		chats[name] = startChat(t, client, name)
+		chats[name] = startChat(t, catalog, name)
 		chats[name].set(func(l *statusv1.Load) { l.Capacity = 18_200 })
 	}
 	for _, c := range callers {

@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/hashicorp/consul/api"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/peer"
@@ -17,6 +16,7 @@ import (
 	statusv1 "github.com/msrchat/msrchat/proto/msrchat/status/v1"
 	"github.com/msrchat/msrchat/shared/admin"
 	"github.com/msrchat/msrchat/shared/discovery"
+	"github.com/msrchat/msrchat/shared/discovery/consul"
 	"github.com/msrchat/msrchat/shared/testenv"
 	"github.com/msrchat/msrchat/status"
 )
@@ -27,14 +27,24 @@ const (
 	reportSoonest = 50 * time.Millisecond
 )
 
-func consul(t *testing.T) (*testenv.ConsulAgent, *api.Client) {
+func startConsul(t *testing.T) (*testenv.ConsulAgent, *consul.Catalog) {
 	t.Helper()
 	agent := testenv.StartConsul(t)
-	client, err := discovery.NewClient(agent.Addr)
+	catalog, err := consul.New(agent.Addr)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return agent, client
+	return agent, catalog
+}
+
+// nowhere is the catalog of an agent that does not run.
+func nowhere(t *testing.T) discovery.Catalog {
+	t.Helper()
+	catalog, err := consul.New("127.0.0.1:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return catalog
 }
 
 // replica is a status server in this process.
@@ -43,10 +53,10 @@ type replica struct {
 	stop func() error // ends it and waits
 }
 
-func startReplica(t *testing.T, consulAddr, instance string, change func(*status.Config)) *replica {
+func startReplica(t *testing.T, catalog discovery.Catalog, instance string, change func(*status.Config)) *replica {
 	t.Helper()
 	cfg := status.Defaults()
-	cfg.Instance, cfg.Release, cfg.ConsulAddr, cfg.Register = instance, "v1", consulAddr, true
+	cfg.Instance, cfg.Release, cfg.Catalog, cfg.Register = instance, "v1", catalog, true
 	if change != nil {
 		change(&cfg)
 	}
@@ -72,7 +82,7 @@ func startReplica(t *testing.T, consulAddr, instance string, change func(*status
 type chatServer struct {
 	t        *testing.T
 	instance string
-	client   *api.Client
+	catalog  discovery.Catalog
 	health   *admin.HealthServer
 	ctx      context.Context
 	kill     func() // as by kill -9: it does not deregister
@@ -85,7 +95,7 @@ type chatServer struct {
 	used    map[string][]string // by replica, to be reported
 }
 
-func startChat(t *testing.T, client *api.Client, instance string) *chatServer {
+func startChat(t *testing.T, catalog discovery.Catalog, instance string) *chatServer {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -93,7 +103,7 @@ func startChat(t *testing.T, client *api.Client, instance string) *chatServer {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	c := &chatServer{
-		t: t, instance: instance, client: client, health: admin.NewHealth(l), ctx: ctx,
+		t: t, instance: instance, catalog: catalog, health: admin.NewHealth(l), ctx: ctx,
 		load: &statusv1.Load{Capacity: 1000}, streams: map[string]bool{}, used: map[string][]string{},
 	}
 	c.health.Set(true)
@@ -104,7 +114,7 @@ func startChat(t *testing.T, client *api.Client, instance string) *chatServer {
 		}
 	})
 	parts.Go(func() {
-		_ = discovery.Watch(ctx, client, status.ServiceName, false, func(list []discovery.Instance) {
+		_ = discovery.Watch(ctx, catalog, status.ServiceName, false, func(list []discovery.Instance) {
 			for _, i := range list {
 				if c.claim(i.Address) {
 					parts.Go(func() { c.reportTo(i.Address) })
@@ -114,7 +124,7 @@ func startChat(t *testing.T, client *api.Client, instance string) *chatServer {
 	})
 	c.kill = func() { cancel(); parts.Wait() }
 	t.Cleanup(c.kill)
-	c.leave, err = discovery.Register(ctx, client, discovery.Registration{
+	c.leave, err = catalog.Register(ctx, discovery.Registration{
 		Service: status.ChatService, Instance: instance, Address: c.health.Addr(),
 		Meta: map[string]string{
 			discovery.MetaRelease: "v1", discovery.MetaRelay: c.health.Addr(), discovery.MetaTLSServerName: "chat.test",

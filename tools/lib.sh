@@ -3,7 +3,13 @@
 
 # Go would write the state of the git tree into programs: it makes equal builds
 # differ, and fails where git does not trust the folder's owner.
-export GOFLAGS="${GOFLAGS:+$GOFLAGS }-buildvcs=false"
+case ${GOFLAGS:-} in
+*-buildvcs=false*) ;;
+*) export GOFLAGS="${GOFLAGS:+$GOFLAGS }-buildvcs=false" ;;
+esac
+
+# shellcheck source=tools/build.sh
+. "$(dirname "${BASH_SOURCE[0]}")/build.sh"
 
 # die TEXT: say what is wrong and what to do, and leave with 1.
 die() {
@@ -96,17 +102,6 @@ with_progress() {
 # state_dir: the local fleet's folder. $root is the checkout.
 state_dir() {
 	echo "${MSRCHAT_STATE:-${root:?}/.fleet}"
-}
-
-# build_program PACKAGE: compile one of the checkout's programs and print its
-# path. The flags are those of the fleet's own builds: with others the linker
-# would run each time.
-build_program() {
-	local folder
-	folder=$(state_dir)/build
-	mkdir -p "$folder"
-	with_progress -q "building ${1##*/}" go build -C "${root:?}" -trimpath -buildvcs=false -o "$folder/" "./$1"
-	echo "$folder/${1##*/}"
 }
 
 # modules: the folders of the workspace's modules, below $root, e2e last.

@@ -48,7 +48,7 @@ func start(t *testing.T, dialer *wire.Dialer) (u users.Floor, stop func()) {
 
 func newDialer(t *testing.T) *wire.Dialer {
 	t.Helper()
-	d := dial.New()
+	d := dial.New(nil)
 	t.Cleanup(d.Keeper.Close)
 	return d
 }

@@ -5,6 +5,8 @@ package dial
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -27,9 +29,11 @@ const (
 // each has some 28,000 ports towards one server.
 const lastSource = 64
 
-// New returns a dialer. Close its Keeper when nobody is connected any more.
-func New() *wire.Dialer {
+// New returns a dialer that trusts roots (nil: the system's). Close its Keeper when
+// nobody is connected any more.
+func New(roots *x509.CertPool) *wire.Dialer {
 	return &wire.Dialer{
+		TLS:     &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS13},
 		Connect: newSources(dialFrom).connect, Keeper: wire.NewKeeper(),
 		DialTimeout: dialTimeout, HelloTimeout: helloTimeout,
 	}

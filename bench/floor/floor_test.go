@@ -43,7 +43,7 @@ func TestEachFloorAnswersAndRelaysEverythingAndStoresItsPart(t *testing.T) {
 	for _, kind := range floor.Kinds() {
 		t.Run(string(kind), func(t *testing.T) {
 			address, stop := start(t, kind, db)
-			dialer := dial.New()
+			dialer := dial.New(nil)
 			defer dialer.Keeper.Close()
 			got, err := load.Run(t.Context(), load.Config{
 				Clients: 10, Window: 4, MinSize: 1, MaxSize: 300,

@@ -27,8 +27,9 @@ type Place struct {
 type Chooser func(ctx context.Context, i int, token []byte, avoid []string) (Place, error)
 
 // Direct spreads the clients over addresses so that of the pairs (0,1), (2,3) …
-// the same number is on each combination of two servers.
-func Direct(addresses []string) (Chooser, error) {
+// the same number is on each combination of two servers. tlsName is in their
+// certificates; empty: no TLS.
+func Direct(addresses []string, tlsName string) (Chooser, error) {
 	if len(addresses) == 0 {
 		return nil, errors.New("no server was given")
 	}
@@ -42,7 +43,9 @@ func Direct(addresses []string) (Chooser, error) {
 		if i%2 != 0 {
 			at /= len(addresses)
 		}
-		return Place{Server: &chatv1.Endpoint{Address: addresses[at%len(addresses)]}}, nil
+		return Place{Server: &chatv1.Endpoint{
+			Address: addresses[at%len(addresses)], TlsServerName: tlsName,
+		}}, nil
 	}, nil
 }
 

@@ -42,6 +42,11 @@ func Make(ctx context.Context, db *sql.DB, n int, dialer *wire.Dialer, choose pl
 	return u, nil
 }
 
+// Befriend gives everybody conversations with so many others.
+func (u *Users) Befriend(ctx context.Context, db *sql.DB, others int) error {
+	return account.Befriend(ctx, db, u.accounts, others)
+}
+
 // Remove deletes the accounts, and all that they wrote.
 func (u *Users) Remove(ctx context.Context, db *sql.DB) error {
 	_, err := account.Remove(ctx, db, u.run)

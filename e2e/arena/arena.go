@@ -8,9 +8,11 @@ package arena
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,10 +24,10 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/hashicorp/consul/api"
-
+	"github.com/msrchat/msrchat/shared/backend"
+	"github.com/msrchat/msrchat/shared/certificate"
+	"github.com/msrchat/msrchat/shared/discovery/consul"
 	"github.com/msrchat/msrchat/shared/planted"
-	"github.com/msrchat/msrchat/shared/testenv"
 )
 
 // Heartbeat of the chat servers: short, so that "within one heartbeat" is quick
@@ -43,8 +45,12 @@ type Config struct {
 	Chats, Status int
 	// Bug is planted in the chat servers; "" for none.
 	Bug planted.Bug
+	// TLS has the chat servers speak TLS with people, under a certificate of Roots.
+	TLS bool
 	// SMTP is where the gate sends its mails; "" for nowhere.
 	SMTP string
+	// Gate are more flags of the gate.
+	Gate []string
 	// Output gets a line for each step of the start; nil for none.
 	Output io.Writer
 }
@@ -64,10 +70,15 @@ type Arena struct {
 	Disk  *Disk
 	Clock *Clock
 
-	mysql, redis, consul testenv.Program
-	catalog              *api.Client
+	certificate certificate.Files // empty without TLS
+	roots       *x509.CertPool
+
+	mysql, redis, consul backend.Program
+	catalog              *consul.Catalog
 	gate                 string
 	statuses             []string // where status answers, bypassing the wires
+	chats                []chatPorts
+	metrics              map[string]string
 }
 
 // Start builds and starts everything and waits until users can connect. Close
@@ -87,13 +98,14 @@ func Start(ctx context.Context, cfg Config) (*Arena, error) {
 		return nil, err
 	}
 	life, stop := context.WithCancel(context.Background())
-	a := &Arena{cfg: cfg, dir: dir, bin: cfg.Bin, net: newNetwork(), stop: stop}
+	a := &Arena{cfg: cfg, dir: dir, bin: cfg.Bin, net: newNetwork(), stop: stop, metrics: make(map[string]string)}
 	for _, step := range []struct {
 		name string
 		do   func(ctx, life context.Context) error
 	}{
 		{"build the servers", a.build},
 		{"start the databases and Consul", a.startBackends},
+		{"make certificates", a.makeCertificates},
 		{"start status, chat and gate", a.startServers},
 		{"wait until users can come", func(ctx, _ context.Context) error { return a.settle(ctx) }},
 	} {
@@ -213,6 +225,26 @@ func (a *Arena) Chats() map[string]string {
 	}
 	return out
 }
+
+// ChatListeners and RelayListeners are where the chat servers listen, bypassing the
+// wires, in the same order.
+func (a *Arena) ChatListeners() (out []string) {
+	for _, at := range a.chats {
+		out = append(out, at.client)
+	}
+	return out
+}
+
+// RelayListeners are described at ChatListeners.
+func (a *Arena) RelayListeners() (out []string) {
+	for _, at := range a.chats {
+		out = append(out, at.relay)
+	}
+	return out
+}
+
+// Metrics are where our own servers tell theirs, by name.
+func (a *Arena) Metrics() map[string]string { return maps.Clone(a.metrics) }
 
 // Spoil spoils frames between chat servers: "drop", "double", "reorder", or ""
 // for an end.

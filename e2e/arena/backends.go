@@ -6,9 +6,10 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/msrchat/msrchat/shared/backend"
 	"github.com/msrchat/msrchat/shared/cache"
 	"github.com/msrchat/msrchat/shared/database"
-	"github.com/msrchat/msrchat/shared/discovery"
+	"github.com/msrchat/msrchat/shared/discovery/consul"
 	"github.com/msrchat/msrchat/shared/testenv"
 )
 
@@ -24,23 +25,23 @@ func (a *Arena) startBackends(ctx, life context.Context) (err error) {
 	if a.consul, err = testenv.ConsulProgram(dir("consul")); err != nil {
 		return err
 	}
-	if a.catalog, err = discovery.NewClient(a.consul.Addr); err != nil {
+	if a.catalog, err = consul.New(a.consul.Addr); err != nil {
 		return err
 	}
 	a.startBackend(life, "consul", a.consul)
-	if a.redis, err = testenv.RedisProgram(dir("redis")); err != nil {
+	if a.redis, err = backend.Redis(backend.RedisFiles{Dir: dir("redis")}); err != nil {
 		return err
 	}
 	a.Clock = newClock(a.dir)
 	a.startBackend(life, "redis", a.redis, a.Clock.environ()...)
 	// The small disk is the tables' alone, so the log on it is small, too.
 	a.Disk = mount(dir("disk"))
-	files := testenv.MariaDBFiles{Dir: dir("mysql"), Data: filepath.Join(dir("disk"), "data"), Log: "64M"}
-	if a.mysql, err = testenv.MariaDBProgram(ctx, files); err != nil {
+	files := backend.MariaDBFiles{Dir: dir("mysql"), Data: filepath.Join(dir("disk"), "data"), Log: "64M"}
+	if a.mysql, err = backend.MariaDB(ctx, files); err != nil {
 		return err
 	}
 	a.startBackend(life, "mysql", a.mysql)
-	migrate := func(ctx context.Context) error { return testenv.CreateDatabase(ctx, a.Database()) }
+	migrate := func(ctx context.Context) error { return backend.CreateDatabase(ctx, a.Database()) }
 	for what, ready := range map[string]func(context.Context) error{
 		"Redis": a.redis.Ready, "Consul": a.consul.Ready, "MariaDB": migrate,
 	} {
@@ -52,7 +53,7 @@ func (a *Arena) startBackends(ctx, life context.Context) (err error) {
 }
 
 // startBackend starts one with additions to its environment.
-func (a *Arena) startBackend(life context.Context, kind string, p testenv.Program, env ...string) {
+func (a *Arena) startBackend(life context.Context, kind string, p backend.Program, env ...string) {
 	a.start(life, &Process{Kind: kind, Name: kind, path: p.Path, args: p.Args, env: env})
 }
 
@@ -86,4 +87,4 @@ func (a *Arena) Flush(ctx context.Context) error {
 }
 
 // Database is the database, bypassing the wires.
-func (a *Arena) Database() database.Config { return testenv.MariaDBConfig(a.mysql.Addr, databaseName) }
+func (a *Arena) Database() database.Config { return backend.RootConfig(a.mysql.Addr, databaseName) }

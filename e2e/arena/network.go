@@ -12,7 +12,7 @@ import (
 	"github.com/Shopify/toxiproxy/v2"
 	"github.com/rs/zerolog"
 
-	"github.com/msrchat/msrchat/shared/testenv"
+	"github.com/msrchat/msrchat/shared/backend"
 )
 
 // Pair is two kinds of processes that talk over connections which the arena can
@@ -83,7 +83,7 @@ func (n *network) close() {
 
 // local is a free loopback address.
 func local() (string, error) {
-	port, err := testenv.PickPort()
+	port, err := backend.PickPort()
 	return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), err
 }
 

@@ -10,7 +10,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/msrchat/msrchat/shared/testenv"
+	"github.com/msrchat/msrchat/shared/backend"
 )
 
 const (
@@ -68,7 +68,7 @@ func (p *Process) start() (ended <-chan struct{}, err error) {
 	fmt.Fprintf(log, "--- start %d of %s at %s\n", p.starts, p.Name, time.Now().Format(time.RFC3339Nano))
 	cmd := exec.Command(p.path, p.args...)
 	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = p.dir, append(os.Environ(), p.env...), log, log
-	exited, err := testenv.Launch(cmd)
+	exited, err := backend.Launch(cmd)
 	if err != nil {
 		fmt.Fprintf(log, "--- cannot start: %v\n", err)
 		return nil, errors.Join(err, log.Close())

@@ -2,6 +2,7 @@ package arena
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/http"
@@ -12,6 +13,8 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	statusv1 "github.com/msrchat/msrchat/proto/msrchat/status/v1"
+	"github.com/msrchat/msrchat/shared/certificate"
+	"github.com/msrchat/msrchat/shared/certificate/authority"
 	"github.com/msrchat/msrchat/shared/discovery"
 )
 
@@ -20,6 +23,41 @@ type chatPorts struct{ client, relay, health, http string }
 
 // statusForGate is what status is called in Consul behind the gate's wires.
 const statusForGate = "status-for-gate"
+
+// tlsName is in the chat servers' certificate.
+const tlsName = "chat.arena.test"
+
+// makeCertificates makes one for all chat servers.
+func (a *Arena) makeCertificates(context.Context, context.Context) error {
+	if !a.cfg.TLS {
+		return nil
+	}
+	ca, err := authority.New(a.dir)
+	if err != nil {
+		return err
+	}
+	if a.certificate, err = ca.Issue(tlsName); err != nil {
+		return err
+	}
+	a.roots, err = certificate.Roots(ca.File)
+	return err
+}
+
+// TLSServerName is the name in the chat servers' certificate; empty without TLS.
+func (a *Arena) TLSServerName() string {
+	if a.certificate.Empty() {
+		return ""
+	}
+	return tlsName
+}
+
+// TLS is what people's programs trust; nil: the system's.
+func (a *Arena) TLS() *tls.Config {
+	if a.roots == nil {
+		return nil
+	}
+	return &tls.Config{RootCAs: a.roots, MinVersion: tls.VersionTLS13}
+}
 
 // startServers starts status, chat and gate. All find each other in the
 // catalog, so its addresses are those of wires. The wires between gate and
@@ -71,7 +109,8 @@ func (a *Arena) startStatus(life context.Context, name string) error {
 	a.start(life, &Process{Kind: "status", Name: name, path: a.program("status"), args: append(a.common(name),
 		"--grpc-bind", rpc, "--grpc-advertise", toChat.Addr, "--health-bind", health, "--http-bind", web)})
 	a.statuses = append(a.statuses, rpc)
-	_, err = discovery.Register(life, a.catalog, discovery.Registration{
+	a.metrics[name] = "http://" + web + "/metrics"
+	_, err = a.catalog.Register(life, discovery.Registration{
 		Service: statusForGate, Instance: name, Address: toGate.Addr,
 		Checks: []discovery.Check{{Name: "grpc health", GRPC: health}},
 	})
@@ -93,9 +132,17 @@ func (a *Arena) startChat(life context.Context, name string) error {
 			return err
 		}
 	}
+	var secured []string
+	if !a.certificate.Empty() {
+		secured = []string{
+			"--tls-server-name", tlsName, "--tls-cert", a.certificate.Cert, "--tls-key", a.certificate.Key,
+		}
+	}
+	a.chats = append(a.chats, at)
+	a.metrics[name] = "http://" + at.http + "/metrics"
 	a.start(life, &Process{
 		Kind: "chat", Name: name, path: a.program("chat"),
-		args: append(a.common(name),
+		args: append(append(a.common(name), secured...),
 			"--client-bind", at.client, "--client-advertise", wires[0].Addr,
 			"--relay-bind", at.relay, "--relay-advertise", wires[1].Addr,
 			"--health-bind", at.health, "--http-bind", at.http, "--mysql-addr", wires[2].Addr, "--mysql-user", "root",
@@ -107,15 +154,19 @@ func (a *Arena) startChat(life context.Context, name string) error {
 }
 
 func (a *Arena) startGate(life context.Context) error {
-	if err := addresses(&a.gate); err != nil {
+	var admin string
+	if err := addresses(&a.gate, &admin); err != nil {
 		return err
 	}
-	args := append(a.common("gate"), "--http-bind", a.gate, "--status-target", discovery.Scheme+":///"+statusForGate,
+	a.metrics["gate"] = "http://" + admin + "/metrics"
+	args := append(a.common("gate"), "--http-bind", a.gate, "--admin-bind", admin, "--status-target",
+		discovery.Scheme+":///"+statusForGate,
 		"--mysql-addr", a.mysql.Addr, "--mysql-user", "root", "--mysql-database", databaseName,
 		"--redis-addr", a.redis.Addr)
 	if a.cfg.SMTP != "" {
 		args = append(args, "--smtp-addr", a.cfg.SMTP)
 	}
+	args = append(args, a.cfg.Gate...)
 	a.start(life, &Process{Kind: "gate", Name: "gate", path: a.program("gate"), args: args})
 	return nil
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/msrchat/msrchat/shared/cache"
 	"github.com/msrchat/msrchat/shared/database"
 	"github.com/msrchat/msrchat/shared/discovery"
+	"github.com/msrchat/msrchat/shared/discovery/consul"
 	"github.com/msrchat/msrchat/shared/testenv"
 	"github.com/msrchat/msrchat/status"
 	"github.com/msrchat/msrchat/tools/mailbox"
@@ -31,8 +32,9 @@ type Config struct {
 	Status, Chats int
 	// Chat changes a chat server's configuration before it starts.
 	Chat func(*chat.Config)
-	// Replica changes a status server's.
+	// Replica changes a status server's, Gate the gate's.
 	Replica func(*status.Config)
+	Gate    func(*gate.Config)
 	// Own gives the test a MariaDB and a Redis of its own, to be killed.
 	Own bool
 	// MySQL and Redis are those to use, if they are set.
@@ -57,6 +59,7 @@ type Cluster struct {
 
 	db      database.Config
 	redis   cache.Config
+	catalog discovery.Catalog
 	started int
 }
 
@@ -85,6 +88,11 @@ func Run(t testing.TB, cfg Config) *Cluster {
 		c.log = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	}
 	c.startBackends()
+	catalog, err := consul.New(c.Consul.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.catalog = catalog
 	mail, err := mailbox.New(mailbox.Config{SMTPBind: "127.0.0.1:0", HTTPBind: "127.0.0.1:0"})
 	if err != nil {
 		t.Fatal(err)
@@ -165,7 +173,7 @@ func (c *Cluster) AddStatus() *Process[*status.Server] {
 	name := c.name("status")
 	cfg := status.Config{
 		Instance: name, Release: "test", GRPCBind: "127.0.0.1:0", HealthBind: "127.0.0.1:0", HTTPBind: "127.0.0.1:0",
-		ConsulAddr: c.Consul.Addr, Register: true,
+		Catalog: c.catalog, Register: true,
 	}
 	if c.cfg.Replica != nil {
 		c.cfg.Replica(&cfg)
@@ -186,7 +194,7 @@ func (c *Cluster) AddChat() *Process[*chat.Server] {
 	local := chat.Listener{Bind: "127.0.0.1:0"}
 	cfg := chat.Config{
 		Instance: name, Release: "test", Client: local, Relay: local, Health: local, HTTP: local,
-		Database: c.db, Redis: c.redis, ConsulAddr: c.Consul.Addr,
+		Database: c.db, Redis: c.redis, Catalog: c.catalog,
 		Register: true, Heartbeat: Heartbeat, Drain: 500 * time.Millisecond,
 	}
 	if c.cfg.Chat != nil {
@@ -215,12 +223,10 @@ func (c *Cluster) StartGate() {
 	cfg.Codes.Pause = time.Millisecond
 	cfg.Codes.PerClient.Count = 10_000
 	cfg.LogIns.PerClient.Count, cfg.LogIns.RegistrationsPerClient.Count = 10_000, 10_000
-	consul, err := discovery.NewClient(c.Consul.Addr)
-	if err != nil {
-		c.t.Fatal(err)
+	cfg.Catalog, cfg.Register = c.catalog, true
+	if c.cfg.Gate != nil {
+		c.cfg.Gate(&cfg)
 	}
-	cfg.Consul = consul
-	cfg.Register = true
 	s, err := gate.New(cfg, c.log.With("server", cfg.Instance))
 	if err != nil {
 		c.t.Fatal(err)

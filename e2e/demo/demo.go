@@ -20,9 +20,9 @@ import (
 	"github.com/msrchat/msrchat/proof/account"
 	"github.com/msrchat/msrchat/proof/device"
 	"github.com/msrchat/msrchat/proof/journal"
+	"github.com/msrchat/msrchat/shared/backend"
 	"github.com/msrchat/msrchat/shared/conversation"
 	"github.com/msrchat/msrchat/shared/planted"
-	"github.com/msrchat/msrchat/shared/testenv"
 	"github.com/msrchat/msrchat/tools/mailbox"
 
 	"github.com/msrchat/msrchat/e2e/arena"
@@ -217,7 +217,7 @@ func (d *director) invite(ctx context.Context, mail *mailbox.Mailbox) error {
 		if d.inputs[i], err = d.senders[i].StdinPipe(); err != nil {
 			return err
 		}
-		if d.sent[i], err = testenv.Launch(d.senders[i]); err != nil {
+		if d.sent[i], err = backend.Launch(d.senders[i]); err != nil {
 			return err
 		}
 	}

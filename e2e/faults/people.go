@@ -73,6 +73,7 @@ func (p *people) join(ctx context.Context, cfg Config) error {
 	defer stay()
 	p.crowd, err = device.NewCrowd(life, device.CrowdOptions{
 		Gate: p.gate, People: all, Conversations: p.talks, Seed: cfg.Seed, Sizes: []int{8, 40, 40, 120, 1000},
+		Change: func(o *client.Options) { o.TLS = p.arena.TLS() },
 	})
 	return err
 }

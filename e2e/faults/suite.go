@@ -21,6 +21,8 @@ type Config struct {
 	Root, Bin string
 	// BuildFlags are more flags for go build ("-race").
 	BuildFlags []string
+	// TLS has the chat servers speak TLS with people.
+	TLS bool
 	// Steps are done one after the other, the next one Interval after the last
 	// began, or when that has healed. During the last everybody stops talking, so
 	// that no later message makes up for what it took. Without steps everybody talks
@@ -77,7 +79,7 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 		cfg.Output = io.Discard
 	}
 	a, err := arena.Start(ctx, arena.Config{
-		Root: cfg.Root, Bin: cfg.Bin, BuildFlags: cfg.BuildFlags, Bug: cfg.Bug, Output: cfg.Output,
+		Root: cfg.Root, Bin: cfg.Bin, BuildFlags: cfg.BuildFlags, Bug: cfg.Bug, TLS: cfg.TLS, Output: cfg.Output,
 	})
 	if err != nil {
 		return nil, err

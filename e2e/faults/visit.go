@@ -36,7 +36,7 @@ func (p *people) expect(ctx context.Context) error {
 		return err
 	}
 	for instance, address := range servers {
-		at := client.Endpoint{Instance: instance, Address: address}
+		at := client.Endpoint{Instance: instance, Address: address, TLSServerName: p.arena.TLSServerName()}
 		p.visitors = append(p.visitors, visitor{all[len(p.visitors)], at})
 	}
 	return nil
@@ -54,6 +54,7 @@ func (p *people) visit(ctx context.Context) error {
 	for i, v := range p.visitors {
 		c, err := client.Open(ctx, client.Options{
 			Gate: v, Session: v.who.Sessions[0], Store: store.NewMemory(1), Program: "msrchat-faults", FromNow: true,
+			TLS: p.arena.TLS(),
 		})
 		if err != nil {
 			return err

@@ -24,6 +24,7 @@ import (
 	"github.com/msrchat/msrchat/client"
 	"github.com/msrchat/msrchat/shared/database"
 	"github.com/msrchat/msrchat/shared/discovery"
+	"github.com/msrchat/msrchat/shared/discovery/consul"
 	"github.com/msrchat/msrchat/shared/testenv"
 )
 
@@ -88,9 +89,11 @@ func Up(t testing.TB) *Fleet {
 	t.Logf("up took %.1f s, builds included:\n%s", time.Since(started).Seconds(), last(printed, 3000))
 	f.bin = f.build()
 	f.Nomad = f.exports()
-	if f.Consul, err = discovery.NewClient(fmt.Sprintf("127.0.0.1:%d", f.base+1)); err != nil {
+	catalog, err := consul.New(fmt.Sprintf("127.0.0.1:%d", f.base+1))
+	if err != nil {
 		t.Fatal(err)
 	}
+	f.Consul = catalog.Client()
 	return f
 }
 
@@ -280,6 +283,15 @@ func (f *Fleet) Doctor() (verdicts map[string]string, printed string, failed err
 		verdicts[finding.Check] = finding.Verdict
 	}
 	return verdicts, printed, failed
+}
+
+// Secrets are the files with secrets of all tasks, in the environment's form.
+func (f *Fleet) Secrets() []string {
+	files, err := filepath.Glob(filepath.Join(f.state, "nomad", "data", "alloc", "*", "*", "secrets", "env"))
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return files
 }
 
 // SQL runs a statement as the database's root.

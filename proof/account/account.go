@@ -26,6 +26,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/msrchat/msrchat/client"
 	"github.com/msrchat/msrchat/shared/conversation"
 	"github.com/msrchat/msrchat/shared/database"
@@ -216,6 +218,38 @@ func OpenDirect(ctx context.Context, db *sql.DB, pairs []conversation.Pair) ([]u
 		ids, pairs = append(ids, some...), pairs[n:]
 	}
 	return ids, nil
+}
+
+// Befriend gives every account of a ring direct conversations with so many neighbours, an
+// even number, and each of these one message. It is what a fleet of people who know each
+// other looks like when they connect.
+func Befriend(ctx context.Context, db *sql.DB, ring []Account, neighbours int) error {
+	if neighbours%2 != 0 || neighbours < 0 || neighbours >= len(ring) {
+		return fmt.Errorf("%d neighbours of %d: want an even number below", neighbours, len(ring))
+	}
+	var pairs []conversation.Pair
+	for i, a := range ring {
+		for n := 1; n <= neighbours/2; n++ {
+			b := ring[(i+n)%len(ring)]
+			pairs = append(pairs, conversation.Pair{A: a.ID, B: b.ID})
+		}
+	}
+	for some := range slices.Chunk(pairs, batch) {
+		ids, err := OpenDirect(ctx, db, some)
+		if err != nil {
+			return err
+		}
+		events := rows{head: "INSERT INTO events (conversation_id, seq, ordinal, sender_id, client_msg_id, kind, body," +
+			" created_at) VALUES "}
+		for i, id := range ids {
+			message := uuid.Must(uuid.NewV7())
+			events.add(id, 1, 1, some[i].A, message[:], 1, []byte("hello"), time.Now().UnixMilli())
+		}
+		if err := events.insert(ctx, db); err != nil {
+			return fmt.Errorf("write to neighbours: %w", err)
+		}
+	}
+	return nil
 }
 
 // MakePairs makes accounts and opens the direct conversation of the first with

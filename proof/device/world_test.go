@@ -13,6 +13,7 @@ import (
 	"github.com/msrchat/msrchat/client"
 	"github.com/msrchat/msrchat/proof/account"
 	"github.com/msrchat/msrchat/shared/conversation"
+	"github.com/msrchat/msrchat/shared/discovery/memory"
 	"github.com/msrchat/msrchat/shared/errs"
 	"github.com/msrchat/msrchat/shared/testenv"
 )
@@ -57,11 +58,13 @@ func newWorld(t *testing.T, people, devices int) *world {
 			w.conversation = id
 		}
 	}
+	catalog := memory.New()
+	t.Cleanup(catalog.Close)
 	local := chat.Listener{Bind: "127.0.0.1:0"}
 	server, err := chat.New(chat.Config{
 		Instance: "chat-1", Release: "test", Client: local, Relay: local, Health: local, HTTP: local,
 		Database: cfg, Redis: testenv.Redis(t),
-		ConsulAddr: testenv.StartConsul(t).Addr, Register: true,
+		Catalog: catalog, Register: true,
 		Heartbeat: heartbeat, Drain: 100 * time.Millisecond,
 	}, slog.New(slog.DiscardHandler))
 	if err != nil {

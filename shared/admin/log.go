@@ -7,7 +7,8 @@ import (
 )
 
 // Logger returns a logger that writes one line of key=value pairs per record to
-// w, from the given level on: debug, info, warn or error.
+// w, from the given level on: debug, info, warn or error. What comes more than a
+// hundred times in a second is sampled.
 func Logger(level string, w io.Writer) (*slog.Logger, error) {
 	var l slog.Level
 	switch level {
@@ -22,5 +23,5 @@ func Logger(level string, w io.Writer) (*slog.Logger, error) {
 	default:
 		return nil, fmt.Errorf("log level %q: want debug, info, warn or error", level)
 	}
-	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: l})), nil
+	return slog.New(newSampler(slog.NewTextHandler(w, &slog.HandlerOptions{Level: l}))), nil
 }

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/msrchat/msrchat/shared/backend"
 	"github.com/msrchat/msrchat/shared/testenv"
 
 	"github.com/msrchat/msrchat/shared/database"
@@ -32,12 +33,12 @@ func TestOfSeveralServersTheFirstThatTakesWritesIsUsed(t *testing.T) {
 	one, two := testenv.StartMariaDB(t), testenv.StartMariaDB(t)
 	set := func(s *testenv.MariaDBServer, setting string) {
 		t.Helper()
-		db := testenv.Open(t, testenv.MariaDBConfig(s.Addr, "mysql"))
+		db := testenv.Open(t, backend.RootConfig(s.Addr, "mysql"))
 		if _, err := db.ExecContext(t.Context(), "SET GLOBAL "+setting); err != nil {
 			t.Fatal(err)
 		}
 	}
-	db := testenv.Open(t, testenv.MariaDBConfig(one.Addr+","+two.Addr, "mysql"))
+	db := testenv.Open(t, backend.RootConfig(one.Addr+","+two.Addr, "mysql"))
 	db.SetMaxIdleConns(1)
 	leadsTo := func(what string, s *testenv.MariaDBServer) {
 		t.Helper()
@@ -73,7 +74,7 @@ func TestOfSeveralServersAnImpatientCallerLeavesNone(t *testing.T) {
 	t.Parallel()
 	one := testenv.StartMariaDB(t)
 	other := testenv.MariaDB(t)
-	db := testenv.Open(t, testenv.MariaDBConfig(one.Addr+","+other.Addr, "mysql"))
+	db := testenv.Open(t, backend.RootConfig(one.Addr+","+other.Addr, "mysql"))
 	began := time.Now()
 	testenv.Until(t, "the next use asks the server", func() bool { return time.Since(began) > 1100*time.Millisecond })
 	one.Signal(t, syscall.SIGSTOP)

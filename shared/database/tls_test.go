@@ -3,6 +3,7 @@ package database_test
 import (
 	"testing"
 
+	"github.com/msrchat/msrchat/shared/backend"
 	"github.com/msrchat/msrchat/shared/testenv"
 
 	"github.com/msrchat/msrchat/shared/database"
@@ -27,7 +28,7 @@ func TestTLS(t *testing.T) {
 		{"the address, which is not in it", ca, "", false},
 		{"the system's authorities", "", "mysql.example.org", false},
 	} {
-		cfg := testenv.MariaDBConfig(s.Addr, "mysql")
+		cfg := backend.RootConfig(s.Addr, "mysql")
 		cfg.TLS, cfg.CAFile, cfg.ServerName = true, tc.ca, tc.host
 		db, err := database.Open(t.Context(), cfg)
 		if (err == nil) != tc.good {
@@ -43,7 +44,7 @@ func TestTLS(t *testing.T) {
 		}
 		_ = db.Close()
 	}
-	cfg := testenv.MariaDBConfig(s.Addr, "mysql")
+	cfg := backend.RootConfig(s.Addr, "mysql")
 	cfg.CAFile = ca
 	if cfg.Validate() == nil {
 		t.Error("certificates are named and not used")

@@ -5,37 +5,37 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/hashicorp/consul/api"
 	"google.golang.org/grpc"
 	_ "google.golang.org/grpc/health" // client-side health checking
 	"google.golang.org/grpc/resolver"
 )
 
-// Scheme is the resolver's: consul:///NAME.
+// Scheme is the resolver's: consul:///NAME. With any catalog, because operators may
+// have it in their settings.
 const Scheme = "consul"
 
 // ServiceConfig spreads calls over all instances and leaves out those that say
-// NOT_SERVING on their connection, which is faster than Consul's checks.
+// NOT_SERVING on their connection, which is faster than the catalog's checks.
 const ServiceConfig = `{"loadBalancingConfig":[{"round_robin":{}}],"healthCheckConfig":{"serviceName":""}}`
 
 // DialOptions are what grpc.NewClient("consul:///NAME", ...) needs besides
 // credentials: the resolver and ServiceConfig.
-func DialOptions(client *api.Client) []grpc.DialOption {
+func DialOptions(catalog Catalog) []grpc.DialOption {
 	return []grpc.DialOption{
-		grpc.WithResolvers(NewResolver(client)),
+		grpc.WithResolvers(NewResolver(catalog)),
 		grpc.WithDefaultServiceConfig(ServiceConfig),
 	}
 }
 
-// NewResolver returns a resolver of Consul services for grpc.WithResolvers. It
+// NewResolver returns a resolver of the catalog's services for grpc.WithResolvers. It
 // resolves to the instances that pass their checks. When none does, it keeps the
 // last ones that did and leaves the decision to the connections' own state, so
 // that calls survive an agent whose checks are wrong for a moment.
-func NewResolver(client *api.Client) resolver.Builder {
-	return builder{client: client}
+func NewResolver(catalog Catalog) resolver.Builder {
+	return builder{catalog: catalog}
 }
 
-type builder struct{ client *api.Client }
+type builder struct{ catalog Catalog }
 
 func (builder) Scheme() string { return Scheme }
 
@@ -49,7 +49,7 @@ func (b builder) Build(
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	w := &watching{cancel: cancel, ended: make(chan struct{}), cc: cc, service: service}
-	watcher := NewWatcher(b.client, service, Options{OnlyPassing: true, OnError: w.failed})
+	watcher := NewWatcher(b.catalog, service, Options{OnlyPassing: true, OnError: w.failed})
 	go func() {
 		defer close(w.ended)
 		_ = watcher.Run(ctx, w.update) // nil: ends with ctx

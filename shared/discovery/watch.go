@@ -2,14 +2,10 @@ package discovery
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
 	"slices"
 	"sync/atomic"
 	"time"
-
-	"github.com/hashicorp/consul/api"
 
 	"github.com/msrchat/msrchat/shared/retry"
 )
@@ -18,7 +14,7 @@ import (
 type Options struct {
 	// OnlyPassing leaves out instances with a failing check.
 	OnlyPassing bool
-	// EmptyAfter is for how long Consul has to answer, without an error between,
+	// EmptyAfter is for how long the catalog has to answer, without an error between,
 	// that the service has no instance at all before that is reported; default
 	// 5 s. Such an answer far more often comes from an agent that just lost its
 	// data, or that refuses the token, than from a service that ended. The price:
@@ -37,7 +33,7 @@ type Options struct {
 	MaxBackoff time.Duration
 	// OnError gets the error of every failed query, from the watch's goroutine.
 	OnError func(error)
-	// Log gets a line when Consul is lost and one when it is back.
+	// Log gets a line when the catalog is lost and one when it is back.
 	Log *slog.Logger
 }
 
@@ -63,7 +59,7 @@ func (o Options) withDefaults() Options {
 // Watcher follows the instances of one service. Its fields belong to the
 // goroutine in Run, except the atomic one.
 type Watcher struct {
-	client  *api.Client
+	catalog Catalog
 	service string
 	opts    Options
 
@@ -73,21 +69,21 @@ type Watcher struct {
 	reported   bool       // fn was called at least once
 	rows       int        // of the last answer that was accepted
 	last       []Instance // what fn got last
-	emptySince time.Time  // when Consul first answered "none"; zero if the last answer had some
+	emptySince time.Time  // when the catalog first answered "none"; zero if the last answer had some
 	failures   int        // failed queries in a row
 }
 
 // NewWatcher returns a watcher of service; nothing happens before Run.
-func NewWatcher(client *api.Client, service string, opts Options) *Watcher {
-	return &Watcher{client: client, service: service, opts: opts.withDefaults()}
+func NewWatcher(catalog Catalog, service string, opts Options) *Watcher {
+	return &Watcher{catalog: catalog, service: service, opts: opts.withDefaults()}
 }
 
 // Watch is NewWatcher and Run with the default options.
-func Watch(ctx context.Context, client *api.Client, service string, onlyPassing bool, fn func([]Instance)) error {
-	return NewWatcher(client, service, Options{OnlyPassing: onlyPassing}).Run(ctx, fn)
+func Watch(ctx context.Context, catalog Catalog, service string, onlyPassing bool, fn func([]Instance)) error {
+	return NewWatcher(catalog, service, Options{OnlyPassing: onlyPassing}).Run(ctx, fn)
 }
 
-// Age is how long ago Consul last answered; ok is false if it never has. Without
+// Age is how long ago the catalog last answered; ok is false if it never has. Without
 // a fault it stays below WaitTime plus a little. Safe from any goroutine.
 func (w *Watcher) Age() (age time.Duration, ok bool) {
 	at := w.success.Load()
@@ -97,7 +93,7 @@ func (w *Watcher) Age() (age time.Duration, ok bool) {
 	return time.Since(time.Unix(0, at)), true
 }
 
-// Run calls fn with the instances, ordered by ID, at Consul's first answer
+// Run calls fn with the instances, ordered by ID, at the catalog's first answer
 // (also when there are none) and then whenever they changed. After an error it
 // asks again and keeps its list. fn is called from this goroutine and should
 // not block; it may keep the slice. Run returns nil once ctx ended; it is
@@ -109,13 +105,12 @@ func (w *Watcher) Run(ctx context.Context, fn func([]Instance)) error {
 }
 
 // List asks once for the instances of a service that pass their checks.
-func List(ctx context.Context, client *api.Client, service string) ([]Instance, error) {
-	q := (&api.QueryOptions{}).WithContext(ctx)
-	entries, _, err := client.Health().Service(service, "", true, q)
+func List(ctx context.Context, catalog Catalog, service string) ([]Instance, error) {
+	list, _, err := catalog.Query(ctx, service, 0, 0)
 	if err != nil {
-		return nil, fmt.Errorf("query consul for %s: %w", service, err)
+		return nil, err
 	}
-	return passing(instances(entries)), nil
+	return passing(sorted(list)), nil
 }
 
 // turn queries once and returns how long to pause.
@@ -133,44 +128,32 @@ func (w *Watcher) turn(ctx context.Context, fn func([]Instance)) time.Duration {
 	return w.opts.MinInterval - time.Since(asked)
 }
 
-// query runs one blocking query.
+// query asks once, for as long as nothing changes or a decision is due.
 func (w *Watcher) query(ctx context.Context) ([]Instance, error) {
 	wait := w.opts.WaitTime
 	if !w.emptySince.IsZero() {
 		wait = min(wait, max(w.opts.EmptyAfter-time.Since(w.emptySince), time.Millisecond))
 	}
-	// Consul adds up to a sixteenth to the wait; some seconds later the agent
-	// hangs.
-	ctx, cancel := context.WithTimeout(ctx, wait+wait/16+5*time.Second)
-	defer cancel()
-	q := (&api.QueryOptions{WaitIndex: w.index, WaitTime: wait}).WithContext(ctx)
-	// Failing instances are queried too: they tell "none passes" from "none is
-	// registered".
-	entries, meta, err := w.client.Health().Service(w.service, "", false, q)
+	list, index, err := w.catalog.Query(ctx, w.service, w.index, wait)
 	if err != nil {
-		return nil, fmt.Errorf("query consul for %s: %w", w.service, err)
-	}
-	if len(entries) == 0 && meta.ResultsFilteredByACLs {
-		return nil, fmt.Errorf("query consul for %s: %w", w.service, errFiltered)
+		return nil, err
 	}
 	switch {
-	case meta.LastIndex < w.index:
-		w.index = 0 // Consul restarted or was restored: start over
-	case meta.LastIndex == 0:
+	case index < w.index:
+		w.index = 0 // the catalog restarted or was restored: start over
+	case index == 0:
 		w.index = 1 // 0 would never block
 	default:
-		w.index = meta.LastIndex
+		w.index = index
 	}
-	return instances(entries), nil
+	return sorted(list), nil
 }
-
-var errFiltered = errors.New("the ACL token may not read the service")
 
 // accept takes in an answer and says whether there is something to report.
 func (w *Watcher) accept(list []Instance, now time.Time) bool {
 	w.success.Store(now.UnixNano())
 	if w.failures > 0 {
-		w.opts.Log.Info("consul is back", "service", w.service)
+		w.opts.Log.Info("the catalog is back", "catalog", w.catalog, "service", w.service)
 		w.failures = 0
 	}
 	if len(list) > 0 {
@@ -198,7 +181,7 @@ func (w *Watcher) accept(list []Instance, now time.Time) bool {
 // failed takes in an error and returns how long to pause.
 func (w *Watcher) failed(err error) time.Duration {
 	if w.failures == 0 {
-		w.opts.Log.Warn("consul does not answer", "service", w.service, "err", err)
+		w.opts.Log.Warn("the catalog does not answer", "catalog", w.catalog, "service", w.service, "err", err)
 	}
 	w.failures++
 	w.opts.OnError(err)

@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"github.com/msrchat/msrchat/shared/discovery"
+	"github.com/msrchat/msrchat/shared/discovery/consul"
 )
 
 // answer is one scripted reply of the fake agent.
@@ -126,14 +127,14 @@ var quick = discovery.Options{
 // watch runs a watcher and returns it with the lists it reports, in letters.
 func watch(t *testing.T, addr string, opts discovery.Options) (*discovery.Watcher, <-chan string) {
 	t.Helper()
-	client, err := discovery.NewClient(addr)
+	catalog, err := consul.New(addr)
 	if err != nil {
 		t.Fatal(err)
 	}
 	lists := make(chan string, 100)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
-	w := discovery.NewWatcher(client, "chat", opts)
+	w := discovery.NewWatcher(catalog, "chat", opts)
 	go func() {
 		defer close(ended)
 		if err := w.Run(ctx, func(list []discovery.Instance) { lists <- letters(list) }); err != nil {

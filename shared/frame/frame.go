@@ -14,12 +14,14 @@ import (
 // HeaderLen is the length of the prefix in bytes.
 const HeaderLen = 4
 
-// Errors that ReadBody and Read return for what a peer must not send.
+// Errors of Read and ReadBody for what a peer must not send.
 var (
 	// ErrTooLarge: the announced length is over the reader's limit.
 	ErrTooLarge = errors.New("frame is larger than allowed")
 	// ErrEmpty: a length of zero; every message has at least one field.
 	ErrEmpty = errors.New("frame is empty")
+	// ErrUndecodable: the body is not the message that is read; only Read returns it.
+	ErrUndecodable = errors.New("the frame cannot be decoded")
 )
 
 // Length reads the length out of a header and checks it against the limit.
@@ -76,7 +78,7 @@ func Read(r io.Reader, limit int, buf []byte, m proto.Message) ([]byte, error) {
 		return buf, err
 	}
 	if err := proto.Unmarshal(body, m); err != nil {
-		return body, fmt.Errorf("decode frame: %w", err)
+		return body, fmt.Errorf("%w: %w", ErrUndecodable, err)
 	}
 	return body, nil
 }

@@ -24,6 +24,7 @@ import (
 
 	"github.com/msrchat/msrchat/shared/database"
 	"github.com/msrchat/msrchat/shared/errs"
+	"github.com/msrchat/msrchat/shared/text"
 )
 
 // TokenBytes is the length of a token. 256 random bits cannot be guessed, so
@@ -104,7 +105,7 @@ func Device(name string) error {
 		return errs.New(errs.CodeInvalid, "the device is longer than %d characters", MaxDeviceRunes).In("device")
 	}
 	for _, r := range name {
-		if !unicode.IsPrint(r) { // control characters, bidirectional ones included
+		if !unicode.IsPrint(r) || !text.Shown(r) { // control characters, bidirectional ones included
 			return errs.New(errs.CodeInvalid, "the device has a character that cannot be shown").In("device")
 		}
 	}
@@ -112,11 +113,18 @@ func Device(name string) error {
 }
 
 // Create logs a user in on a device and returns the token, which is stored
-// nowhere. It revokes older sessions of that user on that device. An unknown
+// nowhere. network is where the user logs in from, empty if that is unknown; see
+// Known. It revokes older sessions of that user on that device. An unknown
 // user is not_found, a wrong device name invalid, a database that is away
 // unavailable.
-func (s *Store) Create(ctx context.Context, userID uint64, device string) (token []byte, _ Session, err error) {
+func (s *Store) Create(
+	ctx context.Context, userID uint64, device, network string,
+) (token []byte, _ Session, err error) {
 	if err := Device(device); err != nil {
+		return nil, Session{}, err
+	}
+	from, err := s.networkID(ctx, network)
+	if err != nil {
 		return nil, Session{}, err
 	}
 	token, hash := NewToken()
@@ -125,7 +133,7 @@ func (s *Store) Create(ctx context.Context, userID uint64, device string) (token
 	// The user's row is locked first, so that log-ins of one user take turns and
 	// cannot deadlock. Contention is left with other transactions on that row.
 	for range 3 {
-		created, replaced, err = s.insert(ctx, userID, device, hash)
+		created, replaced, err = s.insert(ctx, userID, device, from, hash)
 		if !database.IsContention(err) {
 			break
 		}
@@ -138,7 +146,7 @@ func (s *Store) Create(ctx context.Context, userID uint64, device string) (token
 }
 
 func (s *Store) insert(
-	ctx context.Context, userID uint64, device string, hash []byte,
+	ctx context.Context, userID uint64, device string, from, hash []byte,
 ) (_ Session, replaced [][]byte, err error) {
 	tx, err := s.db.BeginTx(ctx, nil)
 	if err != nil {
@@ -165,8 +173,8 @@ func (s *Store) insert(
 		}
 	}
 	res, err := tx.ExecContext(ctx,
-		"INSERT INTO sessions (token_hash, user_id, device, created_at, expires_at) VALUES (?, ?, ?, ?, ?)",
-		hash, userID, device, now.UnixMilli(), made.ExpiresAt.UnixMilli())
+		"INSERT INTO sessions (token_hash, user_id, device, network, created_at, expires_at) VALUES (?, ?, ?, ?, ?, ?)",
+		hash, userID, device, from, now.UnixMilli(), made.ExpiresAt.UnixMilli())
 	if err != nil {
 		return Session{}, nil, err
 	}
@@ -203,7 +211,7 @@ func (s *Store) Verify(ctx context.Context, token []byte) (Session, error) {
 	}
 	hash := hashOf(token)
 	now := s.now()
-	secret := s.key(ctx)
+	secret, _ := s.key(ctx) // without it nothing is remembered
 	remembered, answered := s.cache.get(ctx, secret, hash, now)
 	if found := remembered; found != nil {
 		if found.ID == 0 {
@@ -237,29 +245,6 @@ func (s *Store) Verify(ctx context.Context, token []byte) (Session, error) {
 		s.cache.put(ctx, secret, hash, found, now)
 	}
 	return found, nil
-}
-
-// key returns the secret that signs what is remembered, which all services read from
-// the database; nil if that is away.
-func (s *Store) key(ctx context.Context) []byte {
-	if secret := s.secret.Load(); secret != nil {
-		return *secret
-	}
-	if s.cache.rdb == nil {
-		return nil
-	}
-	fresh, _ := NewToken()
-	const write = "INSERT IGNORE INTO facts (name, value) VALUES ('session_key', ?)"
-	if _, err := s.db.ExecContext(ctx, write, fresh); err != nil {
-		return nil
-	}
-	var secret []byte // the first one that was written, by whichever service
-	err := s.db.QueryRowContext(ctx, "SELECT value FROM facts WHERE name = 'session_key'").Scan(&secret)
-	if err != nil || len(secret) != len(fresh) {
-		return nil
-	}
-	s.secret.Store(&secret)
-	return secret
 }
 
 // Both say what to do, and do not tell an unknown token from a revoked one.

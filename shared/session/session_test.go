@@ -60,7 +60,7 @@ func addUser(t *testing.T, db *sql.DB, name string) uint64 {
 
 func create(t *testing.T, s *session.Store, user uint64, device string) ([]byte, session.Session) {
 	t.Helper()
-	token, made, err := s.Create(t.Context(), user, device)
+	token, made, err := s.Create(t.Context(), user, device, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -187,10 +187,10 @@ func contract(t *testing.T, db *sql.DB, rdb redis.UniversalClient, user uint64, 
 		t.Errorf("an expired session is live: %v, %v", gone, err)
 	}
 
-	_, _, err = s.Create(ctx, 1<<60, "laptop")
+	_, _, err = s.Create(ctx, 1<<60, "laptop", "")
 	wantCode(t, "unknown user", err, errs.CodeNotFound)
 	for _, device := range []string{"", "a\x00b", "a\u202eb", "\xff", strings.Repeat("长", 129)} {
-		_, _, err := s.Create(ctx, user, device)
+		_, _, err := s.Create(ctx, user, device, "")
 		wantCode(t, fmt.Sprintf("device %q", device), err, errs.CodeInvalid)
 	}
 }
@@ -334,7 +334,7 @@ func TestTheDatabaseGoes(t *testing.T) {
 	_, err = s.Revoked(t.Context(), []uint64{made.ID})
 	wantCode(t, "revoked", err, errs.CodeUnavailable)
 	wantCode(t, "revoke", s.Revoke(t.Context(), made.ID), errs.CodeUnavailable)
-	_, _, err = s.Create(t.Context(), user, "tablet")
+	_, _, err = s.Create(t.Context(), user, "tablet", "")
 	wantCode(t, "create", err, errs.CodeUnavailable)
 }
 
@@ -389,6 +389,20 @@ func TestAVerifyCannotUndoARevocation(t *testing.T) {
 	wantCode(t, "after the revocation", err, errs.CodeUnauthenticated)
 }
 
+func TestTheNameOfADeviceCanBeSeen(t *testing.T) {
+	for _, name := range []string{"laptop", "Ann's phone", "电话 2", strings.Repeat("x", session.MaxDeviceRunes)} {
+		if err := session.Device(name); err != nil {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+	for _, name := range []string{
+		"", "a\x1b[2J", "a\u202eb", "a\u200bb", "a\u17b4nn", "a\u3164", "a\u034fb", "a\ufe0f", "a\u2800b", "\xff",
+		strings.Repeat("x", session.MaxDeviceRunes+1),
+	} {
+		wantCode(t, fmt.Sprintf("%.20q", name), session.Device(name), errs.CodeInvalid)
+	}
+}
+
 func TestLogInsOnOneDeviceAtOnceLeaveOne(t *testing.T) {
 	db := testenv.Open(t, testenv.MariaDB(t))
 	s := session.NewStore(db, nil)
@@ -396,7 +410,7 @@ func TestLogInsOnOneDeviceAtOnceLeaveOne(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range 24 {
 		wg.Go(func() {
-			if _, _, err := s.Create(t.Context(), []uint64{user, other}[i%2], "laptop"); err != nil {
+			if _, _, err := s.Create(t.Context(), []uint64{user, other}[i%2], "laptop", ""); err != nil {
 				t.Errorf("create: %v", err)
 			}
 		})

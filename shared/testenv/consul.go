@@ -4,11 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 
 	"github.com/hashicorp/consul/api"
+
+	"github.com/msrchat/msrchat/shared/backend"
 )
 
 const consulConfig = `
@@ -26,13 +30,13 @@ ports { http = %d  server = %d  serf_lan = %d  serf_wan = -1  dns = -1  grpc = -
 
 // ConsulProgram is a single empty agent that keeps its data in dir over a
 // restart.
-func ConsulProgram(dir string) (p Program, err error) {
-	if p.Path, err = Locate("consul"); err != nil {
+func ConsulProgram(dir string) (p backend.Program, err error) {
+	if p.Path, err = backend.Locate("consul"); err != nil {
 		return p, err
 	}
 	var ports [3]int
 	for i := range ports {
-		if ports[i], err = PickPort(); err != nil {
+		if ports[i], err = backend.PickPort(); err != nil {
 			return p, err
 		}
 	}
@@ -41,7 +45,8 @@ func ConsulProgram(dir string) (p Program, err error) {
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		return p, err
 	}
-	p.Name, p.Args, p.Addr = "consul", []string{"agent", "-config-file=" + file}, address(ports[0])
+	p.Name, p.Args = "consul", []string{"agent", "-config-file=" + file}
+	p.Addr = net.JoinHostPort("127.0.0.1", strconv.Itoa(ports[0]))
 	// One client for all calls: each has connections of its own, and Consul bounds
 	// them.
 	client, err := api.NewClient(&api.Config{Address: p.Addr})

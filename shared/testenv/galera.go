@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/msrchat/msrchat/shared/backend"
 	"github.com/msrchat/msrchat/shared/database"
 )
 
@@ -54,7 +55,7 @@ func prepareGalera(t testing.TB) *Galera {
 	}
 	g := &Galera{}
 	for i := range ports {
-		g.Nodes = append(g.Nodes, prepare(t, func(dir string) (Program, error) {
+		g.Nodes = append(g.Nodes, prepare(t, func(dir string) (backend.Program, error) {
 			p, err := mariaDBNode(dir)
 			if err != nil {
 				return p, err
@@ -71,21 +72,21 @@ func prepareGalera(t testing.TB) *Galera {
 // mariaDBNode is a server that may give its data to others. As root it cannot: rsync's
 // daemon would not read the files as somebody else. So it runs as the user that the
 // package has made for it.
-func mariaDBNode(dir string) (Program, error) {
-	files := MariaDBFiles{Dir: dir, Data: filepath.Join(dir, "data"), Log: "32M"}
+func mariaDBNode(dir string) (backend.Program, error) {
+	files := backend.MariaDBFiles{Dir: dir, Data: filepath.Join(dir, "data"), Log: "32M"}
 	if os.Getuid() == 0 {
 		as, err := user.Lookup("mysql")
 		if err != nil {
-			return Program{}, err
+			return backend.Program{}, err
 		}
 		files.User = as
 	}
-	return MariaDBProgram(context.Background(), files)
+	return backend.MariaDB(context.Background(), files)
 }
 
 func freePorts(n int) (ports []int, err error) {
 	for range n {
-		port, err := PickPort()
+		port, err := backend.PickPort()
 		if err != nil {
 			return nil, err
 		}
@@ -99,7 +100,7 @@ func freePorts(n int) (ports []int, err error) {
 func galera(i int, ports []int, library string, transfer []int) []string {
 	var all, donors []string
 	for n, port := range ports {
-		all = append(all, address(port))
+		all = append(all, backend.Address(port))
 		if n != i {
 			donors = append([]string{"node" + strconv.Itoa(n)}, donors...)
 		}
@@ -111,9 +112,9 @@ func galera(i int, ports []int, library string, transfer []int) []string {
 		// The node that takes the writes is the last to be asked: a donor by rsync
 		// writes nothing meanwhile.
 		"--wsrep-sst-method=rsync", "--wsrep-sst-donor=" + strings.Join(donors, ",") + ",",
-		"--wsrep-sst-receive-address=" + address(transfer[0]),
-		"--wsrep-provider-options=gmcast.listen_addr=tcp://" + address(ports[i]) +
-			";ist.recv_addr=" + address(transfer[1]) +
+		"--wsrep-sst-receive-address=" + backend.Address(transfer[0]),
+		"--wsrep-provider-options=gmcast.listen_addr=tcp://" + backend.Address(ports[i]) +
+			";ist.recv_addr=" + backend.Address(transfer[1]) +
 			";evs.suspect_timeout=PT2S;evs.inactive_timeout=PT5S;evs.inactive_check_period=PT0.5S" +
 			";evs.keepalive_period=PT0.5S;evs.join_retrans_period=PT0.5S;gcache.size=32M",
 		"--binlog-format=ROW", "--innodb-autoinc-lock-mode=2",
@@ -123,7 +124,7 @@ func galera(i int, ports []int, library string, transfer []int) []string {
 // inStep says whether a node is in step with a majority, and sees as many nodes; 0 is
 // any number.
 func inStep(ctx context.Context, addr string, nodes int) error {
-	db, err := database.Open(ctx, MariaDBConfig(addr, "mysql"))
+	db, err := database.Open(ctx, backend.RootConfig(addr, "mysql"))
 	if err != nil {
 		return err
 	}
@@ -171,7 +172,7 @@ func (g *Galera) Addr() string {
 // Database makes a fresh, migrated database.
 func (g *Galera) Database(t testing.TB) database.Config {
 	t.Helper()
-	return fresh(t, MariaDBConfig(g.Addr(), ""))
+	return fresh(t, backend.RootConfig(g.Addr(), ""))
 }
 
 // Isolate cuts a node off from the others, which have the majority, or lets it back.
@@ -182,7 +183,7 @@ func (g *Galera) Isolate(t testing.TB, node *Process, cut bool) {
 	if cut {
 		setting = "gmcast.isolate=1"
 	}
-	db := Open(t, MariaDBConfig(node.Addr, "mysql"))
+	db := Open(t, backend.RootConfig(node.Addr, "mysql"))
 	_, err := db.ExecContext(context.Background(), "SET GLOBAL wsrep_provider_options = '"+setting+"'")
 	must(t, err)
 	if !cut {
@@ -228,7 +229,7 @@ func (g *Galera) Writer(t testing.TB, name string) *Process {
 func clients(addr, name string) (n int, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), startLimit)
 	defer cancel()
-	db, err := database.Open(ctx, MariaDBConfig(addr, "mysql"))
+	db, err := database.Open(ctx, backend.RootConfig(addr, "mysql"))
 	if err != nil {
 		return 0, err
 	}

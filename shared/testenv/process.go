@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/msrchat/msrchat/shared/backend"
 )
 
 // startLimit is how long a program may take to answer on a busy machine.
@@ -24,7 +26,7 @@ const startLimit = 60 * time.Second
 // Process is one outside program that a test may kill and start again. Its
 // methods are for the test's goroutine; a mutex keeps the cleanup apart.
 type Process struct {
-	Program
+	backend.Program
 	dir string // its folder
 
 	mu     sync.Mutex
@@ -36,7 +38,7 @@ type Process struct {
 // Find returns the program's path, or skips the test.
 func Find(t testing.TB, name string) string {
 	t.Helper()
-	path, err := Locate(name)
+	path, err := backend.Locate(name)
 	must(t, err)
 	return path
 }
@@ -45,7 +47,7 @@ func Find(t testing.TB, name string) string {
 // that was not returned before.
 func FreePort(t testing.TB) int {
 	t.Helper()
-	port, err := PickPort()
+	port, err := backend.PickPort()
 	must(t, err)
 	return port
 }
@@ -53,7 +55,7 @@ func FreePort(t testing.TB) int {
 // must ends the test on an error: a program that is not installed skips it.
 func must(t testing.TB, err error) {
 	t.Helper()
-	if errors.Is(err, errNotInstalled) {
+	if errors.Is(err, backend.ErrNotInstalled) {
 		t.Skipf("not run: %v", err)
 	}
 	if err != nil {
@@ -62,7 +64,7 @@ func must(t testing.TB, err error) {
 }
 
 // prepare gives a program a folder of its own.
-func prepare(t testing.TB, program func(dir string) (Program, error)) *Process {
+func prepare(t testing.TB, program func(dir string) (backend.Program, error)) *Process {
 	t.Helper()
 	dir, err := scratch()
 	must(t, err)
@@ -73,7 +75,7 @@ func prepare(t testing.TB, program func(dir string) (Program, error)) *Process {
 }
 
 // start starts a program that ends with the test.
-func start(t testing.TB, program func(dir string) (Program, error)) *Process {
+func start(t testing.TB, program func(dir string) (backend.Program, error)) *Process {
 	t.Helper()
 	p := prepare(t, program)
 	t.Cleanup(func() {
@@ -97,8 +99,8 @@ func (p *Process) Start(t testing.TB) {
 	cmd.Dir = p.dir
 	out := &tail{}
 	cmd.Stdout, cmd.Stderr = out, out
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: credential(p.User)}
-	exited, err := Launch(cmd)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: backend.Credential(p.User)}
+	exited, err := backend.Launch(cmd)
 	if err != nil {
 		t.Fatalf("start %s: %v", p.Name, err)
 	}

@@ -3,7 +3,6 @@ package testenv
 import (
 	"context"
 	"os"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -11,6 +10,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/msrchat/msrchat/shared/backend"
 	"github.com/msrchat/msrchat/shared/cache"
 )
 
@@ -19,31 +19,12 @@ import (
 // (several with commas are seeds of a cluster).
 const redisEnv = "MSRCHAT_TEST_REDIS"
 
-// RedisProgram is an empty server that keeps an append-only file in dir, so that
-// it has its data again after a restart.
-func RedisProgram(dir string) (p Program, err error) {
-	if p.Path, err = Locate("redis-server"); err != nil {
-		return p, err
-	}
-	port, err := PickPort()
-	p.Name, p.Addr = "redis-server", address(port)
-	p.Args = []string{
-		"--bind", "127.0.0.1", "--port", strconv.Itoa(port), "--dir", dir, "--appendonly", "yes", "--save", "",
-		"--maxmemory-policy", "noeviction",
-	}
-	p.Ready = func(ctx context.Context) error {
-		c, err := cache.Open(cache.Config{Addrs: []string{address(port)}})
-		if err != nil {
-			return err
-		}
-		defer c.Close()
-		return c.Ping(ctx).Err()
-	}
-	return p, err
-}
-
 // RedisServer is a real server of a test.
 type RedisServer struct{ *Process }
+
+func redisProgram(dir string) (backend.Program, error) {
+	return backend.Redis(backend.RedisFiles{Dir: dir})
+}
 
 // StartRedis starts an empty server that ends with the test, to be killed and
 // restarted. It skips the test if another Redis is to be tested.
@@ -52,7 +33,7 @@ func StartRedis(t testing.TB) *RedisServer {
 	if engine := os.Getenv(redisEnv); engine != "" {
 		t.Skipf("not run: it stops its Redis, and %s is %q", redisEnv, engine)
 	}
-	return &RedisServer{start(t, RedisProgram)}
+	return &RedisServer{start(t, redisProgram)}
 }
 
 // Config is where the server is.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/msrchat/msrchat/shared/backend"
 	"github.com/msrchat/msrchat/shared/cache"
 )
 
@@ -35,7 +36,7 @@ func StartRedisCluster(t testing.TB, nodeTimeout time.Duration) *RedisCluster {
 	t.Helper()
 	c := &RedisCluster{}
 	for range shards + replicas {
-		c.Nodes = append(c.Nodes, start(t, func(dir string) (Program, error) {
+		c.Nodes = append(c.Nodes, start(t, func(dir string) (backend.Program, error) {
 			return redisNode(dir, nodeTimeout)
 		}))
 	}
@@ -45,11 +46,11 @@ func StartRedisCluster(t testing.TB, nodeTimeout time.Duration) *RedisCluster {
 }
 
 // redisNode is a node that knows no other yet.
-func redisNode(dir string, timeout time.Duration) (p Program, err error) {
-	if p, err = RedisProgram(dir); err != nil {
+func redisNode(dir string, timeout time.Duration) (p backend.Program, err error) {
+	if p, err = redisProgram(dir); err != nil {
 		return p, err
 	}
-	bus, err := PickPort()
+	bus, err := backend.PickPort()
 	p.Args = append(p.Args,
 		"--appendonly", "no", "--cluster-enabled", "yes", "--cluster-port", strconv.Itoa(bus),
 		"--cluster-config-file", filepath.Join(dir, "nodes.conf"),

@@ -36,9 +36,63 @@ func visible(r rune) bool {
 // tag says that a character is one of those that repeat ASCII invisibly.
 func tag(r rune) bool { return r >= 0xE0000 && r <= 0xE007F }
 
+// regional says that a tag may be part of a region's name.
+func regional(r rune) bool { return r >= 0xE0030 && r <= 0xE0039 || r >= 0xE0061 && r <= 0xE007A }
+
+// plain says that all characters are of those that ASCII shows, or end a line or are a
+// tab.
+func plain(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' && c != '\n' && c != '\t' || c > '~' {
+			return false
+		}
+	}
+	return true
+}
+
+// harmful finds a character that controls a terminal or the writing direction, or that
+// hides a text in another one, and says what it is; "" if there is none.
+func harmful(s string) (rune, string) {
+	const invisible = "an invisible character"
+	// region is how many tags follow a black flag, -1 where none does; run is how many
+	// invisible characters follow each other.
+	region, run := -1, 0
+	for _, r := range s {
+		if region > 0 && !tag(r) {
+			return cancelTag, invisible // the flag has no end
+		}
+		if run++; !ignorable(r) || region >= 0 && tag(r) {
+			run = 0
+		}
+		switch {
+		case r != '\n' && r != '\t' && (unicode.IsControl(r) || bidiControl(r)):
+			return r, "a control character"
+		case annotation(r), run > maxIgnorable:
+			return r, invisible
+		case r == blackFlag:
+			region = 0
+		case !tag(r):
+			region = -1
+		case r == cancelTag && region >= minRegion:
+			region = -1
+		case region >= 0 && region < maxRegion && regional(r):
+			region++
+		default:
+			return r, invisible
+		}
+	}
+	if region > 0 {
+		return cancelTag, invisible
+	}
+	return 0, ""
+}
+
 // annotation says that a character marks the parts of an annotation, which hides one
 // of them.
 func annotation(r rune) bool { return r >= 0xFFF9 && r <= 0xFFFB }
+
+// Shown says that a character of a name, an address or another line of text can be seen.
+func Shown(r rune) bool { return r == ' ' || !hidden(r) }
 
 // hidden says that a character of an address is not visible on a screen.
 func hidden(r rune) bool {

@@ -207,6 +207,27 @@ func TestMessages(t *testing.T) {
 	}
 }
 
+// A draft may be blank, and has none of the characters that a message may not have.
+func TestDrafts(t *testing.T) {
+	for _, in := range []string{"", " \n\t", "hi", "\u200b", "e\u0301", "🏴󠁧󠁢󠁷󠁬󠁳󠁿", strings.Repeat("x",
+		text.MaxMessageBytes)} {
+		if err := text.Draft(in); err != nil {
+			t.Errorf("Draft(%.20q): %v", in, err)
+		}
+	}
+	for _, in := range []string{
+		"a\x1b[2J", "\x00", "a\u202eb", "a\u009bb", "a\x7f", "\xff", "hi \U000e0068", "\ufff9",
+		strings.Repeat("\u200b", 5),
+	} {
+		if got := errs.From(text.Draft(in)); got == nil || got.Code != errs.CodeInvalid || got.Field != "draft" {
+			t.Errorf("Draft(%q): got %v, want it refused", in, got)
+		}
+	}
+	if got := errs.CodeOf(text.Draft(strings.Repeat("x", text.MaxMessageBytes+1))); got != errs.CodeTooLarge {
+		t.Errorf("too long: %q", got)
+	}
+}
+
 // A key is stable: the shown form has the same key.
 func FuzzName(f *testing.F) {
 	for _, s := range []string{"Ann", "Straße", "ﬃ", "İstanbul", "王小明", "ᾳͅ", "\xff"} {

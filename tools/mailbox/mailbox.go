@@ -39,15 +39,19 @@ const (
 type Config struct {
 	SMTPBind string // host:port that accepts mail
 	HTTPBind string // host:port that shows it
+	// Received is called with each mail, from the goroutine of its connection; nil if
+	// nobody wants to know.
+	Received func(Message)
 	Log      *slog.Logger
 }
 
 // Mailbox accepts and shows mail. Its methods may be called from any goroutine.
 type Mailbox struct {
-	log   *slog.Logger
-	store *store
-	smtp  net.Listener
-	http  net.Listener
+	log      *slog.Logger
+	received func(Message)
+	store    *store
+	smtp     net.Listener
+	http     net.Listener
 }
 
 // New opens both listeners, so that the addresses are known before Run.
@@ -65,7 +69,9 @@ func New(config Config) (*Mailbox, error) {
 		_ = smtpListener.Close()
 		return nil, fmt.Errorf("listen for http: %w", err)
 	}
-	return &Mailbox{log: log, store: newStore(keep), smtp: smtpListener, http: httpListener}, nil
+	return &Mailbox{
+		log: log, received: config.Received, store: newStore(keep), smtp: smtpListener, http: httpListener,
+	}, nil
 }
 
 // SMTPAddr is the bound host:port that accepts mail.

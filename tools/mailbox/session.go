@@ -40,5 +40,8 @@ func (s *session) Data(in io.Reader) error {
 		From: s.from, To: s.to, Subject: subject, Text: text, Received: time.Now().UTC(),
 	})
 	s.mailbox.log.Info("mail accepted", "id", m.ID, "from", m.From, "to", m.To, "bytes", len(raw))
+	if s.mailbox.received != nil {
+		s.mailbox.received(m)
+	}
 	return nil
 }

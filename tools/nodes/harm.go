@@ -12,7 +12,7 @@ import (
 
 	"github.com/msrchat/msrchat/tools/internal/fleet"
 	"github.com/msrchat/msrchat/tools/internal/lan"
-	"github.com/msrchat/msrchat/tools/internal/process"
+	"github.com/msrchat/msrchat/tools/process"
 )
 
 // Crash is a power failure: the node sends nothing more, and everything on it

@@ -26,9 +26,9 @@ import (
 	"github.com/msrchat/msrchat/tools/internal/fleet"
 	"github.com/msrchat/msrchat/tools/internal/job"
 	"github.com/msrchat/msrchat/tools/internal/lan"
-	"github.com/msrchat/msrchat/tools/internal/ports"
-	"github.com/msrchat/msrchat/tools/internal/process"
-	"github.com/msrchat/msrchat/tools/internal/state"
+	"github.com/msrchat/msrchat/tools/ports"
+	"github.com/msrchat/msrchat/tools/process"
+	"github.com/msrchat/msrchat/tools/state"
 )
 
 // Control is the node that must survive, Users this machine itself, from which

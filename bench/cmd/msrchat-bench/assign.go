@@ -12,6 +12,7 @@ import (
 
 	"github.com/msrchat/msrchat/shared/database"
 	"github.com/msrchat/msrchat/shared/discovery"
+	"github.com/msrchat/msrchat/shared/discovery/consul"
 	"github.com/msrchat/msrchat/shared/process"
 
 	"github.com/msrchat/msrchat/bench/assign"
@@ -89,20 +90,20 @@ func openReplicas(c *cli.Context) (out []*assign.Replica, err error) {
 	return out, nil
 }
 
-func findStatus(ctx context.Context, consul string) (addresses []string, err error) {
-	client, err := discovery.NewClient(consul)
+func findStatus(ctx context.Context, consulAddr string) (addresses []string, err error) {
+	catalog, err := consul.New(consulAddr)
 	if err != nil {
 		return nil, process.Usage(err)
 	}
-	entries, err := discovery.List(ctx, client, "status")
+	entries, err := discovery.List(ctx, catalog, "status")
 	if err != nil {
-		return nil, fmt.Errorf("find the status servers in Consul at %s (or name them with --status): %w", consul, err)
+		return nil, fmt.Errorf("find the status servers in %v (or name them with --status): %w", catalog, err)
 	}
 	for _, e := range entries {
 		addresses = append(addresses, e.Address)
 	}
 	if len(addresses) == 0 {
-		return nil, fmt.Errorf("no status server passes its checks in Consul at %s", consul)
+		return nil, fmt.Errorf("no status server passes its checks in %v", catalog)
 	}
 	return addresses, nil
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/msrchat/msrchat/shared/certificate"
 	"github.com/msrchat/msrchat/shared/database"
 	"github.com/msrchat/msrchat/shared/process"
 	"github.com/msrchat/msrchat/shared/wire"
@@ -56,6 +57,14 @@ func fleetFlags() []cli.Flag {
 		&cli.StringSliceFlag{
 			Name: "server", Category: fleet,
 			Usage: "go to the chat server at `HOST:PORT` without asking the gate; several in turn",
+		},
+		&cli.StringFlag{
+			Name: "ca-file", EnvVars: []string{"MSRCHAT_CA_FILE"}, Category: fleet,
+			Usage: "trust the authorities in `FILE`, in PEM, where chat servers speak TLS (default: the system's)",
+		},
+		&cli.StringFlag{
+			Name: "tls-server-name", Category: fleet,
+			Usage: "speak TLS with the servers of --server, whose certificates have this `NAME`",
 		},
 		&cli.BoolFlag{
 			Name: "keep", Category: fleet,
@@ -106,7 +115,11 @@ func open(c *cli.Context, settings any, what string) (*bench, error) {
 	if err := b.openDatabase(c.Context); err != nil {
 		return nil, err
 	}
-	b.dialer = dial.New()
+	roots, err := certificate.Roots(c.String("ca-file"))
+	if err != nil {
+		return nil, process.Usage(err)
+	}
+	b.dialer = dial.New(roots)
 	return b, nil
 }
 
@@ -115,7 +128,7 @@ func (b *bench) configure() (err error) {
 		return err
 	}
 	if servers := b.cli.StringSlice("server"); len(servers) > 0 {
-		b.choose, err = place.Direct(servers)
+		b.choose, err = place.Direct(servers, b.cli.String("tls-server-name"))
 	} else {
 		b.choose, err = place.Gate(b.cli.String("gate"))
 	}

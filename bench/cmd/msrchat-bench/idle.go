@@ -35,6 +35,7 @@ func idleCommand() *cli.Command {
 			},
 			&cli.DurationFlag{Name: "duration", Value: 30 * time.Second, Usage: "hold them for this `DURATION`"},
 			&cli.BoolFlag{Name: "floor", Usage: "measure the relay too"},
+			conversationsFlag(),
 		}, outputFlags()...), fleetFlags()...),
 		Action: runIdle,
 	}
@@ -84,10 +85,27 @@ func runIdle(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := b.befriend(u); err != nil {
+		return err
+	}
 	if err := measureIdle(c.Context, b, s, report.System, u.Connect, set); err != nil {
 		return err
 	}
 	return b.print()
+}
+
+func conversationsFlag() cli.Flag {
+	return &cli.IntFlag{Name: "conversations", Usage: "give each client this even `NUMBER` of conversations"}
+}
+
+// befriend gives the users conversations, if there are to be any.
+func (b *bench) befriend(u *users.Users) error {
+	n := b.cli.Int("conversations")
+	if n == 0 {
+		return nil
+	}
+	b.show.line("opening %d conversations", n*u.Len()/2)
+	return u.Befriend(b.cli.Context, b.db, n)
 }
 
 func idleFloor(ctx context.Context, b *bench, s crowdSettings) error {

@@ -45,7 +45,7 @@ func app() *cli.App {
 			"Exit codes: 0 measured; 1 failed, or a message was lost, doubled or out of order;\n" +
 			"2 wrong usage; 130 interrupted, with a report of what was measured until then.",
 		Commands: []*cli.Command{
-			loadCommand(), idleCommand(), stormCommand(), assignCommand(), cleanCommand(), floorCommand(),
+			loadCommand(), idleCommand(), stormCommand(), floodCommand(), assignCommand(), cleanCommand(), floorCommand(),
 		},
 		Action: func(c *cli.Context) error {
 			return cli.ShowAppHelp(c)

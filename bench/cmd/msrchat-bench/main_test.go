@@ -35,7 +35,7 @@ func TestAFloorRunsInAProcessThatIsMeasuredAndLeavesNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dialer := dial.New()
+	dialer := dial.New(nil)
 	defer dialer.Keeper.Close()
 	var set proc.Set
 	set.Add(proc.Process{Name: groupFloor, PID: child.PID})

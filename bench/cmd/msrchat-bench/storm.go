@@ -38,6 +38,7 @@ func stormCommand() *cli.Command {
 				Name: "timeout", Value: 2 * time.Minute,
 				Usage: "wait at most this `DURATION` for the death, and for the return",
 			},
+			conversationsFlag(),
 		}, outputFlags()...), fleetFlags()...),
 		Action: runStorm,
 	}
@@ -64,6 +65,9 @@ func runStorm(c *cli.Context) error {
 		return err
 	}
 	defer b.remove(u)
+	if err := b.befriend(u); err != nil {
+		return err
+	}
 	set, err := b.findServers(c.Context, u)
 	if err != nil {
 		return err

@@ -13,7 +13,9 @@ import (
 	"github.com/msrchat/msrchat/chat"
 	"github.com/msrchat/msrchat/shared/admin"
 	"github.com/msrchat/msrchat/shared/cache"
+	"github.com/msrchat/msrchat/shared/certificate"
 	"github.com/msrchat/msrchat/shared/database"
+	"github.com/msrchat/msrchat/shared/discovery/consul"
 	"github.com/msrchat/msrchat/shared/process"
 )
 
@@ -78,7 +80,15 @@ func flags() []cli.Flag {
 			},
 			&cli.StringFlag{
 				Name: "tls-server-name", EnvVars: process.Env("tls-server-name"),
-				Usage: "`NAME` that clients verify, if a proxy in front speaks TLS",
+				Usage: "`NAME` that clients verify; without a certificate here, a proxy in front speaks TLS",
+			},
+			&cli.StringFlag{
+				Name: "tls-cert", EnvVars: process.Env("tls-cert"),
+				Usage: "`FILE` with the certificate for clients and its chain, in PEM; read anew when it is replaced",
+			},
+			&cli.StringFlag{
+				Name: "tls-key", EnvVars: process.Env("tls-key"),
+				Usage: "`FILE` with the certificate's private key, in PEM",
 			},
 		},
 		database.Flags(),
@@ -91,7 +101,10 @@ func config(c *cli.Context) (cfg chat.Config, err error) {
 	cfg = chat.Defaults()
 	p := process.FromCLI(c)
 	cfg.Instance, cfg.Release, cfg.Zone = p.Instance, p.Release, p.Zone
-	cfg.ConsulAddr, cfg.Register = p.ConsulAddr, p.Register
+	cfg.Register = p.Register
+	if cfg.Catalog, err = consul.New(p.ConsulAddr); err != nil {
+		return cfg, err
+	}
 	for name, into := range map[string]*chat.Listener{
 		"client": &cfg.Client, "relay": &cfg.Relay, "health": &cfg.Health, "http": &cfg.HTTP,
 	} {
@@ -100,6 +113,7 @@ func config(c *cli.Context) (cfg chat.Config, err error) {
 	cfg.Capacity, cfg.Heartbeat = c.Int("capacity"), c.Duration("heartbeat")
 	cfg.Drain, cfg.DrainRate = c.Duration("drain"), c.Int("drain-rate")
 	cfg.TLSServerName, cfg.Profile = c.String("tls-server-name"), c.Bool("profile")
+	cfg.Certificate = certificate.Files{Cert: c.String("tls-cert"), Key: c.String("tls-key")}
 	if cfg.Database, err = database.FromCLI(c); err != nil {
 		return cfg, err
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -33,7 +34,7 @@ func parsed(t *testing.T, args ...string) chat.Config {
 // both.
 func TestFlagsDefaultToTheDefaults(t *testing.T) {
 	got := parsed(t)
-	ignored := cmpopts.IgnoreFields(chat.Config{}, "Instance", "Release", "ConsulAddr", "Hooks")
+	ignored := cmpopts.IgnoreFields(chat.Config{}, "Instance", "Release", "Catalog", "Hooks")
 	if diff := cmp.Diff(chat.Defaults(), got, ignored); diff != "" {
 		t.Errorf("config (-defaults +flags):\n%s", diff)
 	}
@@ -56,7 +57,7 @@ func TestFlagsAndEnvironment(t *testing.T) {
 	}
 	want := chat.Defaults()
 	want.Instance, want.Release, want.Zone = "alloc-7", "r7", "east"
-	want.ConsulAddr, want.Register = "127.0.0.1:8500", true
+	want.Register = true
 	want.Client.Bind, want.Relay.Advertise = "127.0.0.1:1", "a:2"
 	want.Health.Bind, want.HTTP.Bind = "127.0.0.1:3", "127.0.0.1:4"
 	want.Capacity, want.Heartbeat = 100, 5*time.Second
@@ -65,8 +66,11 @@ func TestFlagsAndEnvironment(t *testing.T) {
 	want.Database.Password = "m"
 	got := parsed(t, "--zone", "east", "--consul-addr", "127.0.0.1:8500", "--register", "--health-bind", "127.0.0.1:3",
 		"--http-bind", "127.0.0.1:4", "--capacity", "100", "--heartbeat", "5s", "--drain", "1m", "--profile")
-	if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(chat.Config{}, "Hooks")); diff != "" {
+	if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(chat.Config{}, "Catalog", "Hooks")); diff != "" {
 		t.Errorf("config (-want +got):\n%s", diff)
+	}
+	if where := fmt.Sprint(got.Catalog); where != "Consul at 127.0.0.1:8500" {
+		t.Errorf("catalog %q", where)
 	}
 }
 

@@ -3,8 +3,9 @@
 //
 // A connection has one goroutine that reads and handles requests one after the
 // other, and at most one that writes. Nothing else touches the socket. An idle
-// connection holds no buffers: the reader borrows one when a frame begins to
-// arrive, and the writer exists only while it has something to write.
+// connection holds no buffers: the reader borrows one when something has arrived, and
+// the writer exists only while it has something to write. TLS, where it is on, is
+// between the two and the socket (seal.go).
 package conn
 
 import (
@@ -35,9 +36,10 @@ const lingerAfterGoodbye = 2 * time.Second
 type Conn struct {
 	id      uint64
 	server  *Server
-	nc      net.Conn
+	nc      net.Conn // TCP
 	session session.Session
 	since   int64 // when it was accepted, Unix nanoseconds
+	in      socket
 	out     writeQueue
 	// unacknowledged counts sends that wait for their answer.
 	unacknowledged atomic.Int32
@@ -60,12 +62,13 @@ func (c *Conn) Session() uint64 { return c.session.ID }
 func (c *Conn) Push(frames []byte) {
 	if !c.out.push(frames) {
 		c.server.metrics.slow.Inc()
-		c.Bye(&chatv1.Goodbye{
-			Code:      chatv1.GoodbyeCode_GOODBYE_CODE_SLOW,
-			Text:      "the client reads too slowly",
-			Reconnect: true,
-		})
+		c.Bye(slow("the client reads too slowly"))
 	}
+}
+
+// slow ends a connection that holds too much memory.
+func slow(text string) *chatv1.Goodbye {
+	return &chatv1.Goodbye{Code: chatv1.GoodbyeCode_GOODBYE_CODE_SLOW, Text: text, Reconnect: true}
 }
 
 // Bye ends the connection after a last frame.
@@ -140,6 +143,7 @@ func (c *Conn) read(ctx context.Context, waited time.Duration) {
 			return
 		}
 	}
+	c.in.ended()
 	c.ended(err)
 	c.server.forget(c)
 }
@@ -152,26 +156,29 @@ var errQuiet = fmt.Errorf("quiet: %w", os.ErrDeadlineExceeded)
 
 // next waits for a frame to begin and handles it.
 func (c *Conn) next(ctx context.Context, silence time.Duration) error {
-	header, err := c.begin(silence)
-	if err != nil {
+	if err := c.setDeadline(silence); err != nil {
 		return err
 	}
-	return c.burst(ctx, header)
+	buf, err := c.in.arrived()
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return errQuiet
+	case err != nil:
+		return err
+	}
+	return c.burst(ctx, buf)
 }
 
-// burst reads a frame and what has arrived behind it into a borrowed buffer, and
-// handles it. After its Goodbye a connection is not served any more.
+// burst handles the frames that have arrived in a borrowed buffer, and reads on until
+// it ends with a whole one. After its Goodbye a connection is not served any more.
 //
 //go:noinline // an idle connection waits in next, whose stack need not hold this
-func (c *Conn) burst(ctx context.Context, header [frame.HeaderLen]byte) (err error) {
-	buf := buffers.Get().(*[]byte)
+func (c *Conn) burst(ctx context.Context, buf *[]byte) (err error) {
 	defer release(buf)
-	if cap(*buf) < burstSize {
-		*buf = make([]byte, 0, burstSize)
-	}
-	r := deadlineReader{conn: c}
-	*buf, err = frame.Burst(&r, MaxFrame, append(*buf, header[:]...), func(body []byte) error {
-		r.frameEnded = true
+	rest := restReader{conn: c}
+	defer rest.ended()
+	*buf, err = frame.Burst(&rest, MaxFrame, *buf, func(body []byte) error {
+		rest.late = false
 		f := &chatv1.ClientFrame{}
 		if err := proto.Unmarshal(body, f); err != nil {
 			return protocolError{errUndecodable}
@@ -187,43 +194,37 @@ func (c *Conn) burst(ctx context.Context, header [frame.HeaderLen]byte) (err err
 	return err
 }
 
-// burstSize is how much is read at a time: some dozen short messages.
-const burstSize = 4 << 10
-
-// deadlineReader reads frames and gives each of them two heartbeats.
-type deadlineReader struct {
-	conn       *Conn
-	frameEnded bool // the next frame's deadline is to be set
+// restReader reads the rest of a frame, which has two heartbeats to arrive. What is held
+// meanwhile counts in the budget.
+type restReader struct {
+	conn    *Conn
+	late    bool // the deadline of this frame is set
+	counted bool
 }
 
-func (r *deadlineReader) Read(b []byte) (int, error) {
-	if r.frameEnded {
-		r.frameEnded = false
+// partialFrame is about what is held of a frame that is not complete.
+const partialFrame = MaxFrame + readSize
+
+func (r *restReader) Read(b []byte) (int, error) {
+	if !r.counted {
+		if !r.conn.in.take(partialFrame) {
+			return 0, errNoRoom
+		}
+		r.counted = true
+	}
+	if !r.late {
+		r.late = true
 		if err := r.conn.setDeadline(2 * r.conn.server.opts.Heartbeat); err != nil {
 			return 0, err
 		}
 	}
-	return r.conn.nc.Read(b)
+	return r.conn.in.Read(b)
 }
 
-// begin waits for a header. From its first byte on the frame has two heartbeats.
-func (c *Conn) begin(silence time.Duration) (header [frame.HeaderLen]byte, err error) {
-	if err := c.setDeadline(silence); err != nil {
-		return header, err
+func (r *restReader) ended() {
+	if r.counted {
+		r.conn.in.give(partialFrame)
 	}
-	n, err := io.ReadFull(c.nc, header[:])
-	late := errors.Is(err, os.ErrDeadlineExceeded)
-	switch {
-	case late && n == 0:
-		return header, errQuiet
-	case err != nil && !late:
-		return header, err
-	}
-	if err := c.setDeadline(2 * c.server.opts.Heartbeat); err != nil {
-		return header, err
-	}
-	_, err = io.ReadFull(c.nc, header[n:]) // as a rule nothing is left to read
-	return header, err
 }
 
 // setDeadline gives the client some time to send something.
@@ -239,23 +240,6 @@ func (c *Conn) setDeadline(silence time.Duration) error {
 
 var errUndecodable = errors.New("the frame cannot be decoded")
 
-// body reads and decodes the rest of a frame.
-func (c *Conn) body(header [frame.HeaderLen]byte, f *chatv1.ClientFrame) error {
-	n, err := frame.Length(header, MaxFrame)
-	if err != nil {
-		return protocolError{err}
-	}
-	buf := buffers.Get().(*[]byte)
-	defer release(buf)
-	if *buf, err = frame.ReadBody(c.nc, n, *buf); err != nil {
-		return err
-	}
-	if err := proto.Unmarshal(*buf, f); err != nil {
-		return protocolError{errUndecodable}
-	}
-	return nil
-}
-
 // protocolError is a client's violation of the protocol. It ends the connection
 // with a Goodbye that says so.
 type protocolError struct{ error }
@@ -267,6 +251,8 @@ func (c *Conn) ended(err error) {
 	switch {
 	case errors.As(err, &violation):
 		c.Bye(&chatv1.Goodbye{Code: chatv1.GoodbyeCode_GOODBYE_CODE_PROTOCOL, Text: violation.Error()})
+	case errors.Is(err, errNoRoom):
+		c.Bye(slow(err.Error()))
 	case errors.Is(err, errEnded):
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		ended := c.bye(&chatv1.Goodbye{

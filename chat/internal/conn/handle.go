@@ -10,13 +10,14 @@ import (
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
 	"github.com/msrchat/msrchat/shared/errs"
 	"github.com/msrchat/msrchat/shared/frame"
+	"github.com/msrchat/msrchat/shared/retry"
 )
 
 // handler serves one kind of request.
 type handler struct {
 	// waits: it may wait for the database, at most requestTimeout. Meanwhile the
-	// client gets Pongs.
-	waits bool
+	// client gets Pongs. page: its answer may be long; see Conn.wait.
+	waits, page bool
 	// serve answers the request, now or later, or returns why it is refused.
 	serve func(c *Conn, ctx context.Context, f *chatv1.ClientFrame) error
 }
@@ -27,10 +28,10 @@ var handlers = map[protoreflect.FieldNumber]handler{
 	3: {serve: (*Conn).ping},
 	4: {serve: (*Conn).send},
 	5: {waits: true, serve: (*Conn).openDirect},
-	6: {waits: true, serve: (*Conn).history},
-	7: {waits: true, serve: (*Conn).listConversations},
+	6: {waits: true, page: true, serve: (*Conn).history},
+	7: {waits: true, page: true, serve: (*Conn).listConversations},
 	8: {waits: true, serve: (*Conn).setOwnState},
-	9: {waits: true, serve: (*Conn).readOwnStates},
+	9: {waits: true, page: true, serve: (*Conn).readOwnStates},
 }
 
 // requests is the oneof of ClientFrame.
@@ -66,7 +67,7 @@ func (c *Conn) handle(ctx context.Context, f *chatv1.ClientFrame) error {
 	case !ok:
 		err = errUnknownRequest
 	case h.waits:
-		err = c.wait(ctx, func(ctx context.Context) error { return h.serve(c, ctx, f) })
+		err = c.wait(ctx, h.page, func(ctx context.Context) error { return h.serve(c, ctx, f) })
 	default:
 		err = h.serve(c, ctx, f)
 	}
@@ -85,14 +86,64 @@ func pong() *chatv1.ServerFrame {
 	return &chatv1.ServerFrame{Body: &chatv1.ServerFrame_Pong{Pong: &chatv1.Pong{}}}
 }
 
-// wait runs fn, which may wait for the database, for at most requestTimeout and
-// sends Pongs meanwhile.
-func (c *Conn) wait(ctx context.Context, fn func(context.Context) error) error {
+// waitMemory is about what a request holds while it waits: stacks and timers.
+const waitMemory = 16 << 10
+
+var (
+	errHoldsTooMuch = errs.New(errs.CodeExhausted,
+		"your connections wait for too many answers, or do not read those they got").Retry(time.Second)
+	errTooManyWait = errs.New(errs.CodeExhausted, "too many requests wait for the database").Retry(time.Second)
+)
+
+// wait runs fn, which may wait for the database, when it is this user's turn, for at
+// most requestTimeout, and sends Pongs meanwhile. Of all who wait those go first who had
+// the fewest turns lately. A page also waits until the client has read those before, and
+// is refused to a user who read too many.
+func (c *Conn) wait(ctx context.Context, page bool, fn func(context.Context) error) error {
+	turns := c.server.requests
+	if page {
+		turns = c.server.pages
+		if err := c.mayRead(ctx); err != nil {
+			return c.slowDown(ctx, err)
+		}
+	}
+	if !c.in.take(waitMemory) {
+		return c.slowDown(ctx, errHoldsTooMuch)
+	}
+	defer c.in.give(waitMemory)
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	every := min(keepAliveInterval, c.server.opts.Heartbeat/2)
 	defer time.AfterFunc(every, func() { c.keepAlive(ctx, every) }).Stop()
+	turn, err := turns.Enter(ctx, c.session.UserID)
+	if err != nil {
+		return errTooManyWait
+	}
+	defer turn.End(false)
 	return fn(ctx)
+}
+
+// mayRead waits until the client has read its other pages, and says whether it may have
+// one more. A client that never reads ends by the write queue's limit.
+func (c *Conn) mayRead(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	if err := c.out.waitRead(ctx); err != nil || !c.out.share.Room(maxPageBytes) {
+		return errHoldsTooMuch
+	}
+	if wait := c.server.read.Take(c.session.UserID, 1); wait > 0 {
+		return errs.New(errs.CodeRateLimited, "you read too much at once; wait a moment").Retry(wait)
+	}
+	return nil
+}
+
+// slowDownTime is how long nothing is read from a connection after such a refusal. A
+// client that does not wait as it was told costs little then.
+const slowDownTime = 250 * time.Millisecond
+
+func (c *Conn) slowDown(ctx context.Context, err error) error {
+	retry.Sleep(ctx, slowDownTime)
+	return err
 }
 
 // keepAlive sends Pongs until ctx ends. The client's pings wait behind a request

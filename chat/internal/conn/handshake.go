@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"time"
 
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
@@ -15,17 +15,19 @@ import (
 	"github.com/msrchat/msrchat/shared/session"
 	"github.com/msrchat/msrchat/shared/text"
 
+	"github.com/msrchat/msrchat/chat/internal/budget"
 	"github.com/msrchat/msrchat/chat/internal/encode"
 )
 
 // handshake expects Hello and answers it.
 func (s *Server) handshake(nc net.Conn) {
 	c := &Conn{id: s.lastID.Add(1), server: s, nc: nc, since: time.Now().UnixNano()}
-	c.out.nc, c.out.raw, c.out.done, c.out.shared = nc, rawConn(nc), c.flushed, &s.queues
+	c.in.open(nc)
+	c.out.nc, c.out.raw, c.out.done, c.out.shared = nc, c.in.raw, c.flushed, &s.queues
 	if tcp, ok := nc.(interface{ SetWriteBuffer(bytes int) error }); ok {
 		_ = tcp.SetWriteBuffer(kernelBuffer) // fails on a closed socket
 	}
-	request, hello, err := c.hello()
+	request, hello, err := c.hello(s.ctx)
 	s.helloEnded(nc)
 	if err == nil {
 		err = s.admit(s.ctx, c, request, hello)
@@ -94,16 +96,17 @@ type goodbye struct{ *chatv1.Goodbye }
 func (g goodbye) Error() string { return fmt.Sprintf("%s: %s", g.GetCode(), g.GetText()) }
 
 // hello reads the first frame and returns its request id and Hello.
-func (c *Conn) hello() (request uint64, _ *chatv1.Hello, err error) {
+func (c *Conn) hello(ctx context.Context) (request uint64, _ *chatv1.Hello, err error) {
 	if err := c.nc.SetReadDeadline(time.Now().Add(helloTimeout)); err != nil {
 		return 0, nil, err
 	}
-	var f chatv1.ClientFrame
-	var header [frame.HeaderLen]byte
-	if _, err := io.ReadFull(c.nc, header[:]); err != nil {
-		return 0, nil, err
+	if conf := c.server.opts.TLS; conf != nil {
+		if err := c.in.handshake(ctx, &c.out, conf); err != nil {
+			return 0, nil, fmt.Errorf("%w: %w", errHandshake, err)
+		}
 	}
-	if err := c.body(header, &f); err != nil {
+	var f chatv1.ClientFrame
+	if err := c.firstFrame(&f); err != nil {
 		return 0, nil, err
 	}
 	hello := f.GetHello()
@@ -118,6 +121,30 @@ func (c *Conn) hello() (request uint64, _ *chatv1.Hello, err error) {
 		}}
 	}
 	return f.GetRequestId(), hello, nil
+}
+
+// maxHello is how long the first frame may be: a token, an assignment, and a program's
+// name. Whoever sends it is not known yet.
+const maxHello = 4 << 10
+
+// errHandshake: TLS was not agreed on, so nothing more can be said.
+var errHandshake = errors.New("TLS handshake")
+
+// firstFrame reads a frame and nothing behind it.
+func (c *Conn) firstFrame(f *chatv1.ClientFrame) error {
+	buf := buffers.Get().(*[]byte)
+	defer release(buf)
+	read, err := frame.Read(&c.in, maxHello, *buf, f)
+	if read != nil {
+		*buf = read
+	}
+	switch {
+	case errors.Is(err, frame.ErrTooLarge), errors.Is(err, frame.ErrEmpty):
+		return protocolError{err}
+	case errors.Is(err, frame.ErrUndecodable):
+		return protocolError{errUndecodable}
+	}
+	return err
 }
 
 // admit checks who the user is and admits the connection. It writes the route
@@ -145,6 +172,7 @@ func (s *Server) admit(ctx context.Context, c *Conn, request uint64, hello *chat
 		s.admitted.Add(-1)
 		return full()
 	}
+	c.join(s.budget)
 	c.answer(request, s.welcome(c.session))
 	s.opts.Hub.Add(c.session.UserID, c)
 	if g := s.opts.Refuse(); g != nil { // a drain that began meanwhile did not see this connection
@@ -160,6 +188,23 @@ func (s *Server) admit(ctx context.Context, c *Conn, request uint64, hello *chat
 	}
 	c.Push(encode.HeadsFrames(heads...))
 	return nil
+}
+
+// join gives an admitted connection its share of the memory, leave ends it.
+func (c *Conn) join(b *budget.Budget) {
+	share := b.Join(c.session.UserID, c.network())
+	c.in.admitted(share)
+	c.out.share = share // nothing was queued yet
+}
+
+func (c *Conn) leave(b *budget.Budget) { b.Leave(c.session.UserID, c.network()) }
+
+// network is the client's address, the zero one where there is none.
+func (c *Conn) network() netip.Addr {
+	if tcp, ok := c.nc.RemoteAddr().(*net.TCPAddr); ok {
+		return tcp.AddrPort().Addr()
+	}
+	return netip.Addr{}
 }
 
 // welcome is the answer to the Hello of a user who is admitted.

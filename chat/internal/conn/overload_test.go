@@ -98,10 +98,10 @@ func TestAClientThatNeverReadsIsDropped(t *testing.T) {
 // client that reads is served.
 func TestWhatWaitsForAllSlowReadersIsBounded(t *testing.T) {
 	t.Parallel()
-	const most, slow = 1 << 20, 50
+	const most, slow = 4 << 20, 50 // all of one network
 	reg := prometheus.NewRegistry()
 	w := newWorld(t, func(_ *world, o *conn.Options) {
-		o.MaxQueued, o.Registerer = most, reg
+		o.Memory, o.Registerer = most, reg
 	})
 	var users []uint64
 	var silent []*client
@@ -111,9 +111,9 @@ func TestWhatWaitsForAllSlowReadersIsBounded(t *testing.T) {
 	}
 	good := w.login(t, 1)
 	event := encode.EventFrame(&chatv1.Event{ConversationId: 1, Body: bytes.Repeat([]byte("x"), 16<<10)})
-	for range 20 { // 16 MB, of which 1 MB and the soft limit of each may wait
+	for range 20 { // 16 MB, of which 4 MB may wait
 		w.hub.Deliver(users, 0, event)
-		if n := value(t, reg, "msrchat_chat_queued_bytes", ""); n > most+16<<10 {
+		if n := value(t, reg, "msrchat_chat_held_bytes", ""); n > most+16<<10 {
 			t.Fatalf("%v bytes wait, the bound is %d", n, most)
 		}
 		w.hub.Deliver([]uint64{1}, 0, event)
@@ -129,7 +129,7 @@ func TestWhatWaitsForAllSlowReadersIsBounded(t *testing.T) {
 	}
 	testenv.Until(t, "the slow ones have ended", func() bool { return w.hub.Len() == 1 })
 	testenv.Until(t, "no bytes of theirs are counted", func() bool {
-		return value(t, reg, "msrchat_chat_queued_bytes", "") == 0
+		return value(t, reg, "msrchat_chat_held_bytes", "") == 0
 	})
 	good.pong()
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
 	"github.com/msrchat/msrchat/shared/errs"
 
@@ -26,14 +28,29 @@ func (c *Conn) listConversations(ctx context.Context, f *chatv1.ClientFrame) err
 	if err != nil {
 		return err
 	}
-	c.answer(f.GetRequestId(), &chatv1.ServerFrame{Body: &chatv1.ServerFrame_ConversationList{
+	c.page(f.GetRequestId(), &chatv1.ServerFrame{Body: &chatv1.ServerFrame_ConversationList{
 		ConversationList: &chatv1.ConversationList{Conversations: page, More: more},
 	}})
 	return nil
 }
 
-// maxPageBytes keeps a page of long messages well below the outgoing queue.
-const maxPageBytes = 256 << 10
+const (
+	// maxPageBytes keeps a page of long messages well below the outgoing queue.
+	maxPageBytes = 256 << 10
+	// pagesAtOnce are made at a time: they take the processor as much as the database, and
+	// messages go first.
+	pagesAtOnce = 4
+	// maxPages is what a user may read at once, some hundred thousand short messages, and
+	// pageBytesPerSecond in the long run.
+	maxPages           = 16 << 20
+	pageBytesPerSecond = 1 << 20
+)
+
+// page queues a long answer, which counts against what the user may read.
+func (c *Conn) page(request uint64, f *chatv1.ServerFrame) {
+	c.server.read.Add(c.session.UserID, -proto.Size(f)>>10)
+	c.answer(request, f)
+}
 
 func (c *Conn) history(ctx context.Context, f *chatv1.ClientFrame) error {
 	h := f.GetHistory()
@@ -63,7 +80,7 @@ func (c *Conn) history(ctx context.Context, f *chatv1.ClientFrame) error {
 		page.Events = append(page.Events, encode.Event(&events[i]))
 		page.Head = max(page.Head, events[i].Seq)
 	}
-	c.answer(f.GetRequestId(), &chatv1.ServerFrame{Body: &chatv1.ServerFrame_HistoryPage{HistoryPage: page}})
+	c.page(f.GetRequestId(), &chatv1.ServerFrame{Body: &chatv1.ServerFrame_HistoryPage{HistoryPage: page}})
 	return nil
 }
 
@@ -92,7 +109,7 @@ func (c *Conn) readOwnStates(ctx context.Context, f *chatv1.ClientFrame) error {
 	if err != nil {
 		return err
 	}
-	c.answer(f.GetRequestId(), &chatv1.ServerFrame{Body: &chatv1.ServerFrame_OwnStates{
+	c.page(f.GetRequestId(), &chatv1.ServerFrame{Body: &chatv1.ServerFrame_OwnStates{
 		OwnStates: &chatv1.OwnStates{States: states},
 	}})
 	return nil

@@ -48,7 +48,7 @@ func (c *Conn) send(ctx context.Context, f *chatv1.ClientFrame) error {
 
 func (c *Conn) enqueue(ctx context.Context, request uint64, e msglog.Event) error {
 	if !c.server.opts.Directory.Knows(e.Conversation, e.Sender) {
-		err := c.wait(ctx, func(ctx context.Context) error {
+		err := c.wait(ctx, false, func(ctx context.Context) error {
 			return c.server.opts.Directory.Check(ctx, e.Conversation, e.Sender)
 		})
 		if err != nil {

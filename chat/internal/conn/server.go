@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"container/list"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -16,9 +17,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
+	"github.com/msrchat/msrchat/shared/database"
+	"github.com/msrchat/msrchat/shared/fair"
 	"github.com/msrchat/msrchat/shared/session"
 	"github.com/msrchat/msrchat/shared/text"
 
+	"github.com/msrchat/msrchat/chat/internal/allowance"
+	"github.com/msrchat/msrchat/chat/internal/budget"
 	"github.com/msrchat/msrchat/chat/internal/hub"
 	"github.com/msrchat/msrchat/chat/internal/msglog"
 )
@@ -58,6 +63,9 @@ const (
 // DefaultHandshaking is how many connections that have not been admitted there is
 // room for beside the capacity.
 const DefaultHandshaking = 2048
+
+// DefaultMemory is enough for some hundred slow readers.
+const DefaultMemory = 64 << 20
 
 // Sessions checks tokens.
 type Sessions interface {
@@ -105,10 +113,16 @@ type Options struct {
 	// admitted yet; when that many are, a new connection evicts the one that has been
 	// silent longest. 0 means DefaultHandshaking.
 	Capacity, Handshaking int
-	// WriteTimeout is how long a client may take to read a chunk, MaxQueued how many
-	// bytes may wait for all slow readers; 0 means the defaults.
+	// WriteTimeout is how long a client may take to read a chunk; 0 means the default.
 	WriteTimeout time.Duration
-	MaxQueued    int64
+	// Memory is how many bytes connections may hold together, of what waits for slow
+	// readers, of unfinished frames, and for requests that wait; 0 means DefaultMemory.
+	Memory int64
+	// Requests is how many requests that need the database are worked on at once; 0 means
+	// the size of its pool.
+	Requests int
+	// TLS is what clients are served with; nil: plain TCP.
+	TLS *tls.Config
 
 	Epoch     func() uint64
 	Sessions  Sessions
@@ -149,6 +163,10 @@ type Server struct {
 	cancel context.CancelFunc
 
 	queues queueGroup // see writequeue.go
+	budget *budget.Budget
+	// requests are the turns at the database, and pages those of long answers, by user.
+	requests, pages *fair.Queue[uint64]
+	read            *allowance.Allowance // of pages, in KiB
 
 	mu sync.Mutex // owns the fields below
 	// handshaking connections are not admitted yet, or were rejected and have not
@@ -177,13 +195,16 @@ func NewServer(l net.Listener, opts Options) *Server {
 	// a random number.
 	s.lastID.Store(rand.Uint64())
 	s.queues.timeout = cmp.Or(opts.WriteTimeout, writeTimeout)
-	s.queues.most = cmp.Or(opts.MaxQueued, maxQueuedTogether)
+	s.budget = budget.New(cmp.Or(opts.Memory, DefaultMemory))
+	s.requests = fair.New[uint64](cmp.Or(opts.Requests, database.DefaultMaxOpen), opts.Capacity, maxPerUser, nil)
+	s.pages = fair.New[uint64](pagesAtOnce, opts.Capacity, maxPerUser, nil)
+	s.read = allowance.New(maxPages>>10, time.Second/(pageBytesPerSecond>>10))
 	s.queues.flusher = newFlusher(ctx)
 	if opts.Registerer != nil {
 		opts.Registerer.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "msrchat_chat_queued_bytes",
-			Help: "Bytes that wait for slow readers, above 64 KiB each.",
-		}, func() float64 { return float64(s.queues.waiting.Load()) }))
+			Name: "msrchat_chat_held_bytes",
+			Help: "Bytes that wait for slow readers, of unfinished frames, and for requests that wait.",
+		}, func() float64 { return float64(s.budget.Used()) }))
 	}
 	return s
 }
@@ -240,6 +261,7 @@ func (s *Server) forget(c *Conn) {
 	s.opts.Routes.Remove(c.session.UserID, c.id)
 	c.out.fail()
 	_ = c.nc.Close()
+	c.leave(s.budget)
 	s.admitted.Add(-1)
 	s.present.Add(-1)
 	s.conns.Done()

@@ -53,6 +53,8 @@ type world struct {
 	*conn.Server
 	pipes *pipes
 	hub   *hub.Hub
+	// connect makes the two ends of a connection; nil: a pipe.
+	connect func(t testing.TB) (ours, theirs net.Conn)
 
 	verify func(ctx context.Context) error
 	member func(conversation uint64) error
@@ -189,6 +191,9 @@ type client struct {
 func (w *world) dial(t testing.TB) *client {
 	t.Helper()
 	ours, theirs := net.Pipe()
+	if w.connect != nil {
+		ours, theirs = w.connect(t)
+	}
 	w.pipes.conns <- theirs
 	t.Cleanup(func() { _ = ours.Close() })
 	return &client{t, ours}

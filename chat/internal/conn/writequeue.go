@@ -1,11 +1,13 @@
 package conn
 
 import (
+	"context"
 	"net"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/msrchat/msrchat/chat/internal/budget"
 )
 
 // Bounds of what waits for slow readers.
@@ -14,11 +16,12 @@ const (
 	// messages, or a page of the longest ones. Beyond it the connection is dropped;
 	// its client comes back and pulls what it missed.
 	maxQueued = 1 << 20
-	// maxQueuedTogether is how many bytes may wait for all connections, not counting
-	// the first softLimit bytes of each. Beyond it a connection that needs more than
-	// softLimit is dropped.
-	maxQueuedTogether = 256 << 20
-	softLimit         = 64 << 10
+	// freeQueued bytes of a queue do not count in the budget of all connections, and of
+	// what is being written as many: most queues are never longer.
+	freeQueued = 2 << 10
+	// maxUnread is how much may wait for a client until its next page is read for it: a
+	// client that reads none of its pages gets no more of them.
+	maxUnread = 64 << 10
 )
 
 const (
@@ -30,11 +33,8 @@ const (
 	kernelBuffer = 64 << 10
 )
 
-// queueGroup is what the write queues of a server share.
+// queueGroup is what the write queues of a server share. It does not change.
 type queueGroup struct {
-	// most bounds waiting, the bytes that wait above the soft limits.
-	most    int64
-	waiting atomic.Int64
 	timeout time.Duration
 	flusher *flusher
 }
@@ -54,20 +54,26 @@ func release(b *[]byte) {
 
 // writeQueue is the outgoing side of a connection: a bounded queue of bytes and at
 // most one goroutine that writes them. That is a flusher's, or one of its own while
-// the client reads slowly. The mutex owns all fields but the first three, which do
-// not change.
+// the client reads slowly. The mutex owns the fields below it; those above do not
+// change once frames are queued.
 type writeQueue struct {
 	nc     net.Conn
 	raw    syscall.RawConn // nil where every write may block
 	shared *queueGroup
+	seal   *seal         // nil without TLS
+	share  *budget.Share // nil until the client is admitted
+	// done is called once, after the last byte was written or lost.
+	done func()
 
 	mu      sync.Mutex
 	queued  *[]byte // borrowed; nil while empty
-	above   int     // how much of queued is above the soft limit, counted in shared
+	records *[]byte // what tls.Conn made of it, not yet written; borrowed, nil while empty
+	counted int     // how much of queued is taken from the budget
+	unread  int     // bytes that are queued or being written
+	read    chan struct{}
 	writing bool
+	slow    bool // the writer has a goroutine of its own
 	state   state
-	// done is called once, after the last byte was written or lost.
-	done func()
 }
 
 type state uint8
@@ -121,9 +127,12 @@ func (q *writeQueue) last(frames []byte) bool {
 		return false
 	}
 	if !q.add(frames) {
-		*q.queued = (*q.queued)[:0]
-		q.count(0)
-		q.add(frames)
+		if q.queued != nil {
+			q.unread -= len(*q.queued)
+			*q.queued = (*q.queued)[:0]
+			q.count(0)
+		}
+		q.add(frames) // a Goodbye is shorter than what does not count
 	}
 	q.state = closing
 	return true
@@ -131,39 +140,85 @@ func (q *writeQueue) last(frames []byte) bool {
 
 // add needs the lock.
 func (q *writeQueue) add(frames []byte) bool {
-	if q.queued == nil {
-		q.queued = buffers.Get().(*[]byte)
+	have := 0
+	if q.queued != nil {
+		have = len(*q.queued)
 	}
-	limit := maxQueued
-	if len(*q.queued) > 0 && q.shared.waiting.Load() > q.shared.most {
-		limit = softLimit
-	}
-	if len(*q.queued)+len(frames) > limit {
+	if have+len(frames) > maxQueued || !q.count(have+len(frames)) {
 		return false
 	}
+	if q.queued == nil {
+		if q.slow { // a lent one may be much larger than what waits
+			q.queued = new([]byte)
+		} else {
+			q.queued = buffers.Get().(*[]byte)
+		}
+	}
 	*q.queued = append(*q.queued, frames...)
-	q.count(len(*q.queued))
+	q.unread += len(frames)
+	q.schedule()
+	return true
+}
+
+// schedule makes sure that what is queued will be written. It needs the lock.
+func (q *writeQueue) schedule() {
 	if !q.writing {
 		q.writing = true
 		q.shared.flusher.add(q)
 	}
+}
+
+// count takes from the budget what so many queued bytes need; false means that there
+// is no room. It needs the lock.
+func (q *writeQueue) count(queued int) bool {
+	counted := max(queued-freeQueued, 0)
+	more := counted - q.counted
+	switch {
+	case q.share == nil || more == 0:
+		return true
+	case more < 0:
+		q.share.Give(-more)
+	case !q.share.Take(more):
+		return false
+	}
+	q.counted = counted
 	return true
 }
 
-// count notes how many bytes are queued. It needs the lock.
-func (q *writeQueue) count(queued int) {
-	above := max(queued-softLimit, 0)
-	if above != q.above {
-		q.shared.waiting.Add(int64(above - q.above))
-		q.above = above
+// record queues a record of TLS behind those before it.
+func (q *writeQueue) record(b []byte) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.state == closed {
+		return net.ErrClosed
 	}
+	if q.records == nil {
+		q.records = buffers.Get().(*[]byte)
+	}
+	*q.records = append(*q.records, b...)
+	q.schedule() // where tls.Conn writes by itself, to renew a key
+	return nil
+}
+
+// batch is what is written at a time.
+type batch struct {
+	bytes   *[]byte // borrowed
+	counted int     // of the budget
+	unread  int     // bytes of frames
 }
 
 // write writes what is queued, all that waits at a time, until nothing is left. It
 // blocks while the client does not read.
 func (q *writeQueue) write() {
-	for batch, above := q.take(); batch != nil; batch, above = q.take() {
-		q.written(batch, above, q.send(*batch))
+	for {
+		b, err := q.next()
+		if b.bytes == nil {
+			return
+		}
+		if err == nil {
+			err = q.send(*b.bytes)
+		}
+		q.written(b, err)
 	}
 }
 
@@ -171,36 +226,92 @@ func (q *writeQueue) write() {
 // it, a goroutine of its own writes the rest. What was queued meanwhile waits for a
 // flusher again.
 func (q *writeQueue) flush(a *attempt) {
-	batch, above := q.take()
-	if batch == nil {
+	b, err := q.next()
+	if b.bytes == nil {
 		return
 	}
-	n, err := a.write(q.raw, *batch)
-	if err == nil && n < len(*batch) {
-		go func() {
-			q.written(batch, above, q.send((*batch)[n:]))
-			q.write()
-		}()
+	n := 0
+	if err == nil {
+		n, err = a.write(q.raw, *b.bytes)
+	}
+	if err == nil && n < len(*b.bytes) {
+		rest := append([]byte(nil), (*b.bytes)[n:]...) // a lent buffer may be much larger
+		release(b.bytes)
+		b.bytes = &rest
+		go q.writeRest(b)
 		return
 	}
-	q.written(batch, above, err)
+	q.written(b, err)
 	q.mu.Lock()
-	more := q.queued != nil || q.state == closing
-	q.writing = more
+	q.writing = q.queued != nil || q.records != nil || q.state == closing
+	more := q.writing
 	q.mu.Unlock()
 	if more {
 		q.shared.flusher.add(q)
 	}
 }
 
-// take removes what is queued. If nothing is, it returns nil and the caller stops
-// writing; after the last frames it also ends the outgoing side.
-func (q *writeQueue) take() (batch *[]byte, above int) {
+// writeRest writes for a client that reads slowly, until nothing is left.
+func (q *writeQueue) writeRest(b batch) {
 	q.mu.Lock()
-	batch, above = q.queued, q.above
-	q.queued, q.above = nil, 0 // it is counted until it is written
-	q.writing = batch != nil
-	finish := batch == nil && q.state == closing
+	q.slow = true
+	q.mu.Unlock()
+	q.written(b, q.send(*b.bytes))
+	q.write()
+}
+
+// next removes what is queued and makes records of it where there is TLS. If nothing
+// is left the caller stops writing; after the last frames it also ends the outgoing
+// side.
+func (q *writeQueue) next() (batch, error) {
+	q.mu.Lock()
+	plain, b := q.queued, batch{counted: q.counted}
+	if plain != nil {
+		b.unread = len(*plain)
+	}
+	q.queued, q.counted = nil, 0 // it is counted until it is written
+	ending := q.state == closing
+	q.mu.Unlock()
+	if q.seal == nil {
+		b.bytes = plain
+	} else if err := q.sealed(&b, plain, ending && plain == nil); err != nil {
+		return b, err
+	}
+	if b.bytes == nil {
+		q.stop()
+	}
+	return b, nil
+}
+
+// sealed makes a batch of what tls.Conn makes of plain, and of what it wrote before.
+func (q *writeQueue) sealed(b *batch, plain *[]byte, ending bool) error {
+	if plain != nil {
+		_, err := q.seal.tls.Write(*plain)
+		if err != nil {
+			b.bytes = plain
+			return err
+		}
+		release(plain)
+	}
+	if ending {
+		_ = q.seal.tls.CloseWrite() // once; it fails on a broken connection, which ends anyway
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	b.bytes, q.records = q.records, nil
+	return nil
+}
+
+// stop ends the writing if nothing was queued meanwhile.
+func (q *writeQueue) stop() {
+	q.mu.Lock()
+	if q.queued != nil || q.records != nil {
+		q.mu.Unlock()
+		q.shared.flusher.add(q)
+		return
+	}
+	q.writing, q.slow = false, false
+	finish := q.state == closing
 	if finish {
 		q.state = closed
 	}
@@ -208,15 +319,44 @@ func (q *writeQueue) take() (batch *[]byte, above int) {
 	if finish {
 		q.done()
 	}
-	return batch, above
 }
 
 // written gives back the buffer of a batch; an error ends the connection.
-func (q *writeQueue) written(batch *[]byte, above int, err error) {
-	release(batch)
-	q.shared.waiting.Add(-int64(above))
+func (q *writeQueue) written(b batch, err error) {
+	release(b.bytes)
+	if b.counted > 0 {
+		q.share.Give(b.counted)
+	}
+	q.mu.Lock()
+	q.unread -= b.unread
+	if q.read != nil && q.unread <= maxUnread {
+		close(q.read)
+		q.read = nil
+	}
+	q.mu.Unlock()
 	if err != nil {
 		q.fail()
+	}
+}
+
+// waitRead waits until the client has read so much that at most maxUnread bytes wait
+// for it, or the connection or ctx has ended.
+func (q *writeQueue) waitRead(ctx context.Context) error {
+	q.mu.Lock()
+	if q.unread <= maxUnread || q.state == closed {
+		q.mu.Unlock()
+		return nil
+	}
+	if q.read == nil {
+		q.read = make(chan struct{})
+	}
+	read := q.read
+	q.mu.Unlock()
+	select {
+	case <-read:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 
@@ -242,9 +382,18 @@ func (q *writeQueue) fail() {
 	was := q.state
 	q.state = closed
 	if q.queued != nil {
+		q.unread -= len(*q.queued)
 		release(q.queued)
 		q.queued = nil
 		q.count(0)
+	}
+	if q.records != nil {
+		release(q.records)
+		q.records = nil
+	}
+	if q.read != nil {
+		close(q.read)
+		q.read = nil
 	}
 	q.mu.Unlock()
 	if was != closed {

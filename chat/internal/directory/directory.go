@@ -17,6 +17,7 @@ import (
 	"github.com/msrchat/msrchat/shared/planted"
 	"github.com/msrchat/msrchat/shared/text"
 
+	"github.com/msrchat/msrchat/chat/internal/allowance"
 	"github.com/msrchat/msrchat/chat/internal/batch"
 	"github.com/msrchat/msrchat/chat/internal/member"
 )
@@ -28,6 +29,15 @@ const (
 	headsLimit  = 5 * time.Second
 )
 
+// A person opens conversations with people they know. Somebody who tries names to learn
+// which exist, or writes to everybody, is slowed down: maxNames that lead to nobody or to
+// a new conversation are free, more than a person's contacts, who come at once from a new
+// device. After that one more is free every nameEvery.
+const (
+	maxNames  = 100
+	nameEvery = 2 * time.Second
+)
+
 // Directory reads and creates conversations. Its methods may be called from any
 // goroutine and block on the database.
 type Directory struct {
@@ -35,11 +45,12 @@ type Directory struct {
 	// own reads the heads of users who connect.
 	own     *batch.Batcher[uint64, []*chatv1.Head]
 	members *member.Index
+	names   *allowance.Allowance
 }
 
 // New returns a directory on a database.
 func New(db *sql.DB, members *member.Index) *Directory {
-	d := &Directory{db: db, members: members}
+	d := &Directory{db: db, members: members, names: allowance.New(maxNames, nameEvery)}
 	d.own = batch.New(maxTogether, headsLimit, func(ctx context.Context, users []uint64) ([][]*chatv1.Head, error) {
 		heads, err := d.Heads(ctx, users)
 		answers := make([][]*chatv1.Head, len(users))
@@ -81,7 +92,8 @@ func (d *Directory) Knows(conversation, user uint64) bool {
 }
 
 // OpenDirect returns the direct conversation of a user with another, by name. If
-// there is none it is created.
+// there is none it is created. Names that lead to nobody, and new conversations, are
+// counted.
 func (d *Directory) OpenDirect(
 	ctx context.Context, user uint64, peerName string,
 ) (c *chatv1.Conversation, created bool, err error) {
@@ -89,6 +101,14 @@ func (d *Directory) OpenDirect(
 	if err != nil {
 		return nil, false, errs.From(err).In("peer_name")
 	}
+	if wait := d.names.Take(user, 1); wait > 0 {
+		return nil, false, errs.New(errs.CodeRateLimited, "you tried too many names; wait a moment").Retry(wait)
+	}
+	defer func() {
+		if !created && errs.CodeOf(err) != errs.CodeNotFound {
+			d.names.Add(user, 1)
+		}
+	}()
 	peer := &chatv1.User{}
 	err = d.db.QueryRowContext(ctx, "SELECT id, name FROM users WHERE name_key = ?", key).Scan(&peer.Id, &peer.Name)
 	switch {

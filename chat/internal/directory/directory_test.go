@@ -261,3 +261,23 @@ func TestTheDatabaseIsAway(t *testing.T) {
 		t.Error("own heads without a database")
 	}
 }
+
+// Trying names is slowed down, writing to people one knows is not.
+func TestTryingNamesIsSlowedDown(t *testing.T) {
+	w := open(t)
+	ann := w.user("ann")
+	w.user("ben")
+	for range 300 {
+		w.open(ann, "ben")
+	}
+	tried := 0
+	for ; tried < 300; tried++ {
+		_, _, err := w.OpenDirect(t.Context(), ann, fmt.Sprint("nobody", tried))
+		if errs.CodeOf(err) == errs.CodeRateLimited {
+			break
+		}
+	}
+	if tried < 90 || tried > 110 {
+		t.Errorf("%d names were tried", tried)
+	}
+}

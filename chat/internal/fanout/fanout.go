@@ -25,11 +25,11 @@ import (
 	"github.com/msrchat/msrchat/chat/internal/route"
 )
 
-// maxWaiting batches may wait, of maxWaitingBytes together. Beyond it events are
+// maxWaiting batches may wait, of MaxWaitingBytes together. Beyond it events are
 // dropped.
 const (
 	maxWaiting      = 1024
-	maxWaitingBytes = 32 << 20
+	MaxWaitingBytes = 16 << 20
 )
 
 // maxTogether bounds how many events share one look-up of routes.
@@ -115,7 +115,7 @@ func New(opts Options) *Fanout {
 // msglog.Options.
 func (f *Fanout) Committed(batch []msglog.Event) {
 	size := weight(batch)
-	if f.bytes.Add(size) <= maxWaitingBytes {
+	if f.bytes.Add(size) <= MaxWaitingBytes {
 		select {
 		case f.waiting <- batch:
 			return

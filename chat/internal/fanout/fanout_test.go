@@ -347,7 +347,7 @@ func TestWhatWaitsIsBoundedInBytes(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	f := w.fanout(func(o *fanout.Options) { o.Registerer = reg })
 	long := strings.Repeat("x", 64<<10)
-	const room, sent = 32 << 20 / (64 << 10), 600
+	const room, sent = fanout.MaxWaitingBytes / (64 << 10), 600
 	for i := range uint64(sent) {
 		f.Committed([]msglog.Event{committed(7, i+1, long)})
 	}

@@ -1,7 +1,7 @@
 // Package fence notices that this server is cut off. While only the database is
 // away, the server keeps its connections and holds their sends. When neither the
-// database nor Consul has answered for a while, the server must be cut off itself,
-// and its users are sent to other servers.
+// database nor the catalog (Consul) has answered for a while, the server must be cut
+// off itself, and its users are sent to other servers.
 package fence
 
 import (
@@ -21,16 +21,16 @@ const (
 
 // Options are what Fence is made of.
 type Options struct {
-	// Database and Consul return an error when they do not answer.
-	Database, Consul func(ctx context.Context) error
-	Patience         time.Duration
+	// Database and Catalog return an error when they do not answer.
+	Database, Catalog func(ctx context.Context) error
+	Patience          time.Duration
 	// Cut is called when the server is found to be cut off, Healed when one of the
 	// two answers again.
 	Cut, Healed func()
 	Logger      *slog.Logger
 }
 
-// Fence watches the database and Consul. Run is its goroutine.
+// Fence watches the database and the catalog. Run is its goroutine.
 type Fence struct {
 	opts Options
 	cut  atomic.Bool
@@ -64,7 +64,7 @@ func (f *Fence) Run(ctx context.Context) error {
 			}
 		case ctx.Err() == nil && time.Since(last) >= f.opts.Patience:
 			if f.cut.CompareAndSwap(false, true) {
-				f.opts.Logger.Error("cut off: neither the database nor Consul answers", "for", time.Since(last))
+				f.opts.Logger.Error("cut off: neither the database nor the catalog answers", "for", time.Since(last))
 				f.opts.Cut()
 			}
 		}
@@ -81,7 +81,7 @@ func (f *Fence) reachable(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	answers := make(chan error, 2)
-	for _, ask := range []func(context.Context) error{f.opts.Database, f.opts.Consul} {
+	for _, ask := range []func(context.Context) error{f.opts.Database, f.opts.Catalog} {
 		go func() { answers <- ask(ctx) }()
 	}
 	first := <-answers

@@ -42,7 +42,7 @@ func TestCutOnlyWhenBothAreAway(t *testing.T) {
 			}
 			f := fence.New(fence.Options{
 				Database: ask(&database),
-				Consul:   ask(&consul),
+				Catalog:  ask(&consul),
 				Patience: 100 * time.Millisecond,
 				Logger:   slog.New(slog.DiscardHandler),
 				Cut:      func() { cuts.Add(1) },
@@ -79,7 +79,7 @@ func TestAShortOutageCutsNobodyOff(t *testing.T) {
 	}
 	f := fence.New(fence.Options{
 		Database: ask,
-		Consul:   ask,
+		Catalog:  ask,
 		Patience: 5 * time.Second,
 		Logger:   slog.New(slog.DiscardHandler),
 		Cut:      func() { t.Error("cut after one failure") },
@@ -105,7 +105,7 @@ func TestOneThatHangsIsAway(t *testing.T) {
 	cut := make(chan struct{})
 	f := fence.New(fence.Options{
 		Database: hang,
-		Consul:   hang,
+		Catalog:  hang,
 		Patience: time.Millisecond,
 		Logger:   slog.New(slog.DiscardHandler),
 		Cut:      func() { close(cut) },
@@ -138,7 +138,7 @@ func TestThePatienceCountsFromTheLastAnswer(t *testing.T) {
 	cut := make(chan struct{})
 	f := fence.New(fence.Options{
 		Database: ask,
-		Consul:   ask,
+		Catalog:  ask,
 		Patience: patience,
 		Logger:   slog.New(slog.DiscardHandler),
 		Cut:      func() { close(cut) },

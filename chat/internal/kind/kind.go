@@ -4,6 +4,7 @@
 package kind
 
 import (
+	"math"
 	"slices"
 
 	"github.com/msrchat/msrchat/shared/content"
@@ -62,9 +63,13 @@ func find(number uint32) (Kind, bool) {
 var errTooLong = errs.New(errs.CodeTooLarge, "the content is longer than %d bytes", text.MaxMessageBytes).In("body")
 
 // CheckRelayed says what is wrong with content that another server took from a client,
-// nil for nothing. That server may be of a later release and know more kinds.
+// nil for nothing. That server may be of a later release and know more kinds. No server
+// relays kind 0, which a reader would take for a text that nobody has checked.
 func CheckRelayed(number uint32, body []byte) error {
-	if len(body) > text.MaxMessageBytes {
+	switch {
+	case number == 0 || number > math.MaxUint8:
+		return errUnknown
+	case len(body) > text.MaxMessageBytes:
 		return errTooLong
 	}
 	if k, ok := find(number); ok {

@@ -28,12 +28,12 @@ type Appender interface {
 }
 
 // Bounds. While the database is away, sends wait here. Beyond DefaultMaxWaiting,
-// or maxWaitingBytes (four thousand of the longest), they are refused with a time
+// or MaxWaitingBytes (two thousand of the longest), they are refused with a time
 // to retry, and stay in the client's outbox.
 const (
 	DefaultMaxWaiting = 20_000
 
-	maxWaitingBytes = 64 << 20
+	MaxWaitingBytes = 32 << 20
 	// sendBytes is about the memory of a send beside its body.
 	sendBytes    = 256
 	maxPerAppend = 64
@@ -107,7 +107,7 @@ var (
 // once, from the lane's goroutine, and must not block. An error means that the
 // event was not taken and done is never called.
 func (l *Lanes) Send(e msglog.Event, done func(msglog.Result)) error {
-	if l.hold(&e); l.waiting.Load() > l.most || l.bytes.Load() > maxWaitingBytes {
+	if l.hold(&e); l.waiting.Load() > l.most || l.bytes.Load() > MaxWaitingBytes {
 		l.release(&e)
 		return errFull
 	}

@@ -196,12 +196,12 @@ func TestTooManyBytesWaiting(t *testing.T) {
 	}
 	taken := 0
 	for ; send(taken) == nil; taken++ {
-		if taken > 2000 {
-			t.Fatal("more than 128 MB wait")
+		if taken > 1000 {
+			t.Fatal("more than 64 MB wait")
 		}
 	}
-	if taken < 1000 {
-		t.Errorf("%d of 64 KB were taken, want about 64 MB", taken)
+	if taken < 500 {
+		t.Errorf("%d of 64 KB were taken, want about 32 MB", taken)
 	}
 	if err := send(0); errs.CodeOf(err) != errs.CodeExhausted || errs.From(err).RetryAfter == 0 {
 		t.Errorf("one too many got %v", err)

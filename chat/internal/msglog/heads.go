@@ -3,6 +3,7 @@ package msglog
 import (
 	"context"
 	"database/sql"
+	"slices"
 	"time"
 )
 
@@ -28,25 +29,34 @@ type head struct {
 // heads are the cached ends by conversation. Owned by the writer's goroutine.
 type heads map[uint64]head
 
-// contended says whether any of the rows' conversations had a conflict lately.
-func (h heads) contended(rows []*row) bool {
-	var now time.Time
+// split separates the rows of conversations that had a conflict lately from the others.
+func (h heads) split(rows []*row) (calm, contended []*row) {
+	now := time.Now()
 	for i, r := range rows {
-		if i > 0 && rows[i-1].req.conversation == r.req.conversation {
-			continue
-		}
 		until := h[r.req.conversation].contendedUntil
-		if until.IsZero() {
-			continue
-		}
-		if now.IsZero() {
-			now = time.Now()
-		}
-		if now.Before(until) {
-			return true
+		switch {
+		case !until.IsZero() && now.Before(until):
+			if contended == nil { // rare: until then calm is a part of rows
+				calm = slices.Clone(rows[:i])
+			}
+			contended = append(contended, r)
+		case contended != nil:
+			calm = append(calm, r)
 		}
 	}
-	return false
+	if contended == nil {
+		return rows, nil
+	}
+	return calm, contended
+}
+
+// learn forgets the heads of conversations in which others appended.
+func (h heads) learn(learned map[uint64]uint64) {
+	for id, seq := range learned {
+		if seq > h[id].Seq {
+			delete(h, id)
+		}
+	}
 }
 
 // number gives rows (sorted by conversation) the numbers after the heads.

@@ -103,6 +103,7 @@ type Log struct {
 	// There is one writer, because with two the batches were half as large, and a
 	// batch costs more than the rows in it.
 	writer *writer
+	others *others
 
 	// offered counts the rows, for planted.DropThousandth alone.
 	offered atomic.Int64
@@ -123,6 +124,7 @@ func New(db *sql.DB, opts Options) *Log {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	l := &Log{db: db, opts: opts, metrics: newMetrics(opts.Registerer), cancel: cancel}
+	l.others = newOthers()
 	l.writer = newWriter(l)
 	l.done.Go(func() { l.writer.run(ctx) })
 	return l

@@ -78,6 +78,20 @@ func isData(err error) bool {
 	return errors.As(err, &e) && slices.Contains([]uint16{1048, 1153, 1264, 1292, 1366, 1406, 3140}, e.Number)
 }
 
+// compare takes over heads that were just read under locks. Where this server believed in
+// another one, somebody else appended.
+func (w *writer) compare(ids []uint64, ends map[uint64]Head) {
+	for _, id := range ids {
+		have, known := w.heads[id]
+		if known && have.Head != ends[id] {
+			have.contendedUntil = time.Now().Add(contention)
+			w.log.others.conflict(id)
+		}
+		have.Head = ends[id]
+		w.heads[id] = have
+	}
+}
+
 // lookUp sets the results of the rows that are in the log and returns the others in
 // order.
 func (w *writer) lookUp(ctx context.Context, rows []*row) (missing []*row, err error) {
@@ -158,9 +172,7 @@ func (w *writer) appendLocked(ctx context.Context, rows []*row, light bool) (err
 	if err != nil {
 		return err
 	}
-	for _, id := range ids {
-		w.heads[id] = head{Head: ends[id], contendedUntil: time.Now().Add(contention)}
-	}
+	w.compare(ids, ends)
 	now := time.Now().UnixMilli()
 	w.heads.number(rows)
 	if _, err := tx.ExecContext(ctx, string(appendInsert(w.text[:0], rows, now))); err != nil {

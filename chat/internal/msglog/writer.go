@@ -219,14 +219,15 @@ func (w *writer) commit(ctx context.Context, rows []*row) {
 			return
 		}
 	}
-	if w.heads.contended(rows) {
-		w.settle(ctx, rows, false)
-		return
+	w.heads.learn(w.log.others.take())
+	calm, contended := w.heads.split(rows)
+	if len(calm) > 0 {
+		if err := w.insert(ctx, calm); err != nil {
+			w.failed(calm, err)
+			w.settle(ctx, calm, true)
+		}
 	}
-	if err := w.insert(ctx, rows); err != nil {
-		w.failed(rows, err)
-		w.settle(ctx, rows, true)
-	}
+	w.settle(ctx, contended, false)
 }
 
 // insert is the fast path: one statement behind the cached heads.
@@ -282,8 +283,7 @@ func (w *writer) disconnect() {
 func (w *writer) failed(rows []*row, err error) {
 	switch {
 	case database.IsDuplicate(err):
-		w.log.metrics.conflicts.Inc()
-		w.heads.forget(rows)
+		w.log.metrics.conflicts.Inc() // appendLocked compares the heads
 	case database.Answered(err):
 		w.heads.forget(rows)
 	default:

@@ -9,7 +9,6 @@ import (
 	"database/sql"
 	"fmt"
 	"time"
-	"unicode/utf8"
 
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
 	"github.com/msrchat/msrchat/shared/database"
@@ -67,18 +66,13 @@ func New(db *sql.DB) *Store {
 var (
 	errNoConversation = errs.New(errs.CodeNotFound, "there is no such conversation")
 	errReadTooFar     = errs.New(errs.CodeInvalid, "the log does not reach that far").In("read_seq")
-	errDraftTooLong   = errs.New(errs.CodeTooLarge, "the draft is longer than %d bytes", MaxDraft).In("draft")
-	errDraftText      = errs.New(errs.CodeInvalid, "the draft is not valid UTF-8").In("draft")
 )
 
 // Set changes a user's own state. It returns the state afterwards and whether it
 // changed. A user who is not a member gets CodeNotFound.
 func (s *Store) Set(ctx context.Context, user uint64, set *chatv1.SetOwnState) (*chatv1.OwnState, bool, error) {
-	switch draft := set.GetDraft().GetText(); {
-	case len(draft) > MaxDraft:
-		return nil, false, errDraftTooLong
-	case !utf8.ValidString(draft):
-		return nil, false, errDraftText
+	if err := text.Draft(set.GetDraft().GetText()); err != nil {
+		return nil, false, err
 	}
 	o, err := s.sets.Ask(ctx, change{key{user, set.GetConversationId()}, set})
 	if err != nil {

@@ -176,6 +176,7 @@ func TestWhatIsRefused(t *testing.T) {
 		{"no member", 3, &chatv1.SetOwnState{ConversationId: w.id, ReadSeq: 1}, errs.CodeNotFound},
 		{"no such conversation", ann, &chatv1.SetOwnState{ConversationId: 1 << 40, ReadSeq: 1}, errs.CodeNotFound},
 		{"too long", ann, &chatv1.SetOwnState{ConversationId: w.id, Draft: tooLong}, errs.CodeTooLarge},
+		{"an escape", ann, &chatv1.SetOwnState{ConversationId: w.id, Draft: draft("\x1b[2J", 1)}, errs.CodeInvalid},
 	} {
 		if _, changed, err := w.Set(t.Context(), tc.user, tc.set); errs.CodeOf(err) != tc.want || changed {
 			t.Errorf("%s: %v, changed %v, want %s", tc.name, err, changed, tc.want)

@@ -39,6 +39,9 @@ const (
 	// a number, so that the receiver repairs.
 	maxQueued      = 8192
 	maxQueuedBytes = 4 << 20
+	// MaxTogetherBytes wait for all links: four that hang, with everything that they may
+	// hold.
+	MaxTogetherBytes = 16 << 20
 	// A frame takes the deliveries that wait, up to maxPerFrame, until it has
 	// maxFrameBytes.
 	maxPerFrame   = 256
@@ -71,6 +74,8 @@ type link struct {
 	// counter numbers the frames with deliveries. It skips a number after a drop.
 	counter uint64
 	dropped bool
+	// gone is set when the link was removed: nothing is queued any more.
+	gone bool
 	// appends is the stream for messages, nil while the link is down.
 	appends *appends
 }
@@ -118,12 +123,17 @@ func deliverySize(d *relayv1.Delivery) int {
 // send queues deliveries, in order, as far as there is room.
 func (l *link) send(deliveries []*relayv1.Delivery) {
 	l.mu.Lock()
+	if l.gone {
+		deliveries = nil
+	}
 	for i, d := range deliveries {
 		if l.revision.Load() == 0 && !understood(d) {
 			continue
 		}
 		size := deliverySize(d)
-		if len(l.queue) >= maxQueued || l.bytes+size > maxQueuedBytes {
+		together := l.peers.queued.Add(int64(size))
+		if len(l.queue) >= maxQueued || l.bytes+size > maxQueuedBytes || together > MaxTogetherBytes {
+			l.peers.queued.Add(-int64(size))
 			l.peers.metrics.dropped.Add(float64(len(deliveries) - i))
 			l.dropped = true
 			break
@@ -133,6 +143,14 @@ func (l *link) send(deliveries []*relayv1.Delivery) {
 	}
 	l.mu.Unlock()
 	l.wake()
+}
+
+// forget drops what waits in a link that was removed.
+func (l *link) forget() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.peers.queued.Add(-int64(l.bytes))
+	l.queue, l.bytes, l.gone = nil, 0, true
 }
 
 // makeGap makes the counter skip a number.
@@ -165,6 +183,7 @@ func (l *link) take() (f *relayv1.DeliverRequest, more bool) {
 			f.Deliveries = l.nameUsers(f.GetDeliveries())
 		}
 		l.bytes -= size
+		l.peers.queued.Add(-int64(size))
 		if l.queue = l.queue[n:]; len(l.queue) == 0 {
 			l.queue = nil
 		}

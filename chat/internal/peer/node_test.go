@@ -26,6 +26,7 @@ type node struct {
 	*peer.Peers
 	instance, address string
 	missed            atomic.Int64
+	calm              atomic.Bool // no conversation had a conflict
 	catalog           chan []discovery.Instance
 	srv               *grpc.Server
 	kill              func() // ends everything at once
@@ -109,6 +110,9 @@ func (l logOf) Stalled() time.Duration {
 	return l.stalled
 }
 
+// Conflicted is true, so that the owner is asked, unless the test wants another answer.
+func (l logOf) Conflicted(uint64) bool { return !l.calm.Load() }
+
 // stall sets how long the node's log has been working on the same entries.
 func (n *node) stall(d time.Duration) {
 	n.mu.Lock()
@@ -188,7 +192,9 @@ func (n *node) appends() int {
 }
 
 func event(seq uint64) *relayv1.Delivery {
-	return &relayv1.Delivery{What: &relayv1.Delivery_Event{Event: &chatv1.Event{ConversationId: 1, Seq: seq}}}
+	return &relayv1.Delivery{What: &relayv1.Delivery_Event{Event: &chatv1.Event{
+		ConversationId: 1, Seq: max(seq, 1), SenderId: 1, ClientMsgId: make([]byte, 16), Kind: 1, Body: []byte("x"),
+	}}}
 }
 
 func entries(texts ...string) []msglog.Event {

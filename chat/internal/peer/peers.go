@@ -34,6 +34,8 @@ type Log interface {
 	Append(ctx context.Context, conversation uint64, events []msglog.Event) ([]msglog.Result, error)
 	// Stalled is how long the log has been working on the same events.
 	Stalled() time.Duration
+	// Conflicted says that another server took this one's number in a conversation lately.
+	Conflicted(conversation uint64) bool
 }
 
 // Options are what Peers are made of.
@@ -69,6 +71,8 @@ type Peers struct {
 	// take together.
 	offered *inflight
 	room    *semaphore.Weighted
+	// queued are the bytes that wait for all links.
+	queued atomic.Int64
 
 	// mu owns the fields below. A link's mutex may be taken while it is held, never
 	// the other way round.
@@ -90,7 +94,7 @@ func New(opts Options) *Peers {
 		hash:       xxhash.Sum64String(opts.Instance),
 		drainBegan: make(chan struct{}),
 		offered:    newInflight(),
-		room:       semaphore.NewWeighted(maxOffered),
+		room:       semaphore.NewWeighted(MaxOffered),
 		links:      make(map[string]*link),
 		inbound:    make(map[string]*inbound),
 	}
@@ -191,6 +195,7 @@ func (p *Peers) drop(l *link) {
 		delete(p.links, l.instance)
 		p.forgetInbound(l.instance)
 		l.stop()
+		l.forget()
 	}
 }
 
@@ -294,6 +299,14 @@ func (p *Peers) owner(conversation uint64) *link {
 	return owner
 }
 
+// appender returns the link to the server that is to append, nil when that is this one.
+func (p *Peers) appender(conversation uint64) *link {
+	if !p.isDraining() && !p.stalled() && !p.opts.Log.Conflicted(conversation) {
+		return nil
+	}
+	return p.owner(conversation)
+}
+
 // stalled says that this server's log makes no progress, perhaps because it is the
 // only server that cannot reach the database.
 func (p *Peers) stalled() bool { return p.opts.Log.Stalled() > silenceLimit }
@@ -306,11 +319,12 @@ func weight(instance, conversation uint64) uint64 {
 	return x ^ x>>31
 }
 
-// Append appends events at the owner of their conversation: here or at a peer. It
+// Append appends events here, or at the owner of their conversation where two servers took
+// the same number lately, and where this server drains or its log makes no progress. It
 // implements lane.Appender. If a peer's answer cannot be understood, the events are
 // appended here, as any server may; the log stores each id once.
 func (p *Peers) Append(ctx context.Context, conversation uint64, events []msglog.Event) ([]msglog.Result, error) {
-	if l := p.owner(conversation); l != nil {
+	if l := p.appender(conversation); l != nil {
 		started := time.Now()
 		results, err := l.append(ctx, conversation, events)
 		p.metrics.forwardSeconds.Observe(time.Since(started).Seconds())

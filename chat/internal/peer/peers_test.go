@@ -65,6 +65,38 @@ func TestBothAgreeWhoOwnsWhat(t *testing.T) {
 	}
 }
 
+// While nobody else takes its numbers a server appends what its clients type itself,
+// unless it drains or its log makes no progress.
+func TestAppendsStayHereWithoutConflicts(t *testing.T) {
+	t.Parallel()
+	a, b := pair(t)
+	a.calm.Store(true)
+	const conversations = 50
+	offer := func() {
+		t.Helper()
+		for id := range uint64(conversations) {
+			if _, err := a.Append(t.Context(), id, entries("x")); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	offer()
+	if a.appends() != conversations || b.appends() != 0 {
+		t.Errorf("%d appended here and %d there", a.appends(), b.appends())
+	}
+	a.stall(time.Minute)
+	offer()
+	if b.appends() != conversations {
+		t.Errorf("with a stalled log %d were appended there", b.appends())
+	}
+	a.stall(0)
+	a.Drain()
+	offer()
+	if b.appends() != 2*conversations {
+		t.Errorf("of a server that drains %d were appended there", b.appends()-conversations)
+	}
+}
+
 func TestADrainingServerOwnsNothing(t *testing.T) {
 	t.Parallel()
 	a, b := pair(t)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"math"
 	"sync"
 	"time"
 
@@ -26,10 +25,10 @@ const MaxMessage = 16 << 20
 // Bounds on what one request of a peer may hold.
 const (
 	maxEntries = 1024
-	// maxAppends requests of one stream are worked on at once, and maxOffered bytes
+	// maxAppends requests of one stream are worked on at once, and MaxOffered bytes
 	// of all streams. Beyond it a stream is not read, which holds up its peer only.
 	maxAppends = 1024
-	maxOffered = 64 << 20
+	MaxOffered = 32 << 20
 )
 
 // inbound is what came in from one peer. The mutex of Peers owns it. It stays while
@@ -204,8 +203,8 @@ func (p *Peers) receive(f *relayv1.DeliverRequest) {
 	if gap {
 		p.missed(f.GetInstance())
 	}
-	if len(f.GetDeliveries()) > 0 {
-		p.opts.Deliver(f.GetDeliveries())
+	if deliveries := p.acceptable(f); len(deliveries) > 0 {
+		p.opts.Deliver(deliveries)
 	}
 }
 
@@ -275,19 +274,6 @@ func (s *Service) Append(stream relayv1.RelayService_AppendServer) error {
 			answer(s.answer(stream.Context(), request))
 		})
 	}
-}
-
-// check says what is wrong with a request, nil if nothing is.
-func check(r *relayv1.AppendRequest) *errs.Error {
-	if n := len(r.GetEntries()); n == 0 || n > maxEntries {
-		return errs.New(errs.CodeInvalid, "an append of that size is not allowed")
-	}
-	for _, e := range r.GetEntries() {
-		if len(e.GetClientMsgId()) != 16 || e.GetSenderId() == 0 || e.GetKind() > math.MaxUint8 {
-			return errs.New(errs.CodeInvalid, "an entry without sender or message id, or of an impossible kind")
-		}
-	}
-	return nil
 }
 
 // requestSize is about the size of a request in bytes.

@@ -243,6 +243,7 @@ func TestBadAppendsAreAnsweredAsSuch(t *testing.T) {
 		{kind.Text, strings.Repeat("x", 20_000)},
 		{later, "\xff"},
 		{later, strings.Repeat("x", 20_000)},
+		{0, "hi"}, // readers would take it for a text
 	} {
 		mixed.Entries = append(mixed.Entries, &relayv1.Entry{
 			SenderId: 1, ClientMsgId: make([]byte, 16), Kind: e.kind, Body: []byte(e.body),
@@ -253,9 +254,41 @@ func TestBadAppendsAreAnsweredAsSuch(t *testing.T) {
 	for _, r := range ask(mixed).GetResults() {
 		codes = append(codes, r.GetErrorCode())
 	}
-	want := []string{"invalid", "", "invalid", "too_large", "", "too_large"}
+	want := []string{"invalid", "", "invalid", "too_large", "", "too_large", "invalid"}
 	if diff := cmp.Diff(want, codes); diff != "" || n.appends() != before+1 {
 		t.Errorf("%d appends, refused (-want +got):\n%s", n.appends()-before, diff)
+	}
+}
+
+// What is shown to people is checked at the last server, too.
+func TestBadDeliveriesAreLeftOut(t *testing.T) {
+	t.Parallel()
+	n := start(t, "n", "127.0.0.1:0", 9)
+	event := func(kind uint32, body string, id int) *relayv1.Delivery {
+		return &relayv1.Delivery{What: &relayv1.Delivery_Event{Event: &chatv1.Event{
+			ConversationId: 1, Seq: 1, SenderId: 1, ClientMsgId: make([]byte, id), Kind: kind, Body: []byte(body),
+		}}}
+	}
+	own := func(draft string) *relayv1.Delivery {
+		return &relayv1.Delivery{UserId: 1, What: &relayv1.Delivery_OwnState{
+			OwnState: &chatv1.OwnState{ConversationId: 1, Number: 1, Draft: &chatv1.Draft{Text: draft}},
+		}}
+	}
+	good := []*relayv1.Delivery{event(kind.Text, "hi", 16), event(200, "\xff", 16), own("x"), own("")}
+	bad := []*relayv1.Delivery{
+		event(kind.Text, "\x1b[2J", 16), event(kind.Text, "\xff", 16), event(kind.Text, "", 16), event(0, "hi", 16),
+		event(256, "hi", 16), event(kind.Text, "hi", 15), {What: &relayv1.Delivery_Event{}}, own("\x1b]0;x\x07"),
+	}
+	s := open(t.Context(), t, raw(t, n), frame(1, 0, 0), &relayv1.DeliverRequest{
+		Instance: "x", BootId: 1, Counter: 1, Deliveries: append(slices.Clone(good), bad...),
+	}, &relayv1.DeliverRequest{Instance: "x", BootId: 1, Counter: 2, Deliveries: bad},
+		&relayv1.DeliverRequest{Instance: "x", BootId: 1, Counter: 3, Deliveries: good[:1]})
+	settle(t, s)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	want := append(good, good[0])
+	if diff := cmp.Diff(want, n.delivered, protocmp.Transform()); diff != "" || n.missed.Load() != 0 {
+		t.Errorf("missed %d times, delivered (-want +got):\n%s", n.missed.Load(), diff)
 	}
 }
 

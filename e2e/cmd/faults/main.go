@@ -59,6 +59,7 @@ func app() *cli.App {
 			&cli.BoolFlag{Name: "list", Usage: "list the kinds of faults"},
 			&cli.BoolFlag{Name: "plan", Usage: "only print what would happen"},
 			&cli.BoolFlag{Name: "planted", Usage: "instead, plant each of the known bugs and show that it is found"},
+			&cli.BoolFlag{Name: "tls", Usage: "have the chat servers speak TLS with people"},
 			&cli.BoolFlag{Name: "race", Usage: "build the servers with the race detector, which slows them"},
 			&cli.StringFlag{
 				Name:  "evidence",
@@ -93,7 +94,7 @@ func config(c *cli.Context) (faults.Config, error) {
 	cfg := faults.Config{
 		Interval: c.Duration("interval"), Duration: c.Duration("duration"),
 		Rate: c.Float64("rate"), Clients: c.Int("clients"),
-		Seed: c.Uint64("seed"), Output: os.Stdout, Evidence: c.String("evidence"),
+		Seed: c.Uint64("seed"), TLS: c.Bool("tls"), Output: os.Stdout, Evidence: c.String("evidence"),
 	}
 	if c.Bool("race") {
 		cfg.BuildFlags = []string{"-race"}

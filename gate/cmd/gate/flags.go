@@ -11,7 +11,7 @@ import (
 	"github.com/msrchat/msrchat/gate"
 	"github.com/msrchat/msrchat/shared/cache"
 	"github.com/msrchat/msrchat/shared/database"
-	"github.com/msrchat/msrchat/shared/discovery"
+	"github.com/msrchat/msrchat/shared/discovery/consul"
 	"github.com/msrchat/msrchat/shared/process"
 )
 
@@ -154,10 +154,11 @@ func config(c *cli.Context) (gate.Config, error) {
 	cfg.Instance, cfg.Release, cfg.Zone, cfg.Register = p.Instance, p.Release, p.Zone, p.Register
 	cfg.StatusTarget = c.String("status-target")
 	cfg.Bind, cfg.Advertise = c.String("http-bind"), c.String("http-advertise")
+	cfg.AdminBind = c.String("admin-bind")
 	cfg.HTTP.IdleTimeout, cfg.Drain = c.Duration("http-idle-timeout"), c.Duration("drain")
 	cfg.Grace += cfg.Drain
 	var err error
-	if cfg.Consul, err = discovery.NewClient(p.ConsulAddr); err != nil {
+	if cfg.Catalog, err = consul.New(p.ConsulAddr); err != nil {
 		return cfg, err
 	}
 	if cfg.MySQL, err = database.FromCLI(c); err != nil {

@@ -51,7 +51,7 @@ func parsed(t *testing.T, args ...string) (gate.Config, error) {
 	return cfg, err
 }
 
-var ignored = cmpopts.IgnoreFields(gate.Config{}, "Consul", "Instance", "Release")
+var ignored = cmpopts.IgnoreFields(gate.Config{}, "Catalog", "Instance", "Release")
 
 // The flags' defaults are those of the package, so that its golden file covers
 // both.
@@ -63,8 +63,8 @@ func TestFlagsDefaultToTheDefaults(t *testing.T) {
 	if diff := cmp.Diff(gate.Defaults(), got, ignored, cmpopts.EquateEmpty()); diff != "" {
 		t.Errorf("config (-defaults +flags):\n%s", diff)
 	}
-	if got.Consul == nil || !strings.HasPrefix(got.Instance, "gate-") || got.Release == "" {
-		t.Errorf("consul %v, instance %q, release %q", got.Consul, got.Instance, got.Release)
+	if got.Catalog == nil || !strings.HasPrefix(got.Instance, "gate-") || got.Release == "" {
+		t.Errorf("catalog %v, instance %q, release %q", got.Catalog, got.Instance, got.Release)
 	}
 	if err := got.Validate(); err != nil {
 		t.Errorf("the defaults are not valid: %v", err)
@@ -91,7 +91,7 @@ func TestFlagsAndEnvironment(t *testing.T) {
 		t.Setenv(name, value)
 	}
 	got, err := parsed(t, "--zone", "east", "--http-bind", "127.0.0.1:2", "--http-advertise", "gate.example.org:80",
-		"--register", "--trusted-proxy", "10.1.2.3/8,fd00::/8", "--drain", "3s", "--code-secret-file", file,
+		"--admin-bind", "127.0.0.1:3", "--register", "--trusted-proxy", "10.1.2.3/8,fd00::/8", "--drain", "3s", "--code-secret-file", file,
 		"--codes-per-address", "0", "--logins-per-account", "5/1h", "--passwords-at-once", "3", "--password-memory",
 		"1024", "--smtp-tls", "tls", "--session-lifetime", "24h")
 	if err != nil {
@@ -99,6 +99,7 @@ func TestFlagsAndEnvironment(t *testing.T) {
 	}
 	want := gate.Defaults()
 	want.Zone, want.Bind, want.Advertise, want.Register = "east", "127.0.0.1:2", "gate.example.org:80", true
+	want.AdminBind = "127.0.0.1:3"
 	want.Drain, want.Grace = 3*time.Second, want.Grace+3*time.Second
 	want.MySQL.Password, want.Redis.Password, want.Redis.Addrs = "m", "r", []string{"a:1", "b:2"}
 	want.SMTP.User, want.SMTP.Password, want.SMTP.TLS = "u", "p", "tls"

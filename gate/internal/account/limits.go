@@ -74,10 +74,10 @@ func (s *Service) codeClaims(client netip.Addr, email string) []claim {
 	}
 }
 
-func (s *Service) registrationClaims(client netip.Addr) []claim {
+func (s *Service) registrationClaims(network string) []claim {
 	return []claim{
 		{
-			"register-client", limit.Network(client), s.rules.RegistrationsPerClient,
+			"register-client", network, s.rules.RegistrationsPerClient,
 			"too many registrations were tried from your network; try again later",
 		},
 	}
@@ -86,15 +86,21 @@ func (s *Service) registrationClaims(client netip.Addr) []claim {
 // logInClaims are for one log-in. What counts is what was given, a name or an
 // address: if both counted as the account, the limit of one would show that the
 // other is of the same account.
-func (s *Service) logInClaims(client netip.Addr, key string) []claim {
-	network := limit.Network(client)
-	const perAccount = "too many log-ins with a wrong password; try again later"
-	return []claim{
+//
+// Wrong passwords from all over the world do not lock out a person whose network is
+// known: there was a log-in to the account from it. Such a network's own limits stay.
+func (s *Service) logInClaims(network, key string, known bool) []claim {
+	const perAccount = "too many log-ins with a wrong password; " +
+		"try again later, or from a network where you logged in before"
+	claims := []claim{
 		{
 			"login-client", network, s.rules.LogInsPerClient,
 			"too many log-ins with wrong passwords came from your network; try again later",
 		},
 		{"login-account-client", network + " " + key, s.rules.LogInsPerAccountAndClient, perAccount},
-		{"login-account", key, s.rules.LogInsPerAccount, perAccount},
 	}
+	if !known {
+		claims = append(claims, claim{"login-account", key, s.rules.LogInsPerAccount, perAccount})
+	}
+	return claims
 }

@@ -128,10 +128,12 @@ func (s *Service) Register(ctx context.Context, client netip.Addr, r Registratio
 	if err != nil {
 		return LoggedIn{}, err
 	}
-	if err := s.passwords.Room(); err != nil {
+	network := limit.Network(client)
+	who := password.Who{Key: network}
+	if err := s.passwords.Room(who); err != nil {
 		return LoggedIn{}, err
 	}
-	if _, err := s.takeAll(ctx, s.registrationClaims(client)); err != nil {
+	if _, err := s.takeAll(ctx, s.registrationClaims(network)); err != nil {
 		return LoggedIn{}, err
 	}
 	ticket, err := s.codes.Check(ctx, code.Register, email.key, digits)
@@ -143,7 +145,7 @@ func (s *Service) Register(ctx context.Context, client netip.Addr, r Registratio
 		return LoggedIn{}, errs.New(errs.CodeConflict, "this address has an account already; log in instead").
 			In("email")
 	}
-	hash, err := s.passwords.Hash(ctx, r.Password)
+	hash, err := s.passwords.Hash(ctx, who, r.Password)
 	if err != nil {
 		return LoggedIn{}, err
 	}
@@ -157,7 +159,7 @@ func (s *Service) Register(ctx context.Context, client netip.Addr, r Registratio
 		s.log.WarnContext(ctx, "code not marked as used", "user", made.ID, "err", err)
 	}
 	s.log.InfoContext(ctx, "account registered", "user", made.ID)
-	return s.logIn(ctx, made, r.Device)
+	return s.logIn(ctx, made, r.Device, network)
 }
 
 // Credentials are a request to log in, by a name or an address.
@@ -173,18 +175,27 @@ func (s *Service) LogIn(ctx context.Context, client netip.Addr, c Credentials) (
 	if err := session.Device(c.Device); err != nil {
 		return LoggedIn{}, err
 	}
-	if err := s.passwords.Room(); err != nil {
-		return LoggedIn{}, err
-	}
+	network := limit.Network(client)
 	found, key, err := s.find(ctx, c)
 	if err != nil {
 		return LoggedIn{}, err
 	}
-	refund, err := s.takeAll(ctx, s.logInClaims(client, key))
+	known, err := s.sessions.Known(ctx, found.ID, network) // also for nobody: it takes as long
 	if err != nil {
 		return LoggedIn{}, err
 	}
-	right, stale, err := s.passwords.Verify(ctx, found.passwordHash, c.Password)
+	who := password.Who{Key: network}
+	if known { // does not wait behind others of the same network
+		who = password.Who{Key: key, Known: true}
+	}
+	if err := s.passwords.Room(who); err != nil {
+		return LoggedIn{}, err
+	}
+	refund, err := s.takeAll(ctx, s.logInClaims(network, key, known))
+	if err != nil {
+		return LoggedIn{}, err
+	}
+	right, stale, err := s.passwords.Verify(ctx, who, found.passwordHash, c.Password)
 	if err != nil {
 		refund() // the password was not tried
 		return LoggedIn{}, err
@@ -194,9 +205,9 @@ func (s *Service) LogIn(ctx context.Context, client netip.Addr, c Credentials) (
 	}
 	refund() // only failures count
 	if stale {
-		s.rehash(ctx, found, c.Password)
+		s.rehash(ctx, who, found, c.Password)
 	}
-	return s.logIn(ctx, found, c.Device)
+	return s.logIn(ctx, found, c.Device, network)
 }
 
 // find returns the account (an empty one if there is none) and its key for the
@@ -228,8 +239,8 @@ func (s *Service) find(ctx context.Context, c Credentials) (found Account, key s
 
 // rehash replaces a hash that was made with other parameters. If it fails, the
 // next log-in tries again.
-func (s *Service) rehash(ctx context.Context, a Account, pass string) {
-	hash, err := s.passwords.Hash(ctx, pass)
+func (s *Service) rehash(ctx context.Context, who password.Who, a Account, pass string) {
+	hash, err := s.passwords.Hash(ctx, who, pass)
 	if err == nil {
 		err = s.store.replaceHash(ctx, a, hash)
 	}
@@ -238,8 +249,8 @@ func (s *Service) rehash(ctx context.Context, a Account, pass string) {
 	}
 }
 
-func (s *Service) logIn(ctx context.Context, a Account, device string) (LoggedIn, error) {
-	token, started, err := s.sessions.Create(ctx, a.ID, device)
+func (s *Service) logIn(ctx context.Context, a Account, device, network string) (LoggedIn, error) {
+	token, started, err := s.sessions.Create(ctx, a.ID, device, network)
 	if err != nil {
 		return LoggedIn{}, fmt.Errorf("log in user %d: %w", a.ID, err)
 	}

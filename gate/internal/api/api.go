@@ -119,7 +119,13 @@ func (a *API) operation(
 		Responses:       map[string]*huma.Response{},
 	}
 	schema := a.huma.OpenAPI().Components.Schemas.Schema(problemType, true, "Problem")
-	always := []int{http.StatusBadRequest, http.StatusUnprocessableEntity, http.StatusBadGateway}
+	// Those of web.Bodies and web.Concurrency, which come before every operation, are in
+	// it: a client that is made from the document knows them.
+	always := []int{
+		http.StatusBadRequest, http.StatusRequestTimeout, http.StatusRequestEntityTooLarge,
+		http.StatusUnsupportedMediaType, http.StatusUnprocessableEntity, http.StatusBadGateway,
+		http.StatusServiceUnavailable,
+	}
 	for _, status := range append(failures, always...) {
 		op.Responses[strconv.Itoa(status)] = &huma.Response{
 			Description: http.StatusText(status),

@@ -34,11 +34,11 @@ func (a *API) register() {
 		"Register and log in",
 		"Creates an account for the address that the code was mailed to. A name or an address that is taken is a "+
 			"conflict, and `errors` names it; the code then stays valid.",
-		http.StatusConflict, http.StatusTooManyRequests, http.StatusServiceUnavailable), register)
+		http.StatusConflict, http.StatusTooManyRequests), register)
 
 	open(a, a.operation(http.MethodPost, "/v1/sessions", "log-in", http.StatusCreated,
 		"Log in", "By name or by address. A log-in ends the older session of the same device.",
-		http.StatusUnauthorized, http.StatusTooManyRequests, http.StatusServiceUnavailable), logIn)
+		http.StatusUnauthorized, http.StatusTooManyRequests), logIn)
 
 	logOut := a.operation(http.MethodDelete, "/v1/sessions/current", "log-out", http.StatusNoContent,
 		"Log out", "Ends the session of the token. Its open chat connections end within a heartbeat.",
@@ -53,7 +53,7 @@ func (a *API) register() {
 		"Get a chat server",
 		"The chat server to connect to, chosen by load. 503 with a retry time if all are full, 502 if none can be "+
 			"assigned.",
-		http.StatusUnauthorized, http.StatusServiceUnavailable)), assign)
+		http.StatusUnauthorized)), assign)
 }
 
 func sendCode(ctx context.Context, b *Backend, req *in[codesRequest]) (empty, error) {

@@ -131,13 +131,13 @@ func (l *Limiter) redisKey(name, key string) string {
 	return cache.Prefix(l.rdb) + "limit:" + name + ":" + base64.RawURLEncoding.EncodeToString(sum[:18])
 }
 
-// Network is the key of a limit per client: an IPv4 address, or the /64 that an
-// IPv6 customer has at least.
+// Network is the key of a limit per client: an IPv4 address, or the /56 that most
+// IPv6 customers have. A /64 would let one of them count as 256.
 func Network(a netip.Addr) string {
 	if a.Is4() || !a.IsValid() {
 		return a.String()
 	}
-	p, err := a.Prefix(64)
+	p, err := a.Prefix(56)
 	if err != nil {
 		return a.String()
 	}

@@ -185,8 +185,8 @@ func TestLocalKeepsABoundedNumber(t *testing.T) {
 
 func TestNetwork(t *testing.T) {
 	for in, want := range map[string]string{
-		"192.0.2.7": "192.0.2.7", "2001:db8:1:2:3:4:5:6": "2001:db8:1:2::/64", "2001:db8:1:2::9": "2001:db8:1:2::/64",
-		"::1": "::/64",
+		"192.0.2.7": "192.0.2.7", "2001:db8:1:2:3:4:5:6": "2001:db8:1::/56",
+		"2001:db8:1:ff::9": "2001:db8:1::/56", "2001:db8:1:100::9": "2001:db8:1:100::/56", "::1": "::/56",
 	} {
 		if got := limit.Network(netip.MustParseAddr(in)); got != want {
 			t.Errorf("%s: got %s, want %s", in, got, want)

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/text/unicode/norm"
 
 	"github.com/msrchat/msrchat/shared/errs"
+	"github.com/msrchat/msrchat/shared/fair"
 )
 
 // Params is the work that one hash takes.
@@ -30,7 +31,8 @@ type Config struct {
 	// AtOnce bounds the hashes that are computed at the same time, and with
 	// MemoryKiB the memory.
 	AtOnce int
-	// Waiting bounds how many wait for their turn, Wait how long.
+	// Waiting bounds how many wait for their turn, an eighth of them for one key, Wait
+	// how long.
 	Waiting int
 	Wait    time.Duration
 }
@@ -50,13 +52,22 @@ func (c Config) Validate() error {
 	return nil
 }
 
+// retryAfter is when somebody who was refused may try again: before the people who wait
+// now are done, because a crowd that guesses comes after them.
+const retryAfter = 2 * time.Second
+
+// Who is the one who waits. Those who are known go first, then those whose passwords
+// were wrong least often lately.
+type Who struct {
+	// Key is the network of a stranger, the account of one who is known.
+	Key   string
+	Known bool
+}
+
 // Hasher is safe for concurrent use.
 type Hasher struct {
-	cfg Config
-	// slots has one element for each hash that is computed or waits, turns one
-	// for each that is computed.
-	slots chan struct{}
-	turns chan struct{}
+	cfg   Config
+	turns *fair.Queue[Who]
 	// decoy is verified for a user who does not exist.
 	decoy hash
 
@@ -71,7 +82,7 @@ func NewHasher(cfg Config, reg prometheus.Registerer) (*Hasher, error) {
 	}
 	h := &Hasher{
 		cfg:   cfg,
-		slots: make(chan struct{}, cfg.AtOnce+cfg.Waiting), turns: make(chan struct{}, cfg.AtOnce),
+		turns: fair.New(cfg.AtOnce, cfg.Waiting, max(cfg.Waiting/8, 1), func(w Who) bool { return w.Known }),
 		decoy: hash{params: cfg.Params, salt: random(saltBytes), key: random(keyBytes)},
 		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "msrchat_gate_password_wait_seconds", Help: "Time that a password waited for its turn to be hashed.",
@@ -89,21 +100,21 @@ func NewHasher(cfg Config, reg prometheus.Registerer) (*Hasher, error) {
 // Room returns the error that Hash and Verify would return now because too many
 // wait, or nil. With it a request that will be refused is refused before it costs
 // anything.
-func (h *Hasher) Room() error {
-	if len(h.slots) == cap(h.slots) {
+func (h *Hasher) Room(who Who) error {
+	if h.turns.Full(who) {
 		return h.refuse(nil)
 	}
 	return nil
 }
 
-// Hash returns what to store for a password. If too many wait, or this one waited
-// for too long, it is exhausted with a retry time.
-func (h *Hasher) Hash(ctx context.Context, password string) (string, error) {
-	done, err := h.turn(ctx)
+// Hash returns what to store for a password. If too many wait, or this one
+// waited for too long, it is exhausted with a retry time.
+func (h *Hasher) Hash(ctx context.Context, who Who, password string) (string, error) {
+	turn, err := h.turn(ctx, who)
 	if err != nil {
 		return "", err
 	}
-	defer done()
+	defer turn.End(true)
 	made := hash{params: h.cfg.Params, salt: random(saltBytes)}
 	made.key = made.derive(password, keyBytes)
 	return made.String(), nil
@@ -113,57 +124,56 @@ func (h *Hasher) Hash(ctx context.Context, password string) (string, error) {
 // with other parameters than the current ones. An empty stored is for a user who
 // does not exist: never right, after the same work. Errors are those of Hash, and
 // internal for a malformed stored.
-func (h *Hasher) Verify(ctx context.Context, stored, password string) (right, stale bool, err error) {
+func (h *Hasher) Verify(ctx context.Context, who Who, stored, password string) (right, stale bool, err error) {
 	have := h.decoy
 	if stored != "" {
 		if have, err = parse(stored); err != nil {
 			return false, false, err
 		}
 	}
-	done, err := h.turn(ctx)
+	turn, err := h.turn(ctx, who)
 	if err != nil {
 		return false, false, err
 	}
-	defer done()
-	key := have.derive(password, uint32(len(have.key)))
-	right = subtle.ConstantTimeCompare(key, have.key) == 1 && stored != ""
+	defer func() { turn.End(right) }()
+	derived := have.derive(password, uint32(len(have.key)))
+	right = subtle.ConstantTimeCompare(derived, have.key) == 1 && stored != ""
 	return right, have.params != h.cfg.Params, nil
 }
 
 // derive computes the key. The same password may be typed with other code
 // points on another system (é as one or as two); NFC makes them equal.
+//
+// A flood of log-ins keeps all cores busy with it. So it stands back: whoever chats on
+// this machine does not notice.
 func (h hash) derive(password string, length uint32) []byte {
 	normal := norm.NFC.Bytes([]byte(password))
-	return argon2.IDKey(normal, h.salt, h.params.Passes, h.params.MemoryKiB, h.params.Lanes, length)
+	key := make(chan []byte, 1)
+	go func() {
+		yield()
+		key <- argon2.IDKey(normal, h.salt, h.params.Passes, h.params.MemoryKiB, h.params.Lanes, length)
+	}()
+	return <-key
 }
 
-// turn waits for a turn and returns how to end it.
-func (h *Hasher) turn(ctx context.Context) (done func(), err error) {
-	select {
-	case h.slots <- struct{}{}:
-	default:
-		return nil, h.refuse(nil)
-	}
+// turn waits for a turn.
+func (h *Hasher) turn(ctx context.Context, who Who) (fair.Turn[Who], error) {
 	started := time.Now()
-	limit := time.NewTimer(h.cfg.Wait)
-	defer limit.Stop()
-	select {
-	case h.turns <- struct{}{}:
-		h.seconds.Observe(time.Since(started).Seconds())
-		return func() { <-h.turns; <-h.slots }, nil
-	case <-limit.C:
-	case <-ctx.Done():
+	ctx, cancel := context.WithTimeout(ctx, h.cfg.Wait)
+	defer cancel()
+	turn, err := h.turns.Enter(ctx, who)
+	if err != nil {
+		return turn, h.refuse(err)
 	}
-	<-h.slots
-	return nil, h.refuse(ctx.Err())
+	h.seconds.Observe(time.Since(started).Seconds())
+	return turn, nil
 }
 
-// refuse counts a refusal and returns it, with the time in which those before it
-// are done.
+// refuse counts a refusal and returns it with a time to come back.
 func (h *Hasher) refuse(cause error) error {
 	h.full.Inc()
 	return errs.Wrap(errs.CodeExhausted, cause,
-		"too many people are logging in at this moment; try again in a few seconds").Retry(max(h.cfg.Wait, time.Second))
+		"too many people are logging in at this moment; try again in a few seconds").Retry(retryAfter)
 }
 
 func random(n int) []byte {

@@ -2,6 +2,7 @@ package password
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -10,9 +11,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/msrchat/msrchat/shared/errs"
+	"github.com/msrchat/msrchat/shared/fair"
 )
 
 var cheap = Config{Params: Params{MemoryKiB: 64, Passes: 1, Lanes: 1}, AtOnce: 2, Waiting: 2, Wait: 5 * time.Second}
+
+var here = Who{Key: "here"}
 
 func newHasher(t *testing.T, cfg Config) *Hasher {
 	t.Helper()
@@ -25,7 +29,7 @@ func newHasher(t *testing.T, cfg Config) *Hasher {
 
 func hashed(t *testing.T, h *Hasher, password string) string {
 	t.Helper()
-	s, err := h.Hash(t.Context(), password)
+	s, err := h.Hash(t.Context(), here, password)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,7 +53,7 @@ func TestHashAndVerify(t *testing.T) {
 		{"composed otherwise", hashed(t, h, "caf\u00e9 caf\u00e9"), "cafe\u0301 cafe\u0301", true},
 		{"CJK and emoji", hashed(t, h, "密码很长很长🎉"), "密码很长很长🎉", true},
 	} {
-		right, stale, err := h.Verify(t.Context(), c.stored, c.password)
+		right, stale, err := h.Verify(t.Context(), here, c.stored, c.password)
 		if err != nil || right != c.right || stale {
 			t.Errorf("%s: %v, stale %v, %v; want %v", c.name, right, stale, err, c.right)
 		}
@@ -60,7 +64,7 @@ func TestHashAndVerify(t *testing.T) {
 // code: argon2 -id -v 13 -t 2 -k 65536 -p 1 "password", salt "somesalt".
 func TestReferenceVector(t *testing.T) {
 	const stored = "$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc"
-	right, stale, err := newHasher(t, cheap).Verify(t.Context(), stored, "password")
+	right, stale, err := newHasher(t, cheap).Verify(t.Context(), here, stored, "password")
 	if err != nil || !right || !stale {
 		t.Errorf("right %v, stale %v, %v; want both", right, stale, err)
 	}
@@ -78,7 +82,7 @@ func TestAnUnknownUserTakesAsLong(t *testing.T) {
 			least  *time.Duration
 		}{{stored, &known}, {"", &unknown}} {
 			started := time.Now()
-			if _, _, err := h.Verify(t.Context(), c.stored, "wrong horse"); err != nil {
+			if _, _, err := h.Verify(t.Context(), here, c.stored, "wrong horse"); err != nil {
 				t.Fatal(err)
 			}
 			*c.least = min(*c.least, time.Since(started))
@@ -89,34 +93,47 @@ func TestAnUnknownUserTakesAsLong(t *testing.T) {
 	}
 }
 
-func TestOnlySoManyAtOnce(t *testing.T) {
-	h := newHasher(t, cheap)
-	for range cheap.AtOnce { // as if so many were computed
-		h.turns <- struct{}{}
-		h.slots <- struct{}{}
+// take takes all turns, as if so many were computed, and returns how to end them.
+func take(t *testing.T, h *Hasher) (end func()) {
+	t.Helper()
+	var turns []fair.Turn[Who]
+	for range h.cfg.AtOnce {
+		turn, err := h.turn(t.Context(), Who{Key: "there"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		turns = append(turns, turn)
 	}
+	return func() {
+		for _, turn := range turns {
+			turn.End(true)
+		}
+	}
+}
+
+func TestOnlySoManyAtOnce(t *testing.T) {
+	cfg := cheap
+	cfg.Waiting = 8 // one for each key
+	h := newHasher(t, cfg)
+	end := take(t, h)
 	var waiting sync.WaitGroup
-	for range cheap.Waiting {
+	for i := range cfg.Waiting {
 		waiting.Go(func() {
-			if _, err := h.Hash(t.Context(), "correct horse"); err != nil {
+			if _, err := h.Hash(t.Context(), Who{Key: fmt.Sprint(i)}, "correct horse"); err != nil {
 				t.Errorf("one that waited: %v", err)
 			}
 		})
 	}
-	full := cheap.AtOnce + cheap.Waiting
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(10 * time.Second); len(h.slots) < full && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(10 * time.Second); h.Room(here) == nil && time.Now().Before(deadline); {
 		<-tick.C
 	}
 	wantExhausted(t, "one too many", h, t.Context())
-	for range cheap.AtOnce {
-		<-h.turns
-		<-h.slots
-	}
+	end()
 	waiting.Wait()
-	if len(h.slots) != 0 || len(h.turns) != 0 {
-		t.Errorf("%d slots and %d turns were not released", len(h.slots), len(h.turns))
+	if err := h.Room(here); err != nil {
+		t.Errorf("turns were not released: %v", err)
 	}
 }
 
@@ -124,24 +141,22 @@ func TestTheWaitIsBounded(t *testing.T) {
 	cfg := cheap
 	cfg.Wait = 20 * time.Millisecond
 	h := newHasher(t, cfg)
-	for range cfg.AtOnce {
-		h.turns <- struct{}{}
-		h.slots <- struct{}{}
-	}
+	end := take(t, h)
 	wantExhausted(t, "waited too long", h, t.Context())
 	cfg.Wait = time.Hour
 	h.cfg = cfg
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
 	wantExhausted(t, "left", h, gone)
-	if len(h.slots) != cfg.AtOnce {
-		t.Errorf("%d slots used, want %d", len(h.slots), cfg.AtOnce)
+	end()
+	if _, err := h.Hash(t.Context(), here, "correct horse"); err != nil {
+		t.Errorf("with room again: %v", err)
 	}
 }
 
 func wantExhausted(t *testing.T, what string, h *Hasher, ctx context.Context) {
 	t.Helper()
-	_, err := h.Hash(ctx, "correct horse")
+	_, err := h.Hash(ctx, here, "correct horse")
 	if e := errs.From(err); e == nil || e.Code != errs.CodeExhausted || e.RetryAfter < time.Second {
 		t.Errorf("%s: %v, want exhausted with a retry time", what, err)
 	}
@@ -156,7 +171,7 @@ func TestAMalformedHashIsOurFault(t *testing.T) {
 		with("t=1", "t=0"), with("p=1", "p=+1"), with("m=64", "m=064"),
 		good + "$", good + "=", good[:len(good)-30], strings.Repeat("$", 300),
 	} {
-		right, _, err := h.Verify(t.Context(), bad, "correct horse")
+		right, _, err := h.Verify(t.Context(), here, bad, "correct horse")
 		if right || errs.CodeOf(err) != errs.CodeInternal {
 			t.Errorf("%q: right %v, %v; want internal", bad, right, err)
 		}

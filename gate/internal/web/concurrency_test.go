@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -14,6 +15,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/msrchat/msrchat/gate/internal/request"
 )
 
 // blocking is a handler that blocks until release is closed.
@@ -27,7 +30,7 @@ func (h blocking) ServeHTTP(http.ResponseWriter, *http.Request) {
 }
 
 func TestOneTooManyIsRefusedWithARetryTime(t *testing.T) {
-	const most = 2
+	const most = 4 // and two for each network
 	reg := prometheus.NewPedanticRegistry()
 	router := NewRouter(time.Minute, NewConcurrency(most, reg))
 	busy := blocking{make(chan struct{}, most), make(chan struct{})}
@@ -35,9 +38,11 @@ func TestOneTooManyIsRefusedWithARetryTime(t *testing.T) {
 	router.Handle("GET /healthz", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = w.Write([]byte("ok"))
 	}))
+	client := netip.MustParseAddr("192.0.2.1")
 	ask := func(method, path string, body io.Reader) *httptest.ResponseRecorder {
 		w := httptest.NewRecorder()
-		r := httptest.NewRequestWithContext(t.Context(), method, path, body)
+		ctx := request.With(t.Context(), &request.Info{Client: client})
+		r := httptest.NewRequestWithContext(ctx, method, path, body)
 		r.Header.Set("Content-Type", "application/json")
 		router.ServeHTTP(w, r)
 		return w
@@ -50,10 +55,20 @@ func TestOneTooManyIsRefusedWithARetryTime(t *testing.T) {
 	if _, err := half.Write([]byte("x")); err != nil {
 		t.Fatal(err)
 	}
-	for range most {
+	enter := func() {
 		inside.Go(func() { ask(http.MethodPost, "/thing", nil) })
 		<-busy.inside
 	}
+	enter()
+	enter()
+	if w := ask(http.MethodPost, "/thing", nil); w.Code != http.StatusServiceUnavailable {
+		t.Errorf("a network that uses half: %d", w.Code)
+	}
+	client = netip.MustParseAddr("192.0.2.2")
+	enter()
+	client = netip.MustParseAddr("192.0.2.3")
+	enter()
+	client = netip.MustParseAddr("192.0.2.4")
 	w := ask(http.MethodPost, "/thing", strings.NewReader("x"))
 	if w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") == "" ||
 		!strings.Contains(w.Body.String(), `"code":"exhausted"`) {

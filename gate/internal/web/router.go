@@ -2,6 +2,7 @@ package web
 
 import (
 	"net/http"
+	"path"
 	"strings"
 	"time"
 
@@ -27,14 +28,22 @@ func NewRouter(bodyWait time.Duration, bound *Concurrency) Router {
 // ServeHTTP implements http.Handler.
 func (m Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	handler, pattern := m.Handler(r)
-	if pattern != "" {
+	// net/http would answer a path such as //v1/me with a redirect in HTML.
+	clean := path.Clean(r.URL.Path) == r.URL.Path
+	if pattern != "" && clean {
 		r.Pattern = pattern // for the metrics, also if Bodies refuses
 		m.routed.ServeHTTP(w, r)
 		return
 	}
+	if r.ContentLength != 0 {
+		// Or net/http would wait for the rest of the body before it answers.
+		w.Header().Set("Connection", "close")
+	}
 	// The mux's handler knows which of the two it is, and the methods.
 	probe := &probe{header: http.Header{}}
-	handler.ServeHTTP(probe, r)
+	if clean {
+		handler.ServeHTTP(probe, r)
+	}
 	if probe.status != http.StatusMethodNotAllowed {
 		problem.Write(w, problem.New(r.Context(), http.StatusNotFound,
 			"there is nothing at this path; /openapi.json lists what there is"))

@@ -80,6 +80,10 @@ func TestTheRouterAnswersWithProblems(t *testing.T) {
 		{http.MethodDelete, "/thing/7", 405, "GET, HEAD, POST", "only GET and HEAD and POST"},
 		{"BREW", "/thing/7", 405, "GET, HEAD, POST", `"code":"invalid"`},
 		{http.MethodGet, "/thing/../other", 404, "", `"code":"not_found"`},
+		{http.MethodGet, "/other/../thing/7", 404, "", `"code":"not_found"`},
+		{http.MethodGet, "//thing/7", 404, "", `"code":"not_found"`},
+		{http.MethodPost, "/thing//7", 404, "", `"code":"not_found"`},
+		{http.MethodGet, "/thing/7/", 404, "", `"code":"not_found"`},
 	} {
 		w := httptest.NewRecorder()
 		m.ServeHTTP(w, httptest.NewRequest(c.method, c.path, nil))

@@ -11,6 +11,7 @@ import (
 
 	"github.com/msrchat/msrchat/probe"
 	"github.com/msrchat/msrchat/shared/admin"
+	"github.com/msrchat/msrchat/shared/certificate"
 	"github.com/msrchat/msrchat/shared/database"
 	"github.com/msrchat/msrchat/shared/process"
 )
@@ -37,6 +38,14 @@ func flags() []cli.Flag {
 		&cli.StringFlag{
 			Name: "chat-addr", EnvVars: []string{"MSRCHAT_CHAT_ADDR"},
 			Usage: "`HOST:PORT` for users of the chat server to watch",
+		},
+		&cli.StringFlag{
+			Name: "tls-server-name", EnvVars: []string{"MSRCHAT_TLS_SERVER_NAME"},
+			Usage: "`NAME` in the chat server's certificate, if it speaks TLS",
+		},
+		&cli.StringFlag{
+			Name: "tls-ca", EnvVars: []string{"MSRCHAT_TLS_CA"},
+			Usage: "`FILE` with the authorities to trust, in PEM (default: the system's)",
 		},
 		&cli.StringFlag{
 			Name: "http-bind", Value: "127.0.0.1:0", EnvVars: []string{"MSRCHAT_HTTP_BIND"},
@@ -71,9 +80,14 @@ func watch(c *cli.Context) error {
 	if err != nil {
 		return process.Usage(err)
 	}
+	roots, err := certificate.Roots(c.String("tls-ca"))
+	if err != nil {
+		return process.Usage(err)
+	}
 	p, err := probe.New(probe.Config{
 		Instance: own.Instance, Release: own.Release, Home: c.String("chat-addr"), Slot: c.Int("slot"),
 		HTTPBind: c.String("http-bind"), ConsulAddr: own.ConsulAddr, Register: own.Register, Database: db,
+		TLSServerName: c.String("tls-server-name"), Roots: roots,
 		Messages: c.Int("messages"), Rate: c.Int("rate"), Every: c.Duration("every"),
 	}, log)
 	if err != nil {

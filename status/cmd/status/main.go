@@ -10,6 +10,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/msrchat/msrchat/shared/admin"
+	"github.com/msrchat/msrchat/shared/discovery/consul"
 	"github.com/msrchat/msrchat/shared/process"
 	"github.com/msrchat/msrchat/status"
 )
@@ -70,15 +71,16 @@ func serveFlags() []cli.Flag {
 }
 
 // config reads the flags.
-func config(c *cli.Context) status.Config {
-	cfg := status.Defaults()
+func config(c *cli.Context) (cfg status.Config, err error) {
+	cfg = status.Defaults()
 	p := process.FromCLI(c)
 	cfg.Instance, cfg.Release, cfg.Zone = p.Instance, p.Release, p.Zone
-	cfg.ConsulAddr, cfg.Register = p.ConsulAddr, p.Register
+	cfg.Register = p.Register
 	cfg.GRPCBind, cfg.GRPCAdvertise = c.String("grpc-bind"), c.String("grpc-advertise")
 	cfg.HealthBind, cfg.HealthAdvertise = c.String("health-bind"), c.String("health-advertise")
 	cfg.HTTPBind = c.String("http-bind")
-	return cfg
+	cfg.Catalog, err = consul.New(p.ConsulAddr)
+	return cfg, err
 }
 
 func serve(c *cli.Context, logTo io.Writer) error {
@@ -86,7 +88,10 @@ func serve(c *cli.Context, logTo io.Writer) error {
 	if err != nil {
 		return process.Usage(err)
 	}
-	cfg := config(c)
+	cfg, err := config(c)
+	if err != nil {
+		return process.Usage(err)
+	}
 	if err := cfg.Validate(); err != nil {
 		return process.Usage(err)
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -18,9 +19,9 @@ import (
 func parsed(t *testing.T, args ...string) status.Config {
 	t.Helper()
 	var cfg status.Config
-	app := &cli.App{Name: "status", Flags: serveFlags(), Action: func(c *cli.Context) error {
-		cfg = config(c)
-		return nil
+	app := &cli.App{Name: "status", Flags: serveFlags(), Action: func(c *cli.Context) (err error) {
+		cfg, err = config(c)
+		return err
 	}}
 	if err := app.RunContext(t.Context(), append([]string{"status"}, args...)); err != nil {
 		t.Fatal(err)
@@ -30,7 +31,7 @@ func parsed(t *testing.T, args ...string) status.Config {
 
 func TestFlagsDefaultToTheDefaults(t *testing.T) {
 	got := parsed(t)
-	ignored := cmpopts.IgnoreFields(status.Config{}, "Instance", "Release", "ConsulAddr")
+	ignored := cmpopts.IgnoreFields(status.Config{}, "Instance", "Release", "Catalog")
 	if diff := cmp.Diff(status.Defaults(), got, ignored); diff != "" {
 		t.Errorf("config (-defaults +flags):\n%s", diff)
 	}
@@ -47,13 +48,16 @@ func TestFlagsAndEnvironment(t *testing.T) {
 	}
 	want := status.Defaults()
 	want.Instance, want.Release, want.Zone = "alloc-7", "r7", "east"
-	want.ConsulAddr, want.Register = "127.0.0.1:8500", true
+	want.Register = true
 	want.GRPCBind, want.GRPCAdvertise = "127.0.0.1:2", "a:2"
 	want.HealthBind, want.HealthAdvertise, want.HTTPBind = "127.0.0.1:3", "a:3", "127.0.0.1:1"
 	got := parsed(t, "--zone", "east", "--consul-addr", "127.0.0.1:8500", "--register", "--grpc-bind", "127.0.0.1:2",
 		"--grpc-advertise", "a:2", "--health-bind", "127.0.0.1:3", "--health-advertise", "a:3")
-	if diff := cmp.Diff(want, got); diff != "" {
+	if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(status.Config{}, "Catalog")); diff != "" {
 		t.Errorf("config (-want +got):\n%s", diff)
+	}
+	if where := fmt.Sprint(got.Catalog); where != "Consul at 127.0.0.1:8500" {
+		t.Errorf("catalog %q", where)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 
 	statusv1 "github.com/msrchat/msrchat/proto/msrchat/status/v1"
 	"github.com/msrchat/msrchat/shared/discovery"
+	"github.com/msrchat/msrchat/shared/discovery/consul"
 	"github.com/msrchat/msrchat/shared/errs"
 	"github.com/msrchat/msrchat/status"
 )
@@ -43,13 +44,13 @@ func dial(c *cli.Context) (*replica, error) {
 		if consulAddr == "" {
 			consulAddr = c.Lineage()[1].String("consul-addr")
 		}
-		consul, err := discovery.NewClient(consulAddr)
+		catalog, err := consul.New(consulAddr)
 		if err != nil {
 			return nil, err
 		}
 		target = discovery.Scheme + ":///" + status.ServiceName
 		where = "a replica registered in Consul at " + consulAddr
-		options = append(options, discovery.DialOptions(consul)...)
+		options = append(options, discovery.DialOptions(catalog)...)
 	}
 	conn, err := grpc.NewClient(target, options...)
 	if err != nil {

@@ -18,8 +18,8 @@ import (
 
 	"github.com/msrchat/msrchat/tools/internal/fleet"
 	"github.com/msrchat/msrchat/tools/internal/job"
-	"github.com/msrchat/msrchat/tools/internal/ports"
-	"github.com/msrchat/msrchat/tools/internal/state"
+	"github.com/msrchat/msrchat/tools/ports"
+	"github.com/msrchat/msrchat/tools/state"
 )
 
 // Exit codes, as in the help text.

@@ -16,9 +16,9 @@ import (
 	"text/template"
 	"time"
 
-	"github.com/msrchat/msrchat/tools/internal/ports"
-	"github.com/msrchat/msrchat/tools/internal/process"
-	"github.com/msrchat/msrchat/tools/internal/state"
+	"github.com/msrchat/msrchat/tools/ports"
+	"github.com/msrchat/msrchat/tools/process"
+	"github.com/msrchat/msrchat/tools/state"
 )
 
 //go:embed consul.hcl.tmpl

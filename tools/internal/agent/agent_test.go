@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"github.com/msrchat/msrchat/tools/internal/agent"
-	"github.com/msrchat/msrchat/tools/internal/ports"
-	"github.com/msrchat/msrchat/tools/internal/state"
+	"github.com/msrchat/msrchat/tools/ports"
+	"github.com/msrchat/msrchat/tools/state"
 )
 
 // The programs accept the configurations.

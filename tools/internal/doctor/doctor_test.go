@@ -89,6 +89,18 @@ func TestVerdicts(t *testing.T) {
 			doctor.Program{Name: "terraform", Minimum: "1.11", Purpose: "./justw apply"}.Judge(), doctor.Unchecked,
 			"./justw apply",
 		},
+		"all is here": {doctor.FirstUp(nil), doctor.OK, "under a minute"},
+		"packages are missing": {
+			doctor.FirstUp([]doctor.Part{{Name: "redis-server", How: "by apt-get", Takes: 4 * time.Second}}), doctor.OK,
+			"redis-server by apt-get (4 s); on two cores about 4 s",
+		},
+		"Consul is missing": {
+			doctor.FirstUp([]doctor.Part{
+				{Name: "consul", How: "from its sources", Takes: 446 * time.Second},
+				{Name: "the programs", How: "of this checkout", Takes: 100 * time.Second},
+			}), doctor.Warn,
+			"consul from its sources (7 min), the programs of this checkout (2 min); on two cores about 9 min",
+		},
 		"files suffice":         {doctor.Files("open files", 20504, 18200, 2048), doctor.OK, ""},
 		"handshakes do not fit": {doctor.Files("open files", 20000, 18200, 2048), doctor.Warn, "17696"},
 		"capacity does not fit": {doctor.Files("open files", 18300, 18200, 2048), doctor.Fail, "15996"},

@@ -193,6 +193,42 @@ func (p Program) Judge() Finding {
 	return ok(check, "%s", p.Version)
 }
 
+// Part is something that the first up brings, and how long that takes on two cores.
+type Part struct {
+	Name, How string
+	Takes     time.Duration
+}
+
+// FirstUp says what a start of the fleet would bring to this machine.
+func FirstUp(parts []Part) Finding {
+	const check = "first up"
+	if len(parts) == 0 {
+		return ok(check, "all is here, ./justw up takes well under a minute")
+	}
+	var list []string
+	var all time.Duration
+	for _, p := range parts {
+		list = append(list, fmt.Sprintf("%s %s (%s)", p.Name, p.How, roughly(p.Takes)))
+		all += p.Takes
+	}
+	found := fmt.Sprintf("brings %s; on two cores about %s, once", strings.Join(list, ", "), roughly(all))
+	if all < 5*time.Minute {
+		return ok(check, "%s", found)
+	}
+	return Finding{
+		check, Warn, found,
+		"nothing, or install HashiCorp's consul and nomad before; a first look takes two minutes: ./justw try",
+	}
+}
+
+// roughly is a time for people.
+func roughly(d time.Duration) string {
+	if d < 90*time.Second {
+		return fmt.Sprintf("%.0f s", d.Seconds())
+	}
+	return fmt.Sprintf("%.0f min", d.Minutes())
+}
+
 // AtLeast compares dotted numbers; the comparison ends at a part that is not a
 // number.
 func AtLeast(have, want string) bool {

@@ -17,7 +17,7 @@ import (
 	"github.com/msrchat/msrchat/tools/internal/doctor"
 	"github.com/msrchat/msrchat/tools/internal/job"
 	"github.com/msrchat/msrchat/tools/internal/machine"
-	"github.com/msrchat/msrchat/tools/internal/process"
+	"github.com/msrchat/msrchat/tools/process"
 )
 
 // doctorLimit bounds all queries together: an agent that hangs is a finding.
@@ -36,13 +36,21 @@ func (f *Fleet) Doctor(ctx context.Context) (doctor.Report, error) {
 	if err != nil {
 		return nil, err
 	}
+	holder, err := f.dir.Holder()
+	if err != nil {
+		return nil, err
+	}
 	up := agents["consul"] && agents["nomad"]
 	report := f.examineMachine(up)
-	report = append(report, examineTools(ctx)...)
-	report = append(report,
-		doctor.Ports(f.ports.Conflicts(f.holder), f.ports.Base()),
-		doctor.Agents(agents["consul"], agents["nomad"], manager, f.leftovers()),
-	)
+	report = append(report, f.examineTools(ctx)...)
+	if holder != "" { // it has the fleet's ports and data
+		report = append(report, doctor.NotChecked("fleet", holder+" runs instead"))
+	} else {
+		report = append(report,
+			doctor.Ports(f.ports.Conflicts(f.holder), f.ports.Base()),
+			doctor.Agents(agents["consul"], agents["nomad"], manager, f.leftovers()),
+		)
+	}
 	if agents["consul"] {
 		report = append(report, f.examineConsul(ctx)...)
 	}
@@ -113,29 +121,61 @@ func (f *Fleet) examineMachine(up bool) doctor.Report {
 }
 
 // tools are the programs that the recipes use, with the oldest version that is
-// good enough. A test compares them with the scripts that decide it.
+// good enough. A test compares them with the scripts that decide it. brought is how up
+// brings one that is missing, and how long that took on two cores with empty caches.
 var tools = []struct {
 	ask string
 	doctor.Program
+	brought doctor.Part
 }{
-	{"version", doctor.Program{Name: "go", Minimum: "1.26", Brought: "https://go.dev/dl"}},
-	{"--version", doctor.Program{Name: "just", Minimum: "1.40.0", Brought: "./justw brings it"}},
-	{"version", doctor.Program{Name: "consul", Minimum: "1.20.0", Brought: builtOnce}},
-	{"version", doctor.Program{Name: "nomad", Minimum: "1.10.0", Brought: builtOnce}},
-	{"--version", doctor.Program{Name: "mariadbd", Minimum: "10.11", Brought: "./justw up installs it"}},
-	{"--version", doctor.Program{Name: "redis-server", Minimum: "7.0", Brought: "./justw up installs it"}},
-	{"version", doctor.Program{Name: "terraform", Minimum: "1.11", Purpose: "./justw apply"}},
+	{"version", doctor.Program{Name: "go", Minimum: "1.26", Brought: "https://go.dev/dl"}, doctor.Part{}},
+	{"--version", doctor.Program{Name: "just", Minimum: "1.40.0", Brought: "./justw brings it"}, doctor.Part{}},
+	{
+		"version",
+		doctor.Program{Name: "consul", Minimum: "1.20.0", Brought: builtOnce},
+		doctor.Part{How: fromSources, Takes: 446 * time.Second},
+	},
+	{
+		"version",
+		doctor.Program{Name: "nomad", Minimum: "1.10.0", Brought: builtOnce},
+		doctor.Part{How: fromSources, Takes: 336 * time.Second},
+	},
+	{
+		"--version",
+		doctor.Program{Name: "mariadbd", Minimum: "10.11", Brought: "./justw up installs it"},
+		doctor.Part{How: fromDebian, Takes: 12 * time.Second},
+	},
+	{
+		"--version",
+		doctor.Program{Name: "redis-server", Minimum: "7.0", Brought: "./justw up installs it"},
+		doctor.Part{How: fromDebian, Takes: 4 * time.Second},
+	},
+	{"version", doctor.Program{Name: "terraform", Minimum: "1.11", Purpose: "./justw apply"}, doctor.Part{}},
 }
 
-const builtOnce = "./justw up builds it (minutes, once for this machine)"
+const (
+	builtOnce   = "./justw up builds it (minutes, once for this machine)"
+	fromSources = "built from its Go module"
+	fromDebian  = "from the system's packages"
+)
 
-func examineTools(ctx context.Context) doctor.Report {
+func (f *Fleet) examineTools(ctx context.Context) doctor.Report {
 	var report doctor.Report
+	var missing []doctor.Part
 	for _, p := range tools {
 		p.Path, p.Version = machine.Program(ctx, p.Name, p.ask)
 		report = append(report, p.Judge())
+		if p.Path == "" && p.brought.Takes > 0 {
+			p.brought.Name = p.Name
+			missing = append(missing, p.brought)
+		}
 	}
-	return report
+	if _, built, err := f.builder().Current(); err == nil && !built {
+		missing = append(missing, doctor.Part{
+			Name: "the fleet's programs", How: "built from this checkout", Takes: 100 * time.Second,
+		})
+	}
+	return append(report, doctor.FirstUp(missing))
 }
 
 func (f *Fleet) examineConsul(ctx context.Context) doctor.Report {

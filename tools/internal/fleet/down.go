@@ -11,7 +11,7 @@ import (
 	nomad "github.com/hashicorp/nomad/api"
 
 	"github.com/msrchat/msrchat/tools/internal/job"
-	"github.com/msrchat/msrchat/tools/internal/process"
+	"github.com/msrchat/msrchat/tools/process"
 )
 
 const (

@@ -22,10 +22,10 @@ import (
 	"github.com/msrchat/msrchat/tools/internal/agent"
 	"github.com/msrchat/msrchat/tools/internal/catalog"
 	"github.com/msrchat/msrchat/tools/internal/job"
-	"github.com/msrchat/msrchat/tools/internal/ports"
-	"github.com/msrchat/msrchat/tools/internal/process"
 	"github.com/msrchat/msrchat/tools/internal/release"
-	"github.com/msrchat/msrchat/tools/internal/state"
+	"github.com/msrchat/msrchat/tools/ports"
+	"github.com/msrchat/msrchat/tools/process"
+	"github.com/msrchat/msrchat/tools/state"
 )
 
 // loopback is the address of everything in a fleet on one node.

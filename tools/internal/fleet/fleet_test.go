@@ -18,9 +18,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/msrchat/msrchat/tools/internal/fleet"
-	"github.com/msrchat/msrchat/tools/internal/ports"
-	"github.com/msrchat/msrchat/tools/internal/process"
-	"github.com/msrchat/msrchat/tools/internal/state"
+	"github.com/msrchat/msrchat/tools/ports"
+	"github.com/msrchat/msrchat/tools/process"
+	"github.com/msrchat/msrchat/tools/state"
 )
 
 // The life of a small fleet, without the services, which e2e tests: up, up again,

@@ -16,7 +16,7 @@ import (
 	nomad "github.com/hashicorp/nomad/api"
 
 	"github.com/msrchat/msrchat/tools/internal/job"
-	"github.com/msrchat/msrchat/tools/internal/state"
+	"github.com/msrchat/msrchat/tools/state"
 )
 
 // world answers for Nomad, Consul and a probe. The mutex owns its fields.

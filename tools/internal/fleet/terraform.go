@@ -11,7 +11,7 @@ import (
 
 	"github.com/msrchat/msrchat/tools/internal/job"
 	"github.com/msrchat/msrchat/tools/internal/release"
-	"github.com/msrchat/msrchat/tools/internal/state"
+	"github.com/msrchat/msrchat/tools/state"
 )
 
 // varsFile has Terraform's variables, in the state folder.

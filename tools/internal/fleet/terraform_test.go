@@ -11,8 +11,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/msrchat/msrchat/tools/internal/process"
-	"github.com/msrchat/msrchat/tools/internal/state"
+	"github.com/msrchat/msrchat/tools/process"
+	"github.com/msrchat/msrchat/tools/state"
 )
 
 func TestVarsIsRefusedWhileUpManages(t *testing.T) {

@@ -13,10 +13,10 @@ import (
 
 	"github.com/msrchat/msrchat/tools/internal/agent"
 	"github.com/msrchat/msrchat/tools/internal/job"
-	"github.com/msrchat/msrchat/tools/internal/ports"
-	"github.com/msrchat/msrchat/tools/internal/process"
 	"github.com/msrchat/msrchat/tools/internal/release"
-	"github.com/msrchat/msrchat/tools/internal/state"
+	"github.com/msrchat/msrchat/tools/ports"
+	"github.com/msrchat/msrchat/tools/process"
+	"github.com/msrchat/msrchat/tools/state"
 )
 
 // agentsLimit bounds the start of Consul and Nomad, ten times the three seconds
@@ -112,7 +112,7 @@ func (f *Fleet) prepare(
 		if before == "" { // nothing was started
 			_ = f.dir.Remove(false)
 		}
-		return "", release.Release{}, portsTaken(lines, f.ports.Base())
+		return "", release.Release{}, portsTaken(lines, f.ports.Elsewhere())
 	}
 	if err := f.dir.SetPortBase(f.ports.Base()); err != nil {
 		return "", release.Release{}, err
@@ -147,14 +147,10 @@ func (f *Fleet) prepare(
 }
 
 // portsTaken says which programs hold the ports, and what to do.
-func portsTaken(lines []string, base int) error {
+func portsTaken(lines []string, elsewhere int) error {
 	const shown = 3 // the rest is usually the same program: another fleet
 	if more := len(lines) - shown; more > 0 {
 		lines = append(lines[:shown:shown], fmt.Sprintf("and %d more ports", more))
-	}
-	elsewhere := base + 1000
-	if _, err := ports.New(elsewhere); err != nil {
-		elsewhere = ports.DefaultBase
 	}
 	return fmt.Errorf(
 		"the fleet's ports are not free:\n  %s\nend that program, or use other ports, for example with %s=%d",

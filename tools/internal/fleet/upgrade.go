@@ -17,7 +17,7 @@ import (
 
 	"github.com/msrchat/msrchat/tools/internal/job"
 	"github.com/msrchat/msrchat/tools/internal/release"
-	"github.com/msrchat/msrchat/tools/internal/state"
+	"github.com/msrchat/msrchat/tools/state"
 )
 
 // Upgrade says which service gets which version.

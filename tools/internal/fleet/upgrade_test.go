@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/msrchat/msrchat/tools/internal/fleet"
-	"github.com/msrchat/msrchat/tools/internal/state"
+	"github.com/msrchat/msrchat/tools/state"
 )
 
 func TestUpgradeRefuses(t *testing.T) {

@@ -11,7 +11,7 @@ import (
 
 	nomad "github.com/hashicorp/nomad/api"
 
-	"github.com/msrchat/msrchat/tools/internal/state"
+	"github.com/msrchat/msrchat/tools/state"
 )
 
 // Explain says, for people, why the job is not up: why Nomad could not place

@@ -15,8 +15,8 @@ import (
 
 	nomad "github.com/hashicorp/nomad/api"
 
-	"github.com/msrchat/msrchat/tools/internal/ports"
-	"github.com/msrchat/msrchat/tools/internal/state"
+	"github.com/msrchat/msrchat/tools/ports"
+	"github.com/msrchat/msrchat/tools/state"
 )
 
 // Job is one of the fleet's jobs. Its file is nomad/NAME.nomad.hcl, and a

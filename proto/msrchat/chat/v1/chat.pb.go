@@ -2066,7 +2066,8 @@ func (x *OwnState) GetDraft() *Draft {
 // Draft is an unfinished text.
 type Draft struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// At most Limits.max_text_bytes; empty where there is none.
+	// At most Limits.max_text_bytes, of the characters that a text may have; empty
+	// where there is none.
 	Text string `protobuf:"bytes,1,opt,name=text,proto3" json:"text,omitempty"`
 	// When it was last changed, in Unix milliseconds: by the clock of the device
 	// that did, but never later than the server's when it arrived.

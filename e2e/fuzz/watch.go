@@ -1,0 +1,265 @@
+package fuzz
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
+)
+
+// watch are the honest people beside the cases. Two write to each other and want to be
+// read within a second; and for each person of the world somebody looks at everything
+// that they can see.
+type watch struct {
+	run     *run
+	write   *conn
+	to      uint64
+	readers []*conn
+	stop    context.CancelFunc
+	done    sync.WaitGroup
+
+	mu    sync.Mutex // owns the fields below
+	sent  map[uint64]time.Time
+	took  []time.Duration
+	asked uint64
+}
+
+const (
+	// honestEvery is how often the honest write, lookEvery how often everything is looked
+	// at. Each message costs the servers next to nothing.
+	honestEvery = 250 * time.Millisecond
+	lookEvery   = 3 * time.Second
+	// honestLimit is how long a message may take once the cases are over.
+	honestLimit = time.Second
+)
+
+func (r *run) watch(ctx context.Context) (*watch, error) {
+	w := &watch{run: r, sent: make(map[uint64]time.Time)}
+	names := [2]string{"h1." + newValues(r.cfg.Seed, 0, 0).word(), "h2." + newValues(r.cfg.Seed, 0, 0).word()}
+	var honest [2]*conn
+	for i, name := range names {
+		p, err := r.register(ctx, name)
+		if err == nil {
+			honest[i], err = r.connect(ctx, p, i)
+		}
+		if err != nil {
+			w.close()
+			return nil, err
+		}
+		w.readers = append(w.readers, honest[i])
+	}
+	w.write = honest[0]
+	f, err := w.write.ask(ctx, &chatv1.ClientFrame{Body: &chatv1.ClientFrame_OpenDirect{
+		OpenDirect: &chatv1.OpenDirect{PeerName: names[1]},
+	}})
+	if err != nil {
+		w.close()
+		return nil, err
+	}
+	w.to = f.GetConversation().GetId()
+	honest[1].mu.Lock()
+	honest[1].push = w.read
+	honest[1].mu.Unlock()
+	for i, p := range r.world.people {
+		c, err := r.connect(ctx, p, i)
+		if err != nil {
+			w.close()
+			return nil, err
+		}
+		w.readers = append(w.readers, c)
+	}
+	life, stop := context.WithCancel(ctx)
+	w.stop = stop
+	w.done.Go(func() { w.talk(life) })
+	w.done.Go(func() { w.look(life) })
+	return w, nil
+}
+
+// say sends an honest message.
+func (w *watch) say() {
+	w.mu.Lock()
+	w.asked++
+	n := w.asked
+	w.sent[n] = time.Now()
+	w.mu.Unlock()
+	id := binary.BigEndian.AppendUint64([]byte("honest--"), n)
+	f := &filler{}
+	w.write.write(f.encode(&chatv1.ClientFrame{RequestId: n, Body: &chatv1.ClientFrame_Send{
+		Send: &chatv1.Send{ConversationId: w.to, ClientMsgId: id, Body: []byte("hello"), Kind: 1},
+	}}))
+}
+
+// read notes when an honest message arrived.
+func (w *watch) read(f *chatv1.ServerFrame) {
+	e := f.GetEvent()
+	if e == nil || len(e.GetClientMsgId()) != 16 {
+		return
+	}
+	n := binary.BigEndian.Uint64(e.GetClientMsgId()[8:])
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if at, ok := w.sent[n]; ok {
+		delete(w.sent, n)
+		w.took = append(w.took, time.Since(at))
+	}
+}
+
+func (w *watch) talk(ctx context.Context) {
+	for ctx.Err() == nil {
+		w.say()
+		pause(ctx, honestEvery)
+	}
+}
+
+// look reads lists, pages and states of everybody, all the time. Every frame is judged
+// where it arrives.
+func (w *watch) look(ctx context.Context) {
+	for ctx.Err() == nil {
+		for i := range people {
+			c := w.readers[2+i]
+			for after, more := uint64(0), true; more && ctx.Err() == nil; {
+				f, err := c.ask(ctx, &chatv1.ClientFrame{Body: &chatv1.ClientFrame_ListConversations{
+					ListConversations: &chatv1.ListConversations{AfterId: after, Limit: 256},
+				}})
+				if w.failed(ctx, "list_conversations", err) {
+					return
+				}
+				list := f.GetConversationList().GetConversations()
+				if more = f.GetConversationList().GetMore(); len(list) > 0 {
+					after = list[len(list)-1].GetId()
+				}
+			}
+			ids := w.run.world.of(i)
+			_, err := c.ask(ctx, &chatv1.ClientFrame{Body: &chatv1.ClientFrame_ReadOwnStates{
+				ReadOwnStates: &chatv1.ReadOwnStates{ConversationIds: ids},
+			}})
+			if w.failed(ctx, "read_own_states", err) {
+				return
+			}
+		}
+		w.pages(ctx)
+		pause(ctx, lookEvery)
+	}
+}
+
+// pages reads on in every log, and compares it with what was acknowledged.
+func (w *watch) pages(ctx context.Context) {
+	for _, id := range w.run.world.all() {
+		pair := w.run.world.members[id]
+		known := func(user uint64) bool {
+			return user == w.run.world.people[pair[0]].id || user == w.run.world.people[pair[1]].id
+		}
+		for full := true; full && ctx.Err() == nil; {
+			f, err := w.readers[2+pair[0]].ask(ctx, &chatv1.ClientFrame{Body: &chatv1.ClientFrame_History{
+				History: &chatv1.History{ConversationId: id, After: w.run.ledger.position(id)},
+			}})
+			if w.failed(ctx, "history", err) {
+				return
+			}
+			page := f.GetHistoryPage()
+			if err := w.run.ledger.check(page, known); err != nil {
+				w.run.find(nil, ruleLog, "history", "%v", err)
+				return
+			}
+			full = len(page.GetEvents()) > 0
+		}
+	}
+}
+
+func (w *watch) failed(ctx context.Context, where string, err error) bool {
+	if err == nil || ctx.Err() != nil || errors.Is(err, context.Canceled) {
+		return err != nil
+	}
+	w.run.find(nil, ruleHonest, where, "%v", err)
+	return true
+}
+
+// after looks whether the honest are served as before, once the cases are over.
+func (w *watch) after(ctx context.Context) {
+	w.stop()
+	w.done.Wait()
+	w.mu.Lock()
+	before := len(w.took)
+	w.mu.Unlock()
+	for range 11 {
+		w.say()
+		pause(ctx, honestEvery/5)
+	}
+	for until := time.Now().Add(w.run.cfg.Patience); w.unread() > 0 && time.Now().Before(until); {
+		pause(ctx, honestEvery/5)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	after := slices.Clone(w.took[before:])
+	w.took = w.took[:before]
+	slices.Sort(after)
+	switch {
+	case ctx.Err() != nil:
+	case len(w.sent) > 0:
+		w.run.find(nil, ruleHonest, "send", "%d messages were not read within %v", len(w.sent), w.run.cfg.Patience)
+	case after[len(after)/2] > honestLimit: // not the worst, which may be the machine's
+		w.run.find(nil, ruleHonest, "send", "messages are read after %v", after[len(after)/2])
+	}
+}
+
+func (w *watch) unread() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.sent)
+}
+
+// latencies are those of the honest while the cases went on, sorted.
+func (w *watch) latencies() []time.Duration {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	took := slices.Clone(w.took)
+	slices.Sort(took)
+	return took
+}
+
+func (w *watch) close() {
+	if w.stop != nil {
+		w.stop()
+		w.done.Wait()
+	}
+	for _, c := range w.readers {
+		if c != nil {
+			c.close()
+		}
+	}
+}
+
+// verify compares the rest of every log with what was acknowledged.
+func (r *run) verify(ctx context.Context) {
+	w := &watch{run: r}
+	defer w.close()
+	w.readers = make([]*conn, 2)
+	for i, p := range r.world.people {
+		c, err := r.connect(ctx, p, i)
+		if err != nil {
+			r.find(nil, ruleHonest, "connect", "%v", err)
+			return
+		}
+		w.readers = append(w.readers, c)
+	}
+	w.pages(ctx)
+	// What was acknowledged after its page was read is looked up by itself.
+	for _, id := range r.world.all() {
+		for _, seq := range r.ledger.left(id) {
+			f, err := w.readers[2+r.world.members[id][0]].ask(ctx,
+				&chatv1.ClientFrame{Body: &chatv1.ClientFrame_History{
+					History: &chatv1.History{ConversationId: id, After: seq - 1, Limit: 1},
+				}})
+			if w.failed(ctx, "history", err) {
+				return
+			}
+			if err := r.ledger.one(id, seq, f.GetHistoryPage().GetEvents()); err != nil {
+				r.find(nil, ruleLog, "history", "%v", err)
+			}
+		}
+	}
+}

@@ -1,0 +1,84 @@
+package gate_test
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/msrchat/msrchat/gate"
+	"github.com/msrchat/msrchat/shared/errs"
+)
+
+// Wrong passwords from many networks keep a stranger from guessing on, and not the
+// owner from logging in where they logged in before.
+func TestOthersWrongPasswordsLockOutNobody(t *testing.T) {
+	h := open(t, func(c *gate.Config) {
+		c.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+		c.LogIns.PerAccount = gate.Limit{Count: 12, Per: time.Hour}
+		c.LogIns.PerAccountAndClient = gate.Limit{Count: 3, Per: time.Hour}
+	})
+	const home = "198.51.100.7"
+	h.from = home
+	h.register("ann")
+	byAddress := map[string]string{"email": "ann@example.org", "password": password, "device": "phone"}
+	wrongByAddress := map[string]string{"email": "ann@example.org", "password": "wrong password", "device": "phone"}
+	for i := range 4 {
+		h.from = fmt.Sprintf("203.0.113.%d", i)
+		for range 3 {
+			h.want("a guess", h.post("/v1/sessions", credentials("ann", "wrong password")), 401, errs.CodeUnauthenticated)
+			h.want("a guess", h.post("/v1/sessions", wrongByAddress), 401, errs.CodeUnauthenticated)
+		}
+	}
+	h.from = "203.0.113.99"
+	h.want("one more stranger", h.post("/v1/sessions", credentials("ann", password)), 429, errs.CodeRateLimited)
+	h.from = home
+	h.loggedIn(h.post("/v1/sessions", credentials("ann", password)))
+	h.loggedIn(h.post("/v1/sessions", byAddress))
+	// There, too, only so many guesses are allowed.
+	for range 3 {
+		h.want("a guess", h.post("/v1/sessions", credentials("ann", "wrong password")), 401, errs.CodeUnauthenticated)
+	}
+	h.want("a fourth guess", h.post("/v1/sessions", credentials("ann", password)), 429, errs.CodeRateLimited)
+}
+
+// While 150 networks log in as nobody, as fast as they can, people log in at the first
+// try: where they were before, and where they never were.
+func TestAFloodOfLogInsDelaysNobody(t *testing.T) {
+	h := open(t, func(c *gate.Config) {
+		c.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+		d := gate.Defaults()
+		c.Passwords = d.Passwords
+		c.Passwords.AtOnce, c.Passwords.MemoryKiB = 1, 4<<10
+	})
+	const home = "198.51.100.7"
+	h.from = home
+	h.register("ann")
+	ctx, stop := context.WithCancel(t.Context())
+	var crowd sync.WaitGroup
+	defer crowd.Wait()
+	defer stop()
+	nobody := encode(t, credentials("nobody", "wrong password"))
+	for i := range 150 {
+		one := *h
+		one.from = fmt.Sprintf("203.0.113.%d", i)
+		crowd.Go(func() {
+			for ctx.Err() == nil {
+				if _, err := one.try(http.MethodPost, "/v1/sessions", "", nobody); err != nil {
+					return
+				}
+			}
+		})
+	}
+	h.eventually("the crowd waits", func() bool { return h.metric("msrchat_gate_requests ") >= 140 })
+	for i := range 10 {
+		h.from = home
+		if i%2 == 0 {
+			h.from = fmt.Sprintf("198.51.100.%d", 100+i)
+		}
+		h.loggedIn(h.post("/v1/sessions", credentials("ann", password)))
+	}
+}
