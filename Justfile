@@ -90,6 +90,11 @@ test *MODULES:
 faults *ARGS:
     @tools/faults "$@"
 
+# the tests on a Redis Cluster and a MariaDB Galera cluster, and both harmed while people talk (suites, faults [N])
+[no-exit-message]
+engines *ARGS:
+    @tools/engines "$@"
+
 # send everything outside valid, odd and hostile requests, and see that nothing odd comes out: ./justw fuzz --help
 [no-exit-message]
 fuzz *ARGS:

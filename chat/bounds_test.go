@@ -42,6 +42,7 @@ var bounds = map[string]string{
 	"heads waiting for their announcement": "repair.maxRecent repair.maxTogether",
 	"dirty users":                          "repair.maxDirty repair.usersPerQuery",
 	"pending removals of routes":           "route.maxRemovals",
+	"routes written again in a second":     "route.maxRenewed",
 	"cached members and heads":             "member.maxCached msglog.maxHeads",
 	"used assignments to report":           "report.maxUsed conn.maxAssignment",
 }

@@ -33,7 +33,7 @@ type fleet struct {
 	db       database.Config
 	sql      *sql.DB
 	maria    *testenv.MariaDBServer // nil when shared
-	redis    *testenv.RedisServer
+	redis    cache.Config
 	consul   *testenv.ConsulAgent
 	sessions *session.Store
 	users    int
@@ -43,7 +43,7 @@ type fleet struct {
 // of its own.
 func newFleet(t *testing.T, ownDatabase bool) *fleet {
 	t.Helper()
-	f := &fleet{t: t, redis: testenv.StartRedis(t), consul: testenv.StartConsul(t)}
+	f := &fleet{t: t, redis: testenv.Redis(t), consul: testenv.StartConsul(t)}
 	if ownDatabase {
 		f.maria = testenv.StartMariaDB(t)
 		f.db = f.maria.Database(t)
@@ -82,7 +82,7 @@ func (f *fleet) start(instance string, change ...func(*chat.Config)) *running {
 		Health:    local,
 		HTTP:      local,
 		Database:  f.db,
-		Redis:     cache.Config{Addrs: []string{f.redis.Addr}},
+		Redis:     f.redis,
 		Catalog:   f.catalog(),
 		Register:  true,
 		Heartbeat: heartbeat,

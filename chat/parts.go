@@ -140,6 +140,7 @@ func (s *Server) buildDelivery(members *member.Index, dir *directory.Directory) 
 	s.routes = route.New(route.Options{
 		Instance:   s.cfg.Instance,
 		Redis:      s.redis,
+		Heartbeat:  s.cfg.Heartbeat,
 		Missed:     func() { s.repair.MarkAllDirty() },
 		Logger:     s.log,
 		Registerer: s.registry,

@@ -13,8 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/redis/go-redis/v9"
-
 	"github.com/msrchat/msrchat/chat"
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
 	"github.com/msrchat/msrchat/shared/testenv"
@@ -244,16 +242,12 @@ func TestTheLastPushIsDropped(t *testing.T) {
 	c := w.openDirect(bob.name)
 	w.send(c.GetId(), "seen")
 	r.event("seen")
-	rdb := redis.NewClient(&redis.Options{Addr: f.redis.Addr})
-	defer rdb.Close()
 	for i, what := range []string{"alone", "with Redis flushed"} {
 		t.Run(what, func(t *testing.T) {
 			drop.Store(true)
 			sent := w.send(c.GetId(), "dropped")
 			if i == 1 {
-				if err := rdb.FlushAll(t.Context()).Err(); err != nil {
-					t.Fatal(err)
-				}
+				testenv.EmptyRedis(t, f.redis)
 			}
 			at := time.Now()
 			r.head(c.GetId(), sent.GetSeq())

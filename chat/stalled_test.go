@@ -3,6 +3,7 @@ package chat_test
 import (
 	"fmt"
 	"net"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -17,7 +18,8 @@ import (
 func TestOneServerAloneLosesTheDatabase(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, false)
-	address, cut, mend := cuttable(t, f.db.Addr)
+	first, _, _ := strings.Cut(f.db.Addr, ",") // of a cluster's nodes
+	address, cut, mend := cuttable(t, first)
 	slow := func(c *chat.Config) { c.Heartbeat = 30 * time.Second } // longer than the test
 	a := f.start("a", slow, func(c *chat.Config) { c.Database.Addr = address })
 	b := f.start("b", slow)

@@ -6,8 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/redis/go-redis/v9"
-
 	"github.com/msrchat/msrchat/chat"
 	"github.com/msrchat/msrchat/client"
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
@@ -106,11 +104,9 @@ func TestAssignmentFollowsLoad(t *testing.T) {
 
 // One kind of server after the other is restarted while messages flow both ways.
 func TestMessagesSurviveRestarts(t *testing.T) {
-	c := cluster.Run(t, cluster.Config{})
+	c := cluster.Run(t, cluster.Config{Own: true})
 	ann, bob := pair(t, c)
 	testenv.Until(t, "both are online", func() bool { return len(ann.Instances()) > 0 && len(bob.Instances()) > 0 })
-	rdb := redis.NewClient(&redis.Options{Addr: c.Redis.Addr})
-	defer rdb.Close()
 	sent := 0
 	for _, step := range []struct {
 		name string
@@ -125,9 +121,7 @@ func TestMessagesSurviveRestarts(t *testing.T) {
 		}},
 		{"the gate", func() { c.Gate.Stop(); c.StartGate() }},
 		{"redis, flushed", func() {
-			if err := rdb.FlushAll(t.Context()).Err(); err != nil {
-				t.Fatal(err)
-			}
+			c.EmptyRedis()
 			c.Redis.Kill()
 			c.Redis.Start(t)
 		}},
@@ -167,8 +161,6 @@ func TestTheLastMessageAppearsThoughItsPushWasDropped(t *testing.T) {
 	ann, bob := pair(t, c)
 	ann.Send(t, "first")
 	cluster.Check(t, 1, ann, bob)
-	rdb := redis.NewClient(&redis.Options{Addr: c.Redis.Addr})
-	defer rdb.Close()
 	for i, flush := range []bool{false, true} {
 		drop.Store(true)
 		id := ann.Send(t, "dropped")
@@ -177,9 +169,7 @@ func TestTheLastMessageAppearsThoughItsPushWasDropped(t *testing.T) {
 		}
 		at := time.Now()
 		if flush {
-			if err := rdb.FlushAll(t.Context()).Err(); err != nil {
-				t.Fatal(err)
-			}
+			c.EmptyRedis()
 		}
 		testenv.Until(t, "bob sees it", func() bool { return bob.Shown() == i+2 })
 		if took := time.Since(at); took > cluster.Heartbeat {

@@ -89,7 +89,7 @@ func (p *probing) verified() string {
 // dropped and repaired, servers and databases that are killed.
 func TestProbe(t *testing.T) {
 	var pushes atomic.Uint64
-	c := cluster.Run(t, cluster.Config{Chats: 3, Chat: func(cfg *chat.Config) {
+	c := cluster.Run(t, cluster.Config{Chats: 3, Own: true, Chat: func(cfg *chat.Config) {
 		cfg.Hooks.DropPush = func(*chatv1.Event) bool { return pushes.Add(1)%300 == 0 }
 	}})
 	p := startProbe(t, c, 1, 2000)

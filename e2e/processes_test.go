@@ -2,13 +2,18 @@ package e2e_test
 
 import (
 	"bytes"
+	"cmp"
+	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 
 	"github.com/hashicorp/consul/api"
 
+	"github.com/msrchat/msrchat/shared/cache"
+	"github.com/msrchat/msrchat/shared/database"
 	"github.com/msrchat/msrchat/shared/discovery"
 	"github.com/msrchat/msrchat/shared/discovery/consul"
 	"github.com/msrchat/msrchat/shared/testenv"
@@ -30,7 +35,8 @@ func TestProgramsStartedByHandRegisterThemselves(t *testing.T) {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
 	databases := []string{
-		"--mysql-addr", db.Addr, "--mysql-user", db.User, "--mysql-database", db.Name, "--redis-addr", redis,
+		"--mysql-addr", db.Addr, "--mysql-user", db.User, "--mysql-database", db.Name,
+		"--redis-addr", strings.Join(redis.Addrs, ","), "--redis-prefix", cmp.Or(redis.Prefix, cache.DefaultPrefix),
 	}
 	for _, p := range []struct {
 		service string
@@ -45,7 +51,7 @@ func TestProgramsStartedByHandRegisterThemselves(t *testing.T) {
 				t.Helper()
 				args := append([]string{"--register", "--consul-addr", agent, "--instance", instance}, p.args...)
 				cmd, log = exec.CommandContext(t.Context(), filepath.Join(bin, p.service), args...), &bytes.Buffer{}
-				cmd.Stderr = log
+				cmd.Stderr, cmd.Env = log, append(os.Environ(), database.Environ(db)...)
 				if err := cmd.Start(); err != nil {
 					t.Fatal(err)
 				}

@@ -23,7 +23,6 @@ import (
 	"github.com/msrchat/msrchat/gate/internal/mailtest"
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
 	statusv1 "github.com/msrchat/msrchat/proto/msrchat/status/v1"
-	"github.com/msrchat/msrchat/shared/cache"
 	"github.com/msrchat/msrchat/shared/errs"
 	"github.com/msrchat/msrchat/shared/testenv"
 )
@@ -36,7 +35,6 @@ type harness struct {
 	admin  string // the URL for operators
 	from   string // X-Forwarded-For of requests, unless empty
 	mail   *mailtest.Server
-	redis  *testenv.RedisServer
 	status *fakeStatus
 	log    *logBuffer
 	// stop stops the gate and returns what Run did; it may be called again.
@@ -87,14 +85,13 @@ func prepare(t *testing.T, change func(*gate.Config)) *harness {
 	h := &harness{
 		t:      t,
 		mail:   mailtest.Start(t),
-		redis:  testenv.StartRedis(t),
 		status: startStatus(t),
 		log:    &logBuffer{},
 	}
 	h.cfg = gate.Defaults()
 	h.cfg.Instance, h.cfg.Bind = "gate-under-test", "127.0.0.1:0"
 	h.cfg.MySQL = testenv.MariaDB(t)
-	h.cfg.Redis = cache.Config{Addrs: []string{h.redis.Addr}}
+	h.cfg.Redis = testenv.Redis(t)
 	h.cfg.SMTP.Addr = h.mail.Addr
 	h.cfg.StatusTarget = "passthrough:///" + h.status.addr
 	unlimited(&h.cfg)
@@ -358,14 +355,7 @@ func (h *harness) metric(prefix string) float64 {
 // flush empties Redis.
 func (h *harness) flush() {
 	h.t.Helper()
-	rdb, err := cache.Open(h.cfg.Redis)
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	defer rdb.Close()
-	if err := rdb.FlushAll(h.t.Context()).Err(); err != nil {
-		h.t.Fatal(err)
-	}
+	testenv.EmptyRedis(h.t, h.cfg.Redis)
 }
 
 // fakeStatus answers like a status server.

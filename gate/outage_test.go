@@ -12,8 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/redis/go-redis/v9"
-
 	"github.com/msrchat/msrchat/gate"
 	"github.com/msrchat/msrchat/gate/internal/mailtest"
 	statusv1 "github.com/msrchat/msrchat/proto/msrchat/status/v1"
@@ -32,7 +30,9 @@ func (h *harness) degraded(names string) {
 
 // Without Redis people stay logged in and can log in; only codes are unavailable.
 func TestRedisAway(t *testing.T) {
+	server := testenv.StartRedis(t)
 	h := open(t, func(c *gate.Config) {
+		c.Redis = server.Config()
 		c.LogIns.PerAccountAndClient = gate.Limit{Count: 3, Per: time.Hour}
 	})
 	kept := h.register("ann").Token
@@ -47,9 +47,9 @@ func TestRedisAway(t *testing.T) {
 
 	for _, name := range []string{"hanging", "dead"} {
 		if name == "hanging" {
-			h.redis.Signal(t, syscall.SIGSTOP)
+			server.Signal(t, syscall.SIGSTOP)
 		} else {
-			h.redis.Kill()
+			server.Kill()
 		}
 		started := time.Now()
 		me(name, kept)
@@ -70,7 +70,7 @@ func TestRedisAway(t *testing.T) {
 		}
 		h.degraded(`"redis"`)
 		if name == "hanging" {
-			h.redis.Signal(t, syscall.SIGCONT)
+			server.Signal(t, syscall.SIGCONT)
 		} else {
 			// Wrong passwords are still limited, by this process.
 			for range 3 {
@@ -78,7 +78,7 @@ func TestRedisAway(t *testing.T) {
 				h.want("a wrong password", r, 401, errs.CodeUnauthenticated)
 			}
 			h.want("a fourth", h.post("/v1/sessions", credentials("ann", "wrong password")), 429, errs.CodeRateLimited)
-			h.redis.Start(t)
+			server.Start(t)
 		}
 		h.degraded("")
 		me(name+", back", kept)
@@ -93,10 +93,10 @@ func TestRedisAway(t *testing.T) {
 
 // A Redis that answers and takes no writes is as good as none.
 func TestRedisThatCannotWrite(t *testing.T) {
-	h := open(t, nil)
+	server := testenv.StartRedis(t)
+	h := open(t, func(c *gate.Config) { c.Redis = server.Config() })
 	h.degraded("")
-	rdb := redis.NewClient(&redis.Options{Addr: h.redis.Addr})
-	defer rdb.Close()
+	rdb := testenv.OpenRedis(t, server.Config())
 	for _, state := range []struct{ name, broken, healed string }{
 		{"full", "CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0"},
 		{"a replica", "REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE"},

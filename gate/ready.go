@@ -81,7 +81,7 @@ func (r *readiness) check(ctx context.Context) (missing []string, err error) {
 	r.err = r.database(ctx)
 	r.missing = []string{} // an empty list in JSON, not null
 	if r.err == nil {
-		key := cache.Prefix + "ready:" + r.server.cfg.Instance
+		key := cache.Prefix(r.server.redis) + "ready:" + r.server.cfg.Instance
 		r.optional("redis", cache.CheckWritable(ctx, r.server.redis, key) != nil)
 		r.optional("status", r.statusAway())
 	}

@@ -44,7 +44,7 @@ variable "release" {
 variable "mysql_addr" {
   type        = string
   default     = "127.0.0.1:7720"
-  description = "host:port of the database."
+  description = "host:port of the database, several with commas for the nodes of a Galera cluster."
 }
 
 variable "mysql_database" {

@@ -5,6 +5,8 @@ import (
 	"database/sql"
 	"fmt"
 	"strconv"
+
+	"github.com/msrchat/msrchat/shared/database"
 )
 
 // Database has the settings that make a commit durable: without them, a rate of
@@ -19,23 +21,28 @@ type Database struct {
 
 // ReadDatabase asks the server for its settings.
 func ReadDatabase(ctx context.Context, db *sql.DB, address string) (*Database, error) {
-	d := &Database{Address: address}
-	row := db.QueryRowContext(ctx, "SELECT @@GLOBAL.version, @@GLOBAL.innodb_flush_log_at_trx_commit,"+
-		" @@GLOBAL.log_bin, @@GLOBAL.sync_binlog")
-	if err := row.Scan(&d.Version, &d.Flush, &d.Binlog, &d.SyncBinlog); err != nil {
-		return nil, fmt.Errorf("read durability settings: %w", err)
+	settings, err := database.ReadDurability(ctx, db)
+	if err != nil {
+		return nil, err
 	}
+	d := &Database{Address: address, Version: settings.Version, Binlog: settings.Binlog == "ON"}
+	d.Flush, _ = strconv.Atoi(settings.Flush) // TiDB has none
+	d.SyncBinlog, _ = strconv.Atoi(settings.SyncBinlog)
 	return d, nil
 }
 
 // String is one line.
 func (d *Database) String() string {
+	settings := database.Durability{
+		Version: d.Version, Flush: strconv.Itoa(d.Flush), Binlog: "OFF", SyncBinlog: strconv.Itoa(d.SyncBinlog),
+	}
 	binlog := "OFF"
 	if d.Binlog {
-		binlog = "ON, sync_binlog=" + strconv.Itoa(d.SyncBinlog)
+		settings.Binlog = "ON"
+		binlog = "ON, sync_binlog=" + settings.SyncBinlog
 	}
 	warning := ""
-	if d.Flush != 1 || d.Binlog && d.SyncBinlog != 1 {
+	if settings.Check() != nil {
 		warning = " (NOT DURABLE: a crash loses acknowledged messages)"
 	}
 	return fmt.Sprintf("database %s at %s: innodb_flush_log_at_trx_commit=%d, log_bin=%s%s",

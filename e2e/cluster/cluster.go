@@ -35,6 +35,11 @@ type Config struct {
 	// Replica changes a status server's, Gate the gate's.
 	Replica func(*status.Config)
 	Gate    func(*gate.Config)
+	// Own gives the test a MariaDB and a Redis of its own, to be killed.
+	Own bool
+	// MySQL and Redis are those to use, if they are set.
+	MySQL *database.Config
+	Redis *cache.Config
 }
 
 // Cluster is the running system. Its methods are for the test's goroutine.
@@ -43,6 +48,7 @@ type Cluster struct {
 	cfg Config
 	log *slog.Logger
 
+	// MariaDB and Redis are set with Config.Own.
 	MariaDB *testenv.MariaDBServer
 	Redis   *testenv.RedisServer
 	Consul  *testenv.ConsulAgent
@@ -52,6 +58,7 @@ type Cluster struct {
 	Chats   []*Process[*chat.Server]
 
 	db      database.Config
+	redis   cache.Config
 	catalog discovery.Catalog
 	started int
 }
@@ -80,8 +87,7 @@ func Run(t testing.TB, cfg Config) *Cluster {
 	if os.Getenv("MSRCHAT_TEST_LOG") != "" {
 		c.log = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	}
-	c.MariaDB, c.Redis, c.Consul = testenv.StartMariaDB(t), testenv.StartRedis(t), testenv.StartConsul(t)
-	c.db = c.MariaDB.Database(t)
+	c.startBackends()
 	catalog, err := consul.New(c.Consul.Addr)
 	if err != nil {
 		t.Fatal(err)
@@ -102,6 +108,30 @@ func Run(t testing.TB, cfg Config) *Cluster {
 	c.StartGate()
 	c.Settle()
 	return c
+}
+
+// startBackends starts what the servers need.
+func (c *Cluster) startBackends() {
+	c.t.Helper()
+	c.Consul = testenv.StartConsul(c.t)
+	switch {
+	case c.cfg.MySQL != nil:
+		c.db = *c.cfg.MySQL
+	case c.cfg.Own:
+		c.MariaDB = testenv.StartMariaDB(c.t)
+		c.db = c.MariaDB.Database(c.t)
+	default:
+		c.db = testenv.MariaDB(c.t)
+	}
+	switch {
+	case c.cfg.Redis != nil:
+		c.redis = *c.cfg.Redis
+	case c.cfg.Own:
+		c.Redis = testenv.StartRedis(c.t)
+		c.redis = c.Redis.Config()
+	default:
+		c.redis = testenv.Redis(c.t)
+	}
 }
 
 // server is what every service's root package offers.
@@ -164,7 +194,7 @@ func (c *Cluster) AddChat() *Process[*chat.Server] {
 	local := chat.Listener{Bind: "127.0.0.1:0"}
 	cfg := chat.Config{
 		Instance: name, Release: "test", Client: local, Relay: local, Health: local, HTTP: local,
-		Database: c.db, Redis: cache.Config{Addrs: []string{c.Redis.Addr}}, Catalog: c.catalog,
+		Database: c.db, Redis: c.redis, Catalog: c.catalog,
 		Register: true, Heartbeat: Heartbeat, Drain: 500 * time.Millisecond,
 	}
 	if c.cfg.Chat != nil {
@@ -188,7 +218,7 @@ func (c *Cluster) StartGate() {
 	if c.Gate != nil {
 		cfg.Bind = c.Gate.Server.HTTPAddr()
 	}
-	cfg.MySQL, cfg.Redis = c.db, cache.Config{Addrs: []string{c.Redis.Addr}}
+	cfg.MySQL, cfg.Redis = c.db, c.redis
 	cfg.SMTP.Addr = c.Mail.SMTPAddr()
 	cfg.Codes.Pause = time.Millisecond
 	cfg.Codes.PerClient.Count = 10_000
@@ -206,6 +236,12 @@ func (c *Cluster) StartGate() {
 
 // Database is where the servers' database is.
 func (c *Cluster) Database() database.Config { return c.db }
+
+// EmptyRedis makes Redis lose everything.
+func (c *Cluster) EmptyRedis() {
+	c.t.Helper()
+	testenv.EmptyRedis(c.t, c.redis)
+}
 
 // GateURL is where clients go.
 func (c *Cluster) GateURL() string { return "http://" + c.Gate.Server.HTTPAddr() }

@@ -213,7 +213,7 @@ func (s *suite) healed(t *testing.T, p *people, old string) {
 	// Sooner than such a route would expire: it was removed.
 	testenv.Until(t, "no route leads to the server that was cut off", func() bool {
 		return !slices.ContainsFunc(p.crowd.Devices(), func(d *device.Device) bool {
-			key := fmt.Sprintf("%sroute:%d", cache.Prefix, d.Journal().Device.User)
+			key := fmt.Sprintf("%sroute:%d", cache.DefaultPrefix, d.Journal().Device.User)
 			return slices.ContainsFunc(rdb.ZRange(t.Context(), key, 0, -1).Val(), func(route string) bool {
 				return strings.HasPrefix(route, old+"/")
 			})

@@ -90,8 +90,10 @@ func (o *Order) check() error {
 // Open opens the database for this package, if it is on this machine or in a
 // private network: a database anywhere else would be filled by mistake.
 func Open(ctx context.Context, cfg database.Config) (*sql.DB, error) {
-	if err := local(cfg.Addr); err != nil {
-		return nil, err
+	for addr := range strings.SplitSeq(cfg.Addr, ",") {
+		if err := local(addr); err != nil {
+			return nil, err
+		}
 	}
 	return database.Open(ctx, cfg)
 }

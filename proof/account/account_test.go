@@ -190,7 +190,9 @@ func TestOnlyALocalDatabase(t *testing.T) {
 		t.Fatal(err)
 	}
 	db.Close()
-	for _, addr := range []string{"192.0.2.1:3306", "db.example.org:3306", "[2001:db8::1]:3306", "127.0.0.1", ""} {
+	for _, addr := range []string{
+		"192.0.2.1:3306", "db.example.org:3306", "[2001:db8::1]:3306", "127.0.0.1", "", cfg.Addr + ",192.0.2.1:3306",
+	} {
 		cfg.Addr = addr
 		if db, err := account.Open(t.Context(), cfg); err == nil {
 			db.Close()

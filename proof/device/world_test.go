@@ -12,7 +12,6 @@ import (
 	"github.com/msrchat/msrchat/chat"
 	"github.com/msrchat/msrchat/client"
 	"github.com/msrchat/msrchat/proof/account"
-	"github.com/msrchat/msrchat/shared/cache"
 	"github.com/msrchat/msrchat/shared/conversation"
 	"github.com/msrchat/msrchat/shared/discovery/memory"
 	"github.com/msrchat/msrchat/shared/errs"
@@ -64,7 +63,7 @@ func newWorld(t *testing.T, people, devices int) *world {
 	local := chat.Listener{Bind: "127.0.0.1:0"}
 	server, err := chat.New(chat.Config{
 		Instance: "chat-1", Release: "test", Client: local, Relay: local, Health: local, HTTP: local,
-		Database: cfg, Redis: cache.Config{Addrs: []string{testenv.StartRedis(t).Addr}},
+		Database: cfg, Redis: testenv.Redis(t),
 		Catalog: catalog, Register: true,
 		Heartbeat: heartbeat, Drain: 100 * time.Millisecond,
 	}, slog.New(slog.DiscardHandler))

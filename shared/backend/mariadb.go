@@ -11,6 +11,7 @@ import (
 	osuser "os/user"
 	"path/filepath"
 	"strconv"
+	"syscall"
 
 	"github.com/msrchat/msrchat/shared/database"
 	"github.com/msrchat/msrchat/shared/schema"
@@ -27,6 +28,8 @@ type MariaDBFiles struct {
 	Log string
 	// Port on loopback; 0 takes a free one.
 	Port int
+	// User runs the server, nil the present one, and then owns Dir.
+	User *osuser.User
 	// Init is a file of SQL that runs at every start. With it root is this system user,
 	// over the socket alone; without it root needs no password.
 	Init string
@@ -47,16 +50,21 @@ func MariaDB(ctx context.Context, files MariaDBFiles) (p Program, err error) {
 	if err := os.MkdirAll(tmp, 0o700); err != nil {
 		return p, err
 	}
+	if p.User = files.User; p.User != nil {
+		if err := give(files.Dir, p.User); err != nil {
+			return p, err
+		}
+	}
 	if err := makeData(ctx, files, tmp); err != nil {
 		return p, err
 	}
 	if files.Socket == "" {
 		files.Socket = filepath.Join(files.Dir, "s")
 	}
-	addr := address(files.Port)
+	addr := Address(files.Port)
 	p.Name, p.Addr = "mariadbd", addr
 	p.Args = []string{
-		"--no-defaults", user(), "--datadir=" + files.Data, "--tmpdir=" + tmp,
+		"--no-defaults", user(files.User), "--datadir=" + files.Data, "--tmpdir=" + tmp,
 		"--bind-address=127.0.0.1", "--port=" + strconv.Itoa(files.Port),
 		"--socket=" + files.Socket, "--pid-file=" + filepath.Join(files.Dir, "pid"),
 		"--innodb-flush-log-at-trx-commit=1", "--skip-log-bin", "--max-connections=500",
@@ -79,8 +87,12 @@ func MariaDB(ctx context.Context, files MariaDBFiles) (p Program, err error) {
 	return p, nil
 }
 
-// user is this system user: MariaDB runs as root only if that is explicit.
-func user() string {
+// user is this system user, or another one: MariaDB runs as root only if that is
+// explicit.
+func user(as *osuser.User) string {
+	if as != nil {
+		return "--user=" + as.Username
+	}
 	if os.Getuid() == 0 {
 		return "--user=root"
 	}
@@ -101,7 +113,7 @@ func makeData(ctx context.Context, files MariaDBFiles, tmp string) error {
 	if err := errors.Join(os.RemoveAll(part), os.MkdirAll(filepath.Dir(part), 0o700)); err != nil {
 		return err
 	}
-	args := []string{"--no-defaults", user(), "--datadir=" + part, "--skip-test-db", "--skip-name-resolve"}
+	args := []string{"--no-defaults", user(files.User), "--datadir=" + part, "--skip-test-db", "--skip-name-resolve"}
 	if files.Init == "" {
 		args = append(args, "--auth-root-authentication-method=normal")
 	} else {
@@ -115,6 +127,7 @@ func makeData(ctx context.Context, files MariaDBFiles, tmp string) error {
 	// A server that starts removes all temporary tables of the folder, those of
 	// another server as well.
 	making.Env = append(os.Environ(), "TMPDIR="+tmp)
+	making.SysProcAttr = &syscall.SysProcAttr{Credential: Credential(files.User)}
 	if out, err := making.CombinedOutput(); err != nil {
 		return fmt.Errorf("mariadb-install-db: %w\n%s", err, out)
 	}
@@ -128,7 +141,9 @@ func RootConfig(addr, name string) database.Config {
 
 // CreateDatabase makes a database with the schema, unless it is there.
 func CreateDatabase(ctx context.Context, cfg database.Config) error {
-	root, err := database.Open(ctx, RootConfig(cfg.Addr, "mysql"))
+	on := cfg
+	on.Name = "mysql"
+	root, err := database.Open(ctx, on)
 	if err != nil {
 		return err
 	}

@@ -7,15 +7,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
+	osuser "os/user"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
 	"sync"
+	"syscall"
 )
 
 // Program says how to run an outside program. Package testenv runs it for tests,
@@ -23,6 +26,8 @@ import (
 type Program struct {
 	Name, Path string
 	Args       []string
+	// User runs it; nil is the present one.
+	User *osuser.User
 	// Addr is where it answers on loopback, Ready whether it does.
 	Addr  string
 	Ready func(ctx context.Context) error
@@ -94,14 +99,37 @@ func PickPort() (int, error) {
 	return 0, errors.New("no free port")
 }
 
-// address is the port on loopback.
-func address(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
+// Address is the port on loopback.
+func Address(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 
-// Launch starts cmd; exited is closed when it has ended, and cmd.ProcessState says
-// how. It ends with this program, whatever ends that: it is started from a thread
-// that stays, to which the kernel ties "die with your parent".
+// Credential makes a program run as a user; nil is the present one.
+func Credential(as *osuser.User) *syscall.Credential {
+	if as == nil {
+		return nil
+	}
+	uid, _ := strconv.ParseUint(as.Uid, 10, 32) // a number, by os/user
+	gid, _ := strconv.ParseUint(as.Gid, 10, 32)
+	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
+}
+
+// give makes a user the owner of a folder.
+func give(dir string, to *osuser.User) error {
+	as := Credential(to)
+	return filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		return errors.Join(err, os.Lchown(path, int(as.Uid), int(as.Gid))) //nolint:gosec // nobody else can write there
+	})
+}
+
+// Launch starts cmd, as the user that its attributes name; exited is closed when it
+// has ended, and cmd.ProcessState says how. It ends with this program, whatever ends
+// that: it is started from a thread that stays, to which the kernel ties "die with
+// your parent".
 func Launch(cmd *exec.Cmd) (exited <-chan struct{}, err error) {
-	cmd.SysProcAttr = dieWithParent()
+	attributes := dieWithParent()
+	if cmd.SysProcAttr != nil {
+		attributes.Credential = cmd.SysProcAttr.Credential
+	}
+	cmd.SysProcAttr = attributes
 	started, gone := make(chan error), make(chan struct{})
 	go func() {
 		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine

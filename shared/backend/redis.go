@@ -28,7 +28,7 @@ func Redis(files RedisFiles) (p Program, err error) {
 			return p, err
 		}
 	}
-	addr := address(files.Port)
+	addr := Address(files.Port)
 	p.Name, p.Addr = "redis-server", addr
 	if files.Config != "" {
 		p.Args = []string{files.Config} // has to be the first

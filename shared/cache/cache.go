@@ -8,7 +8,6 @@ package cache
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -18,6 +17,8 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/logging"
 	"github.com/redis/go-redis/v9/maintnotifications"
+
+	"github.com/msrchat/msrchat/shared/process"
 )
 
 // Config says where Redis is and how large the pool may grow. Start from
@@ -29,8 +30,13 @@ type Config struct {
 	Cluster  bool
 	Username string
 	Password string
-	// TLS encrypts the connections and verifies the server's certificate.
-	TLS bool
+	// TLS encrypts the connections and verifies the server's certificate: against the
+	// certificates of CAFile instead of the system's if it is set, and for ServerName
+	// instead of the address.
+	TLS                bool
+	CAFile, ServerName string
+	// Prefix begins every key; empty is DefaultPrefix.
+	Prefix string
 	// PoolSize bounds connections, per node of a cluster. Up to MaxIdle are
 	// kept (after a burst a few more, until the next exchanges close them); one
 	// that was idle for IdleTime is not used again.
@@ -54,6 +60,7 @@ const (
 func Defaults() Config {
 	return Config{
 		Addrs:    []string{"127.0.0.1:7721"},
+		Prefix:   DefaultPrefix,
 		PoolSize: DefaultPoolSize,
 		MaxIdle:  DefaultMaxIdle,
 		IdleTime: DefaultIdleTime,
@@ -61,8 +68,23 @@ func Defaults() Config {
 	}
 }
 
-// Prefix starts every key, so that the system can share a Redis.
-const Prefix = "msrchat:"
+// DefaultPrefix begins every key, so that the system can share a Redis. Two systems
+// on one Redis need two prefixes.
+const DefaultPrefix = "msrchat:"
+
+// Prefix begins every key that is used with a client.
+func Prefix(client redis.UniversalClient) string {
+	if p, ok := client.(prefixed); ok {
+		return p.prefix
+	}
+	return DefaultPrefix
+}
+
+// prefixed is a client with a prefix of its own.
+type prefixed struct {
+	redis.UniversalClient
+	prefix string
+}
 
 // Validate says what is wrong with a configuration before anything is dialled.
 func (c Config) Validate() error {
@@ -73,6 +95,9 @@ func (c Config) Validate() error {
 		if _, _, err := net.SplitHostPort(addr); err != nil {
 			return fmt.Errorf("the Redis address %q is not host:port", addr)
 		}
+	}
+	if !c.TLS && (c.CAFile != "" || c.ServerName != "") {
+		return errors.New("--redis-tls-ca and --redis-tls-server-name need --redis-tls")
 	}
 	if c.PoolSize < 0 || c.MaxIdle < 0 || c.IdleTime < 0 || c.Timeout < 0 {
 		return errors.New("the Redis pool sizes and times must not be negative")
@@ -108,9 +133,16 @@ func Open(cfg Config) (redis.UniversalClient, error) {
 		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
 	}
 	if cfg.TLS {
-		opts.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12}
+		var err error
+		if opts.TLSConfig, err = process.ClientTLS(cfg.CAFile, cfg.ServerName); err != nil {
+			return nil, fmt.Errorf("redis: %w", err)
+		}
 	}
-	return redis.NewUniversalClient(opts), nil
+	client := redis.NewUniversalClient(opts)
+	if cfg.Prefix != "" {
+		client = prefixed{client, cfg.Prefix}
+	}
+	return client, nil
 }
 
 // CheckWritable writes a key that expires, because a Redis that is full, a replica, or

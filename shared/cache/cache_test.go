@@ -38,7 +38,7 @@ func TestFlags(t *testing.T) {
 		t.Fatal(err)
 	}
 	defaults := cache.Config{
-		Addrs: []string{"127.0.0.1:7721"}, PoolSize: 32, MaxIdle: 8,
+		Addrs: []string{"127.0.0.1:7721"}, Prefix: "msrchat:", PoolSize: 32, MaxIdle: 8,
 		IdleTime: time.Minute, Timeout: 500 * time.Millisecond,
 	}
 	with := func(change func(*cache.Config)) cache.Config {
@@ -65,6 +65,16 @@ func TestFlags(t *testing.T) {
 			name: "cluster with commas", args: []string{"--redis-addr", "a:1,b:2", "--redis-addr", "c:3"},
 			want: with(func(c *cache.Config) { c.Addrs = []string{"a:1", "b:2", "c:3"} }),
 		},
+		{
+			name: "certificates", args: []string{
+				"--redis-tls", "--redis-tls-ca", "ca.pem", "--redis-tls-server-name", "r.example.org",
+				"--redis-prefix", "two:",
+			},
+			want: with(func(c *cache.Config) {
+				c.TLS, c.CAFile, c.ServerName, c.Prefix = true, "ca.pem", "r.example.org", "two:"
+			}),
+		},
+		{name: "certificates not used", args: []string{"--redis-tls-ca", "ca.pem"}, wantErr: "need --redis-tls"},
 		{name: "no port", args: []string{"--redis-addr", "localhost"}, wantErr: "host:port"},
 		{name: "empty", args: []string{"--redis-addr", ""}, wantErr: "host:port"},
 		{name: "negative", args: []string{"--redis-pool-size", "-1"}, wantErr: "negative"},
@@ -101,7 +111,7 @@ func open(t *testing.T, cfg cache.Config) redis.UniversalClient {
 
 func TestThePoolGrowsAndLetsGo(t *testing.T) {
 	client := open(t,
-		cache.Config{Addrs: []string{testenv.Redis(t)}, PoolSize: 20, MaxIdle: 3, Timeout: 5 * time.Second})
+		cache.Config{Addrs: []string{testenv.StartRedis(t).Addr}, PoolSize: 20, MaxIdle: 3, Timeout: 5 * time.Second})
 	var wg sync.WaitGroup
 	for range 20 {
 		wg.Go(func() {
@@ -173,7 +183,7 @@ func eventually(t *testing.T, what string, ok func() bool) {
 // A new connection has to be ready within the timeout of the exchange that opened
 // it, so it sends nothing that it can do without.
 func TestConnectionIsReadyAfterOneExchange(t *testing.T) {
-	addr := testenv.Redis(t)
+	addr := testenv.StartRedis(t).Addr
 	open := func() redis.UniversalClient {
 		client, err := cache.Open(cache.Config{Addrs: []string{addr}})
 		if err != nil {

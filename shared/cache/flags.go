@@ -31,7 +31,19 @@ func Flags() []cli.Flag {
 		},
 		&cli.BoolFlag{
 			Name: "redis-tls", EnvVars: process.Env("redis-tls"),
-			Usage: "encrypt the connections", Category: category,
+			Usage: "encrypt the connections and verify the server's certificate", Category: category,
+		},
+		&cli.StringFlag{
+			Name: "redis-tls-ca", EnvVars: process.Env("redis-tls-ca"),
+			Usage: "`FILE` with the certificates to verify it against, instead of the system's", Category: category,
+		},
+		&cli.StringFlag{
+			Name: "redis-tls-server-name", EnvVars: process.Env("redis-tls-server-name"),
+			Usage: "`NAME` in the certificate, if it is not the address", Category: category,
+		},
+		&cli.StringFlag{
+			Name: "redis-prefix", Value: def.Prefix, EnvVars: process.Env("redis-prefix"),
+			Usage: "`TEXT` that begins every key; two systems on one Redis need two", Category: category,
 		},
 		&cli.StringFlag{
 			Name: "redis-user", EnvVars: process.Env("redis-user"),
@@ -64,6 +76,8 @@ func Flags() []cli.Flag {
 func FromCLI(c *cli.Context) (Config, error) {
 	cfg := Config{
 		Addrs: c.StringSlice("redis-addr"), Cluster: c.Bool("redis-cluster"), TLS: c.Bool("redis-tls"),
+		CAFile: c.String("redis-tls-ca"), ServerName: c.String("redis-tls-server-name"),
+		Prefix:   c.String("redis-prefix"),
 		Username: c.String("redis-user"), Password: os.Getenv(passwordEnv),
 		PoolSize: c.Int("redis-pool-size"), MaxIdle: c.Int("redis-max-idle"),
 		IdleTime: c.Duration("redis-idle-time"), Timeout: c.Duration("redis-timeout"),

@@ -3,6 +3,8 @@ package database
 import (
 	"fmt"
 	"os"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -24,7 +26,8 @@ func Flags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{
 			Name: "mysql-addr", Value: def.Addr, EnvVars: process.Env("mysql-addr"),
-			Usage: "`HOST:PORT` of the primary", Category: category,
+			Usage:    "`HOST:PORT`; of several with commas (the nodes of a Galera cluster) the first that takes writes",
+			Category: category,
 		},
 		&cli.StringFlag{
 			Name: "mysql-user", Value: def.User, EnvVars: process.Env("mysql-user"),
@@ -37,6 +40,18 @@ func Flags() []cli.Flag {
 		&cli.StringFlag{
 			Name: passwordFileFlag, EnvVars: process.Env(passwordFileFlag),
 			Usage: "`FILE` with the password (else the environment variable " + passwordEnv + ")", Category: category,
+		},
+		&cli.BoolFlag{
+			Name: "mysql-tls", EnvVars: process.Env("mysql-tls"),
+			Usage: "encrypt the connections and verify the server's certificate", Category: category,
+		},
+		&cli.StringFlag{
+			Name: "mysql-tls-ca", EnvVars: process.Env("mysql-tls-ca"),
+			Usage: "`FILE` with the certificates to verify it against, instead of the system's", Category: category,
+		},
+		&cli.StringFlag{
+			Name: "mysql-tls-server-name", EnvVars: process.Env("mysql-tls-server-name"),
+			Usage: "`NAME` in the certificate, if it is not the address", Category: category,
 		},
 		&cli.IntFlag{
 			Name: "mysql-max-open", Value: def.MaxOpen, EnvVars: process.Env("mysql-max-open"),
@@ -59,6 +74,7 @@ func FromCLI(c *cli.Context) (Config, error) {
 		Addr: c.String("mysql-addr"), User: c.String("mysql-user"), Name: c.String("mysql-database"),
 		Password: os.Getenv(passwordEnv), MaxOpen: c.Int("mysql-max-open"), MaxIdle: c.Int("mysql-max-idle"),
 		IdleTime: c.Duration("mysql-idle-time"),
+		TLS:      c.Bool("mysql-tls"), CAFile: c.String("mysql-tls-ca"), ServerName: c.String("mysql-tls-server-name"),
 	}
 	if file := c.String(passwordFileFlag); file != "" {
 		secret, err := os.ReadFile(file)
@@ -76,6 +92,8 @@ func Environ(c Config) []string {
 	return []string{
 		"MSRCHAT_MYSQL_ADDR=" + c.Addr, "MSRCHAT_MYSQL_USER=" + c.User, "MSRCHAT_MYSQL_DATABASE=" + c.Name,
 		passwordEnv + "=" + c.Password, "MSRCHAT_MYSQL_PASSWORD_FILE=",
+		"MSRCHAT_MYSQL_TLS=" + strconv.FormatBool(c.TLS), "MSRCHAT_MYSQL_TLS_CA=" + c.CAFile,
+		"MSRCHAT_MYSQL_TLS_SERVER_NAME=" + c.ServerName,
 	}
 }
 
@@ -84,6 +102,10 @@ func (c Config) Validate() error {
 	switch {
 	case c.Addr == "":
 		return fmt.Errorf("the MySQL address is empty; set --mysql-addr")
+	case slices.Contains(strings.Split(c.Addr, ","), ""):
+		return fmt.Errorf("one of the MySQL addresses %q is empty", c.Addr)
+	case !c.TLS && (c.CAFile != "" || c.ServerName != ""):
+		return fmt.Errorf("--mysql-tls-ca and --mysql-tls-server-name need --mysql-tls")
 	case c.User == "" || c.Name == "":
 		return fmt.Errorf("the MySQL user or database is empty")
 	case c.MaxOpen < 0 || c.MaxIdle < 0 || c.IdleTime < 0:

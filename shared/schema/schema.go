@@ -24,9 +24,12 @@ import (
 //go:embed migrations/*.sql
 var files embed.FS
 
-// lockName and lockWait keep two migrators apart (GET_LOCK, seconds).
+// The lock that keeps two migrators apart, and how long one waits for it. In turns of
+// 5 s, because a statement has to end within the pool's read timeout. The name is in
+// the text: TiDB takes the lock twice if it is a parameter.
 const (
-	lockName = "msrchat-migrate"
+	lock     = "SELECT GET_LOCK('msrchat-migrate', 5)"
+	unlock   = "DO RELEASE_LOCK('msrchat-migrate')"
 	lockWait = 60
 )
 
@@ -101,10 +104,8 @@ func apply(ctx context.Context, db *sql.DB, all []Migration, log *slog.Logger) (
 	}
 	defer func() { err = errors.Join(err, conn.Close()) }()
 	var locked sql.NullInt64
-	// In turns of 5 s, because a statement has to end within the pool's read
-	// timeout.
 	for range lockWait / 5 {
-		if err := conn.QueryRowContext(ctx, "SELECT GET_LOCK(?, 5)", lockName).Scan(&locked); err != nil {
+		if err := conn.QueryRowContext(ctx, lock).Scan(&locked); err != nil {
 			return fmt.Errorf("lock: %w", err)
 		}
 		if locked.Int64 == 1 {
@@ -115,7 +116,7 @@ func apply(ctx context.Context, db *sql.DB, all []Migration, log *slog.Logger) (
 		return fmt.Errorf("another migration has held the lock for %d s; is one hanging?", lockWait)
 	}
 	defer func() {
-		_, unlockErr := conn.ExecContext(context.WithoutCancel(ctx), "DO RELEASE_LOCK(?)", lockName)
+		_, unlockErr := conn.ExecContext(context.WithoutCancel(ctx), unlock)
 		err = errors.Join(err, unlockErr)
 	}()
 	if _, err := conn.ExecContext(ctx, versionTable); err != nil {

@@ -16,7 +16,7 @@ func bare(t *testing.T) *sql.DB {
 	t.Helper()
 	cfg := testenv.MariaDB(t)
 	db := testenv.Open(t, cfg)
-	cfg.Name += "_bare"
+	mustExec(t, db, "DROP DATABASE "+cfg.Name)
 	mustExec(t, db, "CREATE DATABASE "+cfg.Name)
 	return testenv.Open(t, cfg)
 }

@@ -94,9 +94,9 @@ var (
 	errOld    = errors.New("the entry is too old")
 )
 
-func key(hash []byte) string {
+func (c *cached) key(hash []byte) string {
 	var b strings.Builder
-	b.WriteString(cache.Prefix + "session:")
+	b.WriteString(cache.Prefix(c.rdb) + "session:")
 	b.WriteString(base64.RawURLEncoding.EncodeToString(hash))
 	return b.String()
 }
@@ -109,7 +109,7 @@ func (c *cached) get(ctx context.Context, secret, hash []byte, now time.Time) (_
 	}
 	ctx, cancel := context.WithTimeout(ctx, cacheTimeout)
 	defer cancel()
-	value, err := c.rdb.Get(ctx, key(hash)).Bytes()
+	value, err := c.rdb.Get(ctx, c.key(hash)).Bytes()
 	answered = err == nil || errors.Is(err, redis.Nil)
 	var e entry
 	if err == nil {
@@ -159,7 +159,7 @@ func (c *cached) put(ctx context.Context, secret, hash []byte, s Session, now ti
 	}
 	ctx, cancel := context.WithTimeout(ctx, cacheTimeout)
 	defer cancel()
-	if err := c.rdb.SetNX(ctx, key(hash), value, keep).Err(); err != nil {
+	if err := c.rdb.SetNX(ctx, c.key(hash), value, keep).Err(); err != nil {
 		c.failed.Inc()
 	}
 }
@@ -174,7 +174,7 @@ func (c *cached) revoke(ctx context.Context, hashes ...[]byte) {
 	defer cancel()
 	_, err := c.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for _, h := range hashes {
-			p.Set(ctx, key(h), tombstone, tombstoneTime)
+			p.Set(ctx, c.key(h), tombstone, tombstoneTime)
 		}
 		return nil
 	})

@@ -58,16 +58,6 @@ func addUser(t *testing.T, db *sql.DB, name string) uint64 {
 	return uint64(id)
 }
 
-func openRedis(t *testing.T, addr string) redis.UniversalClient {
-	t.Helper()
-	rdb, err := cache.Open(cache.Config{Addrs: []string{addr}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = rdb.Close() })
-	return rdb
-}
-
 func create(t *testing.T, s *session.Store, user uint64, device string) ([]byte, session.Session) {
 	t.Helper()
 	token, made, err := s.Create(t.Context(), user, device, "")
@@ -88,9 +78,9 @@ func wantCode(t *testing.T, what string, err error, want errs.Code) {
 // before every step, one that is dead, and none.
 func TestContract(t *testing.T) {
 	db := testenv.Open(t, testenv.MariaDB(t))
-	redisAddr := testenv.Redis(t)
-	rdb := openRedis(t, redisAddr)
-	dead := openRedis(t, fmt.Sprintf("127.0.0.1:%d", testenv.FreePort(t)))
+	redisCfg := testenv.Redis(t)
+	rdb := testenv.OpenRedis(t, redisCfg)
+	dead := testenv.OpenRedis(t, cache.Config{Addrs: []string{fmt.Sprintf("127.0.0.1:%d", testenv.FreePort(t))}})
 	for _, v := range []struct {
 		name  string
 		rdb   redis.UniversalClient
@@ -104,11 +94,8 @@ func TestContract(t *testing.T) {
 		t.Run(v.name, func(t *testing.T) {
 			user := addUser(t, db, strings.ReplaceAll(v.name, " ", "-"))
 			contract(t, db, v.rdb, user, func() {
-				if !v.flush {
-					return
-				}
-				if err := rdb.FlushAll(t.Context()).Err(); err != nil {
-					t.Fatal(err)
+				if v.flush {
+					testenv.EmptyRedis(t, redisCfg)
 				}
 			})
 		})
@@ -211,7 +198,8 @@ func contract(t *testing.T, db *sql.DB, rdb redis.UniversalClient, user uint64, 
 // Both stores have only hashes of tokens.
 func TestTokensAreNotStored(t *testing.T) {
 	db := testenv.Open(t, testenv.MariaDB(t))
-	rdb := openRedis(t, testenv.Redis(t))
+	redisCfg := testenv.Redis(t)
+	rdb := testenv.OpenRedis(t, redisCfg)
 	s := session.NewStore(db, rdb)
 	token, _ := create(t, s, addUser(t, db, "ann"), "laptop")
 	if _, err := s.Verify(t.Context(), token); err != nil {
@@ -222,9 +210,9 @@ func TestTokensAreNotStored(t *testing.T) {
 		bytes.Equal(stored, token) {
 		t.Errorf("the database has the token itself (%v)", err)
 	}
-	keys, err := rdb.Keys(t.Context(), "*").Result()
-	if err != nil || len(keys) != 1 {
-		t.Fatalf("keys %q, %v; want one", keys, err)
+	keys := testenv.RedisKeys(t, redisCfg, "*")
+	if len(keys) != 1 {
+		t.Fatalf("keys %q; want one", keys)
 	}
 	value, err := rdb.Get(t.Context(), keys[0]).Result()
 	if err != nil {
@@ -244,16 +232,17 @@ func TestTokensAreNotStored(t *testing.T) {
 // of somebody else's token is signed for that token.
 func TestAnEntryOfSomebodyElseLogsNobodyIn(t *testing.T) {
 	db := testenv.Open(t, testenv.MariaDB(t))
-	rdb := openRedis(t, testenv.Redis(t))
+	redisCfg := testenv.Redis(t)
+	rdb := testenv.OpenRedis(t, redisCfg)
 	s := session.NewStore(db, rdb)
 	ann := addUser(t, db, "ann")
 	real, _ := create(t, s, ann, "laptop")
 	if _, err := s.Verify(t.Context(), real); err != nil {
 		t.Fatal(err)
 	}
-	keys, err := rdb.Keys(t.Context(), "*").Result()
-	if err != nil || len(keys) != 1 {
-		t.Fatalf("keys %q, %v; want one", keys, err)
+	keys := testenv.RedisKeys(t, redisCfg, "*")
+	if len(keys) != 1 {
+		t.Fatalf("keys %q; want one", keys)
 	}
 	signed, err := rdb.Get(t.Context(), keys[0]).Result()
 	if err != nil {
@@ -290,7 +279,7 @@ func TestAnEntryOfSomebodyElseLogsNobodyIn(t *testing.T) {
 func TestRedisGoesAndComesBack(t *testing.T) {
 	db := testenv.Open(t, testenv.MariaDB(t))
 	server := testenv.StartRedis(t)
-	s := session.NewStore(db, openRedis(t, server.Addr), session.WithCacheTime(time.Second))
+	s := session.NewStore(db, testenv.OpenRedis(t, server.Config()), session.WithCacheTime(time.Second))
 	user := addUser(t, db, "ann")
 	kept, _ := create(t, s, user, "laptop")
 	ended, endedSession := create(t, s, user, "phone")
@@ -329,7 +318,7 @@ func TestRedisGoesAndComesBack(t *testing.T) {
 func TestTheDatabaseGoes(t *testing.T) {
 	server := testenv.StartMariaDB(t)
 	db := testenv.Open(t, server.Database(t))
-	s := session.NewStore(db, openRedis(t, testenv.Redis(t)))
+	s := session.NewStore(db, testenv.OpenRedis(t, testenv.Redis(t)))
 	user := addUser(t, db, "ann")
 	warm, made := create(t, s, user, "laptop")
 	cold, _ := create(t, s, user, "phone")
@@ -377,11 +366,11 @@ func (h holdPuts) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 // answer after it.
 func TestAVerifyCannotUndoARevocation(t *testing.T) {
 	db := testenv.Open(t, testenv.MariaDB(t))
-	addr := testenv.Redis(t)
+	redisCfg := testenv.Redis(t)
 	hold := holdPuts{reached: make(chan struct{}), release: make(chan struct{})}
-	slow := openRedis(t, addr)
+	slow := testenv.OpenRedis(t, redisCfg)
 	slow.AddHook(hold)
-	verifier, revoker := session.NewStore(db, slow), session.NewStore(db, openRedis(t, addr))
+	verifier, revoker := session.NewStore(db, slow), session.NewStore(db, testenv.OpenRedis(t, redisCfg))
 	token, made := create(t, revoker, addUser(t, db, "ann"), "laptop")
 	verified := make(chan error, 1)
 	go func() {

@@ -4,7 +4,10 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"math/rand/v2"
+	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -12,6 +15,12 @@ import (
 	"github.com/msrchat/msrchat/shared/backend"
 	"github.com/msrchat/msrchat/shared/database"
 )
+
+// mysqlEnv chooses the database of the tests: nothing for a MariaDB that they start,
+// "galera" for a Galera cluster that they start, or the addresses of one that runs.
+// mysqlEnv + "_USER" may make databases there (root if empty), with the password in
+// the file that mysqlEnv + "_PASSWORD_FILE" names.
+const mysqlEnv = "MSRCHAT_TEST_MYSQL"
 
 // MariaDBServer is a real server of a test.
 type MariaDBServer struct{ *Process }
@@ -23,21 +32,36 @@ func mariaDB(dir string) (backend.Program, error) {
 }
 
 // StartMariaDB starts a server of the test's own, to be killed and restarted.
-// It ends with the test.
+// It ends with the test, and skips it if another database is to be tested.
 func StartMariaDB(t testing.TB) *MariaDBServer {
 	t.Helper()
+	if engine := os.Getenv(mysqlEnv); engine != "" {
+		t.Skipf("not run: it stops its database, and %s is %q", mysqlEnv, engine)
+	}
 	return &MariaDBServer{start(t, mariaDB)}
 }
 
-// databases numbers the databases of this test binary.
-var databases atomic.Int64
+// names numbers what this test binary makes.
+var names atomic.Int64
+
+// unique is a name that no other test uses, nor another run.
+func unique(t testing.TB) string {
+	t.Helper()
+	return fmt.Sprintf("msrchat_test_%08x_%d", rand.Uint32(), names.Add(1))
+}
 
 // Database makes a fresh, migrated database on the server.
 func (s *MariaDBServer) Database(t testing.TB) database.Config {
 	t.Helper()
-	cfg := backend.RootConfig(s.Addr, fmt.Sprintf("test_%d", databases.Add(1)))
-	must(t, backend.CreateDatabase(context.Background(), cfg))
-	return cfg
+	return fresh(t, backend.RootConfig(s.Addr, ""))
+}
+
+// fresh makes a migrated database of a new name.
+func fresh(t testing.TB, on database.Config) database.Config {
+	t.Helper()
+	on.Name = unique(t)
+	must(t, backend.CreateDatabase(context.Background(), on))
+	return on
 }
 
 // Open opens a database for the length of a test.
@@ -49,23 +73,54 @@ func Open(t testing.TB, cfg database.Config) *sql.DB {
 	return db
 }
 
-// shared is the one server that the tests of a binary share; its mutex owns it.
-// It dies with the test binary.
+// shared is the one server or cluster that the tests of a binary share; its mutex
+// owns it. It dies with the test binary.
 var shared struct {
 	sync.Mutex
-	server *MariaDBServer
+	addr string
 }
 
 // MariaDB makes a fresh, migrated database on a server that the whole test
 // binary shares. A test that kills its server wants StartMariaDB.
 func MariaDB(t testing.TB) database.Config {
 	t.Helper()
+	engine := os.Getenv(mysqlEnv)
+	if engine != "" && engine != "galera" {
+		cfg := fresh(t, outside(t, engine))
+		t.Cleanup(func() {
+			drop := "DROP DATABASE " + cfg.Name
+			_, err := Open(t, cfg).ExecContext(context.Background(), drop) //nolint:gosec // made by unique
+			must(t, err)
+		})
+		return cfg
+	}
 	shared.Lock()
 	defer shared.Unlock()
-	if shared.server == nil {
+	switch {
+	case shared.addr != "":
+	case engine == "galera":
+		g := prepareGalera(t)
+		g.start(t)
+		shared.addr = g.Addr()
+	default:
 		p := prepare(t, mariaDB)
 		p.Start(t)
-		shared.server = &MariaDBServer{p}
+		shared.addr = p.Addr
 	}
-	return shared.server.Database(t)
+	return fresh(t, backend.RootConfig(shared.addr, ""))
+}
+
+// outside is a database that runs already.
+func outside(t testing.TB, addr string) database.Config {
+	t.Helper()
+	cfg := backend.RootConfig(addr, "")
+	if user := os.Getenv(mysqlEnv + "_USER"); user != "" {
+		cfg.User = user
+	}
+	if file := os.Getenv(mysqlEnv + "_PASSWORD_FILE"); file != "" {
+		password, err := os.ReadFile(file) //nolint:gosec // who runs the tests names it
+		must(t, err)
+		cfg.Password = strings.TrimRight(string(password), "\r\n")
+	}
+	return cfg
 }

@@ -99,6 +99,7 @@ func (p *Process) Start(t testing.TB) {
 	cmd.Dir = p.dir
 	out := &tail{}
 	cmd.Stdout, cmd.Stderr = out, out
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: backend.Credential(p.User)}
 	exited, err := backend.Launch(cmd)
 	if err != nil {
 		t.Fatalf("start %s: %v", p.Name, err)

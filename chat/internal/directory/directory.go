@@ -150,11 +150,11 @@ func (d *Directory) direct(ctx context.Context, low, high uint64) (id uint64, er
 
 // lastEvent reads the end of a conversation's log as "seq ordinal", as "seq" if an
 // older server wrote the event, and as an empty text if there is none. It takes one
-// backward step in the primary key. MAX, or the index that the optimiser prefers,
-// would read the whole log. Both numbers are in one text, because a sub-query gives
+// backward step in the primary key. MAX, the index that the optimiser prefers, or on
+// TiDB another order than the key's would read the whole log. Both numbers are in one text, because a sub-query gives
 // one column.
 const lastEvent = "COALESCE((SELECT CONCAT_WS(' ', e.seq, e.ordinal) FROM events e FORCE INDEX (PRIMARY)" +
-	" WHERE e.conversation_id = c.id ORDER BY e.seq DESC LIMIT 1), '')"
+	" WHERE e.conversation_id = c.id ORDER BY e.conversation_id DESC, e.seq DESC LIMIT 1), '')"
 
 // end scans lastEvent.
 type end struct{ seq, ordinal uint64 }

@@ -53,7 +53,8 @@ func appendLookUp(b []byte, rows []*row) []byte {
 
 // appendEnds asks for the last event of each conversation, which is one backward
 // step in the primary key. GROUP BY may read whole conversations, and so does the
-// index that the optimiser would choose, the narrower idempotency index.
+// index that the optimiser would choose, the narrower idempotency index, and TiDB if
+// it is not asked for the key's own order.
 func appendEnds(b []byte, ids []uint64) []byte { return appendEachEnd(b, ids, "") }
 
 // appendLockEnds also keeps other writers from appending.
@@ -67,7 +68,7 @@ func appendEachEnd(b []byte, ids []uint64, lock string) []byte {
 		b = append(b, "(SELECT conversation_id,seq,COALESCE(ordinal,seq) FROM events FORCE INDEX (PRIMARY)"+
 			" WHERE conversation_id="...)
 		b = strconv.AppendUint(b, id, 10)
-		b = append(b, " ORDER BY seq DESC LIMIT 1"...)
+		b = append(b, " ORDER BY conversation_id DESC,seq DESC LIMIT 1"...)
 		b = append(append(b, lock...), ')')
 	}
 	return b

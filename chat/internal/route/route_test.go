@@ -31,15 +31,18 @@ type server struct {
 	stop     func()
 }
 
-func start(t *testing.T, r *testenv.RedisServer, instance string) *server {
+// heartbeat of the servers.
+const heartbeat = 20 * time.Second
+
+// start starts a server that reaches Redis there.
+func start(t *testing.T, at cache.Config, instance string) *server {
 	t.Helper()
-	return startAt(t, r.Addr, instance)
+	return startBeating(t, at, instance, heartbeat)
 }
 
-// startAt starts a server that reaches Redis at an address.
-func startAt(t *testing.T, address, instance string) *server {
+func startBeating(t *testing.T, at cache.Config, instance string, heartbeat time.Duration) *server {
 	t.Helper()
-	client, err := cache.Open(cache.Config{Addrs: []string{address}})
+	client, err := cache.Open(at)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,6 +51,7 @@ func startAt(t *testing.T, address, instance string) *server {
 	s.Table = route.New(route.Options{
 		Instance:   instance,
 		Redis:      client,
+		Heartbeat:  heartbeat,
 		Logger:     slog.New(slog.DiscardHandler),
 		Missed:     func() { s.missed.Add(1) },
 		Registerer: s.registry,
@@ -102,18 +106,18 @@ func (s *server) until(t *testing.T, what string, user uint64, want ...string) {
 }
 
 // three starts a, b and c, and waits until the routes of all are complete.
-func three(t *testing.T) (r *testenv.RedisServer, a, b, c *server) {
+func three(t *testing.T, r cache.Config) (a, b, c *server) {
 	t.Helper()
-	r = testenv.StartRedis(t)
 	a, b, c = start(t, r, "a"), start(t, r, "b"), start(t, r, "c")
 	a.until(t, "a sees that nobody is there", 1)
 	c.until(t, "c too", 1)
-	return r, a, b, c
+	return a, b, c
 }
 
 func TestConnectionsComeAndGo(t *testing.T) {
 	t.Parallel()
-	r, a, b, c := three(t)
+	r := testenv.Redis(t)
+	a, b, c := three(t, r)
 	b.Add(t.Context(), 1, 11)
 	if got, complete := a.at(t, 1); !slices.Equal(got, []string{"b"}) || !complete {
 		t.Errorf("a sends to %v, %v; a route is written when Add returns", got, complete)
@@ -144,11 +148,10 @@ func TestConnectionsComeAndGo(t *testing.T) {
 	a.until(t, "b has none", 1, "c")
 	c.Remove(1, 11)
 	a.until(t, "nobody has", 1)
-	client := redis.NewClient(&redis.Options{Addr: r.Addr})
-	defer client.Close()
+	client := testenv.OpenRedis(t, r)
 	b.Remove(3, 31)
 	a.until(t, "no routes are left", 3)
-	for _, key := range client.Keys(t.Context(), "*").Val() {
+	for _, key := range testenv.RedisKeys(t, r, "*") {
 		if ttl := client.PTTL(t.Context(), key).Val(); ttl <= 0 || ttl > 90*time.Second {
 			t.Errorf("%s expires in %v", key, ttl)
 		}
@@ -157,7 +160,7 @@ func TestConnectionsComeAndGo(t *testing.T) {
 
 func TestAUserOnAServerThatIsNotLinked(t *testing.T) {
 	t.Parallel()
-	_, a, b, _ := three(t)
+	a, b, _ := three(t, testenv.Redis(t))
 	b.Add(t.Context(), 1, 1)
 	got, unlinked := a.Lookup(t.Context(), []uint64{1, 2}, []string{"c"}) // b just started
 	if !unlinked[1] || unlinked[2] || len(got[1]) != 0 || len(got[2]) != 0 {
@@ -170,14 +173,11 @@ func TestAUserOnAServerThatIsNotLinked(t *testing.T) {
 
 func TestRedisLosesEverything(t *testing.T) {
 	t.Parallel()
-	r, a, b, _ := three(t)
+	r := testenv.Redis(t)
+	a, b, _ := three(t, r)
 	b.Add(t.Context(), 1, 1)
-	client := redis.NewClient(&redis.Options{Addr: r.Addr})
-	defer client.Close()
 	before := b.missed.Load()
-	if err := client.FlushAll(t.Context()).Err(); err != nil {
-		t.Fatal(err)
-	}
+	testenv.EmptyRedis(t, r)
 	at := time.Now()
 	// At no moment does a leave out b.
 	testenv.Until(t, "the routes are written anew", func() bool {
@@ -195,7 +195,8 @@ func TestRedisLosesEverything(t *testing.T) {
 
 func TestRedisIsAwayAndComesBack(t *testing.T) {
 	t.Parallel()
-	r, a, b, _ := three(t)
+	r := testenv.StartRedis(t)
+	a, b, _ := three(t, r.Config())
 	r.Kill()
 	a.until(t, "all servers are sent everything", 1, "b", "c")
 	at := time.Now()
@@ -279,7 +280,7 @@ func TestAServerThatAloneCannotReachRedisIsSentEverything(t *testing.T) {
 	t.Parallel()
 	r := testenv.StartRedis(t)
 	w := wireTo(t, r.Addr)
-	a, b := start(t, r, "a"), startAt(t, w.Addr().String(), "b")
+	a, b := start(t, r.Config(), "a"), start(t, cache.Config{Addrs: []string{w.Addr().String()}}, "b")
 	a.others = []string{"b"}
 	a.until(t, "nobody is on b", 1)
 	b.Add(t.Context(), 2, 20)
@@ -306,7 +307,8 @@ func TestAServerThatAloneCannotReachRedisIsSentEverything(t *testing.T) {
 // A Redis that hangs costs each message little.
 func TestRedisHangs(t *testing.T) {
 	t.Parallel()
-	r, a, b, _ := three(t)
+	r := testenv.StartRedis(t)
+	a, b, _ := three(t, r.Config())
 	b.Add(t.Context(), 1, 1)
 	a.until(t, "a sends to b", 1, "b")
 	r.Signal(t, syscall.SIGSTOP)
@@ -342,7 +344,8 @@ func (w *writes) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Proce
 // A write to a Redis that does not answer may arrive long after its user has left.
 // So nothing is written before Redis has answered a Ping.
 func TestNothingIsWrittenToARedisThatDoesNotAnswer(t *testing.T) {
-	r, a, _, _ := three(t)
+	r := testenv.StartRedis(t)
+	a, _, _ := three(t, r.Config())
 	w := &writes{}
 	a.client.AddHook(w)
 	a.Add(t.Context(), 1, 1)
@@ -361,7 +364,8 @@ func TestNothingIsWrittenToARedisThatDoesNotAnswer(t *testing.T) {
 
 func TestAServerThatStopsRemovesItsRoutes(t *testing.T) {
 	t.Parallel()
-	r, a, b, _ := three(t)
+	r := testenv.Redis(t)
+	a, b, _ := three(t, r)
 	const users = 1500 // more than one exchange removes
 	for user := range uint64(users) {
 		b.Add(t.Context(), user+100, 1)
@@ -370,9 +374,7 @@ func TestAServerThatStopsRemovesItsRoutes(t *testing.T) {
 		b.Remove(user+100, 1)
 	}
 	b.stop()
-	client := redis.NewClient(&redis.Options{Addr: r.Addr})
-	defer client.Close()
-	if keys := client.Keys(t.Context(), "*route*").Val(); len(keys) != 0 {
+	if keys := testenv.RedisKeys(t, r, "route*"); len(keys) != 0 {
 		t.Errorf("%d routes are left", len(keys))
 	}
 	if _, unlinked := a.Lookup(t.Context(), []uint64{100}, []string{"c"}); unlinked[100] {
@@ -383,7 +385,8 @@ func TestAServerThatStopsRemovesItsRoutes(t *testing.T) {
 // Users who left while Redis was away have no route afterwards.
 func TestRoutesAreRemovedWhenRedisIsBack(t *testing.T) {
 	t.Parallel()
-	r, _, b, _ := three(t)
+	r := testenv.StartRedis(t)
+	_, b, _ := three(t, r.Config())
 	const users = 1200 // more than one exchange removes
 	for user := range uint64(users) {
 		b.Add(t.Context(), user+100, 1)
@@ -392,12 +395,9 @@ func TestRoutesAreRemovedWhenRedisIsBack(t *testing.T) {
 	for user := range uint64(users) {
 		b.Remove(user+100, 1)
 	}
-	client := redis.NewClient(&redis.Options{Addr: r.Addr})
-	defer client.Close()
 	testenv.Until(t, "b tried", func() bool { return b.failures(t) > 0 })
 	r.Signal(t, syscall.SIGCONT)
 	testenv.Until(t, "all are removed", func() bool {
-		keys, err := client.Keys(t.Context(), "*route*").Result()
-		return err == nil && len(keys) == 0
+		return len(testenv.RedisKeys(t, r.Config(), "route:*")) == 0
 	})
 }

@@ -113,7 +113,7 @@ func (s *Store) Decoy(ctx context.Context, p Purpose, email string) error {
 }
 
 func (s *Store) put(ctx context.Context, p Purpose, email, salt, mac string) error {
-	err := issue.Run(ctx, s.rdb, []string{key(p, email)}, salt, mac, s.cfg.Lifetime.Milliseconds()).Err()
+	err := issue.Run(ctx, s.rdb, []string{s.key(p, email)}, salt, mac, s.cfg.Lifetime.Milliseconds()).Err()
 	if err != nil {
 		return outage(err)
 	}
@@ -147,7 +147,7 @@ return {'wrong', left}`)
 // does, after its purpose is done, so that a name that is taken does not cost the
 // code. A wrong, dead or missing code is invalid.
 func (s *Store) Check(ctx context.Context, p Purpose, email, digits string) (Ticket, error) {
-	k := key(p, email)
+	k := s.key(p, email)
 	// If the code is replaced between reading the salt and comparing, it is
 	// compared with the new one. Twice in a row is not by accident.
 	for range 2 {
@@ -235,9 +235,9 @@ func (s *Store) mac(p Purpose, email, salt, digits string) string {
 	return base64.RawURLEncoding.EncodeToString(m.Sum(nil))
 }
 
-func key(p Purpose, email string) string {
+func (s *Store) key(p Purpose, email string) string {
 	sum := sha256.Sum256([]byte(email))
-	return cache.Prefix + "code:" + string(p) + ":" + base64.RawURLEncoding.EncodeToString(sum[:18])
+	return cache.Prefix(s.rdb) + "code:" + string(p) + ":" + base64.RawURLEncoding.EncodeToString(sum[:18])
 }
 
 // random is as long as a MAC.

@@ -17,13 +17,9 @@ import (
 	"github.com/msrchat/msrchat/shared/testenv"
 )
 
-func newStore(t *testing.T, addr string, change func(*code.Config)) (*code.Store, redis.UniversalClient) {
+func newStore(t *testing.T, at cache.Config, change func(*code.Config)) (*code.Store, redis.UniversalClient) {
 	t.Helper()
-	rdb, err := cache.Open(cache.Config{Addrs: []string{addr}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = rdb.Close() })
+	rdb := testenv.OpenRedis(t, at)
 	cfg := code.Config{Lifetime: 10 * time.Minute, Tries: 5, Secret: []byte("pepper")}
 	if change != nil {
 		change(&cfg)
@@ -169,28 +165,26 @@ func TestANewCodeReplacesTheOld(t *testing.T) {
 }
 
 func TestCodesEnd(t *testing.T) {
-	addr := testenv.Redis(t)
-	s, rdb := newStore(t, addr, func(c *code.Config) { c.Lifetime = 300 * time.Millisecond })
+	at := testenv.Redis(t)
+	s, _ := newStore(t, at, func(c *code.Config) { c.Lifetime = 300 * time.Millisecond })
 	digits := issued(t, s, ann)
 	eventually(t, "the code expires", func() bool {
 		_, err := s.Check(t.Context(), code.Register, ann, digits)
 		return err != nil && strings.Contains(err.Error(), "there is no code")
 	})
 	digits = issued(t, s, ann)
-	if err := rdb.FlushAll(t.Context()).Err(); err != nil {
-		t.Fatal(err)
-	}
+	testenv.EmptyRedis(t, at)
 	_, err := s.Check(t.Context(), code.Register, ann, digits)
 	wantInvalid(t, err, "there is no code")
 }
 
 func TestRedisHoldsNoCode(t *testing.T) {
-	addr := testenv.Redis(t)
-	s, rdb := newStore(t, addr, nil)
+	at := testenv.Redis(t)
+	s, rdb := newStore(t, at, nil)
 	digits := issued(t, s, ann)
-	keys, err := rdb.Keys(t.Context(), "*").Result()
-	if err != nil || len(keys) != 1 || strings.Contains(keys[0], "ann") {
-		t.Fatalf("keys %q, %v", keys, err)
+	keys := testenv.RedisKeys(t, at, "*")
+	if len(keys) != 1 || strings.Contains(keys[0], "ann") {
+		t.Fatalf("keys %q", keys)
 	}
 	all, err := rdb.HGetAll(t.Context(), keys[0]).Result()
 	if err != nil {
@@ -205,13 +199,13 @@ func TestRedisHoldsNoCode(t *testing.T) {
 		t.Errorf("it lives for %v", ttl)
 	}
 	// Another secret does not accept it: the content of Redis is not enough.
-	thief, _ := newStore(t, addr, func(c *code.Config) { c.Secret = []byte("other") })
+	thief, _ := newStore(t, at, func(c *code.Config) { c.Secret = []byte("other") })
 	_, err = thief.Check(t.Context(), code.Register, ann, digits)
 	wantInvalid(t, err, "wrong")
 }
 
 func TestRedisAway(t *testing.T) {
-	s, _ := newStore(t, fmt.Sprintf("127.0.0.1:%d", testenv.FreePort(t)), nil)
+	s, _ := newStore(t, cache.Config{Addrs: []string{fmt.Sprintf("127.0.0.1:%d", testenv.FreePort(t))}}, nil)
 	_, err := s.Issue(t.Context(), code.Register, ann)
 	_, err2 := s.Check(t.Context(), code.Register, ann, "123456")
 	for _, err := range []error{err, err2, s.Decoy(t.Context(), code.Register, ann)} {

@@ -85,7 +85,7 @@ func (l *Limiter) Take(ctx context.Context, name, key string, rule Rule, message
 	if rule.Count <= 0 {
 		return nil
 	}
-	id := redisKey(name, key)
+	id := l.redisKey(name, key)
 	left, err := l.ask(ctx, take, id, rule.Count, rule.Per.Milliseconds())
 	wait := time.Duration(left) * time.Millisecond
 	if err != nil {
@@ -104,7 +104,7 @@ func (l *Limiter) Refund(ctx context.Context, name, key string, rule Rule) {
 	if rule.Count <= 0 {
 		return
 	}
-	id := redisKey(name, key)
+	id := l.redisKey(name, key)
 	if _, err := l.ask(context.WithoutCancel(ctx), refund, id); err != nil {
 		l.local.Refund(id)
 	}
@@ -126,9 +126,9 @@ func (l *Limiter) ask(ctx context.Context, script *redis.Script, id string, args
 }
 
 // redisKey has a bounded length and contains nobody's address.
-func redisKey(name, key string) string {
+func (l *Limiter) redisKey(name, key string) string {
 	sum := sha256.Sum256([]byte(key))
-	return cache.Prefix + "limit:" + name + ":" + base64.RawURLEncoding.EncodeToString(sum[:18])
+	return cache.Prefix(l.rdb) + "limit:" + name + ":" + base64.RawURLEncoding.EncodeToString(sum[:18])
 }
 
 // Network is the key of a limit per client: an IPv4 address, or the /56 that most

@@ -12,7 +12,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
-	"github.com/redis/go-redis/v9"
 
 	"github.com/msrchat/msrchat/gate/internal/limit"
 	"github.com/msrchat/msrchat/shared/cache"
@@ -20,29 +19,19 @@ import (
 	"github.com/msrchat/msrchat/shared/testenv"
 )
 
-func openRedis(t *testing.T, addr string) redis.UniversalClient {
-	t.Helper()
-	rdb, err := cache.Open(cache.Config{Addrs: []string{addr}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = rdb.Close() })
-	return rdb
-}
-
-func newLimiter(t *testing.T, addr string) (*limit.Limiter, *prometheus.Registry) {
+func newLimiter(t *testing.T, at cache.Config) (*limit.Limiter, *prometheus.Registry) {
 	t.Helper()
 	reg := prometheus.NewPedanticRegistry()
-	return limit.New(openRedis(t, addr), reg), reg
+	return limit.New(testenv.OpenRedis(t, at), reg), reg
 }
 
 // TestContract runs the same steps with counts in Redis and, with Redis dead, in
 // the process.
 func TestContract(t *testing.T) {
-	dead := fmt.Sprintf("127.0.0.1:%d", testenv.FreePort(t))
-	for name, addr := range map[string]string{"redis": testenv.Redis(t), "redis dead": dead} {
+	dead := cache.Config{Addrs: []string{fmt.Sprintf("127.0.0.1:%d", testenv.FreePort(t))}}
+	for name, at := range map[string]cache.Config{"redis": testenv.Redis(t), "redis dead": dead} {
 		t.Run(name, func(t *testing.T) {
-			l, _ := newLimiter(t, addr)
+			l, _ := newLimiter(t, at)
 			ctx := t.Context()
 			rule := limit.Rule{Count: 3, Per: 500 * time.Millisecond}
 			take := func(key string) error { return l.Take(ctx, "test", key, rule, "too often") }
@@ -83,10 +72,10 @@ func TestContract(t *testing.T) {
 }
 
 func TestOfManyAtOnceExactlyTheLimitPass(t *testing.T) {
-	dead := fmt.Sprintf("127.0.0.1:%d", testenv.FreePort(t))
-	for name, addr := range map[string]string{"redis": testenv.Redis(t), "redis dead": dead} {
+	dead := cache.Config{Addrs: []string{fmt.Sprintf("127.0.0.1:%d", testenv.FreePort(t))}}
+	for name, at := range map[string]cache.Config{"redis": testenv.Redis(t), "redis dead": dead} {
 		t.Run(name, func(t *testing.T) {
-			l, reg := newLimiter(t, addr)
+			l, reg := newLimiter(t, at)
 			var passed atomic.Int32
 			var wg sync.WaitGroup
 			for range 50 {
@@ -108,8 +97,8 @@ func TestOfManyAtOnceExactlyTheLimitPass(t *testing.T) {
 }
 
 func TestEveryKeyExpiresAndNamesNobody(t *testing.T) {
-	addr := testenv.Redis(t)
-	rdb := openRedis(t, addr)
+	at := testenv.Redis(t)
+	rdb := testenv.OpenRedis(t, at)
 	l := limit.New(rdb, prometheus.NewRegistry())
 	rule := limit.Rule{Count: 2, Per: time.Minute}
 	for range 3 {
@@ -117,9 +106,9 @@ func TestEveryKeyExpiresAndNamesNobody(t *testing.T) {
 	}
 	l.Refund(t.Context(), "code", "ann@example.org", rule)
 	l.Refund(t.Context(), "code", "bob@example.org", rule)
-	keys, err := rdb.Keys(t.Context(), "*").Result()
-	if err != nil || len(keys) != 1 || len(keys[0]) > 64 {
-		t.Fatalf("keys %q, %v; want one short one", keys, err)
+	keys := testenv.RedisKeys(t, at, "*")
+	if len(keys) != 1 || len(keys[0]) > 64 {
+		t.Fatalf("keys %q; want one short one", keys)
 	}
 	if ttl, err := rdb.PTTL(t.Context(), keys[0]).Result(); err != nil || ttl <= 0 || ttl > rule.Per {
 		t.Errorf("%s expires in %v, %v", keys[0], ttl, err)
@@ -129,7 +118,7 @@ func TestEveryKeyExpiresAndNamesNobody(t *testing.T) {
 // A Redis that hangs delays one caller, and not each of them.
 func TestAHangingRedisIsAskedOnceASecond(t *testing.T) {
 	server := testenv.StartRedis(t)
-	l, reg := newLimiter(t, server.Addr)
+	l, reg := newLimiter(t, server.Config())
 	server.Signal(t, syscall.SIGSTOP)
 	defer server.Signal(t, syscall.SIGCONT)
 	started := time.Now()
