@@ -52,7 +52,7 @@ func TestUpgrades(t *testing.T) {
 	f.Just(four...)
 	testenv.Until(t, "four chat servers", func() bool { return len(f.Passing("chat")) == 4 })
 	p := plan{
-		tls: trust,
+		tls:   trust,
 		times: times, people: 200, rate: 100,
 		proof: os.Getenv("MSRCHAT_UPGRADE_PROOF"), old: os.Getenv("MSRCHAT_UPGRADE_OLD"),
 	}

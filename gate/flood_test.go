@@ -13,7 +13,7 @@ import (
 	"github.com/msrchat/msrchat/shared/errs"
 )
 
-// Wrong passwords from many networks keep a stranger from guessing on, and not the
+// Wrong passwords from many networks keep somebody else from guessing on, and not the
 // owner from logging in where they logged in before.
 func TestOthersWrongPasswordsLockOutNobody(t *testing.T) {
 	h := open(t, func(c *gate.Config) {
@@ -38,7 +38,7 @@ func TestOthersWrongPasswordsLockOutNobody(t *testing.T) {
 		}
 	}
 	h.from = "203.0.113.99"
-	h.want("one more stranger", h.post("/v1/sessions", credentials("ann", password)), 429, errs.CodeRateLimited)
+	h.want("one more from elsewhere", h.post("/v1/sessions", credentials("ann", password)), 429, errs.CodeRateLimited)
 	h.from = home
 	h.loggedIn(h.post("/v1/sessions", credentials("ann", password)))
 	h.loggedIn(h.post("/v1/sessions", byAddress))

@@ -1,4 +1,4 @@
-// Package fuzz drives everything that a stranger can reach, with valid, odd and hostile
+// Package fuzz drives everything that an outsider can reach, with valid, odd and hostile
 // values: every operation of the gate's OpenAPI document, every request of chat.proto,
 // and every call of relay.proto. It looks only from outside, as a client, a person who
 // chats, and an operator who reads /metrics do. docs/fuzz.md has the rules.

@@ -30,7 +30,7 @@ func TestAFloodIsSampled(t *testing.T) {
 			}
 		}
 		out.Reset()
-		time.Sleep(time.Second)
+		time.Sleep(time.Second) // in the bubble, where it takes no time
 		log.Warn("request")
 		log.Warn("request")
 		if n := strings.Count(out.String(), "left_out=4900"); n != 1 {

@@ -49,7 +49,7 @@ func TestReload(t *testing.T) {
 			if err := os.WriteFile(files.Key, key, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			time.Sleep(time.Minute)
+			time.Sleep(time.Minute) // in the bubble, where it takes no time
 		}
 		replace(oldKey)
 		if !served().Equal(first) {

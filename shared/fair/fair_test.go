@@ -141,13 +141,13 @@ func TestTurnsFade(t *testing.T) {
 		if h, o := q.keys["honest"].turns, q.keys["other"].turns; h != 0 || o != 4 {
 			t.Fatalf("honest had %d turns, the other %d", h, o)
 		}
-		time.Sleep(halfLife)
+		time.Sleep(halfLife) // in the bubble, where it takes no time
 		use("honest", true)
 		if o := q.keys["other"].turns; o != 2 {
 			t.Fatalf("after a half-life the other has %d turns", o)
 		}
 		for range 3 {
-			time.Sleep(halfLife)
+			time.Sleep(halfLife) // in the bubble, where it takes no time
 			use("honest", true)
 		}
 		if len(q.keys) != 1 {

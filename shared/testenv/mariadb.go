@@ -88,7 +88,7 @@ func MariaDB(t testing.TB) database.Config {
 	if engine != "" && engine != "galera" {
 		cfg := fresh(t, outside(t, engine))
 		t.Cleanup(func() {
-			drop := "DROP DATABASE " + cfg.Name //nolint:gosec // a name that unique made
+			drop := "DROP DATABASE " + cfg.Name                            //nolint:gosec // a name that unique made
 			_, err := Open(t, cfg).ExecContext(context.Background(), drop) //nolint:gosec // the same
 			must(t, err)
 		})

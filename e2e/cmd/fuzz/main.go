@@ -1,4 +1,4 @@
-// Command fuzz drives everything that a stranger can reach of a running msrChat, with
+// Command fuzz drives everything that an outsider can reach of a running msrChat, with
 // valid, odd and hostile values: ./justw fuzz.
 package main
 

@@ -59,7 +59,7 @@ const retryAfter = 2 * time.Second
 // Who is the one who waits. Those who are known go first, then those whose passwords
 // were wrong least often lately.
 type Who struct {
-	// Key is the network of a stranger, the account of one who is known.
+	// Key is the account of one who is known, else the network.
 	Key   string
 	Known bool
 }
