@@ -24,6 +24,9 @@ type seal struct {
 	queue    *writeQueue
 	tls      *tls.Conn
 	shaken   bool // set before anybody reads or writes frames
+	// header is that of the handshake's present record, as far as it has arrived.
+	header  [recordHeader]byte
+	headers int
 
 	// Owned by the reader.
 	in      *[]byte // borrowed: what has arrived and tls.Conn has not read; nil if nothing
@@ -122,7 +125,7 @@ func (s *seal) fill() error {
 // Read gives tls.Conn a whole record, or errNothing.
 func (s *seal) Read(b []byte) (int, error) {
 	if !s.shaken {
-		return s.Conn.Read(b)
+		return s.shake(b)
 	}
 	if s.left == 0 {
 		if err := s.record(); err != nil {
@@ -137,6 +140,26 @@ func (s *seal) Read(b []byte) (int, error) {
 		s.in, s.at = nil, 0
 	}
 	return n, nil
+}
+
+// shake reads for the handshake, never beyond a record: what the client sends behind its
+// last one is to be read as whole records.
+func (s *seal) shake(b []byte) (int, error) {
+	inHeader := s.headers < recordHeader
+	want := s.left
+	if inHeader {
+		want = recordHeader - s.headers
+	}
+	n, err := s.Conn.Read(b[:min(len(b), want)])
+	if !inHeader {
+		s.left -= n
+	} else if s.headers += copy(s.header[s.headers:], b[:n]); s.headers == recordHeader {
+		s.left = int(binary.BigEndian.Uint16(s.header[3:]))
+	}
+	if s.headers == recordHeader && s.left == 0 {
+		s.headers = 0
+	}
+	return n, err
 }
 
 // record finds the next whole record in what has arrived.

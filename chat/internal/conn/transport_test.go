@@ -176,6 +176,54 @@ func TestTransportsCountWhatIsHeld(t *testing.T) {
 	})
 }
 
+// together keeps what is written until the next read.
+type together struct {
+	net.Conn
+	kept []byte
+}
+
+func (c *together) Write(b []byte) (int, error) {
+	c.kept = append(c.kept, b...)
+	return len(b), nil
+}
+
+func (c *together) Read(b []byte) (int, error) {
+	if _, err := c.Conn.Write(c.kept); err != nil {
+		return 0, err
+	}
+	c.kept = nil
+	return c.Conn.Read(b)
+}
+
+// What a client sends behind its last message of the handshake, in the same packet, is
+// read like what comes later.
+func TestFramesThatComeWithTheHandshake(t *testing.T) {
+	t.Parallel()
+	mine, theirs := secured(t)
+	w := newWorld(t, func(w *world, o *conn.Options) { o.TLS, w.connect = mine, tcp })
+	const clients, messages = 20, 5
+	for range clients { // what is cut off at a wrong place looks right by chance
+		secret := tls.Client(&together{Conn: w.dial(t).nc}, theirs)
+		if err := secret.Handshake(); err != nil {
+			t.Fatal(err)
+		}
+		c := &client{t, secret}
+		c.write(hello(1))
+		for range messages {
+			c.write(text(1, 1, strings.Repeat("你", 1000)))
+		}
+		c.write(ping())
+		for f := c.read(); f.GetPong() == nil; f = c.read() {
+			if g := f.GetGoodbye(); g != nil {
+				t.Fatal(g)
+			}
+		}
+	}
+	if n := len(w.sent()); n != clients*messages {
+		t.Errorf("%d of %d messages came in", n, clients*messages)
+	}
+}
+
 // A client that does not speak TLS is turned away, as is one whose first record is long,
 // and neither leaves anything behind.
 func TestWhoDoesNotSpeakTLS(t *testing.T) {
