@@ -10,8 +10,10 @@ import (
 	"testing"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/dynamicpb"
 
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
+	relayv1 "github.com/msrchat/msrchat/proto/msrchat/relay/v1"
 )
 
 func TestWhatPeopleSeeIsJudged(t *testing.T) {
@@ -214,5 +216,35 @@ func TestAnswersAreJudgedByTheDocument(t *testing.T) {
 		if err := me.judge(c.status, c.media, []byte(c.body), false); (err == nil) != c.right {
 			t.Errorf("%d %s %s: %v", c.status, c.media, c.body, err)
 		}
+	}
+}
+
+// What a peer is believed is right in every message of it that can be read.
+func TestAPeerNamesMembers(t *testing.T) {
+	w := &world{
+		people:        []*person{{name: "a", id: 11}, {name: "b", id: 12}, {name: "c", id: 13}},
+		conversations: map[[2]int]uint64{{0, 1}: 7}, members: map[uint64][2]int{7: {0, 1}},
+	}
+	method := relayService.Methods().ByName("Append")
+	f := &filler{values: newValues(1, 1, 1), world: w, hostile: 0.3}
+	strange := 0
+	for range 300 {
+		m := dynamicpb.NewMessage(method.Input())
+		f.fill(m, 0)
+		f.peer(m, 1)
+		body := f.believed(method.Input(), f.strange(f.marshal(m)), 1)
+		r := &relayv1.AppendRequest{}
+		if proto.Unmarshal(body, r) != nil {
+			strange++
+			continue
+		}
+		for _, e := range r.GetEntries() {
+			if id := e.GetSenderId(); r.GetConversationId() == 7 && id != 0 && id != 11 && id != 12 {
+				t.Fatalf("user %d sends", id)
+			}
+		}
+	}
+	if strange == 0 {
+		t.Error("every message could be read")
 	}
 }

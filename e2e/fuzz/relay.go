@@ -80,7 +80,7 @@ func relay(ctx context.Context, w *worker, p *player, v values) {
 		f.peer(m, uint64(i)+1)
 		body := f.marshal(m)
 		if v.chance(0.05) {
-			body = f.strange(body)
+			body = f.believed(method.Input(), f.strange(body), uint64(i)+1)
 		}
 		s.Pieces = append(s.Pieces, body)
 	}
@@ -108,6 +108,17 @@ func (f *filler) peer(m *dynamicpb.Message, id uint64) {
 			e.Set(sender, protoreflect.ValueOfUint64(f.world.people[members[f.IntN(2)]].id))
 		}
 	}
+}
+
+// believed is a strange message, with what a peer is believed set right again where it
+// can still be read.
+func (f *filler) believed(of protoreflect.MessageDescriptor, body []byte, id uint64) []byte {
+	m := dynamicpb.NewMessage(of)
+	if proto.Unmarshal(body, m) != nil {
+		return body
+	}
+	f.peer(m, id)
+	return f.marshal(m)
 }
 
 // call sends the messages on a stream, and reads until each is answered, the stream
