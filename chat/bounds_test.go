@@ -38,7 +38,7 @@ var bounds = map[string]string{
 	"batches waiting for the fan-out":         "fanout.maxWaiting fanout.MaxWaitingBytes",
 	"deliveries of peers waiting for members": "fanout.maxUnresolved",
 	"deliveries waiting for a link": "peer.maxQueued peer.maxQueuedBytes peer.maxPerFrame peer.maxFrameBytes" +
-		" peer.MaxTogetherBytes",
+		" peer.MaxTogetherBytes peer.smallQueueBytes",
 	"heads waiting for their announcement": "repair.maxRecent repair.maxTogether",
 	"dirty users":                          "repair.maxDirty repair.usersPerQuery",
 	"pending removals of routes":           "route.maxRemovals",

@@ -1,6 +1,6 @@
 // Package fair lets a bounded number of callers work at a time. Those who wait are
-// called in a fair order: first those with a preferred key, then the one whose key had
-// the fewest turns lately. So a crowd with one key, or with many that come again and
+// called in a fair order: first those with a preferred key that had few turns lately, then
+// the one whose key had the fewest. So a crowd with one key, or with many that come again and
 // again, delays nobody who comes for the first time.
 package fair
 
@@ -19,6 +19,9 @@ var ErrFull = errors.New("too many are waiting")
 const (
 	// halfLife is how long a turn counts in full. After that it counts half, and so on.
 	halfLife = time.Minute
+	// preferredTurns is how many turns a preferred key may have had lately to go first:
+	// who comes again and again waits like all others.
+	preferredTurns = 8
 	// maxRemembered keys without anybody waiting have their turns remembered. Beyond
 	// it these are forgotten, and the order is the one of arrival until they count again.
 	maxRemembered = 10_000
@@ -173,14 +176,16 @@ func (q *Queue[K]) heavier(l *line[K]) *line[K] {
 
 // compare orders lines by their right to the next turn.
 func (l *line[K]) compare(other *line[K]) int {
-	switch {
-	case l.later != other.later && other.later:
+	switch mine, others := l.preferred(), other.preferred(); {
+	case mine && !others:
 		return -1
-	case l.later != other.later:
+	case others && !mine:
 		return 1
 	}
 	return cmp.Compare(l.turns, other.turns)
 }
+
+func (l *line[K]) preferred() bool { return !l.later && l.turns < preferredTurns }
 
 // sendAway ends the wait of the last one in a line.
 func (q *Queue[K]) sendAway(l *line[K]) {
@@ -242,14 +247,15 @@ func (t Turn[K]) End(takeBack bool) {
 	q.cut(next, 0)
 }
 
-// fade halves all turns once in halfLife.
+// fade halves all turns for each halfLife that has passed.
 func (q *Queue[K]) fade() {
-	if q.now().Sub(q.halved) < halfLife {
+	halves := q.now().Sub(q.halved) / halfLife
+	if halves < 1 {
 		return
 	}
 	q.halved = q.now()
 	for key, l := range q.keys {
-		if l.turns /= 2; l.turns == 0 && len(l.queue) == 0 {
+		if l.turns >>= min(halves, 31); l.turns == 0 && len(l.queue) == 0 {
 			delete(q.keys, key)
 		}
 	}

@@ -97,15 +97,18 @@ func TestTheHeaviestMakesRoom(t *testing.T) {
 	})
 }
 
-// A preferred key goes before all others, whatever it had, also into a full queue.
+// A preferred key goes before all others, also into a full queue, unless it had many turns.
 func TestThePreferredFirst(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		q := New(1, 2, 10, func(key string) bool { return key == "friend" })
-		for range 9 {
-			turn, _ := q.Enter(t.Context(), "friend")
-			turn.End(false)
+		use := func(n int) {
+			for range n {
+				turn, _ := q.Enter(t.Context(), "friend")
+				turn.End(false)
+			}
 		}
+		use(5)
 		holder, _ := q.Enter(t.Context(), "holder")
 		got := make(chan string, 10)
 		enter(t, q, "a", got)
@@ -117,6 +120,15 @@ func TestThePreferredFirst(t *testing.T) {
 		holder.End(false)
 		if s := <-got; s != "friend" {
 			t.Fatalf("%s was called first", s)
+		}
+		<-got
+		use(5)
+		holder, _ = q.Enter(t.Context(), "holder")
+		enter(t, q, "friend", got)
+		enter(t, q, "c", got)
+		holder.End(false)
+		if s := <-got; s != "c" {
+			t.Fatalf("%s was called first, after many turns", s)
 		}
 		<-got
 	})

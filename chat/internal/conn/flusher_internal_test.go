@@ -75,3 +75,24 @@ func sockets(t *testing.T) (server, client net.Conn) {
 	_ = client.SetReadDeadline(time.Now().Add(time.Minute))
 	return server, client
 }
+
+// What TLS writes by itself, because a client asks for new keys, is bounded while nobody
+// takes it; what the writer has it make of frames is not.
+func TestWhatTLSWritesByItselfIsBounded(t *testing.T) {
+	server, _ := sockets(t)
+	q := queueOn(server, &flusher{ctx: t.Context(), due: make(chan *writeQueue, 1)}) // nobody runs it
+	record := make([]byte, 27)
+	taken := 0
+	for ; q.record(record) == nil; taken += len(record) {
+		if taken > 1<<20 {
+			t.Fatal("a megabyte waits")
+		}
+	}
+	if taken < maxControl/2 || taken > maxControl {
+		t.Errorf("%d bytes were taken", taken)
+	}
+	q.sealing = true
+	if err := q.record(make([]byte, 16<<10)); err != nil {
+		t.Errorf("a record of frames: %v", err)
+	}
+}

@@ -252,6 +252,8 @@ func (c *Conn) reject(err error, alternates []*chatv1.Endpoint) {
 	var g goodbye
 	var e *errs.Error
 	switch {
+	case errors.Is(err, errHandshake):
+		c.out.fail()
 	case errors.As(err, &g):
 		g.Alternates = alternates
 		c.Bye(g.Goodbye)

@@ -27,6 +27,8 @@ type seal struct {
 	// header is that of the handshake's present record, as far as it has arrived.
 	header  [recordHeader]byte
 	headers int
+	// idle is how much tls.Conn read since it last gave anything, which it may keep.
+	idle int
 
 	// Owned by the reader.
 	in      *[]byte // borrowed: what has arrived and tls.Conn has not read; nil if nothing
@@ -43,6 +45,11 @@ const (
 	maxRecord = recordHeader + 16<<10 + 256
 	// partialRecord is held while the rest of a record is awaited.
 	partialRecord = maxRecord + readSize
+	// maxIdle is the most that tls.Conn may read without giving anything: a message of the
+	// handshake, with the longest keys and tickets; afterwards, that the client renews its
+	// key. It collects messages of up to 256 KiB, which no client of ours sends.
+	maxIdleShaking = 16 << 10
+	maxIdle        = 2 << 10
 	// helloRecord fits Hello, with room for padding.
 	helloRecord = recordHeader + maxHello + 1<<10
 	// freeRecord is how long a record may be until its memory counts. tls.Conn keeps a
@@ -53,6 +60,8 @@ const (
 // errNothing tells tls.Conn and its caller that no whole record is here. tls.Conn goes
 // on after a temporary error.
 var errNothing net.Error = nothing{}
+
+var errLongHandshake = errors.New("too much of a handshake")
 
 type nothing struct{}
 
@@ -68,7 +77,7 @@ func (s *socket) handshake(ctx context.Context, q *writeQueue, conf *tls.Config)
 	if err := l.tls.HandshakeContext(ctx); err != nil {
 		return err
 	}
-	l.shaken = true
+	l.shaken, l.idle = true, 0
 	s.seal, q.seal = l, l
 	return nil
 }
@@ -96,6 +105,9 @@ func (s *seal) opened() (*[]byte, error) {
 // read reads from tls.Conn without waiting.
 func (s *seal) read(b []byte) (int, error) {
 	n, err := s.tls.Read(b)
+	if n > 0 {
+		s.idle = 0
+	}
 	s.drained = n == 0 && errors.Is(err, errNothing)
 	return n, err
 }
@@ -151,6 +163,9 @@ func (s *seal) shake(b []byte) (int, error) {
 		want = recordHeader - s.headers
 	}
 	n, err := s.Conn.Read(b[:min(len(b), want)])
+	if s.idle += n; s.idle > maxIdleShaking {
+		return 0, errLongHandshake
+	}
 	if !inHeader {
 		s.left -= n
 	} else if s.headers += copy(s.header[s.headers:], b[:n]); s.headers == recordHeader {
@@ -180,6 +195,9 @@ func (s *seal) record() error {
 		s.left = len(have)
 		return nil
 	}
+	if s.socket.share == nil && n > helloRecord {
+		return protocolError{errors.New("the first record is too long")}
+	}
 	if len(have) < n {
 		return errNothing
 	}
@@ -187,9 +205,10 @@ func (s *seal) record() error {
 		s.socket.give(partialRecord)
 		s.partial = false
 	}
-	if s.socket.share == nil && n > helloRecord {
-		return protocolError{errors.New("the first record is too long")}
+	if s.idle > maxIdle {
+		return protocolError{errLongHandshake}
 	}
+	s.idle += n
 	if err := s.keep(n); err != nil {
 		return err
 	}

@@ -19,6 +19,9 @@ const (
 	// freeQueued bytes of a queue do not count in the budget of all connections, and of
 	// what is being written as many: most queues are never longer.
 	freeQueued = 2 << 10
+	// maxControl is how much tls.Conn may write by itself while the client reads nothing: a
+	// client could ask for new keys without end.
+	maxControl = 4 << 10
 	// maxUnread is how much may wait for a client until its next page is read for it: a
 	// client that reads none of its pages gets no more of them.
 	maxUnread = 64 << 10
@@ -68,6 +71,7 @@ type writeQueue struct {
 	mu      sync.Mutex
 	queued  *[]byte // borrowed; nil while empty
 	records *[]byte // what tls.Conn made of it, not yet written; borrowed, nil while empty
+	sealing bool    // the writer has tls.Conn make records of frames
 	counted int     // how much of queued is taken from the budget
 	unread  int     // bytes that are queued or being written
 	read    chan struct{}
@@ -193,7 +197,14 @@ func (q *writeQueue) record(b []byte) error {
 		return net.ErrClosed
 	}
 	if q.records == nil {
-		q.records = buffers.Get().(*[]byte)
+		if q.slow {
+			q.records = new([]byte)
+		} else {
+			q.records = buffers.Get().(*[]byte)
+		}
+	}
+	if !q.sealing && len(*q.records)+len(b) > maxControl {
+		return errNoRoom
 	}
 	*q.records = append(*q.records, b...)
 	q.schedule() // where tls.Conn writes by itself, to renew a key
@@ -271,6 +282,7 @@ func (q *writeQueue) next() (batch, error) {
 	}
 	q.queued, q.counted = nil, 0 // it is counted until it is written
 	ending := q.state == closing
+	q.sealing = q.seal != nil
 	q.mu.Unlock()
 	if q.seal == nil {
 		b.bytes = plain
@@ -278,6 +290,9 @@ func (q *writeQueue) next() (batch, error) {
 		return b, err
 	}
 	if b.bytes == nil {
+		if b.counted > 0 { // the connection failed between tls.Conn and here
+			q.share.Give(b.counted)
+		}
 		q.stop()
 	}
 	return b, nil
@@ -286,10 +301,9 @@ func (q *writeQueue) next() (batch, error) {
 // sealed makes a batch of what tls.Conn makes of plain, and of what it wrote before.
 func (q *writeQueue) sealed(b *batch, plain *[]byte, ending bool) error {
 	if plain != nil {
-		_, err := q.seal.tls.Write(*plain)
-		if err != nil {
+		if _, err := q.seal.tls.Write(*plain); err != nil {
 			b.bytes = plain
-			return err
+			return err // the connection ends
 		}
 		release(plain)
 	}
@@ -298,7 +312,7 @@ func (q *writeQueue) sealed(b *batch, plain *[]byte, ending bool) error {
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	b.bytes, q.records = q.records, nil
+	b.bytes, q.records, q.sealing = q.records, nil, false
 	return nil
 }
 

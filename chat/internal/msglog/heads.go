@@ -53,7 +53,8 @@ func (h heads) split(rows []*row) (calm, contended []*row) {
 // learn forgets the heads of conversations in which others appended.
 func (h heads) learn(learned map[uint64]uint64) {
 	for id, seq := range learned {
-		if seq > h[id].Seq {
+		have := h[id]
+		if seq > have.Seq && time.Now().After(have.contendedUntil) { // else it is read under locks
 			delete(h, id)
 		}
 	}

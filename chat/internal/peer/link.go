@@ -40,8 +40,10 @@ const (
 	maxQueued      = 8192
 	maxQueuedBytes = 4 << 20
 	// MaxTogetherBytes wait for all links: four that hang, with everything that they may
-	// hold.
+	// hold. Beyond it a link may still have smallQueueBytes: those that hang must not stop
+	// the others.
 	MaxTogetherBytes = 16 << 20
+	smallQueueBytes  = 64 << 10
 	// A frame takes the deliveries that wait, up to maxPerFrame, until it has
 	// maxFrameBytes.
 	maxPerFrame   = 256
@@ -132,7 +134,8 @@ func (l *link) send(deliveries []*relayv1.Delivery) {
 		}
 		size := deliverySize(d)
 		together := l.peers.queued.Add(int64(size))
-		if len(l.queue) >= maxQueued || l.bytes+size > maxQueuedBytes || together > MaxTogetherBytes {
+		if len(l.queue) >= maxQueued || l.bytes+size > maxQueuedBytes ||
+			together > MaxTogetherBytes && l.bytes+size > smallQueueBytes {
 			l.peers.queued.Add(-int64(size))
 			l.peers.metrics.dropped.Add(float64(len(deliveries) - i))
 			l.dropped = true
