@@ -162,7 +162,7 @@ func nodeReady(p *Process) (replica int, err error) {
 	})
 }
 
-// Whole says that the cluster serves all slots, whoever of its nodes runs.
+// Whole says that the cluster serves all slots, whichever of its nodes run.
 func (c *RedisCluster) Whole() bool {
 	for _, p := range c.Nodes {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)

@@ -124,7 +124,7 @@ func (c *Conn) hello(ctx context.Context) (request uint64, _ *chatv1.Hello, err 
 }
 
 // maxHello is how long the first frame may be: a token, an assignment, and a program's
-// name. Whoever sends it is not known yet.
+// name. Its sender is not known yet.
 const maxHello = 4 << 10
 
 // errHandshake: TLS was not agreed on, so nothing more can be said.

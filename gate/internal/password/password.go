@@ -98,8 +98,8 @@ func NewHasher(cfg Config, reg prometheus.Registerer) (*Hasher, error) {
 }
 
 // Room returns the error that Hash and Verify would return now because too many
-// wait, or nil. With it a request that will be refused is refused before it costs
-// anything.
+// wait, or nil. With it a request that will be refused is refused before it costs a
+// limit.
 func (h *Hasher) Room(who Who) error {
 	if h.turns.Full(who) {
 		return h.refuse(nil)

@@ -86,7 +86,7 @@ func (c *Catalog) read(service string) (list []discovery.Instance, index uint64,
 	return list, c.index, c.changed
 }
 
-// change wakes whoever waits. The caller holds the mutex.
+// change wakes all that wait. The caller holds the mutex.
 func (c *Catalog) change() {
 	c.index++
 	close(c.changed)
