@@ -217,7 +217,7 @@ func FirstUp(parts []Part) Finding {
 	}
 	return Finding{
 		check, Warn, found,
-		"nothing, or install HashiCorp's consul and nomad before; a first look takes two minutes: ./justw try",
+		"nothing, or install HashiCorp's consul and nomad before; a first look takes three minutes: ./justw try",
 	}
 }
 
