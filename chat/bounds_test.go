@@ -19,14 +19,14 @@ import (
 // constants that its numbers are, in their order.
 var bounds = map[string]string{
 	"admitted connections":                    "chat.DefaultCapacity",
-	"connections that are not admitted yet":   "conn.DefaultHandshaking conn.helloTimeout",
+	"connections that are not admitted yet":   "conn.DefaultHandshaking conn.helloTimeout conn.helloSpread",
 	"connections of one user":                 "conn.maxPerUser",
 	"bytes waiting for one slow client":       "conn.maxQueued conn.maxQueued conn.kernelBuffer",
 	"write queues waiting for a flusher":      "conn.maxFlushing",
 	"memory that connections hold together":   "conn.DefaultMemory conn.freeQueued conn.waitMemory",
 	"requests at the database":                "database.DefaultMaxOpen",
 	"bytes of unread answers":                 "conn.maxUnread",
-	"pages that a user reads":                 "conn.maxPages conn.pageBytesPerSecond conn.pagesAtOnce",
+	"pages that a user reads":                 "conn.maxPages conn.pageBytesPerSecond",
 	"the speed of a client that reads":        "conn.chunk conn.writeTimeout",
 	"names that a user tries":                 "directory.maxNames directory.nameEvery allowance.MaxUsers",
 	"sends under way on a connection":         "conn.MaxUnacknowledged",
@@ -39,12 +39,13 @@ var bounds = map[string]string{
 	"deliveries of peers waiting for members": "fanout.maxUnresolved",
 	"deliveries waiting for a link": "peer.maxQueued peer.maxQueuedBytes peer.maxPerFrame peer.maxFrameBytes" +
 		" peer.MaxTogetherBytes peer.smallQueueBytes",
-	"heads waiting for their announcement": "repair.maxRecent repair.maxTogether",
-	"dirty users":                          "repair.maxDirty repair.usersPerQuery",
-	"pending removals of routes":           "route.maxRemovals",
-	"routes written again in a second":     "route.maxRenewed",
-	"cached members and heads":             "member.maxCached msglog.maxHeads",
-	"used assignments to report":           "report.maxUsed conn.maxAssignment",
+	"heads waiting for their announcement":           "repair.maxRecent repair.maxTogether",
+	"dirty users":                                    "repair.maxDirty repair.usersPerQuery",
+	"pending removals of routes":                     "route.maxRemovals",
+	"routes written again in a second":               "route.maxRenewed",
+	"users whose routes are remembered for a second": "route.maxRemembered",
+	"cached members and heads":                       "member.maxCached msglog.maxHeads",
+	"used assignments to report":                     "report.maxUsed conn.maxAssignment",
 }
 
 // A limit in the document that is not the limit of the code misleads an operator.

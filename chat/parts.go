@@ -112,8 +112,11 @@ func (s *Server) buildLog(members *member.Index) {
 			m, _ := members.Cached(conversation)
 			return m.Users
 		},
-		Deliver:    s.received,
-		Missed:     func(string) { s.repair.MarkAllDirty() },
+		Deliver: s.received,
+		Missed: func(string) {
+			s.routes.ForgetAll()
+			s.repair.MarkAllDirty()
+		},
 		Dial:       s.dialOptions(),
 		Logger:     s.log,
 		Registerer: s.registry,
@@ -125,14 +128,27 @@ func (s *Server) buildLog(members *member.Index) {
 	s.lanes = lane.New(appender, s.cfg.MaxSends, s.log)
 }
 
-// received takes what a peer appended, for the readers here and for the log.
-func (s *Server) received(deliveries []*relayv1.Delivery) {
+// received takes what a peer sent: for the readers here, for the log, and about users who
+// are connected there.
+func (s *Server) received(from string, deliveries []*relayv1.Delivery) {
+	pushed := make([]*relayv1.Delivery, 0, len(deliveries))
 	for _, d := range deliveries {
-		if e := d.GetEvent(); e != nil {
-			s.msgs.Learn(e.GetConversationId(), e.GetSeq())
+		switch what := d.GetWhat().(type) {
+		case *relayv1.Delivery_Connected:
+			if s.routes.Forget(d.GetUserId()) {
+				compare := &relayv1.Delivery_Compare{Compare: true}
+				s.peers.Send(from, &relayv1.Delivery{What: compare, UserId: d.GetUserId()})
+			}
+			continue
+		case *relayv1.Delivery_Compare:
+			s.repair.MarkDirty(d.GetUserId())
+			continue
+		case *relayv1.Delivery_Event:
+			s.msgs.Learn(what.Event.GetConversationId(), what.Event.GetSeq())
 		}
+		pushed = append(pushed, d)
 	}
-	s.fanout.Received(deliveries)
+	s.fanout.Received(pushed)
 }
 
 // buildDelivery makes the parts that bring events to their readers.
@@ -142,6 +158,8 @@ func (s *Server) buildDelivery(members *member.Index, dir *directory.Directory) 
 		Redis:      s.redis,
 		Heartbeat:  s.cfg.Heartbeat,
 		Missed:     func() { s.repair.MarkAllDirty() },
+		Added:      s.peers.Connected,
+		Told:       s.peers.Told,
 		Logger:     s.log,
 		Registerer: s.registry,
 	})

@@ -15,6 +15,10 @@ type unflushed struct {
 	draining *atomic.Bool
 }
 
+func (u unflushed) Begin(conversation uint64, take func() []msglog.Event, ended func([]msglog.Result, error)) bool {
+	return !u.draining.Load() && u.Appender.Begin(conversation, take, ended)
+}
+
 func (u unflushed) Append(ctx context.Context, conversation uint64, events []msglog.Event) ([]msglog.Result, error) {
 	if !u.draining.Load() {
 		return u.Appender.Append(ctx, conversation, events)

@@ -87,19 +87,24 @@ func (c *Conn) bye(g *chatv1.Goodbye) bool {
 	return true
 }
 
-// answer queues the answer to a request. One that cannot be encoded becomes a Failure,
-// because a request without an answer would leave the client waiting.
+// answer queues the answer to a request.
 func (c *Conn) answer(request uint64, f *chatv1.ServerFrame) {
-	f.RequestId = request
 	buf := buffers.Get().(*[]byte)
 	defer release(buf)
-	encoded, err := frame.Append((*buf)[:0], f)
+	*buf = c.encode((*buf)[:0], request, f)
+	c.Push(*buf)
+}
+
+// encode appends the answer to a request. One that cannot be encoded becomes a Failure,
+// because a request without an answer would leave the client waiting.
+func (c *Conn) encode(dst []byte, request uint64, f *chatv1.ServerFrame) []byte {
+	f.RequestId = request
+	encoded, err := frame.Append(dst, f)
 	if err != nil {
 		c.server.log.Error("encode answer", "user", c.session.UserID, "err", err)
-		encoded, _ = frame.Append((*buf)[:0], notEncoded(request)) // it has no text of others
+		encoded, _ = frame.Append(dst, notEncoded(request)) // it has no text of others
 	}
-	*buf = encoded
-	c.Push(encoded)
+	return encoded
 }
 
 func notEncoded(request uint64) *chatv1.ServerFrame {
@@ -109,18 +114,21 @@ func notEncoded(request uint64) *chatv1.ServerFrame {
 }
 
 // refuse answers a request with a failure.
-func (c *Conn) refuse(request uint64, err error) {
+func (c *Conn) refuse(request uint64, err error) { c.answer(request, c.failure(err)) }
+
+// failure is the answer to a request that failed. It counts it.
+func (c *Conn) failure(err error) *chatv1.ServerFrame {
 	e := errs.From(err)
 	if !e.Code.ClientFault() {
 		c.server.log.Warn("request failed", "user", c.session.UserID, "err", err)
 	}
 	c.server.metrics.refused.WithLabelValues(string(e.Code)).Inc()
-	c.answer(request, &chatv1.ServerFrame{Body: &chatv1.ServerFrame_Failure{Failure: &chatv1.Failure{
+	return &chatv1.ServerFrame{Body: &chatv1.ServerFrame_Failure{Failure: &chatv1.Failure{
 		Code:         string(e.Code),
 		Text:         e.Message,
 		RetryAfterMs: uint32(e.RetryAfter.Milliseconds()),
 		Field:        e.Field,
-	}}})
+	}}}
 }
 
 // quietTime is how long a client must send nothing until its reader hands over to
@@ -284,7 +292,7 @@ func (c *Conn) linger() {
 	c.out.whileLocked(func(s state) {
 		limit := lingerAfterGoodbye
 		if s != closed {
-			limit += c.out.shared.timeout // flushed shortens it again
+			limit += 2 * c.out.shared.timeout // flushed shortens it again
 		}
 		_ = c.nc.SetReadDeadline(time.Now().Add(limit))
 	})

@@ -93,7 +93,7 @@ func TestASlowReaderIsDroppedWithGoodbyeLast(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	slow, other := w.login(t, 1), w.login(t, 2)
-	big := encode.EventFrame(&chatv1.Event{ConversationId: 1, Body: bytes.Repeat([]byte("x"), 16<<10)})
+	big := encode.AppendEvent(nil, &chatv1.Event{ConversationId: 1, Body: bytes.Repeat([]byte("x"), 16<<10)})
 	for range 1000 { // 16 MB, of which one may wait
 		w.hub.Deliver([]uint64{1}, 0, big)
 	}

@@ -139,7 +139,7 @@ func (c *Conn) mayRead(ctx context.Context) error {
 
 // slowDownTime is how long nothing is read from a connection after such a refusal. A
 // client that does not wait as it was told costs little then.
-const slowDownTime = 250 * time.Millisecond
+const slowDownTime = time.Second
 
 func (c *Conn) slowDown(ctx context.Context, err error) error {
 	retry.Sleep(ctx, slowDownTime)

@@ -97,7 +97,7 @@ func (g goodbye) Error() string { return fmt.Sprintf("%s: %s", g.GetCode(), g.Ge
 
 // hello reads the first frame and returns its request id and Hello.
 func (c *Conn) hello(ctx context.Context) (request uint64, _ *chatv1.Hello, err error) {
-	if err := c.nc.SetReadDeadline(time.Now().Add(helloTimeout)); err != nil {
+	if err := c.nc.SetReadDeadline(time.Now().Add(helloTimeout + rand.N(helloSpread))); err != nil {
 		return 0, nil, err
 	}
 	if conf := c.server.opts.TLS; conf != nil {

@@ -85,7 +85,7 @@ func TestAClientThatNeverReadsIsDropped(t *testing.T) {
 	w := newWorld(t, func(_ *world, o *conn.Options) { o.WriteTimeout = 300 * time.Millisecond })
 	w.login(t, 1)
 	other := w.login(t, 2)
-	event := encode.EventFrame(&chatv1.Event{ConversationId: 1, Seq: 1, Body: []byte("hi")})
+	event := encode.AppendEvent(nil, &chatv1.Event{ConversationId: 1, Seq: 1, Body: []byte("hi")})
 	w.hub.Deliver([]uint64{1, 2}, 0, event)
 	if string(other.read().GetEvent().GetBody()) != "hi" {
 		t.Error("the other one was held up")
@@ -110,7 +110,7 @@ func TestWhatWaitsForAllSlowReadersIsBounded(t *testing.T) {
 		users = append(users, uint64(n+10))
 	}
 	good := w.login(t, 1)
-	event := encode.EventFrame(&chatv1.Event{ConversationId: 1, Body: bytes.Repeat([]byte("x"), 16<<10)})
+	event := encode.AppendEvent(nil, &chatv1.Event{ConversationId: 1, Body: bytes.Repeat([]byte("x"), 16<<10)})
 	for range 20 { // 16 MB, of which 4 MB may wait
 		w.hub.Deliver(users, 0, event)
 		if n := value(t, reg, "msrchat_chat_held_bytes", ""); n > most+16<<10 {

@@ -2,6 +2,7 @@ package conn
 
 import (
 	"context"
+	"runtime"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -37,14 +38,15 @@ func (c *Conn) listConversations(ctx context.Context, f *chatv1.ClientFrame) err
 const (
 	// maxPageBytes keeps a page of long messages well below the outgoing queue.
 	maxPageBytes = 256 << 10
-	// pagesAtOnce are made at a time: they take the processor as much as the database, and
-	// messages go first.
-	pagesAtOnce = 4
 	// maxPages is what a user may read at once, some hundred thousand short messages, and
 	// pageBytesPerSecond in the long run.
 	maxPages           = 16 << 20
 	pageBytesPerSecond = 1 << 20
 )
+
+// pagesAtOnce are made at a time, on half of the cores: they take these as much as the
+// database, and messages go first.
+func pagesAtOnce() int { return max(1, runtime.GOMAXPROCS(0)/2) }
 
 // page queues a long answer, which counts against what the user may read.
 func (c *Conn) page(request uint64, f *chatv1.ServerFrame) {

@@ -8,6 +8,7 @@ import (
 	"github.com/msrchat/msrchat/shared/errs"
 
 	"github.com/msrchat/msrchat/chat/internal/kind"
+	"github.com/msrchat/msrchat/chat/internal/lane"
 	"github.com/msrchat/msrchat/chat/internal/msglog"
 )
 
@@ -17,7 +18,7 @@ var (
 	errMessageID = errs.New(errs.CodeInvalid, "client_msg_id must have 16 bytes, not all zero").In("client_msg_id")
 )
 
-// send hands a message to its conversation's lane, which answers it.
+// send hands a message to its conversation's lane, which calls Sent.
 func (c *Conn) send(ctx context.Context, f *chatv1.ClientFrame) error {
 	s := f.GetSend()
 	k, err := kind.Of(s.GetKind())
@@ -59,36 +60,44 @@ func (c *Conn) enqueue(ctx context.Context, request uint64, e msglog.Event) erro
 		c.unacknowledged.Add(-1)
 		return errTooManySends
 	}
-	started := time.Now()
-	err := c.server.opts.Lanes.Send(e, func(r msglog.Result) {
-		c.server.metrics.sendSeconds.Observe(time.Since(started).Seconds())
-		c.sent(request, e.Conversation, r)
-	})
+	err := c.server.opts.Lanes.Send(e, c, request)
 	if err != nil {
-		c.settled()
+		c.settled(1)
 	}
 	return err
 }
 
-// sent acknowledges a message. It is called from the message's lane.
-func (c *Conn) sent(request, conversation uint64, r msglog.Result) {
-	defer c.settled()
-	if r.Err != nil {
-		c.refuse(request, r.Err)
-		return
+// Sent acknowledges messages, together in one write. It is for the lanes.
+func (c *Conn) Sent(answers []lane.Answer) {
+	buf := buffers.Get().(*[]byte)
+	defer release(buf)
+	*buf = (*buf)[:0]
+	for i := range answers {
+		a := &answers[i]
+		c.server.metrics.sendSeconds.Observe(a.Waited.Seconds())
+		f := acknowledgement(a)
+		if a.Result.Err != nil {
+			f = c.failure(a.Result.Err)
+		}
+		*buf = c.encode(*buf, a.Request, f)
 	}
-	c.answer(request, &chatv1.ServerFrame{Body: &chatv1.ServerFrame_Sent{Sent: &chatv1.Sent{
-		ConversationId: conversation,
-		Seq:            r.Seq,
-		Ordinal:        r.Ordinal,
-		CreatedAtMs:    r.CreatedAt,
-		Existing:       r.Existing,
-	}}})
+	c.Push(*buf)
+	c.settled(int32(len(answers)))
 }
 
-// settled counts a send as answered. The last one ends a connection that drains.
-func (c *Conn) settled() {
-	if c.unacknowledged.Add(-1) == 0 {
+func acknowledgement(a *lane.Answer) *chatv1.ServerFrame {
+	return &chatv1.ServerFrame{Body: &chatv1.ServerFrame_Sent{Sent: &chatv1.Sent{
+		ConversationId: a.Conversation,
+		Seq:            a.Result.Seq,
+		Ordinal:        a.Result.Ordinal,
+		CreatedAtMs:    a.Result.CreatedAt,
+		Existing:       a.Result.Existing,
+	}}}
+}
+
+// settled counts n sends as answered. The last one ends a connection that drains.
+func (c *Conn) settled(n int32) {
+	if c.unacknowledged.Add(-n) == 0 {
 		if g := c.leaving.Load(); g != nil {
 			c.Bye(g)
 		}

@@ -25,6 +25,7 @@ import (
 	"github.com/msrchat/msrchat/chat/internal/allowance"
 	"github.com/msrchat/msrchat/chat/internal/budget"
 	"github.com/msrchat/msrchat/chat/internal/hub"
+	"github.com/msrchat/msrchat/chat/internal/lane"
 	"github.com/msrchat/msrchat/chat/internal/msglog"
 )
 
@@ -42,8 +43,11 @@ const (
 	MaxPage = 200
 	// MaxUnacknowledged is how many sends one connection may have under way.
 	MaxUnacknowledged = 256
-	// helloTimeout is how long a connection may take to send Hello.
+	// helloTimeout is how long a connection may take to send Hello, and up to helloSpread
+	// more: thousands that came together and say nothing must not all end, and come back,
+	// at the same moment.
 	helloTimeout = 5 * time.Second
+	helloSpread  = 3 * time.Second
 	// requestTimeout bounds the work for one request.
 	requestTimeout = 15 * time.Second
 	// keepAliveInterval is how often a client gets a Pong while the server works on
@@ -90,7 +94,7 @@ type History interface {
 
 // Lanes appends messages in order; see package lane.
 type Lanes interface {
-	Send(e msglog.Event, done func(msglog.Result)) error
+	Send(e msglog.Event, sender lane.Sender, request uint64) error
 }
 
 // OwnStates keeps what users set for themselves; see package ownstate.
@@ -197,7 +201,7 @@ func NewServer(l net.Listener, opts Options) *Server {
 	s.queues.timeout = cmp.Or(opts.WriteTimeout, writeTimeout)
 	s.budget = budget.New(cmp.Or(opts.Memory, DefaultMemory))
 	s.requests = fair.New[uint64](cmp.Or(opts.Requests, database.DefaultMaxOpen), opts.Capacity, maxPerUser, nil)
-	s.pages = fair.New[uint64](pagesAtOnce, opts.Capacity, maxPerUser, nil)
+	s.pages = fair.New[uint64](pagesAtOnce(), opts.Capacity, maxPerUser, nil)
 	s.read = allowance.New(maxPages>>10, time.Second/(pageBytesPerSecond>>10))
 	s.queues.flusher = newFlusher(ctx)
 	if opts.Registerer != nil {

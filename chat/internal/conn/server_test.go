@@ -19,6 +19,7 @@ import (
 
 	"github.com/msrchat/msrchat/chat/internal/conn"
 	"github.com/msrchat/msrchat/chat/internal/hub"
+	"github.com/msrchat/msrchat/chat/internal/lane"
 	"github.com/msrchat/msrchat/chat/internal/msglog"
 )
 
@@ -164,9 +165,12 @@ func (h history) Before(_ context.Context, _, before uint64, limit int) ([]msglo
 
 func (h history) Heads(context.Context, []uint64) (map[uint64]msglog.Head, error) { return nil, nil }
 
-func (w *world) Send(e msglog.Event, done func(msglog.Result)) error {
+func (w *world) Send(e msglog.Event, sender lane.Sender, request uint64) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	done := func(r msglog.Result) {
+		sender.Sent([]lane.Answer{{Request: request, Conversation: e.Conversation, Result: r}})
+	}
 	w.sends = append(w.sends, send{e.Conversation, string(e.Body), done})
 	return nil
 }

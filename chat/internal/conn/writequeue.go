@@ -2,6 +2,7 @@ package conn
 
 import (
 	"context"
+	"math/rand/v2"
 	"net"
 	"sync"
 	"syscall"
@@ -28,7 +29,9 @@ const (
 )
 
 const (
-	// writeTimeout is how long a client may take to read one chunk.
+	// writeTimeout is how long a client may take to read one chunk, and up to a half more:
+	// thousands that stopped reading together must not all end, and come back, at the same
+	// moment.
 	writeTimeout = 10 * time.Second
 	chunk        = 16 << 10
 	// kernelBuffer bounds what the kernel keeps for a slow reader, and so how much
@@ -379,7 +382,8 @@ func (q *writeQueue) waitRead(ctx context.Context) error {
 func (q *writeQueue) send(b []byte) error {
 	for len(b) > 0 {
 		n := min(len(b), chunk)
-		if err := q.nc.SetWriteDeadline(time.Now().Add(q.shared.timeout)); err != nil {
+		limit := q.shared.timeout + rand.N(q.shared.timeout/2)
+		if err := q.nc.SetWriteDeadline(time.Now().Add(limit)); err != nil {
 			return err
 		}
 		if _, err := q.nc.Write(b[:n]); err != nil {

@@ -25,9 +25,9 @@ func Event(e *msglog.Event) *chatv1.Event {
 	}
 }
 
-// EventFrame encodes an event for pushing.
-func EventFrame(e *chatv1.Event) []byte {
-	return push(nil, &chatv1.ServerFrame{Body: &chatv1.ServerFrame_Event{Event: e}})
+// AppendEvent encodes an event for pushing.
+func AppendEvent(dst []byte, e *chatv1.Event) []byte {
+	return push(dst, &chatv1.ServerFrame{Body: &chatv1.ServerFrame_Event{Event: e}})
 }
 
 // HeadsFrames encodes heads for pushing. Without heads it returns one empty frame,

@@ -56,6 +56,7 @@ type Peers interface {
 
 // Routes has the servers where users are connected; see package route.
 type Routes interface {
+	Recall(ctx context.Context, users []uint64, peers []string) (at map[uint64][]route.Place)
 	Lookup(ctx context.Context, users []uint64, peers []string) (at map[uint64][]route.Place, unlinked map[uint64]bool)
 }
 
@@ -183,23 +184,29 @@ func (f *Fanout) deliver(ctx context.Context, batch []msglog.Event) {
 	members := f.members(ctx, batch)
 	events := make([]*chatv1.Event, len(batch))
 	var users []uint64
+	var frames []byte // of events with the same readers, which leave in one write
 	for i := range batch {
 		e := &batch[i]
 		event := encode.Event(e)
-		if f.opts.Drop != nil && f.opts.Drop(event) {
-			continue
+		if f.opts.Drop == nil || !f.opts.Drop(event) {
+			events[i] = event
+			f.pushed.Inc()
+			frames = encode.AppendEvent(frames, event)
 		}
-		events[i] = event
-		f.pushed.Inc()
+		if i+1 < len(batch) && len(frames) < maxRun &&
+			batch[i+1].Conversation == e.Conversation && batch[i+1].Connection == e.Connection {
+			continue // it has the same readers
+		}
 		readers := members[e.Conversation].Users
 		users = append(users, readers...)
-		f.opts.Hub.Deliver(readers, e.Connection, encode.EventFrame(event))
+		f.opts.Hub.Deliver(readers, e.Connection, frames)
+		frames = frames[:0]
 	}
 	peers := f.opts.Peers.Instances()
 	if len(peers) == 0 {
 		return
 	}
-	at, _ := f.opts.Routes.Lookup(ctx, unique(users), peers)
+	at := f.opts.Routes.Recall(ctx, unique(users), peers)
 	remote := make(map[string][]*relayv1.Delivery)
 	for i, event := range events {
 		if event == nil {
@@ -217,6 +224,10 @@ func (f *Fanout) deliver(ctx context.Context, batch []msglog.Event) {
 	}
 	f.send(remote)
 }
+
+// maxRun bytes of events leave in one write, or one event: much less than may wait for a
+// client.
+const maxRun = 32 << 10
 
 func (f *Fanout) send(remote map[string][]*relayv1.Delivery) {
 	for instance, deliveries := range remote {
@@ -326,7 +337,7 @@ func (f *Fanout) OwnState(ctx context.Context, user uint64, s *chatv1.OwnState, 
 	if len(peers) == 0 {
 		return
 	}
-	at, _ := f.opts.Routes.Lookup(ctx, []uint64{user}, peers)
+	at := f.opts.Routes.Recall(ctx, []uint64{user}, peers)
 	for _, instance := range instances([]uint64{user}, except, at) {
 		f.opts.Peers.Send(instance, &relayv1.Delivery{
 			What:             &relayv1.Delivery_OwnState{OwnState: s},
@@ -339,21 +350,41 @@ func (f *Fanout) OwnState(ctx context.Context, user uint64, s *chatv1.OwnState, 
 // Received pushes what a peer sent for readers on this server. It does not block:
 // members that are not cached, or older than the delivery's, are read by Run.
 func (f *Fanout) Received(deliveries []*relayv1.Delivery) {
-	for _, d := range deliveries {
-		if user := d.GetUserId(); user != 0 {
-			f.push([]uint64{user}, d)
-			continue
+	var frames []byte
+	for len(deliveries) > 0 {
+		d, n := deliveries[0], 0
+		users := []uint64{d.GetUserId()}
+		if d.GetUserId() == 0 {
+			m, ok := f.opts.Members.AtLeast(conversation(d), d.GetMembersNumber())
+			if !ok {
+				f.unresolve(d)
+				deliveries = deliveries[1:]
+				continue
+			}
+			users = m.Users
 		}
-		if m, ok := f.opts.Members.AtLeast(conversation(d), d.GetMembersNumber()); ok {
-			f.push(m.Users, d)
-			continue
+		for n == 0 || n < len(deliveries) && len(frames) < maxRun && sameReaders(d, deliveries[n]) {
+			frames = appendFrames(frames, deliveries[n])
+			n++
 		}
-		select {
-		case f.unresolved <- d:
-		default:
-			f.dropped.Inc()
-			f.opts.Missed()
-		}
+		f.opts.Hub.Deliver(users, d.GetExceptConnection(), frames)
+		deliveries, frames = deliveries[n:], frames[:0]
+	}
+}
+
+// sameReaders says that two deliveries are events for the same readers.
+func sameReaders(a, b *relayv1.Delivery) bool {
+	return a.GetEvent() != nil && b.GetEvent() != nil && a.GetUserId() == b.GetUserId() &&
+		a.GetEvent().GetConversationId() == b.GetEvent().GetConversationId() &&
+		a.GetExceptConnection() == b.GetExceptConnection() && a.GetMembersNumber() == b.GetMembersNumber()
+}
+
+func (f *Fanout) unresolve(d *relayv1.Delivery) {
+	select {
+	case f.unresolved <- d:
+	default:
+		f.dropped.Inc()
+		f.opts.Missed()
 	}
 }
 
@@ -362,16 +393,17 @@ func conversation(d *relayv1.Delivery) uint64 {
 	return max(d.GetEvent().GetConversationId(), d.GetHead().GetConversationId(), d.GetOwnState().GetConversationId())
 }
 
-// push pushes a delivery to users of this server.
-func (f *Fanout) push(users []uint64, d *relayv1.Delivery) {
+// appendFrames appends what a delivery says to clients.
+func appendFrames(dst []byte, d *relayv1.Delivery) []byte {
 	switch what := d.GetWhat().(type) {
 	case *relayv1.Delivery_Event:
-		f.opts.Hub.Deliver(users, d.GetExceptConnection(), encode.EventFrame(what.Event))
+		return encode.AppendEvent(dst, what.Event)
 	case *relayv1.Delivery_Head:
-		f.opts.Hub.Deliver(users, 0, encode.HeadsFrames(what.Head))
+		return append(dst, encode.HeadsFrames(what.Head)...)
 	case *relayv1.Delivery_OwnState:
-		f.opts.Hub.Deliver(users, d.GetExceptConnection(), encode.OwnStateFrame(what.OwnState))
+		return append(dst, encode.OwnStateFrame(what.OwnState)...)
 	}
+	return dst
 }
 
 // readMembers serves the unresolved deliveries until ctx ends, those that wait
@@ -403,7 +435,7 @@ func (f *Fanout) readMembers(ctx context.Context) {
 		for _, d := range together {
 			m, ok := members[conversation(d)]
 			missed = missed || !ok
-			f.push(m.Users, d)
+			f.opts.Hub.Deliver(m.Users, d.GetExceptConnection(), appendFrames(nil, d))
 		}
 		if missed && ctx.Err() == nil {
 			f.opts.Missed()

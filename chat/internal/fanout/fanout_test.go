@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"sync"
@@ -18,6 +19,7 @@ import (
 	"github.com/msrchat/msrchat/shared/frame"
 	"github.com/msrchat/msrchat/shared/testenv"
 
+	"github.com/msrchat/msrchat/chat/internal/encode"
 	"github.com/msrchat/msrchat/chat/internal/fanout"
 	"github.com/msrchat/msrchat/chat/internal/member"
 	"github.com/msrchat/msrchat/chat/internal/msglog"
@@ -37,6 +39,7 @@ type world struct {
 	loads   [][]uint64
 	missed  int
 	local   []string
+	pushes  []int // bytes of each
 	remote  []string
 	sends   []string // the server of each message
 	lookups int
@@ -86,7 +89,10 @@ func (w *world) LoadAll(_ context.Context, ids []uint64) (map[uint64]member.Memb
 func (w *world) Deliver(users []uint64, except uint64, frames []byte) int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.local = append(w.local, fmt.Sprint(users, " ", decode(frames), but(except)))
+	w.pushes = append(w.pushes, len(frames))
+	for _, f := range decode(frames) {
+		w.local = append(w.local, fmt.Sprint(users, " ", f, but(except)))
+	}
 	return 0
 }
 
@@ -126,6 +132,11 @@ func (w *world) Send(instance string, deliveries ...*relayv1.Delivery) bool {
 		}
 	}
 	return true
+}
+
+func (w *world) Recall(ctx context.Context, users []uint64, peers []string) map[uint64][]route.Place {
+	at, _ := w.Lookup(ctx, users, peers)
+	return at
 }
 
 func (w *world) Lookup(_ context.Context, users []uint64, _ []string) (map[uint64][]route.Place, map[uint64]bool) {
@@ -174,12 +185,18 @@ func describe(w what) string {
 	return fmt.Sprintf("head %d/%d", h.GetConversationId(), h.GetSeq())
 }
 
-func decode(frames []byte) string {
-	f := &chatv1.ServerFrame{}
-	if _, err := frame.Read(bytes.NewReader(frames), 1<<20, nil, f); err != nil {
-		return err.Error()
+func decode(frames []byte) (all []string) {
+	for r := bytes.NewReader(frames); ; {
+		f := &chatv1.ServerFrame{}
+		_, err := frame.Read(r, 1<<20, nil, f)
+		switch {
+		case errors.Is(err, io.EOF):
+			return all
+		case err != nil:
+			return append(all, err.Error())
+		}
+		all = append(all, describe(f))
 	}
-	return describe(f)
 }
 
 // committed is an event of user 1.
@@ -515,4 +532,64 @@ func TestTheHookDropsAPush(t *testing.T) {
 	if len(local) != 1 || len(remote) != 1 || local[0] != "[1 2] event 7/2 x" {
 		t.Errorf("delivered %v and %v", local, remote)
 	}
+}
+
+// Events with the same readers leave in one push, of some 32 KiB at most, whether this
+// server appended them or a peer.
+func TestEventsWithTheSameReadersLeaveTogether(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("x", 20<<10)
+	byConnection := func(e msglog.Event, id uint64) msglog.Event {
+		e.Connection = id
+		return e
+	}
+	batch := []msglog.Event{
+		committed(7, 1, "a"), committed(7, 2, "b"), committed(7, 3, "c"),
+		byConnection(committed(7, 4, "another sender"), 11), byConnection(committed(7, 5, "the same"), 11),
+		committed(8, 1, "another conversation"),
+		committed(8, 2, long), committed(8, 3, long), committed(8, 4, "behind"),
+	}
+	want := []int{3, 2, 3, 1} // events in each push
+	check := func(t *testing.T, w *world) {
+		t.Helper()
+		local, _ := w.journal()
+		if len(local) != len(batch) || len(w.pushes) != len(want) {
+			t.Fatalf("%d events in %d pushes, want %d in %d", len(local), len(w.pushes), len(batch), len(want))
+		}
+		at := 0
+		for i, n := range want {
+			for _, e := range batch[at : at+n] {
+				if readers := w.cached[e.Conversation].Users; !strings.HasPrefix(local[at], fmt.Sprint(readers)) ||
+					!strings.Contains(local[at], fmt.Sprintf("%d/%d ", e.Conversation, e.Seq)) {
+					t.Errorf("push %d has %.40q, want event %d/%d", i, local[at], e.Conversation, e.Seq)
+				}
+				at++
+			}
+			if w.pushes[i] > 64<<10 {
+				t.Errorf("push %d has %d bytes", i, w.pushes[i])
+			}
+		}
+	}
+	t.Run("appended here", func(t *testing.T) {
+		t.Parallel()
+		w := twoConversations()
+		f := w.fanout()
+		stop := run(t, f)
+		f.Committed(slices.Clone(batch))
+		stop()
+		check(t, w)
+	})
+	t.Run("by a peer", func(t *testing.T) {
+		t.Parallel()
+		w := twoConversations()
+		var deliveries []*relayv1.Delivery
+		for i := range batch {
+			deliveries = append(deliveries, &relayv1.Delivery{
+				What:             &relayv1.Delivery_Event{Event: encode.Event(&batch[i])},
+				ExceptConnection: batch[i].Connection,
+			})
+		}
+		w.fanout().Received(deliveries)
+		check(t, w)
+	})
 }

@@ -21,10 +21,15 @@ import (
 	"github.com/msrchat/msrchat/chat/internal/msglog"
 )
 
-// Appender appends events, in order, to a conversation. An error leaves their
-// outcome unknown.
+// Appender appends events, in order, to a conversation. An error leaves their outcome
+// unknown.
 type Appender interface {
 	Append(ctx context.Context, conversation uint64, events []msglog.Event) ([]msglog.Result, error)
+	// Begin does the same and does not wait: take is called for the events when their turn
+	// has come, and ended once with what Append would return, both from another goroutine,
+	// which they must not block. When take returns none, ended is not called. false means
+	// that Append must be called instead.
+	Begin(conversation uint64, take func() []msglog.Event, ended func([]msglog.Result, error)) bool
 }
 
 // Bounds. While the database is away, sends wait here. Beyond DefaultMaxWaiting,
@@ -41,9 +46,6 @@ const (
 	// attemptLimit is how long one attempt may take, less up to a tenth, before the
 	// events are offered again to the owner of that time.
 	attemptLimit = 15 * time.Second
-	// maxIdle goroutines wait for the next lane: more than work at once on a busy
-	// small machine. They keep half a megabyte.
-	maxIdle = 64
 )
 
 // Lanes are the lanes of one server. All methods may be called from any
@@ -59,40 +61,64 @@ type Lanes struct {
 	waiting, bytes, sends atomic.Int64
 
 	period atomic.Pointer[period] // of the attempts that begin now
-	// next hands a new lane to an idle goroutine; idle counts those.
-	next chan uint64
-	idle atomic.Int32
 
-	mu     sync.Mutex // owns lanes and closed
-	lanes  map[uint64]*lane
-	closed bool
+	mu       sync.Mutex // owns the fields below and those of each lane
+	lanes    map[uint64]*lane
+	attempts uint64 // numbers those of Begin
+	closed   bool
 }
 
-// lane exists only while its conversation has messages under way. The mutex of
-// Lanes owns queue.
+// lane exists only while its conversation has messages under way.
 type lane struct {
-	queue []waiting
+	queue batch
+	// attempt is the number of the Begin under way, which began at began; 0 when there is
+	// none, or nobody waits for it any more. batch is what it took.
+	attempt uint64
+	began   time.Time
+	batch   batch
 }
 
-// waiting is an event in a lane with the callback for its result.
+// batch is events, each with who waits for its result.
+type batch struct {
+	events  []msglog.Event
+	waiting []waiting
+}
+
+// waiting is a request of a sender.
 type waiting struct {
-	event msglog.Event
-	done  func(msglog.Result)
+	sender  Sender
+	request uint64
+	since   time.Time
+}
+
+// Sender sends messages.
+type Sender interface {
+	// Sent takes results of its messages, in the order in which they were sent. It is called
+	// once for each message, from any goroutine, and must not block.
+	Sent([]Answer)
+}
+
+// Answer is the result of a request.
+type Answer struct {
+	Request, Conversation uint64
+	Waited                time.Duration
+	Result                msglog.Result
 }
 
 // New returns lanes that append through a and hold at most most sends, 0 for the
-// default.
+// default. Close ends them.
 func New(a Appender, most int, log *slog.Logger) *Lanes {
 	ctx, cancel := context.WithCancel(context.Background())
-	return &Lanes{
+	l := &Lanes{
 		appender: a,
 		most:     int64(cmp.Or(most, DefaultMaxWaiting)),
 		log:      log,
 		ctx:      ctx,
 		cancel:   cancel,
 		lanes:    make(map[uint64]*lane),
-		next:     make(chan uint64),
 	}
+	go l.watch()
+	return l
 }
 
 // retries are the waits before an append is offered again.
@@ -103,45 +129,32 @@ var (
 	errClosed = errs.New(errs.CodeUnavailable, "the server is stopping").Retry(time.Second)
 )
 
-// Send queues an event for its conversation. It does not block. done is called
-// once, from the lane's goroutine, and must not block. An error means that the
-// event was not taken and done is never called.
-func (l *Lanes) Send(e msglog.Event, done func(msglog.Result)) error {
+// Send queues an event for its conversation. It does not block. An error means that the
+// event was not taken and that the sender gets no answer to the request.
+func (l *Lanes) Send(e msglog.Event, sender Sender, request uint64) error {
 	if l.hold(&e); l.waiting.Load() > l.most || l.bytes.Load() > MaxWaitingBytes {
 		l.release(&e)
 		return errFull
 	}
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	if l.closed {
+		l.mu.Unlock()
 		l.release(&e)
 		return errClosed
 	}
-	if busy, ok := l.lanes[e.Conversation]; ok {
-		busy.queue = append(busy.queue, waiting{e, done})
-		return nil
+	busy, ok := l.lanes[e.Conversation]
+	if !ok {
+		busy = new(lane)
+		l.lanes[e.Conversation] = busy
+		l.running.Add(1)
 	}
-	l.lanes[e.Conversation] = &lane{queue: []waiting{{e, done}}}
-	select {
-	case l.next <- e.Conversation:
-	default:
-		l.running.Go(func() { l.work(e.Conversation) })
+	busy.queue.events = append(busy.queue.events, e)
+	busy.queue.waiting = append(busy.queue.waiting, waiting{sender, request, time.Now()})
+	l.mu.Unlock()
+	if !ok {
+		l.proceed(e.Conversation)
 	}
 	return nil
-}
-
-// work runs a lane and then others. A new goroutine for the next lane would have to
-// grow its stack again, a tenth of what a message costs.
-func (l *Lanes) work(conversation uint64) {
-	for more := true; more; {
-		l.run(conversation)
-		if l.idle.Add(1) > maxIdle {
-			l.idle.Add(-1)
-			return
-		}
-		conversation, more = <-l.next
-		l.idle.Add(-1)
-	}
 }
 
 // hold and release count what is under way.
@@ -165,10 +178,7 @@ func (l *Lanes) Sent() int64 { return l.sends.Load() }
 // rest is then answered as unavailable.
 func (l *Lanes) Close(ctx context.Context) {
 	l.mu.Lock()
-	if !l.closed {
-		l.closed = true
-		close(l.next) // nothing is sent to it once closed is set
-	}
+	l.closed = true
 	l.mu.Unlock()
 	stop := context.AfterFunc(ctx, l.cancel)
 	l.running.Wait()
@@ -176,46 +186,155 @@ func (l *Lanes) Close(ctx context.Context) {
 	l.cancel()
 }
 
-// run appends what is queued until nothing is left.
-func (l *Lanes) run(conversation uint64) {
-	for {
-		batch := l.take(conversation)
-		if len(batch) == 0 {
-			return
-		}
-		events := make([]msglog.Event, len(batch))
-		for i := range batch {
-			events[i] = batch[i].event
-		}
-		results := l.append(conversation, events)
-		for i := range batch {
-			batch[i].done(results[i])
-			l.release(&events[i])
-		}
-		l.sends.Add(int64(len(batch)))
+// proceed appends what is queued, or removes the lane when nothing is. It does not block.
+// It is called by whoever made the lane or ended what was under way.
+//
+// Usually this server appends, and then the log's own goroutine ends the attempt and goes
+// on here: a message needs no goroutine that waits for it, which would cost more than all
+// else that a lane does.
+func (l *Lanes) proceed(conversation uint64) {
+	attempt := l.begin(conversation)
+	if attempt == 0 {
+		return
+	}
+	take := func() []msglog.Event { return l.taken(conversation, attempt) }
+	ended := func(results []msglog.Result, err error) { l.ended(conversation, attempt, results, err) }
+	if l.ctx.Err() == nil && l.appender.Begin(conversation, take, ended) {
+		return
+	}
+	if b, ok := l.claim(conversation, attempt); ok {
+		go l.finish(conversation, b)
 	}
 }
 
-// take removes the next events to append, or the lane when there are none.
-func (l *Lanes) take(conversation uint64) []waiting {
+// begin numbers an attempt, or removes the lane when nothing is queued; then it returns 0.
+func (l *Lanes) begin(conversation uint64) (attempt uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	busy := l.lanes[conversation]
-	n, size := 0, 0
-	for n < len(busy.queue) && n < maxPerAppend && (n == 0 || size+len(busy.queue[n].event.Body) <= maxBytes) {
-		size += len(busy.queue[n].event.Body)
-		n++
-	}
-	if n == 0 {
+	if len(busy.queue.events) == 0 {
 		delete(l.lanes, conversation)
+		l.running.Done()
+		return 0
+	}
+	l.attempts++
+	busy.attempt, busy.began = l.attempts, time.Now()
+	return busy.attempt
+}
+
+// taken are the events of an attempt, none when somebody else has claimed it. What was
+// queued until now goes with it.
+func (l *Lanes) taken(conversation, attempt uint64) []msglog.Event {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	busy := l.lanes[conversation]
+	if busy == nil || busy.attempt != attempt {
 		return nil
 	}
-	batch := busy.queue[:n:n]
-	busy.queue = busy.queue[n:]
-	if planted.Has(planted.LanesReordered) {
-		slices.Reverse(batch)
+	busy.batch = busy.queue.take()
+	return busy.batch.events
+}
+
+// claim ends an attempt for its caller, who alone goes on with the batch. false means that
+// another one did so before.
+func (l *Lanes) claim(conversation, attempt uint64) (batch, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	busy := l.lanes[conversation]
+	if busy == nil || busy.attempt != attempt {
+		return batch{}, false
 	}
-	return batch
+	return busy.claim(), true
+}
+
+// claim needs the lock.
+func (b *lane) claim() batch {
+	taken := b.batch
+	if len(taken.events) == 0 {
+		taken = b.queue.take()
+	}
+	b.attempt, b.batch = 0, batch{}
+	return taken
+}
+
+// ended takes the outcome of an attempt.
+func (l *Lanes) ended(conversation, attempt uint64, results []msglog.Result, err error) {
+	b, ok := l.claim(conversation, attempt)
+	switch {
+	case !ok: // it took too long, and is offered again
+	case err != nil:
+		go l.finish(conversation, b)
+	default:
+		l.settle(b, results)
+		l.proceed(conversation)
+	}
+}
+
+// finish offers a batch until its outcome is known.
+func (l *Lanes) finish(conversation uint64, b batch) {
+	l.settle(b, l.append(conversation, b.events))
+	l.proceed(conversation)
+}
+
+// settle answers a batch. What one sender sent is answered together, so that it leaves in
+// one write.
+func (l *Lanes) settle(b batch, results []msglog.Result) {
+	answers := make([]Answer, len(b.waiting))
+	now := time.Now()
+	first := 0
+	for i, w := range b.waiting {
+		l.release(&b.events[i])
+		answers[i] = Answer{w.request, b.events[i].Conversation, now.Sub(w.since), results[i]}
+		if i+1 == len(b.waiting) || b.waiting[i+1].sender != w.sender {
+			w.sender.Sent(answers[first : i+1])
+			first = i + 1
+		}
+	}
+	l.sends.Add(int64(len(b.waiting)))
+}
+
+// take removes what may be appended together.
+func (q *batch) take() batch {
+	n, size := 0, 0
+	for n < len(q.events) && n < maxPerAppend && (n == 0 || size+len(q.events[n].Body) <= maxBytes) {
+		size += len(q.events[n].Body)
+		n++
+	}
+	b := batch{q.events[:n:n], q.waiting[:n:n]}
+	q.events, q.waiting = q.events[n:], q.waiting[n:]
+	if planted.Has(planted.LanesReordered) {
+		slices.Reverse(b.events)
+		slices.Reverse(b.waiting)
+	}
+	return b
+}
+
+// watch offers again what takes longer than attemptLimit, until the lanes have given up,
+// and then answers what is under way.
+func (l *Lanes) watch() {
+	ticker := time.NewTicker(attemptLimit / 10)
+	defer ticker.Stop()
+	for {
+		select {
+		case now := <-ticker.C:
+			l.overdue(now.Add(-attemptLimit))
+		case <-l.ctx.Done():
+			l.overdue(time.Now())
+			return
+		}
+	}
+}
+
+// overdue claims the attempts that began before a time. append answers them once the lanes
+// have given up.
+func (l *Lanes) overdue(before time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for conversation, busy := range l.lanes {
+		if busy.attempt != 0 && !busy.began.After(before) {
+			go l.finish(conversation, busy.claim())
+		}
+	}
 }
 
 // attempt is the context of one attempt. Attempts that begin within a tenth of

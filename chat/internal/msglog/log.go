@@ -130,15 +130,16 @@ func New(db *sql.DB, opts Options) *Log {
 	return l
 }
 
-// request is one Append on its way through a writer. The writer owns results
-// until it closes done.
+// request is one Append or Begin on its way through the writer, which owns results and
+// err until it calls ended.
 type request struct {
 	conversation uint64
-	events       []Event
+	take         func() []Event
+	events       []Event // what it returned
 	results      []Result
 	err          error
 	queuedAt     time.Time
-	done         chan struct{}
+	ended        func([]Result, error)
 }
 
 // Append appends events, in order, to one conversation and returns a result for
@@ -151,18 +152,48 @@ func (l *Log) Append(ctx context.Context, conversation uint64, events []Event) (
 	if len(events) == 0 {
 		return nil, nil
 	}
+	done := make(chan struct{})
+	var results []Result
+	var failed error
 	r := &request{
-		conversation: conversation, events: events,
-		results: make([]Result, len(events)), queuedAt: time.Now(), done: make(chan struct{}),
+		conversation: conversation,
+		take:         func() []Event { return events },
+		queuedAt:     time.Now(),
+		ended: func(r []Result, err error) {
+			results, failed = r, err
+			close(done)
+		},
 	}
 	if err := l.enqueue(ctx, r); err != nil {
 		return nil, err
 	}
 	select {
-	case <-r.done:
-		return r.results, r.err
+	case <-done:
+		return results, failed
 	case <-ctx.Done():
 		return nil, errs.Wrap(errs.CodeUnavailable, context.Cause(ctx), "the message was not confirmed in time")
+	}
+}
+
+// Begin is Append without waiting. When the turn of the append has come, take is called for
+// its events; for none nothing more happens. Else ended is called once with what Append
+// would have returned. Both are called by the writer, and must not block. false means that
+// the log is closed or too many appends wait; then neither is called.
+func (l *Log) Begin(conversation uint64, take func() []Event, ended func([]Result, error)) bool {
+	// The writer calls this too, from ended, and must not wait for Close, which may wait for
+	// an Append that waits for the writer.
+	if !l.mu.TryRLock() {
+		return false
+	}
+	defer l.mu.RUnlock()
+	if l.closed {
+		return false
+	}
+	select {
+	case l.writer.queue <- &request{conversation: conversation, take: take, queuedAt: time.Now(), ended: ended}:
+		return true
+	default:
+		return false
 	}
 }
 

@@ -181,6 +181,6 @@ func (w *writer) appendLocked(ctx context.Context, rows []*row, light bool) (err
 	if err := tx.Commit(); err != nil {
 		return err
 	}
-	w.settled(rows, now)
+	w.record(rows, now)
 	return nil
 }

@@ -98,6 +98,9 @@ func (w *writer) run(ctx context.Context) {
 		if batch, ok = w.take(batch[:0]); !ok {
 			return
 		}
+		if len(batch) == 0 {
+			continue
+		}
 		w.oldest.Store(batch[0].queuedAt.UnixMicro())
 		w.began.Store(time.Now().UnixMicro())
 		w.process(ctx, batch)
@@ -113,25 +116,38 @@ func (w *writer) take(batch []*request) ([]*request, bool) {
 	if !ok {
 		return nil, false
 	}
-	// Goroutines that are ready to run go first, because they may have more: nine rows
-	// a batch instead of seven on a busy machine. On an idle machine none is ready.
-	runtime.Gosched()
-	batch = append(batch, first)
-	rows, size := len(first.events), first.size()
-	for rows < maxBatchRows && size < maxBatchBytes {
-		select {
-		case r, ok := <-w.queue:
-			if !ok {
-				return batch, true // the next take sees the end again
-			}
+	// Goroutines that are ready to run go first, as long as they bring more: nine rows a
+	// batch instead of seven on a busy machine. On an idle machine none is ready.
+	for before := -1; len(w.queue) > before && len(w.queue) < maxBatchRows; {
+		before = len(w.queue)
+		runtime.Gosched()
+	}
+	rows, size := 0, 0
+	for r := first; ; {
+		if r.begin() {
 			batch = append(batch, r)
 			rows += len(r.events)
 			size += r.size()
+		}
+		if rows >= maxBatchRows || size >= maxBatchBytes {
+			return batch, true
+		}
+		select {
+		case r, ok = <-w.queue:
+			if !ok {
+				return batch, true // the next take sees the end again
+			}
 		default:
 			return batch, true
 		}
 	}
-	return batch, true
+}
+
+// begin takes the events; false means that there are none.
+func (r *request) begin() bool {
+	r.events = r.take()
+	r.results = make([]Result, len(r.events))
+	return len(r.events) > 0
 }
 
 func (r *request) size() (n int) {
@@ -141,7 +157,7 @@ func (r *request) size() (n int) {
 	return n
 }
 
-// process brings every row of a batch to a result and answers the requests.
+// process brings every row of a batch to a result and ends the requests.
 func (w *writer) process(ctx context.Context, batch []*request) {
 	started := time.Now()
 	// Sorted, so that the writers of several servers take their locks in the same
@@ -158,8 +174,9 @@ func (w *writer) process(ctx context.Context, batch []*request) {
 	if w.log.opts.Committed != nil {
 		w.log.opts.Committed(committed(batch))
 	}
+	// By the writer itself, because the lanes that go on now are a part of the next batch.
 	for _, r := range batch {
-		close(r.done)
+		r.ended(r.results, r.err)
 	}
 }
 
@@ -174,9 +191,14 @@ var (
 // statement.
 func (w *writer) rows(batch []*request) (rows, repeats []*row) {
 	clear(w.seen)
+	n := count(batch)
+	all := make([]row, n)
+	rows = make([]*row, 0, n)
 	for _, req := range batch {
 		for i := range req.events {
-			r := &row{req: req, index: i}
+			r := &all[0]
+			all = all[1:]
+			r.req, r.index = req, i
 			if len(r.event().Body) > MaxBody {
 				r.result().Err = errTooLong
 				continue
@@ -193,8 +215,16 @@ func (w *writer) rows(batch []*request) (rows, repeats []*row) {
 	return rows, repeats
 }
 
+// count is how many events a batch has.
+func count(batch []*request) (n int) {
+	for _, req := range batch {
+		n += len(req.events)
+	}
+	return n
+}
+
 func committed(batch []*request) []Event {
-	var out []Event
+	out := make([]Event, 0, count(batch))
 	for _, req := range batch {
 		for i, result := range req.results {
 			if req.err == nil && result.Err == nil {
@@ -246,12 +276,12 @@ func (w *writer) insert(ctx context.Context, rows []*row) error {
 	} else if _, err := w.conn.ExecContext(ctx, string(w.text)); err != nil {
 		return err
 	}
-	w.settled(rows, now)
+	w.record(rows, now)
 	return nil
 }
 
-// settled records rows that were just committed.
-func (w *writer) settled(rows []*row, now int64) {
+// record gives rows that were just committed their results.
+func (w *writer) record(rows []*row, now int64) {
 	for _, r := range rows {
 		*r.result() = Result{Seq: r.seq, Ordinal: r.ordinal, CreatedAt: now}
 	}

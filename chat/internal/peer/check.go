@@ -40,7 +40,10 @@ func (p *Peers) acceptable(f *relayv1.DeliverRequest) []*relayv1.Delivery {
 	return slices.DeleteFunc(all, bad)
 }
 
-var errNoEvent = errs.New(errs.CodeInvalid, "an event without conversation, number, sender or message id")
+var (
+	errNoUser  = errs.New(errs.CodeInvalid, "a connection of nobody")
+	errNoEvent = errs.New(errs.CodeInvalid, "an event without conversation, number, sender or message id")
+)
 
 // checkDelivery says what is wrong with a delivery, nil if nothing is.
 func checkDelivery(d *relayv1.Delivery) error {
@@ -49,6 +52,10 @@ func checkDelivery(d *relayv1.Delivery) error {
 		return checkEvent(what.Event)
 	case *relayv1.Delivery_OwnState:
 		return text.Draft(what.OwnState.GetDraft().GetText())
+	case *relayv1.Delivery_Connected, *relayv1.Delivery_Compare:
+		if d.GetUserId() == 0 {
+			return errNoUser
+		}
 	}
 	return nil
 }

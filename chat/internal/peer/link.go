@@ -129,7 +129,7 @@ func (l *link) send(deliveries []*relayv1.Delivery) {
 		deliveries = nil
 	}
 	for i, d := range deliveries {
-		if l.revision.Load() == 0 && !understood(d) {
+		if !understood(d, l.revision.Load()) {
 			continue
 		}
 		size := deliverySize(d)

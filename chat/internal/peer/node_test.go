@@ -56,7 +56,10 @@ func start(t *testing.T, instance, at string, boot uint64) *node {
 		Dial:     insecurely(),
 		Missed:   func(string) { n.missed.Add(1) },
 		Members:  func(conversation uint64) []uint64 { return []uint64{conversation, conversation + 1} },
-		Deliver: func(d []*relayv1.Delivery) {
+		Deliver: func(from string, d []*relayv1.Delivery) {
+			if from == "" {
+				t.Error("a delivery from nobody")
+			}
 			n.mu.Lock()
 			defer n.mu.Unlock()
 			n.delivered = append(n.delivered, d...)
@@ -140,6 +143,11 @@ func (l logOf) Append(ctx context.Context, conversation uint64, entries []msglog
 		results[i] = msglog.Result{Seq: first + uint64(i) + 1, CreatedAt: 7}
 	}
 	return results, nil
+}
+
+func (l logOf) Begin(conversation uint64, take func() []msglog.Event, ended func([]msglog.Result, error)) bool {
+	go func() { ended(l.Append(context.Background(), conversation, take())) }()
+	return true
 }
 
 // list puts nodes into a node's catalog.

@@ -32,6 +32,8 @@ import (
 // Log appends on this server.
 type Log interface {
 	Append(ctx context.Context, conversation uint64, events []msglog.Event) ([]msglog.Result, error)
+	// Begin is Append without waiting; false: it would have to wait.
+	Begin(conversation uint64, take func() []msglog.Event, ended func([]msglog.Result, error)) bool
 	// Stalled is how long the log has been working on the same events.
 	Stalled() time.Duration
 	// Conflicted says that another server took this one's number in a conversation lately.
@@ -47,7 +49,7 @@ type Options struct {
 	// Members are the cached members of a conversation, for peers of revision 0.
 	Members func(conversation uint64) []uint64
 	// Deliver takes what a peer sent for users of this server. It must not block.
-	Deliver func([]*relayv1.Delivery)
+	Deliver func(from string, deliveries []*relayv1.Delivery)
 	// Missed is called when something that a peer sent may be lost.
 	Missed func(peer string)
 	// Dial are the options for connections to peers (credentials).
@@ -336,6 +338,12 @@ func (p *Peers) Append(ctx context.Context, conversation uint64, events []msglog
 	return p.opts.Log.Append(ctx, conversation, events)
 }
 
+// Begin begins to append here, without waiting. false means that another server is to
+// append, or that the log is full: then Append must be called. It implements lane.Appender.
+func (p *Peers) Begin(conversation uint64, take func() []msglog.Event, ended func([]msglog.Result, error)) bool {
+	return p.appender(conversation) == nil && p.opts.Log.Begin(conversation, take, ended)
+}
+
 // Send queues deliveries for an instance. It does not block. false means that there
 // is no link to it.
 func (p *Peers) Send(instance string, deliveries ...*relayv1.Delivery) bool {
@@ -346,6 +354,28 @@ func (p *Peers) Send(instance string, deliveries ...*relayv1.Delivery) bool {
 		return false
 	}
 	l.send(deliveries)
+	return true
+}
+
+// Connected tells all peers that a user has a new connection here. It does not block.
+func (p *Peers) Connected(user uint64) {
+	d := []*relayv1.Delivery{{What: &relayv1.Delivery_Connected{Connected: true}, UserId: user}}
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	for _, l := range p.links {
+		l.send(d)
+	}
+}
+
+// Told says that all peers tell this server of their users' new connections.
+func (p *Peers) Told() bool {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	for id, l := range p.links {
+		if in := p.inbound[id]; in == nil || in.open == 0 || l.revision.Load() < tellsConnections {
+			return false
+		}
+	}
 	return true
 }
 

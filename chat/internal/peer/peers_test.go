@@ -461,3 +461,29 @@ func TestPartitioned(t *testing.T) {
 	a.catalog <- nil
 	testenv.Until(t, "it left", func() bool { return !a.Partitioned() })
 }
+
+// Routes may be remembered while every peer tells of its users' new connections.
+func TestPeersTellOfNewConnections(t *testing.T) {
+	t.Parallel()
+	alone := start(t, "alone", "127.0.0.1:0", 1)
+	if !alone.Told() {
+		t.Error("without peers there is nothing to be told")
+	}
+	a, b := pair(t)
+	testenv.Until(t, "both are told", func() bool { return a.Told() && b.Told() })
+	b.Connected(5)
+	testenv.Until(t, "a hears of it", func() bool { return len(a.got()) == 1 })
+	if d := a.got()[0]; !d.GetConnected() || d.GetUserId() != 5 {
+		t.Errorf("a got %v", d)
+	}
+	b.kill()
+	testenv.Until(t, "b is away", func() bool { return !a.Told() })
+	a.list(a)
+	testenv.Until(t, "b is forgotten", a.Told)
+
+	old := facing(t, &fake{})
+	testenv.Until(t, "they are linked", func() bool { return old.linked("fake") })
+	if old.Told() {
+		t.Error("a peer of the release before tells nothing")
+	}
+}

@@ -5,15 +5,24 @@ import (
 )
 
 // Revision is the revision of relay.proto that this server has: from 1 on a server
-// finds the members of a conversation by itself.
-const Revision = 1
+// finds the members of a conversation by itself, from 2 on it tells and is told of new
+// connections.
+const (
+	Revision         = 2
+	tellsConnections = 2
+)
 
-// What follows is for peers of the release before, revision 0, which deliver to the
-// users that are named to them. The next release removes it.
+// understood says whether a peer of some revision understands a delivery.
+func understood(d *relayv1.Delivery, revision uint32) bool {
+	switch d.GetWhat().(type) {
+	case *relayv1.Delivery_Connected, *relayv1.Delivery_Compare:
+		return revision >= tellsConnections
+	}
+	return revision > 0 || d.GetUserId() == 0 && d.GetOwnState() == nil
+}
 
-// understood says whether a peer of revision 0 understands a delivery: all but own
-// states.
-func understood(d *relayv1.Delivery) bool { return d.GetUserId() == 0 && d.GetOwnState() == nil }
+// What follows is for peers of revision 0, which deliver to the users that are named to
+// them. The next release removes it.
 
 // nameMembers adds the members to deliver to. This server has cached them when it
 // checked that the sender is one of them.

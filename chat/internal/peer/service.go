@@ -204,7 +204,7 @@ func (p *Peers) receive(f *relayv1.DeliverRequest) {
 		p.missed(f.GetInstance())
 	}
 	if deliveries := p.acceptable(f); len(deliveries) > 0 {
-		p.opts.Deliver(deliveries)
+		p.opts.Deliver(f.GetInstance(), deliveries)
 	}
 }
 

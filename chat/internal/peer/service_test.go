@@ -279,6 +279,8 @@ func TestBadDeliveriesAreLeftOut(t *testing.T) {
 		event(kind.Text, "\x1b[2J", 16), event(kind.Text, "\xff", 16), event(kind.Text, "", 16), event(0, "hi", 16),
 		event(256, "hi", 16), event(kind.Text, "hi", 15),
 		{What: &relayv1.Delivery_Event{}},
+		{What: &relayv1.Delivery_Connected{Connected: true}},
+		{What: &relayv1.Delivery_Compare{Compare: true}},
 		own("\x1b]0;x\x07"),
 	}
 	s := open(t.Context(), t, raw(t, n), frame(1, 0, 0), &relayv1.DeliverRequest{
@@ -304,7 +306,7 @@ func TestALaneGetsTheRefusalOfABadAppend(t *testing.T) {
 	for id := range uint64(20) {
 		answer := make(chan msglog.Result, 1)
 		// It has no sender, which the log of this test's nodes does not check.
-		if err := lanes.Send(msglog.Event{Conversation: id}, func(r msglog.Result) { answer <- r }); err != nil {
+		if err := lanes.Send(msglog.Event{Conversation: id}, sender(answer), 1); err != nil {
 			t.Fatal(err)
 		}
 		if r := <-answer; r.Err != nil {
@@ -315,6 +317,15 @@ func TestALaneGetsTheRefusalOfABadAppend(t *testing.T) {
 	}
 	if refused == 0 || b.appends() != 0 || b.missed.Load() != 0 || !a.linked("b") {
 		t.Errorf("%d refused, %d appended, linked %v", refused, b.appends(), a.linked("b"))
+	}
+}
+
+// sender gets the results of its messages.
+type sender chan msglog.Result
+
+func (s sender) Sent(answers []lane.Answer) {
+	for _, a := range answers {
+		s <- a.Result
 	}
 }
 
@@ -600,6 +611,7 @@ func TestAPeerOfTheReleaseBeforeIsSentTheUsers(t *testing.T) {
 	n.Send("fake",
 		&relayv1.Delivery{What: ownState, UserId: 1},
 		&relayv1.Delivery{What: ownHead, UserId: 1})
+	n.Connected(1)
 	n.Send("fake",
 		&relayv1.Delivery{What: event, ExceptConnection: 7},
 		&relayv1.Delivery{What: head, MembersNumber: 1})

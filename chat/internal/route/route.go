@@ -66,7 +66,13 @@ type Options struct {
 	Heartbeat time.Duration
 	// Missed is called when pushes may have been missed: the routes were incomplete
 	// for a while, and now they are complete again or all others send everything.
-	Missed     func()
+	Missed func()
+	// Added is called when a connection's route was written; nil for none. It must not
+	// block.
+	Added func(user uint64)
+	// Told says that all other servers tell this one of their users' new connections (see
+	// Forget). Only then routes are remembered; nil means never.
+	Told       func() bool
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
 }
@@ -85,6 +91,7 @@ type Table struct {
 	lost        prometheus.Counter
 	// removed wakes Run when there are pending removals; it holds one signal.
 	removed chan struct{}
+	memory  memory
 	// adds writes the routes of new connections.
 	adds *batch.Batcher[local, struct{}]
 
@@ -97,8 +104,8 @@ type Table struct {
 	// again, and those that ended since their last turn.
 	queue []local
 	// incomplete is set while a route of mine may be missing in Redis. From expired
-	// on the liveness key has surely expired then; reported says that Missed was
-	// called for that.
+	// on the liveness key has surely expired, and nobody remembers a route from before;
+	// reported says that Missed was called for that.
 	incomplete bool
 	expired    time.Time
 	reported   bool
@@ -117,7 +124,7 @@ func New(opts Options) *Table {
 		prefix:     opts.Instance + "/",
 		mine:       make(map[local]bool),
 		incomplete: true,
-		expired:    time.Now().Add(livenessTTL),
+		expired:    time.Now().Add(livenessTTL + rememberTime),
 		failures:   counter("failures_total", "Exchanges with Redis about routes that failed."),
 		unknown:    counter("unknown_total", "Deliveries sent to a server without knowing that the reader is there."),
 		lost:       counter("lost_total", "Routes that Redis had lost beside a liveness key that it kept."),
@@ -153,6 +160,9 @@ func (t *Table) Add(ctx context.Context, user, conn uint64) {
 	t.queue = append(t.queue, l)
 	incomplete := t.incomplete
 	t.mu.Unlock()
+	if t.opts.Added != nil {
+		defer t.opts.Added(user)
+	}
 	if incomplete {
 		return // Run writes all
 	}
@@ -199,7 +209,7 @@ func (t *Table) markIncomplete() {
 	defer t.mu.Unlock()
 	t.incomplete = true
 	if t.expired.IsZero() {
-		t.expired, t.reported = time.Now().Add(livenessTTL), false
+		t.expired, t.reported = time.Now().Add(livenessTTL+rememberTime), false
 	}
 }
 
@@ -315,8 +325,9 @@ type Place struct {
 }
 
 // Lookup returns the other servers, out of peers, that each user may be connected
-// to. If Redis does not answer, these are all peers for every user. unlinked are
-// the users who are also connected to a server that is not one of peers (yet).
+// to, as Redis knows them now. If it does not answer, these are all peers for every
+// user. unlinked are the users who are also connected to a server that is not one of
+// peers (yet).
 func (t *Table) Lookup(
 	ctx context.Context, users []uint64, peers []string,
 ) (at map[uint64][]Place, unlinked map[uint64]bool) {
@@ -336,26 +347,32 @@ func (t *Table) Lookup(
 				unlinked[user] = true
 			}
 		}
-		for _, instance := range unknown {
-			var found bool
-			if places, found = add(places, Place{Instance: instance}); !found {
-				t.unknown.Inc()
-			}
-		}
-		if len(places) > 0 {
+		if places = t.everywhere(places, unknown); len(places) > 0 {
 			at[user] = places
 		}
 	}
 	return at, unlinked
 }
 
-// places are the peers in a user's set. others says that there are other servers.
+// everywhere adds servers that the user may be connected to as well. It may change places.
+func (t *Table) everywhere(places []Place, unknown []string) []Place {
+	for _, instance := range unknown {
+		var found bool
+		if places, found = add(places, Place{Instance: instance}); !found {
+			t.unknown.Inc()
+		}
+	}
+	return places
+}
+
+// places are the peers in a user's set, or all other servers if peers is nil. others says
+// that there are servers beside these.
 func (t *Table) places(set, peers []string) (places []Place, others bool) {
 	for _, member := range set {
 		instance, conn, _ := strings.Cut(member, "/")
 		switch {
 		case instance == t.opts.Instance:
-		case slices.Contains(peers, instance):
+		case peers == nil || slices.Contains(peers, instance):
 			id, _ := strconv.ParseUint(conn, 10, 64) // on an error 0: there may be several
 			places, _ = add(places, Place{instance, id})
 		default:

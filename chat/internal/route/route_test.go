@@ -28,6 +28,8 @@ type server struct {
 	registry *prometheus.Registry
 	others   []string
 	missed   atomic.Int64
+	told     atomic.Bool
+	added    func(user uint64) // set before it may be called
 	stop     func()
 }
 
@@ -49,11 +51,17 @@ func startBeating(t *testing.T, at cache.Config, instance string, heartbeat time
 	others := slices.DeleteFunc([]string{"a", "b", "c"}, func(other string) bool { return other == instance })
 	s := &server{client: client, registry: prometheus.NewRegistry(), others: others}
 	s.Table = route.New(route.Options{
-		Instance:   instance,
-		Redis:      client,
-		Heartbeat:  heartbeat,
-		Logger:     slog.New(slog.DiscardHandler),
-		Missed:     func() { s.missed.Add(1) },
+		Instance:  instance,
+		Redis:     client,
+		Heartbeat: heartbeat,
+		Logger:    slog.New(slog.DiscardHandler),
+		Missed:    func() { s.missed.Add(1) },
+		Told:      s.told.Load,
+		Added: func(user uint64) {
+			if s.added != nil {
+				s.added(user)
+			}
+		},
 		Registerer: s.registry,
 	})
 	ctx, cancel := context.WithCancel(context.Background())

@@ -116,6 +116,8 @@ type Delivery struct {
 	//	*Delivery_Event
 	//	*Delivery_Head
 	//	*Delivery_OwnState
+	//	*Delivery_Connected
+	//	*Delivery_Compare
 	What isDelivery_What `protobuf_oneof:"what"`
 	// The connection that sent it, if any: its answer tells the same.
 	ExceptConnection uint64 `protobuf:"varint,4,opt,name=except_connection,json=exceptConnection,proto3" json:"except_connection,omitempty"`
@@ -199,6 +201,24 @@ func (x *Delivery) GetOwnState() *v1.OwnState {
 	return nil
 }
 
+func (x *Delivery) GetConnected() bool {
+	if x != nil {
+		if x, ok := x.What.(*Delivery_Connected); ok {
+			return x.Connected
+		}
+	}
+	return false
+}
+
+func (x *Delivery) GetCompare() bool {
+	if x != nil {
+		if x, ok := x.What.(*Delivery_Compare); ok {
+			return x.Compare
+		}
+	}
+	return false
+}
+
 func (x *Delivery) GetExceptConnection() uint64 {
 	if x != nil {
 		return x.ExceptConnection
@@ -233,8 +253,20 @@ type Delivery_Head struct {
 }
 
 type Delivery_OwnState struct {
-	// user_id is set with it.
+	// user_id is set with it, and with all below.
 	OwnState *v1.OwnState `protobuf:"bytes,5,opt,name=own_state,json=ownState,proto3,oneof"`
+}
+
+type Delivery_Connected struct {
+	// The user has a new connection at the sender: what the receiver remembers of the
+	// user's routes is old.
+	Connected bool `protobuf:"varint,8,opt,name=connected,proto3,oneof"`
+}
+
+type Delivery_Compare struct {
+	// The answer to connected where the sender used what it remembered just before: the
+	// user may have missed something, and is to be compared with the log.
+	Compare bool `protobuf:"varint,9,opt,name=compare,proto3,oneof"`
 }
 
 func (*Delivery_Event) isDelivery_What() {}
@@ -242,6 +274,10 @@ func (*Delivery_Event) isDelivery_What() {}
 func (*Delivery_Head) isDelivery_What() {}
 
 func (*Delivery_OwnState) isDelivery_What() {}
+
+func (*Delivery_Connected) isDelivery_What() {}
+
+func (*Delivery_Compare) isDelivery_What() {}
 
 // DeliverResponse is the receiver's sign of life.
 type DeliverResponse struct {
@@ -252,7 +288,7 @@ type DeliverResponse struct {
 	// Its log makes no progress: entries are better offered to others.
 	Stuck bool `protobuf:"varint,4,opt,name=stuck,proto3" json:"stuck,omitempty"`
 	// What the server understands: from 1 on it finds the members of a conversation
-	// by itself. 0 is the release before.
+	// by itself, from 2 on it tells and is told of new connections.
 	Revision      uint32 `protobuf:"varint,5,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -649,12 +685,14 @@ const file_msrchat_relay_v1_relay_proto_rawDesc = "" +
 	"\n" +
 	"deliveries\x18\x04 \x03(\v2\x1a.msrchat.relay.v1.DeliveryR\n" +
 	"deliveries\x12\x1a\n" +
-	"\bdraining\x18\x05 \x01(\bR\bdraining\"\xb1\x02\n" +
+	"\bdraining\x18\x05 \x01(\bR\bdraining\"\xed\x02\n" +
 	"\bDelivery\x12\x19\n" +
 	"\buser_ids\x18\x01 \x03(\x04R\auserIds\x12.\n" +
 	"\x05event\x18\x02 \x01(\v2\x16.msrchat.chat.v1.EventH\x00R\x05event\x12+\n" +
 	"\x04head\x18\x03 \x01(\v2\x15.msrchat.chat.v1.HeadH\x00R\x04head\x128\n" +
-	"\town_state\x18\x05 \x01(\v2\x19.msrchat.chat.v1.OwnStateH\x00R\bownState\x12+\n" +
+	"\town_state\x18\x05 \x01(\v2\x19.msrchat.chat.v1.OwnStateH\x00R\bownState\x12\x1e\n" +
+	"\tconnected\x18\b \x01(\bH\x00R\tconnected\x12\x1a\n" +
+	"\acompare\x18\t \x01(\bH\x00R\acompare\x12+\n" +
 	"\x11except_connection\x18\x04 \x01(\x04R\x10exceptConnection\x12%\n" +
 	"\x0emembers_number\x18\x06 \x01(\x04R\rmembersNumber\x12\x17\n" +
 	"\auser_id\x18\a \x01(\x04R\x06userIdB\x06\n" +
@@ -754,6 +792,8 @@ func file_msrchat_relay_v1_relay_proto_init() {
 		(*Delivery_Event)(nil),
 		(*Delivery_Head)(nil),
 		(*Delivery_OwnState)(nil),
+		(*Delivery_Connected)(nil),
+		(*Delivery_Compare)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
