@@ -6,6 +6,7 @@ package flood
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -30,6 +31,8 @@ type Plan struct {
 	Silent int `json:"silent"`
 	// Sources are the addresses that log in as nobody.
 	Sources int `json:"sources"`
+	// Again is how soon one comes back.
+	Again time.Duration `json:"again"`
 }
 
 // Validate says what is wrong.
@@ -39,41 +42,40 @@ func (p Plan) Validate() error {
 		return fmt.Errorf("%d connections: between 0 and 15000 are possible", p.Readers+p.Slow+p.Silent)
 	case p.Accounts < 2 || p.Accounts%2 != 0:
 		return fmt.Errorf("%d accounts: an even number of at least 2 is needed, they talk in pairs", p.Accounts)
+	case p.Again <= 0:
+		return errors.New("those who were sent away must wait for some time")
 	case p.Sources < 0 || p.Sources > 250:
 		return fmt.Errorf("%d sources: between 0 and 250 are possible", p.Sources)
 	}
 	return nil
 }
 
-// Target is what is attacked.
-type Target struct {
-	// Connect logs the i-th account in at a chat server.
-	Connect func(ctx context.Context, i int) (*wire.Conn, error)
-	// Servers are the chat servers' addresses, Gate the gate's URL.
-	Servers []string
-	Gate    string
-	// Conversations are those of the accounts, one for each, with long histories.
-	Conversations []uint64
-}
-
-// Counts are what happened so far. Its fields may be read at any time.
+// Counts are what happened: connections of all kinds that were opened, log-ins that were
+// tried, and those that were turned away without a look at the password.
 type Counts struct {
-	// Connections are those of all kinds that were opened, LogIns the log-ins that were
-	// tried, and Refused those that were turned away without a look at the password.
-	Connections, LogIns, Refused atomic.Int64
+	Connections int64 `json:"connections"`
+	LogIns      int64 `json:"log_ins"`
+	Refused     int64 `json:"refused"`
 }
 
-// Run attacks until ctx ends, and returns when all connections are closed.
-func Run(ctx context.Context, p Plan, t Target, counts *Counts) {
+type attack struct {
+	order Order
+	// connect logs the i-th account in at a chat server.
+	connect                      func(ctx context.Context, i int) (*wire.Conn, error)
+	connections, logIns, refused atomic.Int64
+}
+
+// run attacks until ctx ends, and returns when all connections are closed.
+func (a *attack) run(ctx context.Context) {
 	var all sync.WaitGroup
 	defer all.Wait()
-	a := &attack{target: t, counts: counts}
+	p := a.order.Plan
 	again := func(n int, one func(ctx context.Context, i int)) {
 		for i := range n {
 			all.Go(func() {
 				for ctx.Err() == nil {
 					one(ctx, i)
-					retry.Sleep(ctx, 100*time.Millisecond)
+					retry.Sleep(ctx, p.Again)
 				}
 			})
 		}
@@ -87,23 +89,18 @@ func Run(ctx context.Context, p Plan, t Target, counts *Counts) {
 	}
 }
 
-type attack struct {
-	target Target
-	counts *Counts
-}
-
 // ask asks for one page after the other until the connection breaks.
 func (a *attack) ask(ctx context.Context, account int) {
-	c, err := a.target.Connect(ctx, account)
+	c, err := a.connect(ctx, account)
 	if err != nil {
 		return
 	}
 	defer c.Close()
 	defer context.AfterFunc(ctx, c.Close)()
-	a.counts.Connections.Add(1)
+	a.connections.Add(1)
 	for id := uint64(2); ctx.Err() == nil; id++ {
 		request, err := frame.Append(nil, &chatv1.ClientFrame{RequestId: id, Body: &chatv1.ClientFrame_History{
-			History: &chatv1.History{ConversationId: a.target.Conversations[account]},
+			History: &chatv1.History{ConversationId: a.order.Conversations[account]},
 		}})
 		if err != nil || c.Write(request) != nil {
 			return
@@ -128,13 +125,13 @@ func (a *attack) slowHello(ctx context.Context, i int) {
 
 // slowMessage sends a long message, a hundred bytes a second.
 func (a *attack) slowMessage(ctx context.Context, account int) {
-	c, err := a.target.Connect(ctx, account)
+	c, err := a.connect(ctx, account)
 	if err != nil {
 		return
 	}
 	defer c.Close()
 	defer context.AfterFunc(ctx, c.Close)()
-	a.counts.Connections.Add(1)
+	a.connections.Add(1)
 	if c.Write([]byte{0, 0, 0x3f, 0xff}) != nil {
 		return
 	}
@@ -156,13 +153,13 @@ func (a *attack) silent(ctx context.Context, i int) {
 // raw opens a connection from one of many addresses.
 func (a *attack) raw(ctx context.Context, i int, use func(net.Conn) error) {
 	dialer := net.Dialer{LocalAddr: source(1, i)}
-	nc, err := dialer.DialContext(ctx, "tcp", a.target.Servers[i%len(a.target.Servers)])
+	nc, err := dialer.DialContext(ctx, "tcp", a.order.Servers[i%len(a.order.Servers)])
 	if err != nil {
 		return
 	}
 	defer nc.Close()
 	defer context.AfterFunc(ctx, func() { _ = nc.Close() })()
-	a.counts.Connections.Add(1)
+	a.connections.Add(1)
 	_ = use(nc) // the server ends it
 }
 

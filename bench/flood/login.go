@@ -43,10 +43,10 @@ func (a *attack) logIn(ctx context.Context, i int) {
 	c := client(hostileBlock, i)
 	defer c.CloseIdleConnections()
 	for ctx.Err() == nil {
-		a.counts.LogIns.Add(1)
-		status, err := post(ctx, c, a.target.Gate, credentials{Name: "nobody", Password: rand.Text(), Device: "x"})
+		a.logIns.Add(1)
+		status, err := post(ctx, c, a.order.Gate, credentials{Name: "nobody", Password: rand.Text(), Device: "x"})
 		if err == nil && status == http.StatusServiceUnavailable {
-			a.counts.Refused.Add(1)
+			a.refused.Add(1)
 		}
 	}
 }

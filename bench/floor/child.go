@@ -7,12 +7,12 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
-	"os/exec"
 	"strings"
 	"time"
 
 	"github.com/msrchat/msrchat/shared/database"
+
+	"github.com/msrchat/msrchat/bench/child"
 )
 
 // Command is the hidden command of a program that can run as a floor: it is
@@ -22,11 +22,8 @@ const Command = "floor"
 // readyMark begins the line with the address that a child listens on.
 const readyMark = "listening "
 
-// Limits of a child's life.
-const (
-	startTimeout = 20 * time.Second
-	stopTimeout  = 20 * time.Second
-)
+// startTimeout is how long a child may take until it listens.
+const startTimeout = 20 * time.Second
 
 // Child is a floor in a process of its own, so that its CPU and memory are
 // measured like a chat server's.
@@ -34,50 +31,31 @@ type Child struct {
 	Addr string
 	PID  int
 
-	cmd   *exec.Cmd
-	stdin io.Closer
+	process *child.Child
 }
 
 // Start runs this program again as a floor. The database's password is passed in
 // the environment. The child ends with Stop, and by itself when this process dies.
 func Start(ctx context.Context, kind Kind, db database.Config) (*Child, error) {
-	program, err := os.Executable()
+	process, err := child.Start(ctx, []string{Command, string(kind)}, database.Environ(db)...)
 	if err != nil {
-		return nil, fmt.Errorf("find this program: %w", err)
-	}
-	cmd := exec.CommandContext(context.WithoutCancel(ctx), program, Command, string(kind))
-	cmd.Env = append(os.Environ(), database.Environ(db)...)
-	cmd.Stderr = os.Stderr
-	detach(cmd)
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		return nil, err
-	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start floor %s: %w", kind, err)
 	}
-	c := &Child{PID: cmd.Process.Pid, cmd: cmd, stdin: stdin}
-	late := time.AfterFunc(startTimeout, func() { _ = cmd.Process.Kill() })
+	late := time.AfterFunc(startTimeout, process.Kill)
 	defer late.Stop()
-	line, err := bufio.NewReader(stdout).ReadString('\n')
+	line, err := bufio.NewReader(process.Out).ReadString('\n')
 	if err != nil {
-		_ = cmd.Process.Kill()
+		process.Kill()
 		return nil, fmt.Errorf("floor %s did not start (%w); its own message is above",
-			kind, errors.Join(err, cmd.Wait()))
+			kind, errors.Join(err, process.Stop(nil)))
 	}
-	c.Addr = strings.TrimSpace(strings.TrimPrefix(line, readyMark))
-	return c, nil
+	addr := strings.TrimSpace(strings.TrimPrefix(line, readyMark))
+	return &Child{Addr: addr, PID: process.PID, process: process}, nil
 }
 
 // Stop ends the child and waits for it.
 func (c *Child) Stop() error {
-	late := time.AfterFunc(stopTimeout, func() { _ = c.cmd.Process.Kill() })
-	defer late.Stop()
-	if err := errors.Join(c.stdin.Close(), c.cmd.Wait()); err != nil {
+	if err := c.process.Stop(nil); err != nil {
 		return fmt.Errorf("stop floor: %w", err)
 	}
 	return nil

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"github.com/msrchat/msrchat/client"
 	chatv1 "github.com/msrchat/msrchat/proto/msrchat/chat/v1"
 	"github.com/msrchat/msrchat/shared/wire"
 
@@ -40,6 +41,15 @@ func Make(ctx context.Context, db *sql.DB, n int, dialer *wire.Dialer, choose pl
 		return nil, err
 	}
 	return u, nil
+}
+
+// Of returns users who have sessions, whose tokens are given, and nothing else.
+func Of(tokens [][]byte, dialer *wire.Dialer, choose place.Chooser) *Users {
+	u := &Users{dialer: dialer, choose: choose, last: make([]atomic.Pointer[string], len(tokens))}
+	for _, t := range tokens {
+		u.accounts = append(u.accounts, account.Account{Sessions: []client.Session{{Token: t}}})
+	}
+	return u
 }
 
 // Befriend gives everybody conversations with so many others.

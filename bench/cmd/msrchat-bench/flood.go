@@ -52,6 +52,9 @@ func floodCommand() *cli.Command {
 			&cli.IntFlag{Name: "slow", Value: 400, Usage: "`NUMBER` of clients that send byte by byte"},
 			&cli.IntFlag{Name: "silent", Value: 3000, Usage: "`NUMBER` of connections that say nothing"},
 			&cli.IntFlag{Name: "sources", Value: 150, Usage: "`NUMBER` of addresses that log in as nobody"},
+			&cli.DurationFlag{
+				Name: "again", Value: 100 * time.Millisecond, Usage: "those sent away come back after `DURATION`",
+			},
 			&cli.DurationFlag{Name: "duration", Value: 30 * time.Second, Usage: "attack for this `DURATION`"},
 			&cli.IntFlag{Name: "memory", Value: 606, Usage: "`MIB` that a chat server may use: those of its job"},
 		}, outputFlags()...), fleetFlags()...),
@@ -62,7 +65,7 @@ func floodCommand() *cli.Command {
 func runFlood(c *cli.Context) error {
 	plan := flood.Plan{
 		Readers: c.Int("readers"), Accounts: c.Int("accounts"), Slow: c.Int("slow"), Silent: c.Int("silent"),
-		Sources: c.Int("sources"),
+		Sources: c.Int("sources"), Again: c.Duration("again"),
 	}
 	if err := plan.Validate(); err != nil {
 		return process.Usage(err)
@@ -101,7 +104,7 @@ type floodMeter struct {
 
 	hostile, honest, people *users.Users
 	passwords               []flood.Person
-	target                  flood.Target
+	order                   flood.Order
 	set                     *proc.Set
 
 	before, during, after phase
@@ -109,17 +112,18 @@ type floodMeter struct {
 
 // phase is what was seen in one part of the measurement.
 type phase struct {
-	load           *load.Result
-	tried, in      int
-	rss, rssAtEnd  map[string]int64 // by process, the most and the last
-	logInsSlowest  time.Duration
-	attackedLogIns int64
+	load          *load.Result
+	tried, in     int
+	rss, rssAtEnd map[string]int64 // by process, the most and the last
+	logInsSlowest time.Duration
 }
 
 // prepare gives the hostile accounts long histories, and people passwords.
 func (f *floodMeter) prepare(ctx context.Context) error {
 	f.show.line("preparing")
-	f.target = flood.Target{Connect: f.hostile.Connect, Gate: strings.TrimSuffix(f.cli.String("gate"), "/")}
+	f.order = flood.Order{
+		Plan: f.plan, Gate: strings.TrimSuffix(f.cli.String("gate"), "/"), CAFile: f.cli.String("ca-file"),
+	}
 	var conns []*wire.Conn
 	for i := range f.plan.Accounts {
 		c, err := f.hostile.Connect(ctx, i)
@@ -132,10 +136,11 @@ func (f *floodMeter) prepare(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("make a long history: %w", err)
 		}
-		f.target.Conversations = append(f.target.Conversations, id)
+		f.order.Conversations = append(f.order.Conversations, id)
+		f.order.Tokens = append(f.order.Tokens, f.hostile.Token(i))
 	}
-	f.target.Servers = addresses(conns)
-	f.set = f.watch(f.target.Servers)
+	f.order.Servers = addresses(conns)
+	f.set = f.watch(f.order.Servers)
 	f.watchGate(f.set)
 	for i := range honestPeople {
 		who := flood.Person{Name: f.people.Name(i), Password: "correct horse battery"}
@@ -169,21 +174,16 @@ func (f *floodMeter) measure(ctx context.Context) (err error) {
 	if err = f.phase(ctx, "before", &f.before); err != nil {
 		return err
 	}
-	attacking, stop := context.WithCancel(ctx)
-	defer stop()
-	var counts flood.Counts
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		flood.Run(attacking, f.plan, f.target, &counts)
-	}()
+	attack, err := flood.Start(ctx, f.order)
+	if err != nil {
+		return err
+	}
 	retry.Sleep(ctx, f.duration/4) // until all have come
 	err = f.phase(ctx, "during", &f.during)
-	stop()
-	<-ended
-	f.during.attackedLogIns = counts.LogIns.Load()
+	counts, ended := attack.Stop()
 	f.note("the attack: %d connections, %d log-ins of which %d were refused unread",
-		counts.Connections.Load(), counts.LogIns.Load(), counts.Refused.Load())
+		counts.Connections, counts.LogIns, counts.Refused)
+	err = errors.Join(err, ended)
 	if err != nil {
 		return err
 	}
@@ -233,7 +233,7 @@ func (f *floodMeter) phase(ctx context.Context, name string, p *phase) error {
 func (f *floodMeter) logIns(ctx context.Context, p *phase) {
 	for ; retry.Sleep(ctx, 500*time.Millisecond); p.tried++ {
 		started := time.Now()
-		err := flood.LogIn(context.WithoutCancel(ctx), f.target.Gate, f.passwords[p.tried%honestPeople], p.tried)
+		err := flood.LogIn(context.WithoutCancel(ctx), f.order.Gate, f.passwords[p.tried%honestPeople], p.tried)
 		p.logInsSlowest = max(p.logInsSlowest, time.Since(started))
 		if err == nil {
 			p.in++

@@ -14,6 +14,7 @@ import (
 	"github.com/msrchat/msrchat/shared/database"
 	"github.com/msrchat/msrchat/shared/process"
 
+	"github.com/msrchat/msrchat/bench/flood"
 	"github.com/msrchat/msrchat/bench/floor"
 	"github.com/msrchat/msrchat/proof/account"
 )
@@ -46,7 +47,7 @@ func app() *cli.App {
 			"2 wrong usage; 130 interrupted, with a report of what was measured until then.",
 		Commands: []*cli.Command{
 			loadCommand(), idleCommand(), stormCommand(), floodCommand(), assignCommand(), cleanCommand(),
-			floorCommand(),
+			floorCommand(), attackCommand(),
 		},
 		Action: func(c *cli.Context) error {
 			return cli.ShowAppHelp(c)
@@ -65,6 +66,14 @@ func floorCommand() *cli.Command {
 			}
 			return floor.Main(c.Context, floor.Kind(c.Args().First()), db, os.Stdin, os.Stdout)
 		},
+	}
+}
+
+// attackCommand is called by this program only: see package flood.
+func attackCommand() *cli.Command {
+	return &cli.Command{
+		Name: flood.Command, Hidden: true,
+		Action: func(c *cli.Context) error { return flood.Main(c.Context, os.Stdin, os.Stdout) },
 	}
 }
 

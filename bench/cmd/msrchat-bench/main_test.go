@@ -4,16 +4,22 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/msrchat/msrchat/shared/database"
 	"github.com/msrchat/msrchat/shared/process"
 	"github.com/msrchat/msrchat/shared/testenv"
 
 	"github.com/msrchat/msrchat/bench/dial"
+	"github.com/msrchat/msrchat/bench/flood"
 	"github.com/msrchat/msrchat/bench/floor"
 	"github.com/msrchat/msrchat/bench/load"
 	"github.com/msrchat/msrchat/bench/proc"
@@ -21,9 +27,9 @@ import (
 	"github.com/msrchat/msrchat/bench/users"
 )
 
-// The program starts itself again as a floor, here the test's binary.
+// The program starts itself again as a floor or an attacker, here the test's binary.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == floor.Command {
+	if len(os.Args) > 1 && (os.Args[1] == floor.Command || os.Args[1] == flood.Command) {
 		os.Exit(run(context.Background(), os.Args))
 	}
 	os.Exit(m.Run())
@@ -68,11 +74,48 @@ func TestAFloorWithoutItsDatabaseDoesNotStart(t *testing.T) {
 	}
 }
 
+func TestAnAttackRunsInAProcessAndCounts(t *testing.T) {
+	var logIns, said atomic.Int64
+	gate := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		logIns.Add(1)
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}))
+	defer gate.Close()
+	chat, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer chat.Close()
+	go func() {
+		for nc, err := chat.Accept(); err == nil; nc, err = chat.Accept() {
+			said.Add(1)
+			_ = nc.Close()
+		}
+	}()
+	attack, err := flood.Start(t.Context(), flood.Order{
+		Plan:    flood.Plan{Accounts: 2, Readers: 2, Slow: 2, Silent: 5, Sources: 3, Again: time.Millisecond},
+		Servers: []string{chat.Addr().String()}, Gate: gate.URL,
+		Tokens: [][]byte{{1}, {2}}, Conversations: []uint64{1, 2},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	testenv.Until(t, "it attacks", func() bool { return logIns.Load() > 20 && said.Load() > 20 })
+	counts, err := attack.Stop()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if counts.LogIns < 10 || counts.Refused < 10 || counts.Connections < 20 {
+		t.Errorf("it counted %+v", counts)
+	}
+}
+
 func TestWrongUsageIsRefusedBeforeAnythingIsConnectedTo(t *testing.T) {
 	for _, args := range []string{
 		"nonsense", "load --clients 3", "load --window 300", "load --size x", "load --size 9-",
 		"load --rate 5 --window 5", "load --rounds -1", "load extra", "load --pid x", "load --listener x",
 		"load --server nowhere", "load --gate ftp://x", "idle --clients 0", "storm --clients -1", "assign --count 0",
+		"flood --accounts 3", "flood --again 0s",
 	} {
 		if code := run(t.Context(), append([]string{program}, strings.Fields(args)...)); code != process.ExitUsage {
 			t.Errorf("%q exits with %d", args, code)

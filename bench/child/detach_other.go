@@ -1,6 +1,6 @@
 //go:build !unix
 
-package floor
+package child
 
 import "os/exec"
 
