@@ -36,6 +36,9 @@ func TestAFlusherThatStopsLeavesWhatIsDueToOthers(t *testing.T) {
 	f := &flusher{ctx: ctx, due: make(chan *writeQueue, 1)}
 	server, client := sockets(t)
 	q := queueOn(server, f)
+	if !q.push(nil) || len(f.due) != 0 {
+		t.Error("nothing is to be written, and that is due")
+	}
 	q.last([]byte("one"))
 	if len(f.due) != 1 {
 		t.Fatal("nothing is due")

@@ -98,7 +98,7 @@ const (
 func (q *writeQueue) push(frames []byte) (room bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.state != open {
+	if q.state != open || len(frames) == 0 {
 		return true
 	}
 	return q.add(frames)

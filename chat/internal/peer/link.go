@@ -232,8 +232,9 @@ func (l *link) run(parent context.Context) {
 		case since.IsZero() || l.linked:
 			since = time.Now()
 		case time.Since(since) > forgetAfter:
-			l.peers.drop(l)
-			return
+			if l.peers.drop(l) {
+				return
+			}
 		}
 		retry.Sleep(ctx, pause)
 	}

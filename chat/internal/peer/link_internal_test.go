@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/msrchat/msrchat/shared/discovery"
 	"github.com/msrchat/msrchat/shared/testenv"
 )
 
@@ -46,5 +47,21 @@ func TestAnAttemptLeavesNothingBehind(t *testing.T) {
 	}
 	if n := parent.waiting.Load(); n != 0 {
 		t.Errorf("%d contexts are left", n)
+	}
+}
+
+// A peer that is listed again just when its link gives up keeps the link, whose goroutine
+// goes on: nobody else would make another one.
+func TestALinkThatIsListedAgainStays(t *testing.T) {
+	p := New(Options{Instance: "a", Logger: slog.New(slog.DiscardHandler)})
+	l := newLink(p, "b", "127.0.0.1:1")
+	p.links["b"] = l
+	p.listed = map[string]discovery.Instance{"b": {ID: "b"}}
+	if p.drop(l) || p.links["b"] != l || l.gone {
+		t.Error("the link of a listed peer was dropped")
+	}
+	p.listed = nil
+	if !p.drop(l) || p.links["b"] != nil || !l.gone {
+		t.Error("the link of a peer that is not listed was kept")
 	}
 }

@@ -189,16 +189,19 @@ func (p *Peers) isListed(instance string) bool {
 	return ok
 }
 
-// drop removes a link that gave up. It is called from the link's goroutine.
-func (p *Peers) drop(l *link) {
+// drop removes a link that gave up, unless its instance is listed again: then it must go
+// on. It is called from the link's goroutine.
+func (p *Peers) drop(l *link) (dropped bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if _, listed := p.listed[l.instance]; !listed && p.links[l.instance] == l {
-		delete(p.links, l.instance)
-		p.forgetInbound(l.instance)
-		l.stop()
-		l.forget()
+	if _, listed := p.listed[l.instance]; listed {
+		return false
 	}
+	delete(p.links, l.instance)
+	p.forgetInbound(l.instance)
+	l.stop()
+	l.forget()
+	return true
 }
 
 // Drain tells the peers that this server drains: from now on it owns nothing.
