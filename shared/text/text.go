@@ -28,8 +28,6 @@ const (
 	MaxMessageRunes = 4096
 	MaxMessageBytes = 4 * MaxMessageRunes
 
-	// maxKey is the column of a name's key, in bytes.
-	maxKey = 256
 	// maxMarks is how many combining marks a letter of a name may carry: the limit of
 	// UTS 39, section 5.4. Letters of Tibetan and Hebrew need three.
 	maxMarks = 4
@@ -98,9 +96,6 @@ func FindName(s string) (display, key string, err error) {
 	}
 	// Folding can denormalise, so the key is normalised once more.
 	key = norm.NFKC.String(cases.Fold().String(display))
-	if len(key) > maxKey {
-		return bad("the name is longer than %d characters", MaxNameRunes)
-	}
 	return display, key, nil
 }
 

@@ -3,6 +3,7 @@ package text_test
 import (
 	"strings"
 	"testing"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/msrchat/msrchat/shared/errs"
@@ -282,4 +283,22 @@ func FuzzMessage(f *testing.F) {
 			t.Fatalf("%q passed", in)
 		}
 	})
+}
+
+// The key of a name fits its column, whatever folding makes of its letters.
+func TestKeysOfNamesFitTheirColumn(t *testing.T) {
+	t.Parallel()
+	const column = 256 // bytes
+	longest := 0
+	for r := rune(1); r <= unicode.MaxRune; r++ {
+		if unicode.IsLetter(r) || unicode.IsDigit(r) {
+			_, key, err := text.FindName(strings.Repeat(string(r), text.MinNameRunes))
+			if err == nil {
+				longest = max(longest, len(key)*text.MaxNameRunes/text.MinNameRunes)
+			}
+		}
+	}
+	if longest < 4*text.MaxNameRunes || longest > column {
+		t.Errorf("the longest key has %d bytes", longest)
+	}
 }
