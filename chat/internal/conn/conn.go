@@ -141,10 +141,14 @@ const quietTime = time.Second
 // Handling a frame makes a goroutine's stack grow, and the runtime does not shrink
 // it to its first size again. Most connections wait most of the time, which needs
 // little stack. So a reader whose client has become quiet hands over to a new
-// goroutine, which halves the memory of an idle connection.
+// goroutine, which halves the memory of an idle connection. With TLS the stack grows
+// before the first frame: what may have come with the handshake is looked for.
 func (c *Conn) read(ctx context.Context, waited time.Duration) {
 	quiet := min(quietTime, c.server.opts.Heartbeat/2)
-	err := c.next(ctx, 2*c.server.opts.Heartbeat-waited)
+	var err error
+	if waited > 0 || c.in.seal == nil {
+		err = c.next(ctx, 2*c.server.opts.Heartbeat-waited)
+	}
 	for err == nil {
 		if err = c.next(ctx, quiet); errors.Is(err, errQuiet) && !c.out.ending() {
 			go c.read(ctx, quiet)
