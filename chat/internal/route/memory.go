@@ -12,7 +12,8 @@ import (
 // What is remembered stays true because a server tells all others of each new connection
 // after it wrote its route and before it reads the heads for its client (see conn). The
 // others then forget the user's routes. One that has used them just before answers so, and
-// the user is compared with the log: a message may have gone without the new connection.
+// the user is compared with the log within a tenth of a heartbeat: a message may have gone
+// without the new connection.
 // A connection that ended and is still remembered costs a push to nobody.
 const (
 	rememberTime = time.Second
@@ -23,17 +24,14 @@ const (
 // memory has the routes of users. Its mutex owns everything.
 type memory struct {
 	mu sync.Mutex
-	// now is used until rememberTime after began. before is what was used until then; it
-	// only tells whether something was used lately.
-	now, before map[uint64]*remembered
-	began       time.Time
+	// places are used until rememberTime after began. used are the users whose places were
+	// used since then, and before in the time before that. They stay when a user is
+	// forgotten: another server's news of a connection may come right behind.
+	places       map[uint64][]Place
+	began        time.Time
+	used, before map[uint64]struct{}
 	// forgotten counts the calls of Forget and ForgetAll.
 	forgotten uint64
-}
-
-type remembered struct {
-	places []Place
-	used   bool
 }
 
 // Recall is Lookup for events and own states, whose loss is made up for: routes may be as
@@ -79,17 +77,18 @@ func (m *memory) recall(users []uint64) (at map[uint64][]Place, rest []uint64, m
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if now := time.Now(); now.Sub(m.began) > rememberTime {
-		m.before, m.now, m.began = m.now, make(map[uint64]*remembered), now
+		m.places, m.began = make(map[uint64][]Place), now
+		m.used, m.before = make(map[uint64]struct{}), m.used
 	}
 	for _, user := range users {
-		r := m.now[user]
-		if r == nil {
+		places, ok := m.places[user]
+		if !ok {
 			rest = append(rest, user)
 			continue
 		}
-		r.used = true
-		if len(r.places) > 0 {
-			at[user] = r.places
+		m.used[user] = struct{}{}
+		if len(places) > 0 {
+			at[user] = places
 		}
 	}
 	return at, rest, m.forgotten
@@ -101,8 +100,8 @@ func (m *memory) store(users []uint64, found map[uint64][]Place, mark uint64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, user := range users {
-		if m.forgotten == mark && len(m.now) < maxRemembered {
-			m.now[user] = &remembered{places: found[user]}
+		if m.forgotten == mark && len(m.places) < maxRemembered && len(m.used) < maxRemembered {
+			m.places[user] = found[user]
 		}
 	}
 }
@@ -111,19 +110,15 @@ func (m *memory) forget(user uint64) (used bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.forgotten++
-	for _, routes := range []map[uint64]*remembered{m.now, m.before} {
-		if r := routes[user]; r != nil {
-			used = used || r.used
-			delete(routes, user)
-		}
-	}
-	return used
+	delete(m.places, user)
+	_, now := m.used[user]
+	_, before := m.before[user]
+	return now || before
 }
 
 func (m *memory) forgetAll() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.forgotten++
-	clear(m.now)
-	clear(m.before)
+	clear(m.places)
 }

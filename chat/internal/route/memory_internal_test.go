@@ -23,22 +23,34 @@ func TestWhatWasReadBeforeItWasForgottenIsNotKept(t *testing.T) {
 	}
 }
 
-// Somebody who was remembered and used a moment ago, and is remembered no more, has been
-// used lately.
+// Somebody whose routes were used a moment ago was used lately, for each server that tells of
+// a connection, and not for ever.
 func TestUsedLately(t *testing.T) {
 	t.Parallel()
 	var m memory
+	pass := func() {
+		m.began = m.began.Add(-2 * rememberTime)
+		if _, rest, _ := m.recall([]uint64{1}); len(rest) != 1 {
+			t.Error("what is old is still used")
+		}
+	}
 	_, rest, mark := m.recall([]uint64{1})
 	m.store(rest, map[uint64][]Place{1: {{Instance: "b"}}}, mark)
 	if at, _, _ := m.recall([]uint64{1}); len(at[1]) != 1 {
 		t.Fatalf("remembers %v", at)
 	}
-	m.began = m.began.Add(-2 * rememberTime)
-	if _, rest, _ := m.recall([]uint64{1}); len(rest) != 1 {
-		t.Error("what is old is still used")
+	for _, server := range []string{"first", "second"} {
+		if !m.forget(1) {
+			t.Errorf("it was used, and the %s server that tells of a connection is not told so", server)
+		}
 	}
-	if !m.forget(1) || m.forget(1) {
-		t.Error("it was used lately, once")
+	pass()
+	if !m.forget(1) {
+		t.Error("it was used lately")
+	}
+	pass()
+	if m.forget(1) {
+		t.Error("it was used long ago")
 	}
 }
 
