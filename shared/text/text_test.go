@@ -76,6 +76,7 @@ func TestNamesThatLookTheSame(t *testing.T) {
 		{"paypal", "раураӏ", "paypaI", "paypa1", "PAYPAL"},
 		{"bob0", "bobo", "bobO", "bоbo"},
 		{"modern", "rnodern"},
+		{"Modern", "rnodern"},                    // the capital letter alone looks like nothing else
 		{"Ivan", "іvan", "ivan", "lvan", "Іvan"}, // the second and the last have a Ukrainian letter
 		{"Σοφια", "σοφια"},
 	} {
@@ -165,6 +166,7 @@ func TestEmails(t *testing.T) {
 		"a@-b.c", "a@xn--a.c",
 		strings.Repeat("a", 65) + "@b.c",
 		strings.Repeat("\ufb2c", 60) + "@b.c", strings.Repeat("a", 60) + "@" + strings.Repeat("ü", 60) + ".example.org",
+		strings.Repeat("a", 64) + "@" + strings.Repeat("ü.", 25) + "example", // too long only as DNS has it
 	} {
 		if _, _, err := text.Email(in); errs.CodeOf(err) != errs.CodeInvalid {
 			t.Errorf("Email(%q): got %v, want it refused", in, err)
@@ -192,6 +194,10 @@ func TestMessages(t *testing.T) {
 		// Hidden in a text that shows.
 		"\U000e0041", "hi \U000e0068\U000e0069", "🏴\U000e007f\U000e0068", "a\ufff9b\ufffac\ufffb",
 		"😀" + strings.Repeat("\U000e0101", 5), "a" + strings.Repeat("\u200b\u200c", 3) + "b",
+		// Behind a black flag: more than a region, less, no letters of one, and no end.
+		"🏴" + strings.Repeat("\U000e0061", 7) + "\U000e007f", "🏴\U000e0061\U000e0061\U000e007f",
+		"🏴\U000e0061\U000e0021\U000e0062\U000e007f", "🏴\U000e0067\U000e0062\U000e0065",
+		"🏴\U000e0067\U000e0062\U000e0065 hi",
 	} {
 		if got := errs.CodeOf(text.Message(in)); got != errs.CodeInvalid {
 			t.Errorf("Message(%q): got %q, want it refused", in, got)
