@@ -404,7 +404,7 @@ job "chat" {
         MSRCHAT_TLS_KEY          = var.tls_key
         GOMEMLIMIT               = "${local.go_memory}MiB"
         GODEBUG                  = "cpu.aes=off" # ChaCha20 for TLS: 3.4 KiB less for each connection than AES
-        GOGC                     = "400"         # rarely while there is room: a fifth less for each message
+        GOGC                     = "400"         # rarely while there is room: a tenth to a fifth less CPU for each message
         MSRCHAT_HEARTBEAT        = var.heartbeat
         MSRCHAT_DRAIN            = var.drain
         MSRCHAT_DRAIN_RATE       = var.drain_rate

@@ -187,11 +187,10 @@ func (l *Lanes) Close(ctx context.Context) {
 }
 
 // proceed appends what is queued, or removes the lane when nothing is. It does not block.
-// It is called by whoever made the lane or ended what was under way.
+// It is called by the goroutine that made the lane or ended what was under way.
 //
 // Usually this server appends, and then the log's own goroutine ends the attempt and goes
-// on here: a message needs no goroutine that waits for it, which would cost more than all
-// else that a lane does.
+// on here: a message needs no goroutine that waits for it.
 func (l *Lanes) proceed(conversation uint64) {
 	attempt := l.begin(conversation)
 	if attempt == 0 {

@@ -7,7 +7,7 @@ import (
 )
 
 // Routes are remembered for a moment: people who talk send several messages a second, and
-// asking Redis for each cost a sixth of all that a message costs.
+// asking Redis for each was a ninth of what a message cost under load.
 //
 // What is remembered stays true because a server tells all others of each new connection
 // after it wrote its route and before it reads the heads for its client (see conn). The
@@ -17,7 +17,7 @@ import (
 // A connection that ended and is still remembered costs a push to nobody.
 const (
 	rememberTime = time.Second
-	// maxRemembered users are remembered, twice: some 10 MB. Beyond it Redis is asked.
+	// maxRemembered users are remembered. Beyond it Redis is asked.
 	maxRemembered = 20_000
 )
 
