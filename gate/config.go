@@ -180,11 +180,12 @@ func Defaults() Config {
 			RegistrationsPerClient: Limit{60, 10 * time.Minute},
 		},
 		// OWASP's first recommendation for argon2id: 19 MiB, two passes, one
-		// lane. About 25 ms on one core.
+		// lane. About 25 ms on one core. On half of the cores, so that a flood of
+		// passwords leaves the others to everything else.
 		Passwords: Passwords{
 			MemoryKiB: 19456, Passes: 2, Lanes: 1,
-			AtOnce: runtime.NumCPU(),
-			// Less than the request's ten seconds. In that time two cores hash some six
+			AtOnce: max(runtime.NumCPU()/2, 1),
+			// Less than the request's ten seconds. In that time one core hashes some three
 			// hundred.
 			Waiting: 512, Wait: 8 * time.Second,
 		},

@@ -134,7 +134,7 @@ func accountFlags(def gate.Config) []cli.Flag {
 		},
 		&cli.IntFlag{
 			Name: "passwords-at-once", EnvVars: process.Env("passwords-at-once"),
-			Usage: "`NUMBER` of passwords hashed at the same time; 0: the number of cores", Category: category,
+			Usage: "`NUMBER` of passwords hashed at the same time; 0: half of the cores", Category: category,
 		},
 		&cli.IntFlag{
 			Name: "passwords-waiting", Value: def.Passwords.Waiting, EnvVars: process.Env("passwords-waiting"),

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -15,12 +16,16 @@ import (
 //
 // It also bounds them. One too many is closed at once, and from half of the
 // limit on every connection is closed after its answer, so that idle ones make
-// room for requests.
+// room for requests. Up to there an answer 429 waits for refusedWait.
 type Connections struct {
 	most   int64
 	open   atomic.Int64
 	unused *prometheus.CounterVec
 }
+
+// refusedWait slows down those who do not stop when they are told to. A person hardly notices
+// a second.
+const refusedWait = time.Second
 
 // NewConnections returns counters registered with reg, and a bound of most.
 func NewConnections(most int, reg prometheus.Registerer) *Connections {
@@ -71,13 +76,18 @@ func (l listener) Accept() (net.Conn, error) {
 	}
 }
 
-// Wrap makes answers close their connections while there are many.
+// Wrap makes answers close their connections while there are many, and holds answers 429 back
+// while there are few.
 func (c *Connections) Wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if c.open.Load() > c.most/2 {
 			w.Header().Set("Connection", "close")
+			next.ServeHTTP(w, r)
+			return
 		}
-		next.ServeHTTP(w, r)
+		slow := &refusal{ResponseWriter: w}
+		next.ServeHTTP(slow, r)
+		slow.release(r.Context())
 	})
 }
 
