@@ -38,10 +38,10 @@ func (c *Conn) listConversations(ctx context.Context, f *chatv1.ClientFrame) err
 const (
 	// maxPageBytes keeps a page of long messages well below the outgoing queue.
 	maxPageBytes = 256 << 10
-	// maxPages is what a user may read at once, some hundred thousand short messages, and
+	// maxPages is what a user may read at once, some fifty thousand short messages, and
 	// pageBytesPerSecond in the long run.
-	maxPages           = 16 << 20
-	pageBytesPerSecond = 1 << 20
+	maxPages           = 8 << 20
+	pageBytesPerSecond = 256 << 10
 )
 
 // pagesAtOnce are made at a time, on half of the cores: they take these as much as the
