@@ -27,6 +27,15 @@ type Child struct {
 
 // Start runs this program with arguments, and with more in its environment.
 func Start(ctx context.Context, args []string, environ ...string) (*Child, error) {
+	return start(ctx, false, args, environ)
+}
+
+// StartSession is Start in a session of its own, whose priority the child can change.
+func StartSession(ctx context.Context, args []string) (*Child, error) {
+	return start(ctx, true, args, nil)
+}
+
+func start(ctx context.Context, session bool, args, environ []string) (*Child, error) {
 	program, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("find this program: %w", err)
@@ -34,7 +43,7 @@ func Start(ctx context.Context, args []string, environ ...string) (*Child, error
 	cmd := exec.CommandContext(context.WithoutCancel(ctx), program, args...)
 	cmd.Env = append(os.Environ(), environ...)
 	cmd.Stderr = os.Stderr
-	detach(cmd)
+	detach(cmd, session)
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		return nil, err

@@ -4,4 +4,4 @@ package child
 
 import "os/exec"
 
-func detach(*exec.Cmd) {}
+func detach(*exec.Cmd, bool) {}

@@ -8,4 +8,6 @@ import (
 )
 
 // detach keeps Ctrl-C from the child: its parent still measures with it.
-func detach(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} }
+func detach(cmd *exec.Cmd, session bool) {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: !session, Setsid: session}
+}

@@ -12,6 +12,7 @@ import (
 	"github.com/msrchat/msrchat/bench/child"
 	"github.com/msrchat/msrchat/bench/dial"
 	"github.com/msrchat/msrchat/bench/place"
+	"github.com/msrchat/msrchat/bench/priority"
 	"github.com/msrchat/msrchat/bench/users"
 )
 
@@ -36,7 +37,7 @@ type Child struct{ process *child.Child }
 // Start runs this program again as an attacker. The child ends with Stop, and by itself when
 // this process dies.
 func Start(ctx context.Context, order Order) (*Child, error) {
-	process, err := child.Start(ctx, []string{Command})
+	process, err := child.StartSession(ctx, []string{Command})
 	if err != nil {
 		return nil, err
 	}
@@ -57,6 +58,10 @@ func (c *Child) Stop() (counts Counts, err error) {
 
 // Main is the child's side: it attacks until its standard input ends.
 func Main(ctx context.Context, stdin io.Reader, stdout io.Writer) error {
+	// The attackers' machines are not the fleet's: what they do here takes no core from it.
+	if err := priority.Lowest(); err != nil && !errors.Is(err, errors.ErrUnsupported) {
+		return err
+	}
 	var order Order
 	in := json.NewDecoder(stdin)
 	if err := in.Decode(&order); err != nil {

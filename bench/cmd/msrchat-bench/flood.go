@@ -18,6 +18,7 @@ import (
 
 	"github.com/msrchat/msrchat/bench/flood"
 	"github.com/msrchat/msrchat/bench/load"
+	"github.com/msrchat/msrchat/bench/priority"
 	"github.com/msrchat/msrchat/bench/proc"
 	"github.com/msrchat/msrchat/bench/report"
 	"github.com/msrchat/msrchat/bench/users"
@@ -42,7 +43,9 @@ func floodCommand() *cli.Command {
 		Description: "Clients that ask for pages and never read, clients that send byte by byte, connections\n" +
 			"that say nothing, and log-ins as nobody from many addresses, all at once, while pairs of\n" +
 			"users talk and people log in. It measures before, during and after. The addresses are\n" +
-			"127.0.0.0/8, so it works on this machine only.\n\n" +
+			"127.0.0.0/8, so it works on this machine only. The attackers' program gets what the fleet\n" +
+			"leaves of the cores, and honest people's goes first if it may (root): both would have\n" +
+			"machines of their own.\n\n" +
 			"It fails if a chat server used more than --memory, if messages took more than ten times\n" +
 			"as long as before (p99), if fewer than 95 of 100 people logged in at the first try, or if\n" +
 			"ten seconds later messages take more than twice as long as before or memory is still held.",
@@ -171,6 +174,9 @@ func (f *floodMeter) history(ctx context.Context, c *wire.Conn, peer string, fil
 
 // measure runs the three phases.
 func (f *floodMeter) measure(ctx context.Context) (err error) {
+	if err := priority.Highest(); err != nil {
+		f.note("honest people's program has no priority here (%v): they wait for a core too", err)
+	}
 	if err = f.phase(ctx, "before", &f.before); err != nil {
 		return err
 	}
