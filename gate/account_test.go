@@ -15,6 +15,7 @@ import (
 	"github.com/msrchat/msrchat/gate"
 	"github.com/msrchat/msrchat/shared/errs"
 	"github.com/msrchat/msrchat/shared/testenv"
+	"github.com/msrchat/msrchat/shared/text"
 )
 
 var anAssignment = &assignment{
@@ -290,6 +291,30 @@ func TestAnOldHashIsRenewedAtLogIn(t *testing.T) {
 			t.Errorf("stored %q, %v", stored, err)
 		}
 	}
+}
+
+// People whose name or address an earlier release took, and nobody may choose now, log in.
+func TestPeopleOfAnOlderReleaseLogIn(t *testing.T) {
+	h := open(t, nil)
+	h.register("ann")
+	const name, address = "ben\u0301\u0301\u0301", "ann@my_host.example" // an accent thrice; no domain of DNS
+	if _, _, err := text.Name(name); err == nil {
+		t.Fatalf("%q may be chosen: this shows nothing", name)
+	}
+	if _, _, err := text.Email(address); err == nil {
+		t.Fatalf("%q may be chosen: this shows nothing", address)
+	}
+	_, key, err := text.FindName(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = testenv.Open(t, h.cfg.MySQL).ExecContext(t.Context(),
+		"UPDATE users SET name = ?, name_key = ?, email = ?, email_key = ?", name, key, address, address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.loggedIn(h.post("/v1/sessions", credentials(name, password)))
+	h.loggedIn(h.post("/v1/sessions", map[string]string{"email": address, "password": password, "device": "x"}))
 }
 
 func TestASessionOfADeletedAccount(t *testing.T) {

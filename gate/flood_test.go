@@ -49,14 +49,15 @@ func TestOthersWrongPasswordsLockOutNobody(t *testing.T) {
 	h.want("a fourth guess", h.post("/v1/sessions", credentials("ann", password)), 429, errs.CodeRateLimited)
 }
 
-// While 150 networks log in as nobody, as fast as they can, people log in at the first
+// While 50 networks log in as nobody, as fast as they can, people log in at the first
 // try: where they were before, and where they never were.
 func TestAFloodOfLogInsDelaysNobody(t *testing.T) {
 	h := open(t, func(c *gate.Config) {
 		c.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
 		d := gate.Defaults()
 		c.Passwords = d.Passwords
-		c.Passwords.AtOnce, c.Passwords.MemoryKiB = 1, 4<<10
+		c.Passwords.AtOnce, c.Passwords.MemoryKiB = 1, 2<<10
+		c.Passwords.Waiting = 16 // fewer than the crowd: there is no room for whoever comes last
 	})
 	const home = "198.51.100.7"
 	h.from = home
@@ -66,7 +67,7 @@ func TestAFloodOfLogInsDelaysNobody(t *testing.T) {
 	defer crowd.Wait()
 	defer stop()
 	nobody := encode(t, credentials("nobody", "wrong password"))
-	for i := range 150 {
+	for i := range 50 {
 		one := *h
 		one.from = fmt.Sprintf("203.0.113.%d", i)
 		crowd.Go(func() {
@@ -77,12 +78,48 @@ func TestAFloodOfLogInsDelaysNobody(t *testing.T) {
 			}
 		})
 	}
-	h.eventually("the crowd waits", func() bool { return h.metric("msrchat_gate_requests ") >= 140 })
+	h.eventually("all of the crowd had their turns", func() bool {
+		return h.metric("msrchat_gate_password_wait_seconds_count ") >= 100
+	})
 	for i := range 10 {
 		h.from = home
 		if i%2 == 0 {
 			h.from = fmt.Sprintf("198.51.100.%d", 100+i)
 		}
+		h.loggedIn(h.post("/v1/sessions", credentials("ann", password)))
+	}
+}
+
+// While others guess from the same network, as fast as they can, somebody who was there before
+// does not wait behind them.
+func TestAFloodFromHomeDelaysNobodyWhoLivesThere(t *testing.T) {
+	h := open(t, func(c *gate.Config) {
+		c.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+		d := gate.Defaults()
+		c.Passwords = d.Passwords
+		c.Passwords.AtOnce, c.Passwords.MemoryKiB = 1, 4<<10
+		c.Passwords.Waiting = 8 // one of each network
+	})
+	h.from = "198.51.100.7"
+	h.register("ann")
+	ctx, stop := context.WithCancel(t.Context())
+	var crowd sync.WaitGroup
+	defer crowd.Wait()
+	defer stop()
+	nobody := encode(t, credentials("nobody", "wrong password"))
+	for range 20 {
+		crowd.Go(func() {
+			for ctx.Err() == nil {
+				if _, err := h.try(http.MethodPost, "/v1/sessions", "", nobody); err != nil {
+					return
+				}
+			}
+		})
+	}
+	h.eventually("some of the crowd are refused", func() bool {
+		return h.metric("msrchat_gate_passwords_refused_total ") >= 20
+	})
+	for range 8 {
 		h.loggedIn(h.post("/v1/sessions", credentials("ann", password)))
 	}
 }

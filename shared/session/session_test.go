@@ -272,6 +272,19 @@ func TestAnEntryOfSomebodyElseLogsNobodyIn(t *testing.T) {
 	later := func() time.Time { return time.Now().Add(2 * session.DefaultCacheTime) }
 	_, err = session.NewStore(db, rdb, session.WithClock(later)).Verify(t.Context(), real)
 	wantCode(t, "an old entry", err, errs.CodeUnauthenticated)
+	// One of a service whose clock is ahead would be young for too long. Clocks may be some
+	// seconds apart.
+	earlier := func(by time.Duration) session.Option {
+		return session.WithClock(func() time.Time { return time.Now().Add(-by) })
+	}
+	_, err = session.NewStore(db, rdb, earlier(time.Minute)).Verify(t.Context(), real)
+	wantCode(t, "an entry of the future", err, errs.CodeUnauthenticated)
+	if err := rdb.Set(t.Context(), keys[0], signed, time.Hour).Err(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := session.NewStore(db, rdb, earlier(2*time.Second)).Verify(t.Context(), real); err != nil {
+		t.Errorf("an entry of a clock that is two seconds ahead: %v", err)
+	}
 }
 
 // A Redis that dies, hangs, or comes back with old answers logs nobody out, and

@@ -12,6 +12,7 @@ import (
 
 	"github.com/msrchat/msrchat/shared/errs"
 	"github.com/msrchat/msrchat/shared/testenv"
+	"github.com/msrchat/msrchat/shared/text"
 
 	"github.com/msrchat/msrchat/chat/internal/directory"
 	"github.com/msrchat/msrchat/chat/internal/member"
@@ -279,5 +280,49 @@ func TestTryingNamesIsSlowedDown(t *testing.T) {
 	}
 	if tried < 90 || tried > 110 {
 		t.Errorf("%d names were tried", tried)
+	}
+}
+
+// So is beginning conversations: each is a name that was found.
+func TestBeginningConversationsIsSlowedDown(t *testing.T) {
+	w := open(t)
+	ann := w.user("ann")
+	for n := range 150 {
+		w.user(fmt.Sprint("peer", n))
+	}
+	begun := 0
+	for ; begun < 150; begun++ {
+		_, created, err := w.OpenDirect(t.Context(), ann, fmt.Sprint("peer", begun))
+		if errs.CodeOf(err) == errs.CodeRateLimited {
+			break
+		}
+		if err != nil || !created {
+			t.Fatalf("conversation %d: created %v, %v", begun, created, err)
+		}
+	}
+	if begun < 90 || begun > 110 {
+		t.Errorf("%d conversations were begun", begun)
+	}
+}
+
+// People whose names an earlier release took, and nobody may choose now, are found.
+func TestAnOldNameIsFound(t *testing.T) {
+	w := open(t)
+	ann := w.user("ann")
+	const old = "ben\u0301\u0301\u0301" // the same accent again and again on one letter
+	if _, _, err := text.Name(old); err == nil {
+		t.Fatalf("%q may be chosen: this shows nothing", old)
+	}
+	_, key, err := text.FindName(old)
+	if err != nil {
+		t.Fatal(err)
+	}
+	peer := w.user(old)
+	if _, err := w.db.ExecContext(t.Context(), "UPDATE users SET name_key = ? WHERE id = ?", key, peer); err != nil {
+		t.Fatal(err)
+	}
+	c, _, err := w.OpenDirect(t.Context(), ann, old)
+	if err != nil || c.GetPeer().GetId() != peer {
+		t.Errorf("found %v, %v", c, err)
 	}
 }

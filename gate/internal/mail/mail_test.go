@@ -111,6 +111,17 @@ func TestAMailArrivesAsWritten(t *testing.T) {
 	}
 }
 
+// Mail servers know a domain as DNS has it.
+func TestAMailToADomainWithLetters(t *testing.T) {
+	server := mailtest.Start(t)
+	if err := smtpTransport(t, server.Addr).Send(t.Context(), message("ann@bücher.example")); err != nil {
+		t.Fatal(err)
+	}
+	if got := server.Wait(t, "ann@xn--bcher-kva.example", 1); got.Header.Get("To") != "<ann@xn--bcher-kva.example>" {
+		t.Errorf("to %q", got.Header.Get("To"))
+	}
+}
+
 func TestRetriesUntilAccepted(t *testing.T) {
 	server := mailtest.Start(t)
 	server.Fail(451, 421, 450)

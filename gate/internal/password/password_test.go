@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -208,6 +209,50 @@ func FuzzParse(f *testing.F) {
 		}
 		if p := h.params; p.MemoryKiB > maxMemoryKiB || p.Passes > maxPasses || p.Lanes > maxLanes || p.Lanes == 0 {
 			t.Errorf("%q asks for %+v", s, p)
+		}
+	})
+}
+
+// Of those who wait the known go first, up to eight times in a minute, then the networks with
+// the fewest wrong passwords; right ones do not count.
+func TestWhoseTurnItIs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := cheap
+		cfg.AtOnce, cfg.Waiting, cfg.Wait = 1, 64, time.Minute
+		h := newHasher(t, cfg)
+		stored := hashed(t, h, "correct horse")
+		verify := func(who Who, password string, right bool) {
+			if got, _, err := h.Verify(t.Context(), who, stored, password); err != nil || got != right {
+				t.Errorf("%v: %v, %v", who, got, err)
+			}
+		}
+		guesser, crowd := Who{Key: "guesser"}, Who{Key: "crowd"}
+		known, tooOften := Who{Key: "name ann", Known: true}, Who{Key: "name ben", Known: true}
+		for range 9 {
+			verify(tooOften, "correct horse", true)
+		}
+		for range 3 {
+			verify(guesser, "wrong", false)
+			verify(crowd, "correct horse", true)
+		}
+		// All come while one is at work, in an order that is none of the reasons.
+		working, err := h.turn(t.Context(), here)
+		if err != nil {
+			t.Fatal(err)
+		}
+		called := make(chan string, 4)
+		for _, who := range []Who{tooOften, guesser, crowd, known} {
+			go func() {
+				verify(who, "correct horse", true)
+				called <- who.Key
+			}()
+			synctest.Wait()
+		}
+		working.End(true)
+		for _, want := range []string{"name ann", "crowd", "guesser", "name ben"} {
+			if got := <-called; got != want {
+				t.Errorf("called %q, want %q", got, want)
+			}
 		}
 	})
 }
