@@ -66,6 +66,47 @@ func TestTwoPeopleOnTwoServers(t *testing.T) {
 	late.head(c.GetId(), 5)
 }
 
+// Events that no server of today would store hide no others of their page, forwards or
+// backwards, and people write on.
+func TestABadEventInTheLogHidesNoPage(t *testing.T) {
+	f := newFleet(t, false)
+	a := f.start("a")
+	ann, bob := f.person(), f.person()
+	w, other := login(t, a, ann), login(t, a, bob)
+	c := w.openDirect(bob.name)
+	w.send(c.GetId(), "before")
+	for n, bad := range []struct {
+		kind   int
+		sender uint64
+		body   string
+	}{
+		{1, ann.id, "\xff\xfe"}, {1, bob.id, "\x1b[2J\u202e"}, {0, ann.id, ""}, {255, ann.id, "x"},
+		{1, 1 << 62, "of nobody"}, {1, ann.id, strings.Repeat("x", 16_000)},
+	} {
+		_, err := f.sql.ExecContext(t.Context(), "INSERT INTO events"+
+			" (conversation_id, seq, sender_id, client_msg_id, kind, body, created_at) VALUES (?, ?, ?, ?, ?, ?, 1)",
+			c.GetId(), n+2, bad.sender, append(make([]byte, 15), byte(n+1)), bad.kind, bad.body)
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := w.send(c.GetId(), "after"); got.GetSeq() != 8 {
+		t.Errorf("the next message got number %d, want 8", got.GetSeq())
+	}
+	other.event("after")
+	forwards := other.history(c.GetId(), 0)
+	backwards := other.call(&chatv1.ClientFrame{Body: &chatv1.ClientFrame_History{
+		History: &chatv1.History{ConversationId: c.GetId(), Before: 9},
+	}}).GetHistoryPage()
+	for _, page := range []*chatv1.HistoryPage{forwards, backwards} {
+		events := page.GetEvents()
+		if len(events) != 8 || page.GetHead() != 8 ||
+			string(events[0].GetBody()) != "before" || string(events[7].GetBody()) != "after" {
+			t.Errorf("a page has %d events of 8, head %d", len(events), page.GetHead())
+		}
+	}
+}
+
 func TestARetryIsAnsweredLikeTheFirst(t *testing.T) {
 	f := newFleet(t, false)
 	a, b := f.start("a"), f.start("b")

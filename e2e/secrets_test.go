@@ -50,7 +50,7 @@ func TestAnyTextIsASecret(t *testing.T) {
 	}
 }
 
-// setSecrets writes the databases' passwords to the Nomad variable of the jobs.
+// setSecrets writes one text as every secret to the Nomad variable of the jobs.
 func setSecrets(t *testing.T, f *fleet.Fleet, password string) {
 	t.Helper()
 	out, err := f.NomadCLI(t.Context(), "var", "get", "-out=json", "nomad/jobs")
@@ -62,7 +62,9 @@ func setSecrets(t *testing.T, f *fleet.Fleet, password string) {
 		t.Fatal(err)
 	}
 	items, _ := variable["Items"].(map[string]any)
-	items["mysql_password"], items["redis_password"] = password, password
+	for _, secret := range []string{"mysql_password", "redis_password", "code_secret", "smtp_password"} {
+		items[secret] = password
+	}
 	text, err := json.Marshal(variable)
 	if err != nil {
 		t.Fatal(err)

@@ -198,7 +198,7 @@ func needTools(t *testing.T) {
 	}
 	for _, name := range []string{"consul", "nomad", "mariadbd", "redis-server"} {
 		if _, err := exec.LookPath(name); err != nil {
-			t.Skipf("%s is not on PATH (./justw test brings it)", name)
+			t.Fatalf("%s is not on PATH: ./justw test tools brings it", name)
 		}
 	}
 }
