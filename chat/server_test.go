@@ -80,8 +80,12 @@ func TestABadEventInTheLogHidesNoPage(t *testing.T) {
 		sender uint64
 		body   string
 	}{
-		{1, ann.id, "\xff\xfe"}, {1, bob.id, "\x1b[2J\u202e"}, {0, ann.id, ""}, {255, ann.id, "x"},
-		{1, 1 << 62, "of nobody"}, {1, ann.id, strings.Repeat("x", 16_000)},
+		{1, ann.id, "\xff\xfe"},
+		{1, bob.id, "\x1b[2J\u202e"},
+		{0, ann.id, ""},
+		{255, ann.id, "x"},
+		{1, 1 << 62, "of nobody"},
+		{1, ann.id, strings.Repeat("x", 16_000)},
 	} {
 		_, err := f.sql.ExecContext(t.Context(), "INSERT INTO events"+
 			" (conversation_id, seq, sender_id, client_msg_id, kind, body, created_at) VALUES (?, ?, ?, ?, ?, ?, 1)",

@@ -49,7 +49,7 @@ func TestOthersWrongPasswordsLockOutNobody(t *testing.T) {
 	h.want("a fourth guess", h.post("/v1/sessions", credentials("ann", password)), 429, errs.CodeRateLimited)
 }
 
-// While 50 networks log in as nobody, as fast as they can, people log in at the first
+// While 30 networks log in as nobody, as fast as they can, people log in at the first
 // try: where they were before, and where they never were.
 func TestAFloodOfLogInsDelaysNobody(t *testing.T) {
 	h := open(t, func(c *gate.Config) {
@@ -67,7 +67,7 @@ func TestAFloodOfLogInsDelaysNobody(t *testing.T) {
 	defer crowd.Wait()
 	defer stop()
 	nobody := encode(t, credentials("nobody", "wrong password"))
-	for i := range 50 {
+	for i := range 30 {
 		one := *h
 		one.from = fmt.Sprintf("203.0.113.%d", i)
 		crowd.Go(func() {
@@ -79,7 +79,7 @@ func TestAFloodOfLogInsDelaysNobody(t *testing.T) {
 		})
 	}
 	h.eventually("all of the crowd had their turns", func() bool {
-		return h.metric("msrchat_gate_password_wait_seconds_count ") >= 100
+		return h.metric("msrchat_gate_password_wait_seconds_count ") >= 60
 	})
 	for i := range 10 {
 		h.from = home
@@ -107,7 +107,7 @@ func TestAFloodFromHomeDelaysNobodyWhoLivesThere(t *testing.T) {
 	defer crowd.Wait()
 	defer stop()
 	nobody := encode(t, credentials("nobody", "wrong password"))
-	for range 20 {
+	for range 10 {
 		crowd.Go(func() {
 			for ctx.Err() == nil {
 				if _, err := h.try(http.MethodPost, "/v1/sessions", "", nobody); err != nil {
@@ -117,7 +117,7 @@ func TestAFloodFromHomeDelaysNobodyWhoLivesThere(t *testing.T) {
 		})
 	}
 	h.eventually("some of the crowd are refused", func() bool {
-		return h.metric("msrchat_gate_passwords_refused_total ") >= 20
+		return h.metric("msrchat_gate_passwords_refused_total ") >= 10
 	})
 	for range 8 {
 		h.loggedIn(h.post("/v1/sessions", credentials("ann", password)))

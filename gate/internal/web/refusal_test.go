@@ -56,7 +56,8 @@ func TestARefusalTakesASecond(t *testing.T) {
 				if took != c.want {
 					t.Errorf("answered after %v, want %v", took, c.want)
 				}
-				if w.Code != c.status || w.Body.String() != "because 原因 of this" || w.Header().Get("Retry-After") != "7" {
+				after := w.Header().Get("Retry-After")
+				if w.Code != c.status || w.Body.String() != "because 原因 of this" || after != "7" {
 					t.Errorf("answered %d %q %v", w.Code, w.Body, w.Header())
 				}
 			})
