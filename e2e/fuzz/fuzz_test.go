@@ -8,18 +8,22 @@ import (
 	"testing"
 	"time"
 
+	"github.com/msrchat/msrchat/chat"
 	"github.com/msrchat/msrchat/gate"
+	"github.com/msrchat/msrchat/shared/testenv"
+	"github.com/msrchat/msrchat/status"
 
 	"github.com/msrchat/msrchat/e2e/cluster"
 )
 
 // start runs a cluster whose gate believes what the fuzzer says of the clients' addresses,
 // as behind a proxy.
-func start(t *testing.T) Target {
+func start(t *testing.T, cfg cluster.Config) Target {
 	t.Helper()
-	c := cluster.Run(t, cluster.Config{Gate: func(cfg *gate.Config) {
+	cfg.Gate = func(cfg *gate.Config) {
 		cfg.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
-	}})
+	}
+	c := cluster.Run(t, cfg)
 	target := Target{
 		Gate:    c.Gate.Server.HTTPAddr(),
 		Metrics: map[string]string{"all servers": "http://" + c.Gate.Server.AdminAddr() + "/metrics"},
@@ -49,7 +53,7 @@ func TestNothingOddComesOut(t *testing.T) {
 		duration, _ = time.ParseDuration(text)
 	}
 	t.Logf("seed %d", seed)
-	target := start(t)
+	target := start(t, cluster.Config{})
 	result, err := Run(t.Context(), Config{
 		Target: target, Seed: seed, Duration: duration, Output: t.Output(), Evidence: Folder(seed),
 	})
@@ -61,4 +65,42 @@ func TestNothingOddComesOut(t *testing.T) {
 		t.Error(err)
 	}
 	t.Run("planted", func(t *testing.T) { testPlanted(t, target) })
+}
+
+// Honest people whose server asks them to leave go on at the next, and miss nothing.
+func TestHonestPeopleFollow(t *testing.T) {
+	target := start(t, cluster.Config{
+		Chat:    func(c *chat.Config) { c.Settled = time.Millisecond },
+		Replica: func(c *status.Config) { c.StableFor = time.Second },
+	})
+	r, err := begin(t.Context(), Config{Target: target, Seed: 7})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.relays.close()
+	w, err := r.watch(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.close()
+	// A crowd on the first server: the oldest of its connections are asked to leave.
+	for range 60 {
+		c, err := r.connect(t.Context(), r.world.people[0], 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.close()
+	}
+	testenv.Until(t, "the writer is asked to leave, the first of all", func() bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return r.result.Counts["goodbye"]["REBALANCE"] >= 3
+	})
+	w.after(t.Context())
+	if w.writer.server == 0 {
+		t.Error("the writer is where it was")
+	}
+	if err := r.snapshot(t.Context(), 0).Err(); err != nil {
+		t.Error(err)
+	}
 }

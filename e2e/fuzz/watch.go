@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -15,17 +16,19 @@ import (
 // read within a second; and for each person of the world somebody looks at everything
 // that they can see.
 type watch struct {
-	run     *run
-	write   *conn
-	to      uint64
-	readers []*conn
-	stop    context.CancelFunc
-	done    sync.WaitGroup
+	run *run
+	// writer writes to reader in the conversation to. lookers are the people of the world.
+	writer, reader *honest
+	to             uint64
+	lookers        []*honest
+	stop           context.CancelFunc
+	done           sync.WaitGroup
 
 	mu    sync.Mutex // owns the fields below
 	sent  map[uint64]time.Time
 	took  []time.Duration
 	asked uint64
+	seen  uint64 // the last event's number
 }
 
 const (
@@ -40,43 +43,53 @@ const (
 func (r *run) watch(ctx context.Context) (*watch, error) {
 	w := &watch{run: r, sent: make(map[uint64]time.Time)}
 	names := [2]string{"h1." + newValues(r.cfg.Seed, 0, 0).word(), "h2." + newValues(r.cfg.Seed, 0, 0).word()}
-	var honest [2]*conn
-	for i, name := range names {
-		p, err := r.register(ctx, name)
-		if err == nil {
-			honest[i], err = r.connect(ctx, p, i)
-		}
-		if err != nil {
-			w.close()
-			return nil, err
-		}
-		w.readers = append(w.readers, honest[i])
-	}
-	w.write = honest[0]
-	f, err := w.write.ask(ctx, &chatv1.ClientFrame{Body: &chatv1.ClientFrame_OpenDirect{
-		OpenDirect: &chatv1.OpenDirect{PeerName: names[1]},
-	}})
-	if err != nil {
+	if err := w.connect(ctx, names); err != nil {
 		w.close()
 		return nil, err
-	}
-	w.to = f.GetConversation().GetId()
-	honest[1].mu.Lock()
-	honest[1].push = w.read
-	honest[1].mu.Unlock()
-	for i, p := range r.world.people {
-		c, err := r.connect(ctx, p, i)
-		if err != nil {
-			w.close()
-			return nil, err
-		}
-		w.readers = append(w.readers, c)
 	}
 	life, stop := context.WithCancel(ctx)
 	w.stop = stop
 	w.done.Go(func() { w.talk(life) })
 	w.done.Go(func() { w.look(life) })
 	return w, nil
+}
+
+func (w *watch) connect(ctx context.Context, names [2]string) error {
+	var two [2]*person
+	for i, name := range names {
+		p, err := w.run.register(ctx, name)
+		if err != nil {
+			return err
+		}
+		two[i] = p
+	}
+	var err error
+	if w.writer, err = w.run.honest(ctx, two[0], 0, nil); err != nil {
+		return err
+	}
+	if w.reader, err = w.run.honest(ctx, two[1], 1, w.read); err != nil {
+		return err
+	}
+	f, err := w.writer.ask(ctx, &chatv1.ClientFrame{Body: &chatv1.ClientFrame_OpenDirect{
+		OpenDirect: &chatv1.OpenDirect{PeerName: names[1]},
+	}})
+	if err != nil {
+		return err
+	}
+	w.to = f.GetConversation().GetId()
+	return w.lookAs(ctx)
+}
+
+// lookAs connects the people of the world.
+func (w *watch) lookAs(ctx context.Context) error {
+	for i, p := range w.run.world.people {
+		h, err := w.run.honest(ctx, p, i, nil)
+		if err != nil {
+			return err
+		}
+		w.lookers = append(w.lookers, h)
+	}
+	return nil
 }
 
 // say sends an honest message.
@@ -86,22 +99,64 @@ func (w *watch) say() {
 	n := w.asked
 	w.sent[n] = time.Now()
 	w.mu.Unlock()
+	w.send(n)
+}
+
+func (w *watch) send(n uint64) {
 	id := binary.BigEndian.AppendUint64([]byte("honest--"), n)
 	f := &filler{}
-	w.write.write(f.encode(&chatv1.ClientFrame{RequestId: n, Body: &chatv1.ClientFrame_Send{
+	w.writer.conn.write(f.encode(&chatv1.ClientFrame{RequestId: n, Body: &chatv1.ClientFrame_Send{
 		Send: &chatv1.Send{ConversationId: w.to, ClientMsgId: id, Body: []byte("hello"), Kind: 1},
 	}}))
 }
 
+// follow is what every client does that was asked to go to another server: who reads pulls
+// what came meanwhile, who writes says again what may not have arrived.
+func (w *watch) follow(ctx context.Context) {
+	moved, err := w.reader.here(ctx)
+	for more := moved && err == nil; more; {
+		var f *chatv1.ServerFrame
+		w.mu.Lock()
+		after := w.seen
+		w.mu.Unlock()
+		f, err = w.reader.ask(ctx, &chatv1.ClientFrame{Body: &chatv1.ClientFrame_History{
+			History: &chatv1.History{ConversationId: w.to, After: after},
+		}})
+		for _, e := range f.GetHistoryPage().GetEvents() {
+			w.note(e)
+		}
+		more = len(f.GetHistoryPage().GetEvents()) > 0
+	}
+	if w.failed(ctx, "follow", err) {
+		return
+	}
+	moved, err = w.writer.here(ctx)
+	if w.failed(ctx, "follow", err) || !moved {
+		return
+	}
+	w.mu.Lock()
+	unread := slices.Sorted(maps.Keys(w.sent))
+	w.mu.Unlock()
+	for _, n := range unread {
+		w.send(n)
+	}
+}
+
 // read notes when an honest message arrived.
 func (w *watch) read(f *chatv1.ServerFrame) {
-	e := f.GetEvent()
-	if e == nil || len(e.GetClientMsgId()) != 16 {
+	if e := f.GetEvent(); e != nil {
+		w.note(e)
+	}
+}
+
+func (w *watch) note(e *chatv1.Event) {
+	if len(e.GetClientMsgId()) != 16 {
 		return
 	}
 	n := binary.BigEndian.Uint64(e.GetClientMsgId()[8:])
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.seen = max(w.seen, e.GetSeq())
 	if at, ok := w.sent[n]; ok {
 		delete(w.sent, n)
 		w.took = append(w.took, time.Since(at))
@@ -110,6 +165,7 @@ func (w *watch) read(f *chatv1.ServerFrame) {
 
 func (w *watch) talk(ctx context.Context) {
 	for ctx.Err() == nil {
+		w.follow(ctx)
 		w.say()
 		pause(ctx, honestEvery)
 	}
@@ -120,7 +176,7 @@ func (w *watch) talk(ctx context.Context) {
 func (w *watch) look(ctx context.Context) {
 	for ctx.Err() == nil {
 		for i := range people {
-			c := w.readers[2+i]
+			c := w.lookers[i]
 			for after, more := uint64(0), true; more && ctx.Err() == nil; {
 				f, err := c.ask(ctx, &chatv1.ClientFrame{Body: &chatv1.ClientFrame_ListConversations{
 					ListConversations: &chatv1.ListConversations{AfterId: after, Limit: 256},
@@ -154,7 +210,7 @@ func (w *watch) pages(ctx context.Context) {
 			return user == w.run.world.people[pair[0]].id || user == w.run.world.people[pair[1]].id
 		}
 		for full := true; full && ctx.Err() == nil; {
-			f, err := w.readers[2+pair[0]].ask(ctx, &chatv1.ClientFrame{Body: &chatv1.ClientFrame_History{
+			f, err := w.lookers[pair[0]].ask(ctx, &chatv1.ClientFrame{Body: &chatv1.ClientFrame_History{
 				History: &chatv1.History{ConversationId: id, After: w.run.ledger.position(id)},
 			}})
 			if w.failed(ctx, "history", err) {
@@ -186,10 +242,12 @@ func (w *watch) after(ctx context.Context) {
 	before := len(w.took)
 	w.mu.Unlock()
 	for range 11 {
+		w.follow(ctx)
 		w.say()
 		pause(ctx, honestEvery/5)
 	}
 	for until := time.Now().Add(w.run.cfg.Patience); w.unread() > 0 && time.Now().Before(until); {
+		w.follow(ctx)
 		pause(ctx, honestEvery/5)
 	}
 	w.mu.Lock()
@@ -226,10 +284,10 @@ func (w *watch) close() {
 		w.stop()
 		w.done.Wait()
 	}
-	for _, c := range w.readers {
-		if c != nil {
-			c.close()
-		}
+	w.writer.close()
+	w.reader.close()
+	for _, h := range w.lookers {
+		h.close()
 	}
 }
 
@@ -237,20 +295,15 @@ func (w *watch) close() {
 func (r *run) verify(ctx context.Context) {
 	w := &watch{run: r}
 	defer w.close()
-	w.readers = make([]*conn, 2)
-	for i, p := range r.world.people {
-		c, err := r.connect(ctx, p, i)
-		if err != nil {
-			r.find(nil, ruleHonest, "connect", "%v", err)
-			return
-		}
-		w.readers = append(w.readers, c)
+	if err := w.lookAs(ctx); err != nil {
+		r.find(nil, ruleHonest, "connect", "%v", err)
+		return
 	}
 	w.pages(ctx)
 	// What was acknowledged after its page was read is looked up by itself.
 	for _, id := range r.world.all() {
 		for _, seq := range r.ledger.left(id) {
-			f, err := w.readers[2+r.world.members[id][0]].ask(ctx,
+			f, err := w.lookers[r.world.members[id][0]].ask(ctx,
 				&chatv1.ClientFrame{Body: &chatv1.ClientFrame_History{
 					History: &chatv1.History{ConversationId: id, After: seq - 1, Limit: 1},
 				}})
