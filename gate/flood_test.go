@@ -1,10 +1,10 @@
 package gate_test
 
 import (
-	"context"
 	"fmt"
 	"net/http"
 	"net/netip"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -49,35 +49,46 @@ func TestOthersWrongPasswordsLockOutNobody(t *testing.T) {
 	h.want("a fourth guess", h.post("/v1/sessions", credentials("ann", password)), 429, errs.CodeRateLimited)
 }
 
-// While 30 networks log in as nobody, as fast as they can, people log in at the first
-// try: where they were before, and where they never were.
-func TestAFloodOfLogInsDelaysNobody(t *testing.T) {
-	h := open(t, func(c *gate.Config) {
+// oneByOne is a gate behind proxies that hashes one password at a time while a few wait.
+func oneByOne(waiting int) func(*gate.Config) {
+	return func(c *gate.Config) {
 		c.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
-		d := gate.Defaults()
-		c.Passwords = d.Passwords
-		c.Passwords.AtOnce, c.Passwords.MemoryKiB = 1, 2<<10
-		c.Passwords.Waiting = 16 // fewer than the crowd: there is no room for whoever comes last
-	})
-	const home = "198.51.100.7"
-	h.from = home
-	h.register("ann")
-	ctx, stop := context.WithCancel(t.Context())
-	var crowd sync.WaitGroup
-	defer crowd.Wait()
-	defer stop()
-	nobody := encode(t, credentials("nobody", "wrong password"))
-	for i := range 30 {
+		c.Passwords = gate.Defaults().Passwords
+		c.Passwords.AtOnce, c.Passwords.MemoryKiB, c.Passwords.Waiting = 1, 2<<10, waiting
+	}
+}
+
+// crowd logs in as nobody from these addresses, as fast as it is answered, until the test ends.
+func (h *harness) crowd(from ...string) {
+	h.t.Helper()
+	var all sync.WaitGroup
+	h.t.Cleanup(all.Wait)
+	nobody := encode(h.t, credentials("nobody", "wrong password"))
+	for _, address := range from {
 		one := *h
-		one.from = fmt.Sprintf("203.0.113.%d", i)
-		crowd.Go(func() {
-			for ctx.Err() == nil {
+		one.from = address
+		all.Go(func() {
+			for h.t.Context().Err() == nil {
 				if _, err := one.try(http.MethodPost, "/v1/sessions", "", nobody); err != nil {
 					return
 				}
 			}
 		})
 	}
+}
+
+// While 30 networks log in as nobody, as fast as they can, people log in at the first
+// try: where they were before, and where they never were.
+func TestAFloodOfLogInsDelaysNobody(t *testing.T) {
+	h := open(t, oneByOne(16)) // fewer than the crowd: who comes last finds no room
+	const home = "198.51.100.7"
+	h.from = home
+	h.register("ann")
+	var networks []string
+	for i := range 30 {
+		networks = append(networks, fmt.Sprintf("203.0.113.%d", i))
+	}
+	h.crowd(networks...)
 	h.eventually("all of the crowd had their turns", func() bool {
 		return h.metric("msrchat_gate_password_wait_seconds_count ") >= 60
 	})
@@ -93,29 +104,10 @@ func TestAFloodOfLogInsDelaysNobody(t *testing.T) {
 // While others guess from the same network, as fast as they can, somebody who was there before
 // does not wait behind them.
 func TestAFloodFromHomeDelaysNobodyWhoLivesThere(t *testing.T) {
-	h := open(t, func(c *gate.Config) {
-		c.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
-		d := gate.Defaults()
-		c.Passwords = d.Passwords
-		c.Passwords.AtOnce, c.Passwords.MemoryKiB = 1, 4<<10
-		c.Passwords.Waiting = 8 // one of each network
-	})
+	h := open(t, oneByOne(8)) // one of each network
 	h.from = "198.51.100.7"
 	h.register("ann")
-	ctx, stop := context.WithCancel(t.Context())
-	var crowd sync.WaitGroup
-	defer crowd.Wait()
-	defer stop()
-	nobody := encode(t, credentials("nobody", "wrong password"))
-	for range 10 {
-		crowd.Go(func() {
-			for ctx.Err() == nil {
-				if _, err := h.try(http.MethodPost, "/v1/sessions", "", nobody); err != nil {
-					return
-				}
-			}
-		})
-	}
+	h.crowd(slices.Repeat([]string{h.from}, 10)...)
 	h.eventually("some of the crowd are refused", func() bool {
 		return h.metric("msrchat_gate_passwords_refused_total ") >= 10
 	})
